@@ -1,0 +1,1 @@
+"""omni-worker: event workers on NATS JetStream."""

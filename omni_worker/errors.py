@@ -1,0 +1,72 @@
+"""Errors: what can go wrong, named by who must act. Nothing else is decided here."""
+
+from __future__ import annotations
+
+
+class OmniWorkerError(Exception):
+    """The root of every error this framework raises on its own account."""
+
+
+class ConfigError(OmniWorkerError):
+    """You must act: a declaration, an option or a setting cannot work as written."""
+
+
+class InvalidEvent(OmniWorkerError):
+    """The sender must act: this event cannot be published, or cannot be read."""
+
+
+class InvalidSubject(InvalidEvent, ValueError):
+    """A type, channel, instance id or pattern would not make a valid subject."""
+
+
+class UnknownEventType(InvalidEvent):
+    """No stream or schema knows this core or system event type."""
+
+
+class InvalidPayload(InvalidEvent):
+    """The payload does not fit its schema, or is not JSON (NaN, infinity, foreign objects)."""
+
+
+class EventTooLarge(InvalidEvent):
+    """Body and headers together exceed what the server takes in one message."""
+
+
+class TransportError(OmniWorkerError):
+    """Operations must act: the server cannot be reached, or refuses what we ask."""
+
+
+class NotConnected(TransportError):
+    """The bus was never connected, or is closed."""
+
+
+class NoStream(TransportError):
+    """No stream on the server stores this subject."""
+
+
+class TopologyError(TransportError):
+    """A stream or consumer stands in the way, and we do not touch what is not ours."""
+
+
+class ApiError(TransportError):
+    """The server refused a JetStream request; ``code`` and ``err_code`` are its own."""
+
+    def __init__(self, message: str, *, code: int, err_code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.err_code = err_code
+
+
+class PermissionDenied(TransportError):
+    """The server's account does not grant a right that is needed; the message names the subject."""
+
+
+class PublishError(TransportError):
+    """No confirmation came in time: the event may or may not be stored.
+
+    Publish again with ``id=error.event_id``: within the stream's duplicate window the server keeps
+    one copy, whichever of the two it was.
+    """
+
+    def __init__(self, message: str, *, event_id: str) -> None:
+        super().__init__(message)
+        self.event_id = event_id

@@ -1,0 +1,70 @@
+"""Outcomes: how one run of a handler can end, as values. What follows from them is settle's.
+
+``Retry`` and ``Reject`` are what a handler *raises*; everything else here is what dispatch
+*returns*. They are plain exceptions because a frozen dataclass cannot carry a traceback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class Retry(Exception):
+    """Raise it to have this event again later: ``raise Retry(after=30)``.
+
+    It spends one attempt like any failure; ``after`` (seconds) replaces only the delay.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        if after is not None and not 0 <= after < float("inf"):
+            raise ValueError(f"Retry(after={after!r}): expected seconds, zero or more")
+        super().__init__(message or "the handler asked for a retry")
+        self.after = after
+
+
+class Reject(Exception):
+    """Raise it to dead-letter this event at once: ``raise Reject("no such chat")``."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "the handler rejected the event")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler returned: the event is handled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The subject matched, the type did not: acknowledged, counted, never run."""
+
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The handler failed in a way that may pass: the retry policy decides."""
+
+    error: BaseException
+    after: float | None = None  # seconds, where the handler named them
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """It will never work: a dead letter now. ``unreadable`` when it never became an event."""
+
+    error: BaseException
+    unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """Not ours to run, or not now: back to the server, no attempt spent."""
+
+    delay: float = 0.0  # seconds
+    reason: str = ""
+
+
+Outcome = Done | Skipped | Failed | Rejected | HandBack
+
+DONE = Done()

@@ -1,0 +1,48 @@
+"""Retry: how often and after which delay a failed event is tried again. Pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """The delay before retry ``n`` is ``delay * factor**(n-1)``, at most ``cap``, ± ``jitter``.
+
+    All delays are seconds. The defaults give three retries after about 1, 2 and 4 seconds.
+    """
+
+    retries: int = 3
+    delay: float = 1.0
+    factor: float = 2.0
+    cap: float = 30.0
+    jitter: float = 0.1  # share of the delay, both ways
+
+    def __post_init__(self) -> None:
+        _require(self.retries >= 0, "retries", self.retries, "zero or more")
+        _require(0 <= self.delay < float("inf"), "delay", self.delay, "seconds, zero or more")
+        _require(self.factor >= 1, "factor", self.factor, "1 or more")
+        _require(0 <= self.cap < float("inf"), "cap", self.cap, "seconds, zero or more")
+        _require(0 <= self.jitter <= 1, "jitter", self.jitter, "a share between 0 and 1")
+
+    @property
+    def attempts(self) -> int:
+        """How often a handler runs at most: the first time and every retry."""
+        return self.retries + 1
+
+
+def retry_delay(policy: RetryPolicy, attempt: int, randomness: float) -> float:
+    """Seconds to wait after failed attempt ``attempt`` (1 is the first).
+
+    ``randomness`` in [0, 1) is given from outside, so that a test can name the result.
+    """
+    # The exponent is bounded: 2.0 ** 1024 is an OverflowError, and cap decides long before.
+    grown = policy.delay * policy.factor ** min(attempt - 1, 64)
+    return min(grown, policy.cap) * (1 + policy.jitter * (2 * randomness - 1))
+
+
+def _require(holds: bool, option: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"RetryPolicy({option}={value!r}): expected {expected}")

@@ -1,0 +1,191 @@
+"""Schemas: which event types exist, what their payloads look like, which stream keeps them."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from .errors import ConfigError, UnknownEventType
+from .events import DEAD_LETTER
+from .payloads import CORE_PAYLOADS
+from .subjects import DEEP_DOMAINS, check_type
+
+log = logging.getLogger("omni_worker.schemas")
+
+# System events this framework and its neighbours write; their payloads are not ours to check.
+SYSTEM_TYPES = (
+    DEAD_LETTER,
+    "system.replay.started",
+    "system.replay.completed",
+    "system.health.degraded",
+)
+STREAM_OF_DOMAIN = {
+    "message": "MESSAGE",
+    "instance": "INSTANCE",
+    "identity": "IDENTITY",
+    "media": "MEDIA",
+    "access": "ACCESS",
+    "custom": "CUSTOM",
+    "system": "SYSTEM",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One registered event type; ``model`` None means any payload."""
+
+    type: str
+    model: builtins.type[BaseModel] | None = None
+    stream: str | None = None  # overrides the stream of the type's domain
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Valid:
+    """The payload fits; ``value`` is what its model made of it."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """The payload does not fit; ``error`` says where, without repeating the payload."""
+
+    error: str
+
+
+@dataclass(slots=True)
+class SchemaRegistry:
+    """The event types an app knows, prefilled with the core ones. Each App and bus has its own."""
+
+    _schemas: dict[str, Schema] = field(default_factory=lambda: dict(_CORE))
+    _warned: set[str] = field(default_factory=set)
+
+    def register(
+        self,
+        type: str,
+        model: type[BaseModel] | None = None,
+        *,
+        stream: str | None = None,
+        description: str = "",
+    ) -> Schema:
+        """Make a `custom.*` or `system.*` type known.
+
+        ``stream`` has the type's handlers read a stream of that name, sourced from the default
+        one. Registering the same again changes nothing; a different schema for a known type, a
+        core type or a model that is no pydantic model raises ConfigError.
+        """
+        check_type(type)
+        if type.split(".", 1)[0] not in DEEP_DOMAINS:
+            raise ConfigError(
+                f"register({type!r}): only custom.* and system.* types can be registered"
+            )
+        if not is_model(model) and model is not None:
+            raise ConfigError(f"register({type!r}, {model!r}): expected a pydantic model class")
+        if stream is not None:
+            check_name(stream, f"register({type!r}, stream={stream!r})")
+        schema = Schema(type, model, stream, description)
+        known = self._schemas.get(type)
+        if known is not None and known != schema and known not in _CORE.values():
+            raise ConfigError(f"register({type!r}): already registered, with another schema")
+        self._schemas[type] = schema
+        return schema
+
+    def validate(self, type: str, payload: Any) -> Valid | Invalid:
+        """Check a payload against its type's model; a type without one takes anything."""
+        schema = self._schemas.get(type)
+        if schema is None or schema.model is None or isinstance(payload, schema.model):
+            return Valid(payload)
+        if isinstance(payload, BaseModel):
+            payload = payload.model_dump(by_alias=True)
+        try:
+            return Valid(schema.model.model_validate(payload))
+        except ValidationError as error:
+            return Invalid(explain(error))
+
+    def get(self, type: str) -> Schema | None:
+        """The schema registered for a type."""
+        return self._schemas.get(type)
+
+    def get_stream(self, type: str) -> str | None:
+        """The stream of a type: its override, else its domain's, else None."""
+        schema = self._schemas.get(type)
+        if schema is not None and schema.stream is not None:
+            return schema.stream
+        return STREAM_OF_DOMAIN.get(type.split(".", 1)[0])
+
+    def list(self) -> list[Schema]:
+        """Every known type, sorted."""
+        return sorted(self._schemas.values(), key=lambda schema: schema.type)
+
+    def check_known(self, type: str, warn: Callable[[str], None] | None = None) -> None:
+        """Refuse to publish a type nobody knows; `custom.*` is open and only warned about, once."""
+        if type in self._schemas:
+            return
+        if not type.startswith("custom."):
+            raise UnknownEventType(
+                f"event type {type!r} is not known: register custom.* types,"
+                f" or use one of {', '.join(_neighbours(type, self._schemas))}"
+            )
+        if type not in self._warned:
+            self._warned.add(type)
+            (warn or log.warning)(
+                f"{type} has no schema: registry.register({type!r}, Model) checks what is published"
+            )
+
+    def include(self, other: SchemaRegistry) -> None:
+        """Take over every type the other registry knows."""
+        for schema in other._schemas.values():
+            if self._schemas.get(schema.type) != schema:
+                self.register(
+                    schema.type,
+                    schema.model,
+                    stream=schema.stream,
+                    description=schema.description,
+                )
+
+
+def is_model(candidate: object) -> bool:
+    """Whether this is a pydantic model class."""
+    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in one line, without the values: chats are private."""
+    problems = error.errors(include_input=False, include_context=False, include_url=False)
+    shown = [
+        f"{'.'.join(str(step) for step in problem['loc']) or '(root)'}: {problem['msg']}"
+        for problem in problems[:5]
+    ]
+    if len(problems) > 5:
+        shown.append(f"and {len(problems) - 5} more")
+    return "; ".join(shown)
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a stream or consumer name the server would refuse."""
+    bad = [c for c in name if c in ".*>/\\" or c.isspace() or not c.isprintable()]
+    if not name or bad or len(name) > 128 or name.startswith("$"):
+        raise ConfigError(
+            f"{where}: a name takes 1 to 128 printable characters,"
+            " without white space . * > / \\ and no leading $"
+        )
+
+
+def _neighbours(type: str, known: dict[str, Schema]) -> list[str]:
+    domain = type.split(".", 1)[0] + "."
+    return sorted(name for name in known if name.startswith(domain)) or ["message.received", "…"]
+
+
+_CORE: dict[str, Schema] = {
+    **{
+        type: Schema(type, model, description=(model.__doc__ or "").strip())
+        for type, model in CORE_PAYLOADS.items()
+    },
+    **{type: Schema(type) for type in SYSTEM_TYPES},
+}

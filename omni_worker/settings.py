@@ -1,0 +1,160 @@
+"""Settings: where the server is and how this process behaves, from the environment.
+
+Constructor arguments win over the environment. Secrets are SecretStr: no repr, log line or error
+text shows them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .errors import ConfigError
+
+DEFAULT_URL = "nats://localhost:4222"
+
+
+def _env(name: str) -> AliasChoices:
+    """Read ``name`` from the environment; constructors use the field's own name."""
+    return AliasChoices(name)
+
+
+class Settings(BaseSettings):
+    """Every setting, with the names the `nats` CLI uses where it has one.
+
+    Times are seconds. Raises ConfigError naming the variable when a value cannot be used.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="OMNI_WORKER_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
+
+    # The connection, as the nats CLI names it.
+    urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(DEFAULT_URL,), validation_alias=_env("NATS_URL"), repr=False
+    )
+    user: str | None = Field(default=None, validation_alias=_env("NATS_USER"))
+    password: SecretStr | None = Field(default=None, validation_alias=_env("NATS_PASSWORD"))
+    token: SecretStr | None = Field(default=None, validation_alias=_env("NATS_TOKEN"))
+    creds: Path | None = Field(default=None, validation_alias=_env("NATS_CREDS"))
+    nkey: Path | None = Field(default=None, validation_alias=_env("NATS_NKEY"))
+    ca: Path | None = Field(default=None, validation_alias=_env("NATS_CA"))
+    cert: Path | None = Field(default=None, validation_alias=_env("NATS_CERT"))
+    key: Path | None = Field(default=None, validation_alias=_env("NATS_KEY"))
+    js_domain: str | None = Field(default=None, validation_alias=_env("NATS_JS_DOMAIN"))
+
+    reconnect_max_retries: int | None = Field(default=10, ge=0)  # None is endless
+    reconnect_delay: float = Field(default=1.0, gt=0)
+    reconnect_max_delay: float = Field(default=30.0, gt=0)
+    connect_timeout: float = Field(default=5.0, gt=0)
+
+    # Streams and consumers.
+    replicas: int = Field(default=1, ge=1, le=5)
+    provision: Literal["on", "off"] = "on"
+    inactive: float = Field(
+        default=3600.0, gt=0
+    )  # a consumer without durable, unused, lives so long
+
+    # Defaults of every handler; an option of the handler wins.
+    concurrency: int = Field(default=10, ge=1)
+    prefetch: int | None = Field(default=None, ge=0)  # None is adaptive
+    timeout: float | None = Field(default=None, gt=0)
+    ack_wait: float = Field(default=30.0, ge=0.1)
+    max_retries: int = Field(default=3, ge=0)
+    retry_delay: float = Field(default=1.0, ge=0)
+
+    # The process.
+    grace: float = Field(default=30.0, ge=0)
+    foreign_delivery_limit: float = Field(default=3600.0, gt=0)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error)) from None
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _split(cls, urls: object) -> object:
+        if isinstance(urls, str):
+            return tuple(url.strip() for url in urls.split(",") if url.strip())
+        return urls
+
+    @field_validator("reconnect_max_retries", "prefetch", "timeout", mode="before")
+    @classmethod
+    def _read_none(cls, value: object) -> object:
+        # An environment variable has no other way to say "endless", "adaptive" or "no timeout".
+        return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.urls:
+            raise ValueError("NATS_URL is empty: expected nats://host:port")
+        for url in self.urls:
+            _check_url(url)
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("NATS_CERT and NATS_KEY go together: give both or neither")
+        if (self.user is None) != (self.password is None):
+            raise ValueError("NATS_USER and NATS_PASSWORD go together: give both or neither")
+        for name, path in self._files():
+            if not path.is_file():
+                raise ValueError(f"{name}={path}: no such file")
+        return self
+
+    def _files(self) -> list[tuple[str, Path]]:
+        named = {
+            "NATS_CREDS": self.creds,
+            "NATS_NKEY": self.nkey,
+            "NATS_CA": self.ca,
+            "NATS_CERT": self.cert,
+            "NATS_KEY": self.key,
+        }
+        return [(name, path) for name, path in named.items() if path is not None]
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether a plaintext connection must be refused before any secret is sent."""
+        return bool(self.ca or self.cert) or any(url.startswith("tls://") for url in self.urls)
+
+    @property
+    def shown_urls(self) -> str:
+        """The servers as they may be printed: without user, password or token."""
+        return ", ".join(without_userinfo(url) for url in self.urls)
+
+
+def without_userinfo(url: str) -> str:
+    """The same URL without user and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _check_url(url: str) -> None:
+    # The message never repeats the URL: what stands before the '@' is a secret.
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("nats", "tls") or not parts.hostname or port == -1:
+        raise ValueError("NATS_URL: expected nats://host:port or tls://host:port, by commas")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        message = problem["msg"].removeprefix("Value error, ")
+        name = field if field.isupper() else f"OMNI_WORKER_{field.upper()}"
+        lines.append(f"{name}: {message}" if field else message)
+    return "; ".join(lines)

@@ -1,0 +1,254 @@
+"""Subjects: the address of an event, `{type}.{channel}.{instance}`, built, parsed and compared.
+
+Pure text. Which streams hold a subject is topology's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from .errors import InvalidSubject
+
+MAX_TOKEN = 128  # characters
+MAX_SUBJECT = 2048  # bytes; the server's control line ends at 4096 and carries a reply as well
+
+# White space and control characters break the protocol line, lone surrogates cannot be encoded.
+_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+DEEP_DOMAINS = ("custom", "system")  # their types may have more than two tokens
+
+
+class Address(NamedTuple):
+    """What a subject says; channel and instance are both None on a bare subject."""
+
+    type: str
+    channel: str | None
+    instance: str | None
+
+
+@lru_cache(maxsize=4096)
+def build_subject(type: str, channel: str | None = None, instance: str | None = None) -> str:
+    """The subject an event is published on: `T.C.I`, or the bare type without the two.
+
+    Raises InvalidSubject when only one of channel and instance is given, or when a token could
+    address another subject or break the protocol.
+    """
+    check_type(type)
+    if channel is None and instance is None:
+        return type
+    if channel is None or instance is None:
+        given, missing = ("channel", "instance") if instance is None else ("instance", "channel")
+        raise InvalidSubject(
+            f"{type}: {given}= without {missing}=; they go together, give both or neither"
+        )
+    check_channel(channel)
+    check_instance(instance)
+    return _bounded(f"{type}.{channel}.{instance}")
+
+
+def build_subscribe_pattern(
+    type: str | None = None, channel: str | None = None, instance: str | None = None
+) -> str:
+    """One pattern for the events wanted; ``type`` may hold wildcards.
+
+    `T.>`, `T.C.>`, `T.C.I`, `T.*.I`, `*.*.C.>` or `>`. Mind that `T.>` does not match the bare
+    subject `T`: a handler for a type filters on both (``filters_for``). Raises InvalidSubject for
+    any other combination.
+    """
+    if type is not None:
+        check_type_pattern(type)
+    if channel is not None:
+        check_channel(channel)
+    if instance is not None:
+        check_instance(instance)
+    match (type, channel, instance):
+        case (None, None, None):
+            return ">"
+        case (None, str(), None):
+            return f"*.*.{channel}.>"
+        case (None, _, _):
+            raise InvalidSubject(
+                f"instance={instance!r} without a type: name the event types as well"
+            )
+        case (str(), None, None):
+            return type if type.endswith(">") else f"{type}.>"
+    if type is not None and type.endswith(">"):
+        raise InvalidSubject(
+            f"{type!r} with channel= or instance=: nothing can follow '>'; use '*' for each token"
+        )
+    return _bounded(f"{type}.{channel or '*'}.{instance or '>'}")
+
+
+def filters_for(
+    types: Iterable[str], channels: Iterable[str] = (), instance: str | None = None
+) -> tuple[str, ...]:
+    """Every filter a handler needs for these types, folded and sorted.
+
+    Without channel and instance a type means its bare subject too: foreign programs publish there.
+    """
+    filters: list[str] = []
+    for type in types:
+        for channel in tuple(channels) or (None,):
+            filters.append(build_subscribe_pattern(type, channel, instance))
+            if channel is None and instance is None:
+                filters.append(type)
+    return fold(filters)
+
+
+def parse_subject(subject: str, type: str | None = None) -> Address:
+    """Read a subject back.
+
+    The number of a type's tokens is not fixed, so the type comes from the envelope where there is
+    one; without it two tokens are taken. Raises InvalidSubject when ``type`` is no prefix of the
+    subject. A single token after the type is no address: channel and instance are both None.
+    """
+    if type is None:
+        head = subject.split(".", 2)
+        if len(head) < 2 or not all(head):
+            raise InvalidSubject(f"{subject!r} is no event subject: expected domain.action")
+        type = f"{head[0]}.{head[1]}"
+    if subject == type:
+        return Address(type, None, None)
+    if not subject.startswith(type + "."):
+        raise InvalidSubject(f"type {type!r} is no prefix of its subject {subject!r}")
+    channel, dot, instance = subject[len(type) + 1 :].partition(".")
+    return Address(type, channel, instance) if dot else Address(type, None, None)
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether ``pattern`` asks for ``subject``: `*` is one token, `>` the rest, at least one."""
+    wanted, got = pattern.split("."), subject.split(".")
+    for position, token in enumerate(wanted):
+        if token == ">":
+            return position < len(got)
+        if position >= len(got) or (token != "*" and token != got[position]):
+            return False
+    return len(wanted) == len(got)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every subject ``narrow`` can match is matched by ``wide``."""
+    return intersection(wide, narrow) == narrow
+
+
+def intersection(one: str, other: str) -> str | None:
+    """The pattern of the subjects that match both, or None when there is none."""
+    a, b = one.split("."), other.split(".")
+    shared: list[str] = []
+    for position in range(max(len(a), len(b))):
+        if position >= len(a) or position >= len(b):
+            return None
+        x, y = a[position], b[position]
+        if x == ">":
+            return ".".join(shared + b[position:])
+        if y == ">":
+            return ".".join(shared + a[position:])
+        if x != y and "*" not in (x, y):
+            return None
+        shared.append(y if x == "*" else x)
+    return ".".join(shared)
+
+
+def fold(filters: Iterable[str]) -> tuple[str, ...]:
+    """Drop every filter that a wider one contains; the rest sorted, each once.
+
+    JetStream refuses a consumer whose filters contain each other (error 10138).
+    """
+    unique = sorted(set(filters))
+    return tuple(
+        one for one in unique if not any(one != other and covers(other, one) for other in unique)
+    )
+
+
+def check_type(type: str) -> str:
+    """Refuse what is no event type: lowercase `domain.action`, deeper only in custom and system."""
+    tokens = _tokens(type, "event type")
+    if len(tokens) < 2 or (len(tokens) > 2 and tokens[0] not in DEEP_DOMAINS):
+        raise InvalidSubject(
+            f"event type {type!r}: expected domain.action"
+            " (custom.* and system.* may have more tokens)"
+        )
+    if type != type.lower():
+        raise InvalidSubject(f"event type {type!r}: expected lowercase, {type.lower()!r}")
+    _bounded(type)
+    return type
+
+
+def check_type_pattern(pattern: str) -> str:
+    """Like ``check_type``, with `*` for a token and `>` for the rest."""
+    tokens = pattern.split(".")
+    if ">" in tokens[:-1]:
+        raise InvalidSubject(f"pattern {pattern!r}: '>' can only be the last token")
+    if not any(wild in tokens for wild in "*>"):
+        return check_type(pattern)
+    for token in tokens:
+        if token not in ("*", ">"):
+            _check_token(token, f"pattern {pattern!r}")
+    if pattern != pattern.lower():
+        raise InvalidSubject(f"pattern {pattern!r}: expected lowercase, {pattern.lower()!r}")
+    return _bounded(pattern)
+
+
+def check_subject_pattern(pattern: str) -> str:
+    """Refuse a raw ``subject=`` the server would refuse, or that reaches into its own subjects."""
+    tokens = pattern.split(".")
+    if ">" in tokens[:-1]:
+        raise InvalidSubject(f"subject {pattern!r}: '>' can only be the last token")
+    for token in tokens:
+        if token not in ("*", ">"):
+            _check_token(token, f"subject {pattern!r}")
+    return _bounded(pattern)
+
+
+def check_channel(channel: str) -> str:
+    """Refuse a channel that is not exactly one token."""
+    _check_token(channel, f"channel {channel!r}")
+    return channel
+
+
+def check_instance(instance: str) -> str:
+    """Refuse an instance id that would not survive as the rest of a subject; dots may separate."""
+    if len(instance) > MAX_TOKEN:
+        raise InvalidSubject(
+            f"instance of {len(instance)} characters ({instance[:20]!r}…): at most {MAX_TOKEN}"
+        )
+    for token in instance.split("."):
+        _check_token(token, f"instance {instance!r}")
+    return instance
+
+
+def is_wild(pattern: str) -> bool:
+    """Whether a pattern can match more than one subject."""
+    return "*" in pattern or ">" in pattern
+
+
+def _tokens(text: str, what: str) -> list[str]:
+    tokens = text.split(".")
+    for token in tokens:
+        _check_token(token, f"{what} {text[:MAX_TOKEN]!r}")
+    return tokens
+
+
+def _check_token(token: str, where: str) -> None:
+    if not token:
+        raise InvalidSubject(f"{where}: empty token in subject")
+    if len(token) > MAX_TOKEN:
+        raise InvalidSubject(
+            f"{where[:80]}…: a token of {len(token)} characters, at most {MAX_TOKEN}"
+        )
+    if token.startswith("$"):
+        raise InvalidSubject(f"{where}: a token cannot start with '$', the server's own prefix")
+    if not _TOKEN.fullmatch(token):
+        raise InvalidSubject(
+            f"{where}: a token cannot hold '.', '*', '>', white space or control characters"
+        )
+
+
+def _bounded(subject: str) -> str:
+    if len(subject.encode()) > MAX_SUBJECT:
+        raise InvalidSubject(
+            f"subject {subject[:60]!r}…: {len(subject.encode())} bytes, at most {MAX_SUBJECT}"
+        )
+    return subject

@@ -1,0 +1,1 @@
+"""Transports: the port (base) and its adapters."""

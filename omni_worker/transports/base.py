@@ -1,0 +1,251 @@
+"""The port: what the engine asks of a transport, and what it may rely on.
+
+Every promise here is tested once, for every adapter, in the conformance suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Headers = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message on its way out. ``id`` dedupes it within the stream's duplicate window."""
+
+    subject: str
+    body: bytes
+    id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The server's word that a message is stored (or, ``duplicate``, that its id already was)."""
+
+    stream: str
+    sequence: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as the stream keeps it."""
+
+    subject: str
+    sequence: int
+    body: bytes
+    headers: Headers
+    stored_at: int  # epoch nanoseconds
+
+
+class Delivery:
+    """One message handed to us once, to be answered once.
+
+    Its identity is (source.stream, sequence, stored_at): sequences repeat when a stream is made
+    anew. ``count`` is how often the server delivered it, this time included; it over-counts
+    attempts and may fall back after a server crash.
+
+    The four answers are sent without waiting and never raise; one that is lost on the way shows
+    itself as a redelivery.
+    """
+
+    __slots__ = (
+        "body", "count", "lapsed", "leased_at", "raw_headers", "reply", "running", "sequence",
+        "source", "stored_at", "subject",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        source: Source,
+        subject: str,
+        body: bytes,
+        raw_headers: bytes | None,
+        reply: bytes,
+        sequence: int,
+        stored_at: int,
+        count: int,
+    ) -> None:
+        self.source = source
+        self.subject = subject
+        self.body = body
+        self.raw_headers = raw_headers
+        self.reply = reply
+        self.sequence = sequence
+        self.stored_at = stored_at
+        self.count = count
+        # The engine's own notes on a held delivery, kept here so that an event costs one object.
+        self.leased_at = 0.0
+        self.lapsed = False
+        self.running = False
+
+    def ack(self) -> None:
+        """It is settled; the server forgets it."""
+        self.source.answer(self, b"+ACK")
+
+    def nak(self, delay: float = 0.0) -> None:
+        """Deliver it again, to anyone, no sooner than after ``delay`` seconds."""
+        # The server takes whole nanoseconds only: a fraction is a "bad NAK delay value" and the
+        # delay is dropped, so the event comes back at once.
+        nanoseconds = round(delay * 1e9)
+        self.source.answer(self, b'-NAK {"delay":%d}' % nanoseconds if nanoseconds > 0 else b"-NAK")
+
+    def term(self, reason: str) -> None:
+        """Never deliver it again."""
+        # One line, and short: the reason ends in an advisory of the server's.
+        self.source.answer(
+            self, b"+TERM " + " ".join(reason.split())[:200].encode("utf-8", "replace")
+        )
+
+    def in_progress(self) -> None:
+        """Start its ack_wait anew."""
+        self.source.answer(self, b"+WPI")
+
+
+class Receiver(Protocol):
+    """Who takes deliveries. Called from the transport's own reader: never blocks, never raises."""
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take one delivery. The same message may come twice; order is the consumer's."""
+
+    def replenish(self, source: Source) -> None:
+        """A pull ended, or was lost with the connection: what it had asked for will not come."""
+
+    def resumed(self, source: Source) -> None:
+        """The connection is back: answers may be lost, and first deliveries may be repeats."""
+
+    def lost(self, source: Source, cause: Exception) -> None:
+        """The consumer is gone, or can no longer be read; nothing more comes from this source."""
+
+
+class Source(Protocol):
+    """One consumer of one stream, read by pulls of ours."""
+
+    stream: str
+    consumer: str
+    outstanding: int  # asked for and not yet delivered
+
+    def request(self, count: int) -> None:
+        """Ask for ``count`` deliveries more."""
+
+    def answer(self, delivery: Delivery, answer: bytes) -> None:
+        """Send one answer; kept and sent after a reconnect if the connection is down."""
+
+    async def stop(self) -> None:
+        """Ask for nothing more. What was already on its way has arrived when this returns."""
+
+    async def close(self) -> None:
+        """Forget the source; late deliveries are dropped and come again after ack_wait."""
+
+
+class Operators(Protocol):
+    """What operations ask: streams, consumers and single messages, in the server's own words."""
+
+    async def streams(self) -> list[dict[str, Any]]:
+        """Every stream's configuration and state."""
+
+    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a stream; the same again changes nothing. Raises ApiError 10058 or 10065."""
+
+    async def update_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace a stream's whole configuration."""
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """One stream's configuration and state, None if there is none."""
+
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Every consumer of a stream."""
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+        """One consumer's configuration and state, None if there is none."""
+
+    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a consumer. Raises ApiError 10148 when a different one of that name stands."""
+
+    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Update a consumer. Raises ApiError 10149 when there is none."""
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Remove a consumer that only this process used; no error when it is gone already."""
+
+    async def message(self, stream: str, sequence: int) -> StoredMessage | None:
+        """One stored message, None if the stream does not hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value of a bucket with its revision."""
+
+    value: bytes
+    revision: int
+
+
+class KeyValue(Protocol):
+    """A bucket shared by processes. A key is gone ``ttl`` seconds after its last write."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The value, None when there is none (any more)."""
+
+    async def create(self, key: str, value: bytes) -> int | None:
+        """Write a key that does not exist; the revision, or None when somebody was faster."""
+
+    async def update(self, key: str, value: bytes, revision: int) -> int | None:
+        """Write over exactly this revision; the new one, or None when it changed meanwhile."""
+
+    async def delete(self, key: str) -> None:
+        """Forget a key."""
+
+
+class Transport(Protocol):
+    """The port. Opened once; ``open`` may be called again after ``close`` or a failure."""
+
+    operators: Operators
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server can be talked to right now."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the transport gave up for good, None while it has not."""
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of body and headers the server takes in one message."""
+
+    @property
+    def server_version(self) -> tuple[int, int, int]:
+        """The version of the server we talk to."""
+
+    async def open(self, name: str) -> None:
+        """Connect, trying as often as the settings say; TransportError has the last cause."""
+
+    async def close(self) -> None:
+        """Send what is still unsent and disconnect. Waiting publishes raise TransportError."""
+
+    async def flush(self, timeout: float) -> bool:
+        """Whether the server has taken everything written so far, within ``timeout`` seconds."""
+
+    async def failed(self) -> Exception:
+        """Wait until the transport has given up for good; returns why."""
+
+    async def publish(self, message: Message, *, timeout: float) -> Stored:
+        """Store one message, tried again with the same id until ``timeout`` seconds are over.
+
+        Raises PublishError when nobody knows whether it is stored, another TransportError or
+        EventTooLarge when it certainly is not.
+        """
+
+    async def publish_many(
+        self, messages: Sequence[Message], *, timeout: float
+    ) -> list[Stored | Exception]:
+        """Store many, pipelined, in this order; each ends as its own result or error."""
+
+    async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
+        """Read a consumer that exists. Nothing is delivered before the first ``request``."""
+
+    async def bucket(self, name: str, *, ttl: float) -> KeyValue:
+        """A key-value bucket, made when it is missing."""

@@ -1,0 +1,139 @@
+"""The JetStream transport: the port over a real server. Only this folder imports nats."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from ...errors import NotConnected, TransportError
+from ...settings import Settings
+from ..base import Message, Operators, Receiver, Source, Stored
+from .api import Api
+from .bucket import Bucket
+from .connection import Connection
+from .outbox import Outbox
+from .pull import Pull
+
+log = logging.getLogger("omni_worker.transport")
+
+OLDEST = (2, 10, 0)
+RECOMMENDED = (2, 11, 2)
+
+
+class JetStreamTransport:
+    """Implements the Transport port over nats-server 2.10 or newer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection = Connection(settings)
+        self._api = Api(self._connection, settings.js_domain)
+        self.operators: Operators = self._api
+        self._outbox = Outbox(self._connection, self._api.owner)
+        self._pulls: set[Pull] = set()
+        self._watcher: asyncio.TimerHandle | None = None
+        self._connection.on_up.append(self._on_up)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a link stands."""
+        return self._connection.is_up
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why it gave up for good, None while it has not."""
+        return self._connection.failure
+
+    @property
+    def max_payload(self) -> int:
+        """What the server said; 1 MiB before it said anything."""
+        return int(self._connection.info.get("max_payload") or 1_048_576)
+
+    @property
+    def server_version(self) -> tuple[int, int, int]:
+        """(2, 11, 2) for `2.11.2-beta`."""
+        words = str(self._connection.info.get("version") or "0.0.0").split("-")[0].split(".")
+        numbers = [int(word) if word.isdigit() else 0 for word in (*words, "0", "0")]
+        return numbers[0], numbers[1], numbers[2]
+
+    async def open(self, name: str) -> None:
+        """Connect and check the server. Raises TransportError."""
+        if not self._connection.is_up:
+            await self._connection.open(name)
+            self._outbox.listen()
+        self._check_server()
+        if self._watcher is None:
+            self._watch()
+
+    async def close(self) -> None:
+        """Fail what waits for a confirmation, write out the answers, disconnect."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+        for pull in list(self._pulls):
+            await pull.close()
+        self._pulls.clear()
+        self._outbox.close(NotConnected("the connection was closed"))
+        await self._connection.close()
+
+    async def flush(self, timeout: float) -> bool:
+        """A PING behind everything written so far."""
+        return await self._connection.flush(timeout)
+
+    async def failed(self) -> Exception:
+        """Wait for the end of the last try."""
+        return await self._connection.failed()
+
+    async def publish(self, message: Message, *, timeout: float) -> Stored:
+        """Store one message."""
+        return await self._outbox.publish(message, timeout=timeout)
+
+    async def publish_many(
+        self, messages: Sequence[Message], *, timeout: float
+    ) -> list[Stored | Exception]:
+        """Store many, pipelined."""
+        return await self._outbox.publish_many(messages, timeout=timeout)
+
+    async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
+        """Read a consumer that exists."""
+        self._pulls = {pull for pull in self._pulls if not pull.is_over}
+        pull = Pull(
+            self._connection, self._api.prefix, stream, consumer, receiver, self._api.consumer_info
+        )
+        self._pulls.add(pull)
+        return pull
+
+    async def bucket(self, name: str, *, ttl: float) -> Bucket:
+        """A bucket, made when it is missing and provisioning is on."""
+        bucket = Bucket(self._connection, self._api, name)
+        if self._settings.provision == "on":
+            await bucket.ensure(ttl=ttl, replicas=self._settings.replicas)
+        return bucket
+
+    def _check_server(self) -> None:
+        version = self.server_version
+        if version < OLDEST:
+            raise TransportError(
+                f"nats-server {_dotted(version)} is too old: {_dotted(OLDEST)} or newer is needed"
+            )
+        if version < RECOMMENDED:
+            log.warning(
+                "nats-server %s delivers slowly to consumers with several filters;"
+                " %s or newer is recommended", _dotted(version), _dotted(RECOMMENDED),
+            )  # fmt: skip
+
+    def _on_up(self) -> None:
+        for pull in list(self._pulls):
+            pull.on_up()
+
+    def _watch(self) -> None:
+        """One timer for every pull's heartbeats."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for pull in list(self._pulls):
+            pull.watch(now)
+        self._watcher = loop.call_later(1.0, self._watch)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)

@@ -1,0 +1,158 @@
+"""The JetStream API: streams, consumers and stored messages, in the server's own JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ...errors import ApiError, TransportError
+from ..base import StoredMessage
+from .connection import Connection, Reply
+from .headers import parse_headers
+
+NOT_FOUND = 404
+JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
+
+
+class Api:
+    """Implements the Operators port. Raises ApiError with the server's own words and codes."""
+
+    def __init__(self, connection: Connection, domain: str | None) -> None:
+        self._connection = connection
+        self.prefix = f"$JS.{domain}.API." if domain else "$JS.API."
+
+    async def streams(self) -> list[dict[str, Any]]:
+        """Every stream's configuration and state."""
+        return await self._pages("STREAM.LIST", "streams")
+
+    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a stream; the same again changes nothing."""
+        return await self.ask(f"STREAM.CREATE.{config['name']}", config)
+
+    async def update_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace a stream's whole configuration."""
+        return await self.ask(f"STREAM.UPDATE.{config['name']}", config)
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """One stream, None if there is none."""
+        return await self._ask_or_none(f"STREAM.INFO.{stream}")
+
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Every consumer of a stream."""
+        return await self._pages(f"CONSUMER.LIST.{stream}", "consumers")
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+        """One consumer, None if there is none."""
+        return await self._ask_or_none(f"CONSUMER.INFO.{stream}.{consumer}")
+
+    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Create, never update: another version may have been faster (10148)."""
+        return await self._write_consumer(stream, config, "create")
+
+    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Update, never create (10149)."""
+        return await self._write_consumer(stream, config, "update")
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Remove a consumer; no error when it is gone already."""
+        await self._ask_or_none(f"CONSUMER.DELETE.{stream}.{consumer}")
+
+    async def message(self, stream: str, sequence: int) -> StoredMessage | None:
+        """One stored message by sequence."""
+        found = await self._ask_or_none(f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+        if found is None:
+            return None
+        message = found["message"]
+        return StoredMessage(
+            subject=message["subject"],
+            sequence=message["seq"],
+            body=base64.b64decode(message.get("data") or ""),
+            headers=parse_headers(base64.b64decode(message.get("hdrs") or "")),
+            stored_at=nanoseconds(message["time"]),
+        )
+
+    async def owner(self, subject: str) -> str | None:
+        """The stream that stores a subject, None if there is none."""
+        found = await self.ask("STREAM.NAMES", {"subject": subject})
+        names: list[str] = found.get("streams") or []
+        return names[0] if names else None
+
+    async def ask(
+        self, verb: str, body: Mapping[str, Any] | None = None, *, timeout: float = 10.0
+    ) -> dict[str, Any]:
+        """One API request."""
+        payload = json.dumps(dict(body)).encode() if body is not None else b""
+        reply = await self._connection.request(self.prefix + verb, payload, timeout=timeout)
+        return _checked(verb, reply)
+
+    async def put(self, subject: str, body: bytes, headers: bytes) -> dict[str, Any]:
+        """Store one message with headers of its own, by request."""
+        reply = await self._connection.request(subject, body, headers=headers, timeout=10.0)
+        return _checked(subject, reply)
+
+    async def _ask_or_none(
+        self, verb: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        try:
+            return await self.ask(verb, body)
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+
+    async def _pages(self, verb: str, key: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self.ask(verb, {"offset": len(found)})
+            found += page.get(key) or []
+            if not page.get(key) or len(found) >= page.get("total", 0):
+                return found
+
+    async def _write_consumer(
+        self, stream: str, config: Mapping[str, Any], action: str
+    ) -> dict[str, Any]:
+        # The filter is not put into the subject: several of them cannot be, and a permission for
+        # CONSUMER.CREATE.<stream>.> covers both.
+        return await self.ask(
+            f"CONSUMER.CREATE.{stream}.{config['name']}",
+            {"stream_name": stream, "config": dict(config), "action": action},
+        )
+
+
+def nanoseconds(time: str) -> int:
+    """A server timestamp (RFC 3339, up to nine digits) as epoch nanoseconds."""
+    head, _, rest = time.partition(".")
+    if not rest:
+        return int(datetime.fromisoformat(time).timestamp()) * 1_000_000_000
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    zone = rest[len(digits) :]
+    whole = int(datetime.fromisoformat(head + (zone or "Z")).timestamp())
+    return whole * 1_000_000_000 + int(digits.ljust(9, "0")[:9])
+
+
+def unavailable(error: Exception) -> bool:
+    """Whether a request may work in a moment: no leader, restarting, no answer."""
+    if isinstance(error, ApiError):
+        return error.code in (408, 503) and error.err_code not in JETSTREAM_OFF
+    return isinstance(error, TransportError)
+
+
+def _checked(verb: str, reply: Reply) -> dict[str, Any]:
+    if reply.status == 503:
+        raise ApiError(
+            "the server has no JetStream here: start it with --jetstream,"
+            " or check NATS_JS_DOMAIN and the account",
+            code=503,
+            err_code=JETSTREAM_OFF[0],
+        )
+    answer: dict[str, Any] = json.loads(reply.body)
+    if error := answer.get("error"):
+        raise ApiError(
+            f"{verb}: {error.get('description', 'refused')} ({error.get('err_code', 0)})",
+            code=error.get("code", 0),
+            err_code=error.get("err_code", 0),
+        )
+    return answer

@@ -1,0 +1,302 @@
+"""The nats-py client, with its traps closed. The only file that uses private names of nats-py.
+
+nats-py does the handshake (INFO, TLS, CONNECT, authentication) and the pings; reading and writing
+are ours. A client lives for one connection: when that is lost, connection makes a new one, so none
+of nats-py's own reconnecting is used. The traps it closes are the tests of
+`tests/transports/test_traps.py`; the pinned minor version in pyproject.toml belongs to this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nats import errors
+from nats.aio import client as nats_client
+from nats.aio.transport import TcpTransport
+
+log = logging.getLogger("omni_worker.transport")
+
+# subject, reply, header block or None, body. Called by the reader: never blocks.
+Sink = Callable[[bytes, bytes, "bytes | None", bytes], None]
+
+READ_SIZE = 262_144  # bytes
+MAX_LINE = 1_048_576  # bytes of one control line; INFO of a large cluster is the longest
+PING = b"PING\r\n"
+PONG = b"PONG\r\n"
+
+
+class ConnectionLost(errors.Error):
+    """Why a connection ended, in the server's or the system's words."""
+
+
+class Client(nats_client.Client):
+    """One connection to one server: subscriptions are sinks, writes are joined per loop turn."""
+
+    def __init__(
+        self, *, require_tls: bool, on_lost: Callable[[Exception], None],
+        on_denied: Callable[[str], None], on_servers: Callable[[list[str]], None],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._wire = self._transport = _Transport()  # type: ignore[no-untyped-call]
+        self._parser = _Parser(self)
+        self._ps = self._parser  # type: ignore[assignment]
+        self.sinks: dict[int, Sink] = {}
+        self._require_tls = require_tls
+        self._on_lost = on_lost
+        self._on_denied = on_denied
+        self._on_servers = on_servers
+        self._out: list[bytes] = []
+        self._write_scheduled = False
+        self._over = False
+
+    # --- what connection uses --------------------------------------------------------------
+
+    async def start(self, url: str, *, timeout: float, options: Mapping[str, Any]) -> None:
+        """Connect once, without retries. Raises the cause itself, within ``timeout`` seconds."""
+        try:
+            # wait_for, because a failing TLS handshake leaves nats-py waiting for ever.
+            await asyncio.wait_for(
+                self.connect(
+                    servers=[url],
+                    allow_reconnect=False,
+                    connect_timeout=timeout,  # type: ignore[arg-type]
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    error_cb=_ignore,  # the exception that is raised says the same
+                    **options,
+                ),
+                timeout * 2,
+            )
+        except BaseException:
+            self.abandon()
+            raise
+
+    def send(self, data: bytes) -> None:
+        """Write soon: everything sent in one turn of the loop goes out in one piece."""
+        self._out.append(data)
+        if not self._write_scheduled:
+            self._write_scheduled = True
+            asyncio.get_running_loop().call_soon(self._write_out)
+
+    def unsent(self) -> int:
+        """Bytes written that the system has not taken yet; tells a producer to wait."""
+        return self._wire.unsent()
+
+    def pong(self) -> asyncio.Future[bool]:
+        """A barrier: done when the server has read everything sent before."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pongs.append(future)
+        self.send(PING)
+        return future
+
+    def info(self) -> dict[str, Any]:
+        """What the server said of itself."""
+        return dict(self._server_info)
+
+    async def finish(self, timeout: float) -> None:
+        """Write out, close, and wait for it at most ``timeout`` seconds."""
+        self._write_out()
+        self._over = True
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._wire.drain(), timeout)  # type: ignore[no-untyped-call]
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the socket and the tasks at once, whatever state they are in."""
+        self._over = True
+        self._status = nats_client.Client.CLOSED
+        current = asyncio.current_task()
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None and task is not current:
+                task.cancel()
+        for pong in self._pongs:
+            if not pong.done():
+                pong.cancel()
+        self._wire.abort()
+
+    def lose(self, cause: Exception) -> None:
+        """The connection is of no more use: tell the owner, once."""
+        if not self._over:
+            self.abandon()
+            self._on_lost(cause)
+
+    # --- what nats-py calls ----------------------------------------------------------------
+
+    async def _select_next_server(self) -> None:
+        # nats-py tries max_reconnect_attempts + 1 times at a constant wait, the first connect
+        # included, and hides the cause. One try here; the budget is connection's.
+        server = self._server_pool[0]
+        await self._connect_to_server(server)
+        self._current_server = server
+
+    def _connect_command(self) -> bytes:
+        # A plaintext server silently drops the wish for TLS, and CONNECT carries the password:
+        # this is the last moment to refuse.
+        if self._require_tls and not self._wire.is_encrypted():
+            raise errors.SecureConnWantedError
+        return bytes(super()._connect_command())
+
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        self.send(cmd)
+
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        # Nothing waits in nats-py's own queue: see send.
+        return None
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # Through the same queue as publishes, or a PING overtakes them and is no barrier.
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        self.send(PING)
+
+    async def _flusher(self) -> None:
+        return None
+
+    async def _read_loop(self) -> None:
+        try:
+            while data := await self._wire.read(READ_SIZE):
+                self._parser.feed(data)
+            self.lose(ConnectionLost("the server closed the connection"))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # nats-py would log, stop reading and stay "connected"
+            self.lose(error)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        stale = isinstance(e, errors.StaleConnectionError)
+        self.lose(ConnectionLost("the server does not answer pings") if stale else e)
+
+    # --- what the parser calls -------------------------------------------------------------
+
+    def on_control(self, line: bytes) -> None:
+        """Anything but a message."""
+        if line.startswith(b"PING"):
+            self.send(PONG)
+        elif line.startswith(b"PONG"):
+            self._on_pong()
+        elif line.startswith(b"-ERR"):
+            self._on_error(line[4:].decode("utf-8", "replace").strip(" '"))
+        elif line.startswith(b"INFO"):
+            self._server_info = json.loads(line[4:])
+            self._on_servers(self._server_info.get("connect_urls") or [])
+        elif not line.startswith(b"+OK"):
+            raise errors.ProtocolError
+
+    def _on_pong(self) -> None:
+        self._pings_outstanding = 0
+        if self._pongs:
+            future = self._pongs.pop(0)
+            if not future.done():  # its waiter gave up; nats-py's reader dies of this
+                future.set_result(True)
+
+    def _on_error(self, text: str) -> None:
+        if text.lower().startswith("permissions violation"):
+            self._on_denied(text)  # the connection stays
+        else:
+            self.lose(ConnectionLost(text))
+
+    def _write_out(self) -> None:
+        self._write_scheduled = False
+        if self._out and not self._over:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._wire.write(data)  # type: ignore[no-untyped-call]
+
+
+class _Transport(TcpTransport):
+    """nats-py's TCP transport, except that letting go never waits for a peer that hangs."""
+
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
+        await super().connect(uri, READ_SIZE, connect_timeout)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return True  # nats-py puts a transport of its own in the place of a falsy one
+
+    def is_encrypted(self) -> bool:
+        writer = self._io_writer
+        return writer is not None and writer.get_extra_info("ssl_object") is not None
+
+    def unsent(self) -> int:
+        return self._io_writer.transport.get_write_buffer_size() if self._io_writer else 0
+
+    def abort(self) -> None:
+        for writer in {self._io_writer, self._bare_io_writer} - {None}:
+            if writer is not None:
+                with contextlib.suppress(Exception):
+                    writer.transport.abort()
+
+    def close(self) -> None:
+        self.abort()
+
+    async def wait_closed(self) -> None:
+        # With unsent bytes for a hung server nats-py waits here until the peer dies.
+        return None
+
+
+class _Parser:
+    """Bytes into sink calls. What a sink cannot stomach costs that message, not the connection."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.reset()
+
+    def reset(self) -> None:
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what the socket gave; whole messages go to their sinks, the rest is kept."""
+        if self._chunks:
+            self._chunks.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        position = self._consume(data)
+        if position < len(data):
+            self._chunks.append(data[position:])
+            self._have = len(data) - position
+
+    def _consume(self, data: bytes) -> int:
+        sinks = self._client.sinks
+        position, size = 0, len(data)
+        self._need = 0
+        while position < size:
+            end = data.find(b"\r\n", position)
+            if end < 0:
+                if size - position > MAX_LINE:
+                    raise errors.ProtocolError
+                break
+            first = data[position]
+            if first != 77 and first != 72:  # neither MSG nor HMSG
+                self._client.on_control(data[position:end])
+                position = end + 2
+                continue
+            # Split at spaces only: a subject may hold a vertical tab or a form feed.
+            words = data[position:end].split(b" ")
+            start = end + 2
+            stop = start + int(words[-1])
+            if stop + 2 > size:
+                self._need = stop + 2 - position
+                break
+            header_end = start + int(words[-2]) if first == 72 else start
+            reply = words[3] if len(words) == (6 if first == 72 else 5) else b""
+            sink = sinks.get(int(words[2]))
+            if sink is not None:
+                headers = data[start:header_end] if first == 72 else None
+                try:
+                    sink(words[1], reply, headers, data[header_end:stop])
+                except Exception:
+                    log.exception("a message could not be taken in; it will be delivered again")
+            position = stop + 2
+        return position
+
+
+async def _ignore(error: Exception) -> None:
+    """nats-py wants to report every error twice; once is enough."""

@@ -1,0 +1,439 @@
+"""The connection: one server link after another, subscriptions that outlive them, and requests.
+
+It knows NATS, not JetStream. Every way a link can end is treated alike: a new client is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import backoff
+from nats import errors as nats_errors
+from nats.nuid import NUID
+
+from ...errors import NotConnected, PermissionDenied, TransportError
+from ...settings import Settings, without_userinfo
+from .client import Client, Sink
+
+log = logging.getLogger("omni_worker.transport")
+
+SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
+KEPT_ANSWERS = 100_000  # answers kept while the connection is down; older ones are redelivered
+_DENIED_SUBJECT = re.compile(r'"([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer to a request; ``status`` is 503 when nobody listens."""
+
+    status: int
+    headers: bytes | None
+    body: bytes
+
+
+class Connection:
+    """A link to the server that is made again when it breaks, as often as the settings allow."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = ""
+        self._client: Client | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._lost: asyncio.Future[Exception] | None = None
+        self._failed: asyncio.Future[Exception] | None = None
+        self._closed = False
+        self._sid = 0
+        self._listening: dict[int, tuple[bytes, Sink]] = {}
+        self._kept: list[bytes] = []
+        self._discovered: list[str] = []
+        self._inbox = b"_INBOX." + bytes(NUID().next())
+        self._requests: dict[bytes, asyncio.Future[Reply]] = {}
+        self._subjects: dict[bytes, str] = {}  # what each request asks, to name a denied one
+        self._token = 0
+        self.on_up: list[Callable[[], None]] = []
+        self.on_down: list[Callable[[], None]] = []
+        self.on_fail: list[Callable[[Exception], None]] = []
+        self.on_denied: list[Callable[[str, PermissionDenied], None]] = []
+
+    # --- life ------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a link stands."""
+        return self._up.is_set()
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why it was given up for good, None while it was not."""
+        return self._failed.result() if self._failed is not None and self._failed.done() else None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the last server said of itself."""
+        return self._client.info() if self._client else {}
+
+    async def open(self, name: str) -> None:
+        """Connect. Raises TransportError with the last cause when every try failed."""
+        if self._keeper is not None and not self._keeper.done():
+            return
+        loop = asyncio.get_running_loop()
+        self._name, self._closed = name, False
+        self._failed = loop.create_future()
+        if not self._listening:
+            self.listen(self._inbox + b".*", self._on_reply)
+        try:
+            await self._connect()
+        except TransportError as error:
+            self._failed.set_result(error)
+            raise
+        self._keeper = loop.create_task(self._keep(), name="omni-worker connection")
+
+    async def close(self, timeout: float = 2.0) -> None:
+        """Send what is unsent and let go; ``open`` may be called again."""
+        self._closed = True
+        self._up.clear()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        if self._client is not None:
+            await self._client.finish(timeout)
+            self._client = None
+        self._fail_requests(NotConnected("the connection was closed"))
+        self._listening.clear()
+
+    async def failed(self) -> Exception:
+        """Wait until it is given up for good."""
+        if self._failed is None:
+            raise NotConnected("not connected yet")
+        return await asyncio.shield(self._failed)
+
+    def force_reconnect(self, why: str) -> None:
+        """Drop a link that looks alive and is not."""
+        if self._client is not None and self.is_up:
+            self._client.lose(nats_errors.Error(why))
+
+    async def wait_up(self, timeout: float) -> None:
+        """Wait for a link. Raises TransportError when none comes in ``timeout`` seconds."""
+        if self._up.is_set():
+            return
+        self._check_usable()
+        try:
+            await asyncio.wait_for(self._up_or_failed(), timeout)
+        except TimeoutError:
+            raise TransportError(
+                f"no connection to {self._settings.shown_urls} for {timeout:g} s"
+            ) from None
+        self._check_usable()
+
+    # --- messages --------------------------------------------------------------------------
+
+    def listen(self, subject: bytes, sink: Sink) -> int:
+        """Subscribe now and after every reconnect; returns a handle."""
+        self._sid += 1
+        self._listening[self._sid] = (subject, sink)
+        if self._client is not None and self.is_up:
+            self._subscribe(self._client, self._sid, subject, sink)
+        return self._sid
+
+    def mute(self, sid: int) -> None:
+        """Tell the server to send no more; what is on its way still reaches the sink."""
+        self._listening.pop(sid, None)
+        if self._client is not None and self.is_up:
+            self._client.send(b"UNSUB %d\r\n" % sid)
+
+    def forget(self, sid: int) -> None:
+        """Unsubscribe, and drop what is on its way."""
+        self.mute(sid)
+        if self._client is not None:
+            self._client.sinks.pop(sid, None)
+
+    def send(self, data: bytes) -> bool:
+        """Write if a link stands; says whether."""
+        if self._client is None or not self._up.is_set():
+            return False
+        self._client.send(data)
+        return True
+
+    def send_or_keep(self, data: bytes) -> None:
+        """Write, now or after the reconnect: an answer is worth a redelivery less."""
+        if not self.send(data) and len(self._kept) < KEPT_ANSWERS:
+            self._kept.append(data)
+
+    def unsent(self) -> int:
+        """Bytes the system has not taken yet."""
+        return self._client.unsent() if self._client else 0
+
+    async def flush(self, timeout: float) -> bool:
+        """Whether the server read everything sent so far, within ``timeout`` seconds."""
+        if self._client is None or not self.is_up:
+            return False
+        done, _ = await asyncio.wait([self._client.pong()], timeout=timeout)
+        return any(not pong.cancelled() for pong in done)
+
+    async def request(
+        self, subject: str, body: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0
+    ) -> Reply:
+        """Ask and wait; while the link is down it waits for it first.
+
+        Raises PermissionDenied naming the subject, or TransportError when no answer comes.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            await self.wait_up(max(0.0, deadline - loop.time()))
+            try:
+                left = max(0.01, deadline - loop.time())
+                return await self._request_once(subject, body, headers, left)
+            except _LinkLost:
+                if loop.time() >= deadline:
+                    raise TransportError(f"{subject}: the connection broke, no answer") from None
+
+    async def _request_once(
+        self, subject: str, body: bytes, headers: bytes, timeout: float
+    ) -> Reply:
+        self._token += 1
+        token = b"%d" % self._token
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._requests[token] = future
+        self._subjects[token] = subject
+        where = b"%b %b.%b" % (subject.encode(), self._inbox, token)
+        size = len(headers) + len(body)
+        if headers:
+            self.send(b"HPUB %b %d %d\r\n%b%b\r\n" % (where, len(headers), size, headers, body))
+        else:
+            self.send(b"PUB %b %d\r\n%b\r\n" % (where, size, body))
+        try:
+            return await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise TransportError(f"{subject}: no answer in {timeout:.1f} s") from None
+        finally:
+            self._requests.pop(token, None)
+            self._subjects.pop(token, None)
+
+    def _on_reply(self, subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
+        future = self._requests.get(subject[len(self._inbox) + 1 :])
+        if future is not None and not future.done():
+            future.set_result(Reply(status_of(headers), headers, body))
+
+    # --- connecting ------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Make the link again whenever it breaks, until closed or out of tries."""
+        loop = asyncio.get_running_loop()
+        short_lives = 0
+        while True:
+            assert self._lost is not None
+            came_up = loop.time()
+            cause = await self._lost
+            self._up.clear()
+            self._fail_requests(_LinkLost())
+            for hook in self.on_down:
+                hook()
+            log.warning("connection lost: %s", describe(cause), extra={"server": self._shown()})
+            # A server that accepts and drops us must not be hammered.
+            short_lives = short_lives + 1 if loop.time() - came_up < SHORT_LIFE else 0
+            if short_lives > 1:
+                await asyncio.sleep(self._settings.reconnect_delay * min(short_lives, 10))
+            try:
+                await self._connect()
+            except TransportError as error:
+                self._give_up(error)
+                return
+            log.info("connected again", extra={"server": self._shown()})
+
+    async def _connect(self) -> None:
+        """Try every server, then wait with full jitter, as often as the settings say."""
+        settings = self._settings
+        waits = backoff.expo(base=2, factor=settings.reconnect_delay)
+        next(waits)  # the generator's first value is None
+        tries = 0
+        while True:
+            tries += 1
+            cause = await self._try_servers()
+            if cause is None:
+                self._use_link()
+                return
+            limit = settings.reconnect_max_retries
+            if limit is not None and tries > limit:
+                raise TransportError(
+                    f"cannot connect to {settings.shown_urls} after {tries} tries:"
+                    f" {describe(cause)}"
+                ) from None
+            bound = min(next(waits) or 0.0, settings.reconnect_max_delay)
+            wait = backoff.full_jitter(bound)
+            log.warning(
+                "cannot connect: %s; try %d%s in %.1f s", describe(cause), tries + 1,
+                f" of {limit + 1}" if limit is not None else "", wait,
+                extra={"server": settings.shown_urls},
+            )  # fmt: skip
+            await asyncio.sleep(wait)
+
+    async def _try_servers(self) -> Exception | None:
+        """Connect to one of the known servers; the last cause when none can be had."""
+        urls = [*self._settings.urls, *self._discovered]
+        random.shuffle(urls)
+        cause: Exception | None = None
+        for url in urls:
+            self._lost = asyncio.get_running_loop().create_future()
+            client = Client(
+                require_tls=self._settings.wants_tls,
+                on_lost=_setter(self._lost),
+                on_denied=self._on_denied,
+                on_servers=self._discover,
+            )
+            try:
+                await client.start(
+                    url, timeout=self._settings.connect_timeout, options=self._options()
+                )
+            except Exception as error:
+                cause = error
+                continue
+            self._client = client
+            return None
+        return cause
+
+    def _use_link(self) -> None:
+        assert self._client is not None
+        for sid, (subject, sink) in self._listening.items():
+            self._subscribe(self._client, sid, subject, sink)
+        self._up.set()
+        kept, self._kept = self._kept, []
+        for data in kept:
+            self._client.send(data)
+        self._discover(self.info.get("connect_urls") or [])
+        for hook in self.on_up:
+            hook()
+
+    @staticmethod
+    def _subscribe(client: Client, sid: int, subject: bytes, sink: Sink) -> None:
+        client.sinks[sid] = sink
+        client.send(b"SUB %b %d\r\n" % (subject, sid))
+
+    def _options(self) -> dict[str, Any]:
+        settings = self._settings
+        options: dict[str, Any] = {"name": self._name}
+        if settings.user is not None and settings.password is not None:
+            options["user"] = settings.user
+            options["password"] = settings.password.get_secret_value()
+        if settings.token is not None:
+            options["token"] = settings.token.get_secret_value()
+        if settings.creds is not None:
+            options["user_credentials"] = str(settings.creds)
+        if settings.nkey is not None:
+            options["nkeys_seed"] = str(settings.nkey)
+        if settings.wants_tls:
+            options["tls"] = _tls_context(settings)
+        return options
+
+    def _discover(self, servers: list[str]) -> None:
+        """Remember the other servers of the cluster; we log in there as we do here."""
+        known = {urlsplit(url).netloc.rpartition("@")[2] for url in self._settings.urls}
+        first = urlsplit(self._settings.urls[0])
+        userinfo, at, _ = first.netloc.rpartition("@")
+        self._discovered = [
+            f"{first.scheme}://{userinfo}{at}{server}" for server in servers if server not in known
+        ]
+
+    def _on_denied(self, text: str) -> None:
+        found = _DENIED_SUBJECT.search(text)
+        subject = found.group(1) if found else ""
+        error = PermissionDenied(f"the server denies us a right: {text}")
+        if "subscription" in text.lower():
+            self._fail_requests(error)
+        for token, asked in self._subjects.items():
+            future = self._requests[token]
+            if asked == subject and not future.done():
+                future.set_exception(error)
+        for hook in self.on_denied:
+            hook(subject, error)
+        log.error("permission denied: %s", text)
+
+    def _give_up(self, error: TransportError) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(error)
+        self._client = None
+        self._fail_requests(error)
+        for hook in self.on_fail:
+            hook(error)
+
+    def _fail_requests(self, error: Exception) -> None:
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(error)
+
+    async def _up_or_failed(self) -> None:
+        assert self._failed is not None
+        up = asyncio.create_task(self._up.wait())
+        waits: set[asyncio.Future[Any]] = {up, self._failed}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
+
+    def _check_usable(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self._closed or self._failed is None:
+            raise NotConnected("not connected: call connect() first")
+
+    def _shown(self) -> str:
+        url = self._client.connected_url if self._client else None
+        return without_userinfo(url.geturl()) if url else self._settings.shown_urls
+
+
+class _LinkLost(TransportError):
+    """The link broke under a request; it is asked again on the next one."""
+
+
+def status_of(headers: bytes | None) -> int:
+    """The status in a header block's first line, 0 where there is none."""
+    if headers is None or not headers.startswith(b"NATS/1.0 "):
+        return 0
+    digits = headers[9:12]
+    return int(digits) if digits.isdigit() else 0
+
+
+def describe(error: Exception) -> str:
+    """A cause in words a person can act on; never a URL, which may hold a password."""
+    text = str(error).removeprefix("nats: ").strip("'\" ")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted ({error.verify_message}); see NATS_CA"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or 'handshake refused'}); see NATS_CA, NATS_CERT"
+    if isinstance(error, nats_errors.SecureConnWantedError):
+        return "TLS is asked for and the server offers none; nothing was sent"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: nothing listens there"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if "authorization violation" in text.lower() or "authentication" in text.lower():
+        return f"{text.lower()}; see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
+    return text or type(error).__name__
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ca)
+    if settings.cert is not None:
+        context.load_cert_chain(settings.cert, settings.key)
+    return context
+
+
+def _setter(future: asyncio.Future[Exception]) -> Callable[[Exception], None]:
+    def set_once(cause: Exception) -> None:
+        with contextlib.suppress(asyncio.InvalidStateError):
+            future.set_result(cause)
+
+    return set_once

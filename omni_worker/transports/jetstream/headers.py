@@ -1,0 +1,37 @@
+"""Header blocks: written for publishing, read without ever failing.
+
+Headers are bytes of whoever published: a malformed block costs the headers, never the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...errors import InvalidEvent
+
+_FIRST = b"NATS/1.0\r\n"
+
+
+def parse_headers(block: bytes | None) -> dict[str, list[str]]:
+    """Every header with its values in order; lines that are none are passed over."""
+    headers: dict[str, list[str]] = {}
+    if not block:
+        return headers
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon and name.strip():
+            key = name.strip().decode("utf-8", "surrogateescape")
+            headers.setdefault(key, []).append(value.strip().decode("utf-8", "surrogateescape"))
+    return headers
+
+
+def format_headers(headers: Mapping[str, str]) -> bytes:
+    """A header block. Raises InvalidEvent for what would break the protocol."""
+    lines = [_FIRST]
+    for name, value in headers.items():
+        if not name or not name.isascii() or any(c in name for c in ": \t\r\n"):
+            raise InvalidEvent(f"header name {name!r}: expected ASCII without spaces and colons")
+        if "\r" in value or "\n" in value or "\0" in value:
+            raise InvalidEvent(f"header {name}: a value cannot hold line breaks or NUL")
+        lines.append(f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
+    return b"".join([*lines, b"\r\n"])

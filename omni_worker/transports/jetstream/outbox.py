@@ -1,0 +1,285 @@
+"""The outbox: messages on their way into streams, pipelined, each until its own confirmation.
+
+One inbox and one map of pending messages instead of a request per publish. After a reconnect the
+same bytes go out again: the message id makes the server keep one copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from nats.nuid import NUID
+from pydantic_core import from_json
+
+from ...errors import (
+    ApiError,
+    EventTooLarge,
+    NoStream,
+    PermissionDenied,
+    PublishError,
+    TransportError,
+)
+from ..base import Message, Stored
+from .connection import Connection, status_of
+from .headers import format_headers
+
+log = logging.getLogger("omni_worker.transport")
+
+WINDOW = 2_048  # messages unconfirmed at once; more do not go faster, fewer go slower
+HIGH_WATER = 4 * 1024 * 1024  # bytes the system has not taken: wait before writing more
+RESEND_AFTER = 3.0  # seconds without a confirmation
+RETRY_AFTER = 0.25  # seconds, after an answer that may be another one soon
+# The stream is full, out of resources, being replicated, or the id is on its way (ADR-50, 10158).
+TRANSIENT = frozenset({10077, 10023, 10118, 10158, 10008, 10074})
+
+
+class _Pending:
+    __slots__ = ("data", "deadline", "future", "message", "resend_at", "sent", "trouble")
+
+    def __init__(
+        self, message: Message, data: bytes, deadline: float, future: asyncio.Future[Stored]
+    ) -> None:
+        self.message = message
+        self.data = data
+        self.deadline = deadline
+        self.future = future
+        self.resend_at = 0.0
+        self.sent = False  # on some wire at least once: then it may be stored
+        self.trouble = ""
+
+
+class _Answer(NamedTuple):
+    """What the server said to a publish: one of the two."""
+
+    stored: Stored | None = None
+    error: ApiError | None = None
+
+
+class Outbox:
+    """Publishes for one connection. ``owner`` asks which stream stores a subject."""
+
+    def __init__(
+        self, connection: Connection, owner: Callable[[str], Awaitable[str | None]]
+    ) -> None:
+        self._connection = connection
+        self._owner = owner
+        self._inbox = b"_INBOX." + bytes(NUID().next()) + b"."
+        self._token = 0
+        self._pending: dict[bytes, _Pending] = {}
+        self._room: list[asyncio.Future[None]] = []
+        self._sweep: asyncio.TimerHandle | None = None
+        self._checks: set[asyncio.Task[None]] = set()
+        connection.on_up.append(self._resend_all)
+        connection.on_fail.append(self._fail_all)
+        connection.on_denied.append(self._fail_denied)
+
+    def listen(self) -> None:
+        """Subscribe to the confirmations; once per opened connection."""
+        self._connection.listen(self._inbox + b"*", self._on_answer)
+
+    def close(self, error: Exception) -> None:
+        """Fail what still waits."""
+        self._fail_all(error)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    async def publish(self, message: Message, *, timeout: float) -> Stored:
+        """Store one message; see the Transport port."""
+        if len(self._pending) >= WINDOW or self._connection.unsent() > HIGH_WATER:
+            await self._wait_for_room()
+        return await self._submit(message, timeout)
+
+    async def publish_many(
+        self, messages: Sequence[Message], *, timeout: float
+    ) -> list[Stored | Exception]:
+        """Store many in this order; see the Transport port."""
+        waiting: list[asyncio.Future[Stored]] = []
+        for message in messages:
+            if len(self._pending) >= WINDOW or self._connection.unsent() > HIGH_WATER:
+                await self._wait_for_room()
+            waiting.append(self._submit(message, timeout))
+        if waiting:
+            await asyncio.wait(waiting)
+        results: list[Stored | Exception] = []
+        for one in waiting:
+            error = one.exception()
+            results.append(one.result() if error is None else _as_exception(error))
+        return results
+
+    def _submit(self, message: Message, timeout: float) -> asyncio.Future[Stored]:
+        """Write one message if the link is up; it waits for its confirmation either way."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Stored] = loop.create_future()
+        self._token += 1
+        token = b"%d" % self._token
+        try:
+            data = self._encode(message, token)
+        except Exception as error:
+            future.set_exception(error)
+            return future
+        if (failure := self._connection.failure) is not None:
+            future.set_exception(failure)
+            return future
+        now = loop.time()
+        pending = _Pending(message, data, now + timeout, future)
+        self._pending[token] = pending
+        pending.sent = self._connection.send(data)
+        pending.resend_at = now + RESEND_AFTER
+        if self._sweep is None:
+            self._sweep = loop.call_later(RETRY_AFTER, self._look_over)
+        return future
+
+    def _encode(self, message: Message, token: bytes) -> bytes:
+        headers = format_headers({"Nats-Msg-Id": message.id, **message.headers})
+        size = len(headers) + len(message.body)
+        limit = int(self._connection.info.get("max_payload") or 1_048_576)
+        # The server counts the headers too and closes the connection over it; nats-py does not.
+        if size > limit:
+            raise EventTooLarge(
+                f"{message.subject}: {size} bytes with headers, the server takes {limit};"
+                " send a reference instead of the data"
+            )
+        return b"HPUB %b %b%b %d %d\r\n%b%b\r\n" % (
+            message.subject.encode(), self._inbox, token, len(headers), size, headers, message.body,
+        )  # fmt: skip
+
+    # --- answers ---------------------------------------------------------------------------
+
+    def _on_answer(self, subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
+        token = subject[len(self._inbox) :]
+        pending = self._pending.get(token)
+        if pending is None:
+            return
+        if status_of(headers) == 503:
+            self._on_no_responders(token, pending)
+            return
+        answer = _read_answer(pending.message.subject, body)
+        if answer.stored is not None:
+            self._settle(token, answer.stored)
+        elif answer.error is not None and answer.error.err_code in TRANSIENT:
+            self._again_later(pending, str(answer.error))
+        else:
+            self._settle(token, answer.error or TransportError("an unreadable confirmation"))
+
+    def _on_no_responders(self, token: bytes, pending: _Pending) -> None:
+        # No stream, or one without a leader at the moment: only the API can tell.
+        first = not pending.trouble
+        self._again_later(pending, "no stream answered")
+        if first:
+            check = asyncio.get_running_loop().create_task(self._check_stream(token, pending))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+
+    async def _check_stream(self, token: bytes, pending: _Pending) -> None:
+        subject = pending.message.subject
+        try:
+            owner = await self._owner(subject)
+        except TransportError:
+            return  # asked again by the next resend
+        if owner is None:
+            self._settle(token, NoStream(f"no stream on the server stores {subject!r}"))
+
+    def _again_later(self, pending: _Pending, trouble: str) -> None:
+        pending.trouble = trouble
+        pending.resend_at = asyncio.get_running_loop().time() + RETRY_AFTER
+
+    def _settle(self, token: bytes, result: Stored | Exception) -> None:
+        pending = self._pending.pop(token, None)
+        if pending is not None and not pending.future.done():
+            if isinstance(result, Exception):
+                pending.future.set_exception(result)
+            else:
+                pending.future.set_result(result)
+        if self._room and len(self._pending) < WINDOW // 2:
+            self._make_room()
+
+    # --- time, and the connection ----------------------------------------------------------
+
+    def _look_over(self) -> None:
+        """One sweep for every deadline and resend."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for token, pending in list(self._pending.items()):
+            if pending.future.done():  # its waiter was cancelled
+                self._pending.pop(token)
+            elif now >= pending.deadline:
+                self._settle(token, _out_of_time(pending))
+            elif now >= pending.resend_at:
+                self._send_again(pending, now)
+        if self._room and self._connection.unsent() <= HIGH_WATER and len(self._pending) < WINDOW:
+            self._make_room()
+        busy = self._pending or self._room
+        self._sweep = loop.call_later(RETRY_AFTER, self._look_over) if busy else None
+
+    def _resend_all(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for pending in self._pending.values():
+            self._send_again(pending, now)
+
+    def _send_again(self, pending: _Pending, now: float) -> None:
+        pending.sent |= self._connection.send(pending.data)
+        pending.resend_at = now + RESEND_AFTER
+
+    def _fail_all(self, error: Exception) -> None:
+        for token, pending in list(self._pending.items()):
+            self._settle(token, _maybe_stored(pending, str(error)) if pending.sent else error)
+        self._make_room()
+
+    def _fail_denied(self, subject: str, error: PermissionDenied) -> None:
+        for token, pending in list(self._pending.items()):
+            if pending.message.subject == subject:
+                self._settle(token, error)
+
+    async def _wait_for_room(self) -> None:
+        loop = asyncio.get_running_loop()
+        room = loop.create_future()
+        self._room.append(room)
+        if self._sweep is None:
+            self._sweep = loop.call_later(RETRY_AFTER, self._look_over)
+        await room
+
+    def _make_room(self) -> None:
+        waiting, self._room = self._room, []
+        for room in waiting:
+            if not room.done():
+                room.set_result(None)
+
+
+def _read_answer(subject: str, body: bytes) -> _Answer:
+    try:
+        said = from_json(body)
+    except ValueError:
+        return _Answer()
+    if error := said.get("error"):
+        return _Answer(
+            error=ApiError(
+                f"{subject} was not stored: {error.get('description')} ({error.get('err_code')})",
+                code=error.get("code", 0),
+                err_code=error.get("err_code", 0),
+            )
+        )
+    return _Answer(stored=Stored(said["stream"], said["seq"], said.get("duplicate", False)))
+
+
+def _out_of_time(pending: _Pending) -> TransportError:
+    if not pending.sent:
+        return TransportError(
+            f"{pending.message.subject}: not published, there was no connection in time"
+        )
+    return _maybe_stored(pending, pending.trouble or "no confirmation came in time")
+
+
+def _maybe_stored(pending: _Pending, trouble: str) -> PublishError:
+    return PublishError(
+        f"{pending.message.subject}: {trouble}; it may or may not be stored."
+        f" Publish again with id={pending.message.id!r}: one copy will be kept",
+        event_id=pending.message.id,
+    )
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else TransportError("the publish was cancelled")

@@ -1,0 +1,243 @@
+"""The pull: one consumer read continuously, by requests of ours instead of `fetch` (ADR-37).
+
+It counts what it asked for, understands the server's status messages, and asks again after
+whatever swallowed a request. Which deliveries to take is the receiver's decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from nats.nuid import NUID
+
+from ...errors import TransportError
+from ..base import Delivery, Receiver
+from .connection import Connection, status_of
+
+log = logging.getLogger("omni_worker.transport")
+
+EXPIRES = 30  # seconds a request waits at the server
+HEARTBEAT = 5  # seconds; the server speaks at least so often while a request waits
+SILENCE = 2 * HEARTBEAT + 1.0  # seconds without a word: the request is lost
+_PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
+_LIMIT = re.compile(rb"MaxRequestBatch of (\d+)", re.IGNORECASE)
+_OPTIONS = b'"expires":%d,"idle_heartbeat":%d}' % (EXPIRES * 10**9, HEARTBEAT * 10**9)
+
+ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
+
+
+class Pull:
+    """A Source of the port: reads one consumer that exists."""
+
+    def __init__(
+        self, connection: Connection, prefix: str, stream: str, consumer: str,
+        receiver: Receiver, consumer_info: ConsumerInfo,
+    ) -> None:  # fmt: skip
+        self.stream = stream
+        self.consumer = consumer
+        self.outstanding = 0
+        self._connection = connection
+        self._receiver = receiver
+        self._consumer_info = consumer_info
+        self._inbox = b"_INBOX." + bytes(NUID().next())
+        self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
+        self._limit = 1 << 30  # of one request, where the consumer sets one
+        self._heard_at = 0.0
+        self._silences = 0
+        self._trouble = 0
+        self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._sid = connection.listen(self._inbox, self._on_message)
+
+    # --- the port --------------------------------------------------------------------------
+
+    def request(self, count: int) -> None:
+        """Ask for ``count`` more; a request that cannot be sent is made again on reconnect."""
+        if self._stopped or count <= 0 or not self._connection.is_up:
+            return
+        count = min(count, self._limit)
+        body = b'{"batch":%d,' % count + _OPTIONS
+        if self._connection.send(
+            b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)
+        ):
+            if not self.outstanding:
+                self._heard_at = asyncio.get_running_loop().time()
+            self.outstanding += count
+
+    def answer(self, delivery: Delivery, answer: bytes) -> None:
+        """Send one answer, joined with the others of this turn of the loop."""
+        self._connection.send_or_keep(
+            b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(answer), answer)
+        )
+
+    async def stop(self) -> None:
+        """Pull no more, and wait for what is on its way.
+
+        UNSUB takes the server's interest away while our own sink stays; the request behind it
+        comes back after everything the server had already sent.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        self.outstanding = 0
+        self._cancel_timers()
+        self._connection.mute(self._sid)
+        if self._connection.is_up:
+            try:
+                await self._consumer_info(self.stream, self.consumer)
+            except TransportError as error:
+                log.warning("stopping %s without the server's word: %s", self.consumer, error)
+
+    async def close(self) -> None:
+        """Forget it."""
+        self._stopped = True
+        self._cancel_timers()
+        self._connection.forget(self._sid)
+
+    # --- what the transport calls ----------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Stopped, closed or lost: it will never ask again."""
+        return self._stopped
+
+    def on_up(self) -> None:
+        """A new link: every request of the old one is gone."""
+        if not self._stopped:
+            self.outstanding = 0
+            self._silences = 0
+            self._receiver.resumed(self)
+
+    def watch(self, now: float) -> None:
+        """Called every second: a request may vanish without a word (ClickHouse#115343)."""
+        if self._stopped or not self.outstanding or not self._connection.is_up:
+            return
+        if now - self._heard_at < SILENCE:
+            return
+        self._silences += 1
+        self._heard_at = now
+        log.warning("no heartbeat from consumer %s in %.0f s; asking again", self.consumer, SILENCE)
+        if self._silences >= 2:
+            self._silences = 0
+            self._connection.force_reconnect("no heartbeats")
+        else:
+            self._ended(self.outstanding)
+
+    # --- messages --------------------------------------------------------------------------
+
+    def _on_message(self, subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
+        # By the reply, not by a Status header: an event may carry one of its own.
+        if not reply.startswith(b"$JS.ACK."):
+            self._on_status(status_of(headers), headers or b"")
+            return
+        if self.outstanding:
+            self.outstanding -= 1
+        words = reply.split(b".")
+        # $JS.ACK.<stream>.<consumer>.<count>.<sequence>.<consumer sequence>.<time>.<pending>, or
+        # with domain and account hash before the stream and a token at the end.
+        at = 4 if len(words) == 9 else 6
+        self._receiver.receive(
+            Delivery(
+                self,
+                subject.decode("utf-8", "surrogateescape"),
+                body,
+                headers,
+                reply,
+                int(words[at + 1]),
+                int(words[at + 3]),
+                int(words[at]),
+            )
+        )
+        self._trouble = 0
+
+    def _on_status(self, status: int, headers: bytes) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        self._silences = 0
+        line = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
+        match status:
+            case 100:
+                return
+            case 404 | 408:
+                self._ended(_still_pending(headers, self.outstanding))
+            case 409:
+                self._on_conflict(line.lower(), headers)
+            case 503:
+                self._on_nobody()
+            case 400 | 423:
+                self._lose(TransportError(f"consumer {self.consumer}: {status} {line}"))
+            case _:
+                log.warning("consumer %s: unknown status %d %s", self.consumer, status, line)
+
+    def _on_conflict(self, line: str, headers: bytes) -> None:
+        if "consumer deleted" in line or "push based" in line:
+            self._lose(TransportError(f"consumer {self.consumer} on {self.stream}: {line}"))
+        elif "server shutdown" in line:
+            self.outstanding = 0  # the reconnect asks again
+        elif (limit := _LIMIT.search(headers)) is not None:
+            self._limit = max(1, int(limit.group(1)))
+            self._ended(self.outstanding)
+        elif "batch completed" in line or "maxbytes" in line or "interest expired" in line:
+            self._ended(_still_pending(headers, self.outstanding))
+        else:  # leadership change, exceeded MaxWaiting, and what later servers say
+            log.warning("consumer %s: %s; asking again", self.consumer, line)
+            self._ended_later()
+
+    def _on_nobody(self) -> None:
+        """503: the consumer is missing, or JetStream is not back yet. Only the API can tell."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.get_running_loop().create_task(self._check_consumer())
+
+    async def _check_consumer(self) -> None:
+        try:
+            info = await self._consumer_info(self.stream, self.consumer)
+        except TransportError:
+            self._ended_later()
+            return
+        if info is None:
+            self._lose(
+                TransportError(f"consumer {self.consumer} on {self.stream} does not exist any more")
+            )
+        else:
+            self._ended_later()
+
+    def _ended(self, count: int) -> None:
+        self.outstanding = max(0, self.outstanding - count)
+        if not self._stopped:
+            self._receiver.replenish(self)
+
+    def _ended_later(self) -> None:
+        """Ask again after a growing pause, so that a troubled server is not hammered."""
+        self.outstanding = 0
+        self._trouble += 1
+        if self._timer is None and not self._stopped:
+            pause = min(2.0, 0.1 * 2**self._trouble)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._after_pause)
+
+    def _after_pause(self) -> None:
+        self._timer = None
+        self._ended(0)
+
+    def _lose(self, cause: Exception) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self.outstanding = 0
+            self._cancel_timers()
+            self._connection.forget(self._sid)
+            self._receiver.lost(self, cause)
+
+    def _cancel_timers(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._check is not None and self._check is not asyncio.current_task():
+            self._check.cancel()
+
+
+def _still_pending(headers: bytes, otherwise: int) -> int:
+    found = _PENDING.search(headers)
+    return int(found.group(1)) if found else otherwise
