@@ -14,5 +14,3 @@ def nats_server() -> Iterator[NatsServer]:
     """A real nats-server of this test's own: nothing another test left behind is on it."""
     with NatsServer() as server:
         yield server
-        if server.process is None:  # the test killed it
-            server.start()
