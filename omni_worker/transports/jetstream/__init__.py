@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from ...errors import NotConnected, TransportError
 from ...settings import Settings
 from ..base import Message, Operators, Receiver, Source, Stored
+from ..bucket import Bucket
 from .api import Api
-from .bucket import Bucket
 from .connection import Connection
 from .outbox import Outbox
 from .pull import Pull
@@ -105,7 +105,7 @@ class JetStreamTransport:
 
     async def bucket(self, name: str, *, ttl: float) -> Bucket:
         """A bucket, made when it is missing and provisioning is on."""
-        bucket = Bucket(self._connection, self._api, name)
+        bucket = Bucket(self._api, name)
         if self._settings.provision == "on":
             await bucket.ensure(ttl=ttl, replicas=self._settings.replicas)
         return bucket

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from ...errors import ApiError, TransportError
 from ..base import StoredMessage
+from ..headers import parse_headers
+from ..timestamps import nanoseconds
 from .connection import Connection, Reply
-from .headers import parse_headers
 
 NOT_FOUND = 404
 JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
@@ -62,17 +62,11 @@ class Api:
 
     async def message(self, stream: str, sequence: int) -> StoredMessage | None:
         """One stored message by sequence."""
-        found = await self._ask_or_none(f"STREAM.MSG.GET.{stream}", {"seq": sequence})
-        if found is None:
-            return None
-        message = found["message"]
-        return StoredMessage(
-            subject=message["subject"],
-            sequence=message["seq"],
-            body=base64.b64decode(message.get("data") or ""),
-            headers=parse_headers(base64.b64decode(message.get("hdrs") or "")),
-            stored_at=nanoseconds(message["time"]),
-        )
+        return await self._stored(stream, {"seq": sequence})
+
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last stored message of one subject."""
+        return await self._stored(stream, {"last_by_subj": subject})
 
     async def owner(self, subject: str) -> str | None:
         """The stream that stores a subject, None if there is none."""
@@ -88,10 +82,23 @@ class Api:
         reply = await self._connection.request(self.prefix + verb, payload, timeout=timeout)
         return _checked(verb, reply)
 
-    async def put(self, subject: str, body: bytes, headers: bytes) -> dict[str, Any]:
-        """Store one message with headers of its own, by request."""
+    async def put(self, subject: str, body: bytes, headers: bytes) -> int:
+        """Store one message with headers of its own, by request; returns its sequence."""
         reply = await self._connection.request(subject, body, headers=headers, timeout=10.0)
-        return _checked(subject, reply)
+        return int(_checked(subject, reply)["seq"])
+
+    async def _stored(self, stream: str, which: Mapping[str, Any]) -> StoredMessage | None:
+        found = await self._ask_or_none(f"STREAM.MSG.GET.{stream}", which)
+        if found is None:
+            return None
+        message = found["message"]
+        return StoredMessage(
+            subject=message["subject"],
+            sequence=message["seq"],
+            body=base64.b64decode(message.get("data") or ""),
+            headers=parse_headers(base64.b64decode(message.get("hdrs") or "")),
+            stored_at=nanoseconds(message["time"]),
+        )
 
     async def _ask_or_none(
         self, verb: str, body: Mapping[str, Any] | None = None
@@ -120,17 +127,6 @@ class Api:
             f"CONSUMER.CREATE.{stream}.{config['name']}",
             {"stream_name": stream, "config": dict(config), "action": action},
         )
-
-
-def nanoseconds(time: str) -> int:
-    """A server timestamp (RFC 3339, up to nine digits) as epoch nanoseconds."""
-    head, _, rest = time.partition(".")
-    if not rest:
-        return int(datetime.fromisoformat(time).timestamp()) * 1_000_000_000
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    zone = rest[len(digits) :]
-    whole = int(datetime.fromisoformat(head + (zone or "Z")).timestamp())
-    return whole * 1_000_000_000 + int(digits.ljust(9, "0")[:9])
 
 
 def unavailable(error: Exception) -> bool:

@@ -23,8 +23,8 @@ from ...errors import (
     TransportError,
 )
 from ..base import Message, Stored
+from ..headers import format_headers
 from .connection import Connection, status_of
-from .headers import format_headers
 
 log = logging.getLogger("omni_worker.transport")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...errors import InvalidEvent
+from ..errors import InvalidEvent
 
 _FIRST = b"NATS/1.0\r\n"
 

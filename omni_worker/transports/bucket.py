@@ -1,0 +1,99 @@
+"""Key-value buckets over any adapter: streams of the shape every NATS tool knows as KV (ADR-8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ..errors import ApiError
+from ..topology import DUPLICATE_WINDOW, NANO
+from .base import Entry, StoredMessage
+from .headers import format_headers
+
+WRONG_REVISION = 10071
+_REMOVALS = ("DEL", "PURGE")
+
+
+class Records(Protocol):
+    """What a bucket asks of an adapter: one stream, its last message by subject, and a write."""
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """The stream, None if there is none."""
+
+    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Make it. Raises ApiError when a different one stands."""
+
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message of one subject, None if there is none."""
+
+    async def put(self, subject: str, body: bytes, headers: bytes) -> int:
+        """Store one message with headers of its own; its sequence. Raises ApiError."""
+
+
+class Bucket:
+    """A KeyValue of the port, over the stream `KV_<name>`."""
+
+    def __init__(self, records: Records, name: str) -> None:
+        self._records = records
+        self._stream = f"KV_{name}"
+        self._prefix = f"$KV.{name}."
+
+    async def ensure(self, *, ttl: float, replicas: int) -> None:
+        """Make the bucket when it is missing; one that stands is used as it is."""
+        if await self._records.stream_info(self._stream) is not None:
+            return
+        try:
+            await self._records.create_stream(
+                {
+                    "name": self._stream,
+                    "subjects": [self._prefix + ">"],
+                    "retention": "limits",
+                    "storage": "file",
+                    "discard": "new",
+                    "max_msgs_per_subject": 1,
+                    "max_age": int(ttl * NANO),
+                    "duplicate_window": int(min(DUPLICATE_WINDOW, ttl) * NANO),
+                    "num_replicas": replicas,
+                    "allow_rollup_hdrs": True,
+                    "deny_delete": True,
+                    "allow_direct": True,
+                }
+            )
+        except ApiError:
+            # Another process made it between the question and the creation.
+            if await self._records.stream_info(self._stream) is None:
+                raise
+
+    async def get(self, key: str) -> Entry | None:
+        """The value, None when there is none."""
+        last = await self._records.last_message(self._stream, self._prefix + key)
+        return None if last is None or _is_removal(last) else Entry(last.body, last.sequence)
+
+    async def create(self, key: str, value: bytes) -> int | None:
+        """Write a key that does not exist."""
+        revision = await self.update(key, value, 0)
+        if revision is not None:
+            return revision
+        last = await self._records.last_message(self._stream, self._prefix + key)
+        if last is None or not _is_removal(last):
+            return None
+        return await self.update(key, value, last.sequence)  # a deleted key leaves a marker behind
+
+    async def update(self, key: str, value: bytes, revision: int) -> int | None:
+        """Write over exactly this revision."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        try:
+            return await self._records.put(self._prefix + key, value, format_headers(headers))
+        except ApiError as error:
+            if error.err_code == WRONG_REVISION:
+                return None
+            raise
+
+    async def delete(self, key: str) -> None:
+        """Leave a marker; it goes with the bucket's ttl."""
+        headers = {"KV-Operation": "DEL"}
+        await self._records.put(self._prefix + key, b"", format_headers(headers))
+
+
+def _is_removal(message: StoredMessage) -> bool:
+    return any(value in _REMOVALS for value in message.headers.get("KV-Operation", ()))
