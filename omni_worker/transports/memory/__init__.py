@@ -1,0 +1,233 @@
+"""The memory transport: the port over a JetStream in memory, for tests and for trying things out.
+
+It follows what a real nats-server does, and the conformance suite holds both to the same
+promises. Nothing outlives the process, and time is the event loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ...errors import EventTooLarge, NotConnected, PublishError, TransportError
+from ...settings import Settings
+from ..base import Message, Operators, Receiver, Source, Stored
+from ..bucket import Bucket
+from ..headers import format_headers
+from .link import Link, LinkLost
+from .operators import MemoryOperators
+from .server import VERSION, MemoryServer
+from .source import MemorySource
+
+__all__ = ["MemoryServer", "MemoryTransport"]
+
+T = TypeVar("T")
+
+KEPT_ANSWERS = 100_000  # answers kept while the link is down; older ones are redelivered
+PATIENCE = 10.0  # seconds a question waits for the link to come back
+
+
+class MemoryTransport:
+    """Implements the Transport port. Several on one MemoryServer are several processes to it.
+
+    ``disconnect``, ``reconnect``, ``give_up`` and ``drop_answers`` are faults for tests.
+    """
+
+    def __init__(
+        self, server: MemoryServer | None = None, settings: Settings | None = None
+    ) -> None:
+        self.server = server or MemoryServer()
+        self._settings = settings or Settings()
+        self._link = Link()
+        self._operators = MemoryOperators(self.server, self._ask)
+        self.operators: Operators = self._operators
+        self._sources: set[MemorySource] = set()
+        self._kept: deque[Callable[[], None]] = deque(maxlen=KEPT_ANSWERS)
+        self._answers_to_drop = 0
+        self._up = asyncio.Event()  # set as well when there is nothing left to wait for
+        self._up.set()
+        self._is_open = False
+        self._failed: asyncio.Future[Exception] | None = None
+
+    # --- the port --------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link stands."""
+        return self._link.is_up
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ``give_up`` was called with."""
+        return self._failed.result() if self._failed is not None and self._failed.done() else None
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit."""
+        return self.server.max_payload
+
+    @property
+    def server_version(self) -> tuple[int, int, int]:
+        """The version whose behaviour is followed."""
+        return VERSION
+
+    async def open(self, name: str) -> None:
+        """Connect; there is nothing that could go wrong."""
+        if not self._is_open or self.failure is not None:
+            self._failed = asyncio.get_running_loop().create_future()
+            self._is_open = self._link.is_up = True
+            self._up.set()
+
+    async def close(self) -> None:
+        """Send what is unsent, and disconnect."""
+        self._is_open = False
+        self._link.drain()
+        for source in self._sources:
+            await source.close()
+        self._link.drain()
+        self._sources.clear()
+        self._kept.clear()
+        self._link.cut()
+        self._up.set()
+
+    async def flush(self, timeout: float) -> bool:
+        """Whether everything sent so far has arrived."""
+        try:
+            await self._link.call(lambda: None)
+        except LinkLost:
+            return False
+        return True
+
+    async def failed(self) -> Exception:
+        """Wait for ``give_up``."""
+        if self._failed is None:
+            raise NotConnected("not connected yet")
+        return await asyncio.shield(self._failed)
+
+    async def publish(self, message: Message, *, timeout: float) -> Stored:
+        """Store one message."""
+        [result] = await self.publish_many([message], timeout=timeout)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def publish_many(
+        self, messages: Sequence[Message], *, timeout: float
+    ) -> list[Stored | Exception]:
+        """Store many in this order."""
+        sent = False
+
+        def store_all() -> list[Stored | Exception]:
+            nonlocal sent
+            sent = True
+            return [self._store(message) for message in messages]
+
+        try:
+            return await self._ask(store_all, timeout)
+        except TransportError as error:
+            return [_unpublished(message, error, sent) for message in messages]
+
+    async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
+        """Read a consumer that exists."""
+        self._sources = {source for source in self._sources if not source.is_over}
+        source = MemorySource(
+            self.server, self._link, self._send_answer, stream, consumer, receiver
+        )
+        self._sources.add(source)
+        return source
+
+    async def bucket(self, name: str, *, ttl: float) -> Bucket:
+        """A bucket, made when it is missing and provisioning is on."""
+        bucket = Bucket(self._operators, name)
+        if self._settings.provision == "on":
+            await bucket.ensure(ttl=ttl, replicas=self._settings.replicas)
+        return bucket
+
+    # --- faults ----------------------------------------------------------------------------
+
+    def disconnect(self) -> None:
+        """Break the link: what is on its way is lost, both ways, and the server learns of it."""
+        if self._link.is_up:
+            self._link.cut()
+            self._up.clear()
+            for source in self._sources:
+                source.on_cut()
+
+    def reconnect(self) -> None:
+        """Make the link again: kept answers are sent, then the receivers are told."""
+        if not self._is_open or self._link.is_up:
+            return
+        self._link.is_up = True
+        self._up.set()
+        kept = list(self._kept)
+        self._kept.clear()
+        for act in kept:
+            self._link.send(act)
+        for source in list(self._sources):
+            self._link.hand_over(source.on_up)
+
+    def give_up(self, cause: Exception) -> None:
+        """End as after the last try to reconnect."""
+        self.disconnect()
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(cause)
+        self._up.set()
+
+    def drop_answers(self, count: int) -> None:
+        """Lose the next ``count`` answers on their way to the server."""
+        self._answers_to_drop += count
+
+    # --- inside ----------------------------------------------------------------------------
+
+    async def _ask(self, question: Callable[[], T], timeout: float = PATIENCE) -> T:
+        """Ask the server; asked again when the link breaks, until ``timeout`` is over."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    await self._up.wait()
+                    self._check_usable()
+                    try:
+                        return await self._link.call(question)
+                    except LinkLost:
+                        continue
+        except TimeoutError:
+            raise TransportError(f"no connection for {timeout:g} s") from None
+
+    def _check_usable(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if not self._is_open:
+            raise NotConnected("not connected: call connect() first")
+
+    def _store(self, message: Message) -> Stored | Exception:
+        try:
+            block = format_headers({"Nats-Msg-Id": message.id, **message.headers})
+            size = len(block) + len(message.body)
+            if size > self.max_payload:
+                raise EventTooLarge(
+                    f"{message.subject}: {size} bytes with headers, the server takes"
+                    f" {self.max_payload}; send a reference instead of the data"
+                )
+            return self.server.store(message.subject, message.body, block)
+        except Exception as error:
+            return error
+
+    def _send_answer(self, act: Callable[[], None]) -> None:
+        if self._answers_to_drop:
+            self._answers_to_drop -= 1
+        elif self._link.is_up:
+            self._link.send(act)
+        elif self._is_open:
+            self._kept.append(act)
+
+
+def _unpublished(message: Message, error: TransportError, sent: bool) -> Exception:
+    if not sent:
+        return error
+    return PublishError(
+        f"{message.subject}: {error}; it may or may not be stored."
+        f" Publish again with id={message.id!r}: one copy will be kept",
+        event_id=message.id,
+    )

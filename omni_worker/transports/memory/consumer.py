@@ -1,0 +1,304 @@
+"""A consumer in memory: who is handed which message, and what is not settled yet.
+
+Deliveries are explicit-ack pulls. Due times are loop times; a timer runs only while somebody
+waits, because nothing is delivered again before somebody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ...errors import TransportError
+from ...subjects import matches
+from ...topology import filters_of
+from ..timestamps import nanoseconds, timestamp
+from .configs import Config, as_shown
+from .stream import Clock, MemoryStream, Record
+
+_NANO = 1e9
+
+
+class Puller(Protocol):
+    """Who asks for deliveries."""
+
+    def take(self, record: Record, count: int, consumer_sequence: int) -> None:
+        """Be handed a message; ``count`` is how often it was handed out, this time included."""
+
+    def gone(self, cause: Exception) -> None:
+        """The consumer a request waited at is no more."""
+
+
+class _Request:
+    __slots__ = ("left", "puller")
+
+    def __init__(self, puller: Puller, left: int) -> None:
+        self.puller = puller
+        self.left = left
+
+
+class _Pending:
+    __slots__ = ("consumer_sequence", "due", "queued")
+
+    def __init__(self, consumer_sequence: int, due: float) -> None:
+        self.consumer_sequence = consumer_sequence  # of the first delivery
+        self.due = due
+        self.queued = False  # to be delivered again as soon as somebody asks
+
+
+class MemoryConsumer:
+    """The state of one consumer, shared by everybody who pulls from it."""
+
+    def __init__(self, stream: MemoryStream, config: Config, clock: Clock) -> None:
+        self.stream = stream
+        self._clock = clock
+        self.created = clock()
+        self._waiting: deque[_Request] = deque()
+        self._pending: dict[int, _Pending] = {}
+        self._again: deque[int] = deque()
+        self._due: list[tuple[float, int]] = []  # a heap; entries of the past are passed over
+        self._redelivered: dict[int, int] = {}
+        self._consumer_sequence = 0
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._touch()
+        self.configure(config)
+        self._next = self._start()  # the stream sequence looked at next
+        self._floor = (0, self._next - 1)  # consumer sequence, stream sequence
+
+    # --- what the server calls -------------------------------------------------------------
+
+    def configure(self, config: Config) -> None:
+        """Put a configuration in force; what is held keeps its due time."""
+        self.config = config
+        self._filters = filters_of(config)
+        self._wanted: dict[str, bool] = {}  # by subject, so that no filter is matched twice
+        self._ack_wait = config["ack_wait"] / _NANO
+        self.wake()
+
+    def pull(self, puller: Puller, count: int) -> None:
+        """Hand out ``count`` messages as they come, in turn with the others who wait."""
+        self._touch()
+        self._waiting.append(_Request(puller, count))
+        self.wake()
+
+    def withdraw(self, puller: Puller) -> None:
+        """Forget the requests of one who is gone; what it holds comes again after ack_wait."""
+        self._touch()
+        self._waiting = deque(one for one in self._waiting if one.puller is not puller)
+        self._set_timer()
+
+    def wake(self) -> None:
+        """Look soon whether there is something for those who wait."""
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def answer(self, sequence: int, answer: bytes) -> None:
+        """Take the answer to a delivery; one that is not held (any more) changes nothing."""
+        self._touch()
+        # First, or a late in_progress would bring back a lease that has lapsed.
+        self._queue_lapsed()
+        pending = self._pending.get(sequence)
+        if pending is None:
+            return
+        if answer in (b"", b"+ACK", b"+OK") or answer.startswith(b"+TERM"):
+            self._settle(sequence, pending)
+        elif answer.startswith(b"-NAK"):
+            self._on_nak(sequence, pending, _delay(answer))
+        elif answer == b"+WPI":
+            self._hold(sequence, pending, self._ack_wait)
+        self.wake()
+        self._set_timer()
+
+    def end(self, cause: TransportError) -> None:
+        """The consumer is deleted: tell those who wait."""
+        waiting, self._waiting = self._waiting, deque()
+        for puller in {id(one.puller): one.puller for one in waiting}.values():
+            puller.gone(cause)
+        self._set_timer()
+
+    def is_unused(self) -> bool:
+        """Whether nobody used it for longer than its inactive threshold."""
+        threshold = self.config.get("inactive_threshold", 0) / _NANO
+        idle = asyncio.get_running_loop().time() - self._used_at
+        return bool(threshold) and not self._waiting and idle > threshold
+
+    def info(self) -> dict[str, Any]:
+        """Configuration and state, as the server says them."""
+        self.stream.expire(self._clock())
+        self._drop_expired()
+        consumer_floor, stream_floor = self._floor
+        pending = sum(self._wants(record) for record in self.stream.since(self._next))
+        return {
+            "stream_name": self.stream.name,
+            "name": self.config["name"],
+            "created": timestamp(self.created),
+            "config": as_shown(self.config),
+            "delivered": {"consumer_seq": self._consumer_sequence, "stream_seq": self._next - 1},
+            "ack_floor": {"consumer_seq": consumer_floor, "stream_seq": stream_floor},
+            "num_ack_pending": len(self._pending),
+            "num_redelivered": len(self._redelivered),
+            "num_waiting": len(self._waiting),
+            "num_pending": pending,
+            "ts": timestamp(self._clock()),
+        }
+
+    # --- handing out -----------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        self.stream.expire(self._clock())
+        self._queue_lapsed()
+        while self._waiting:
+            record = self._next_redelivery() or self._next_new()
+            if record is None:
+                break
+            self._hand_out(record)
+        self._set_timer()
+
+    def _hand_out(self, record: Record) -> None:
+        # In turn: who is served goes to the end of the line.
+        request = self._waiting.popleft()
+        request.left -= 1
+        if request.left > 0:
+            self._waiting.append(request)
+        self._consumer_sequence += 1
+        pending = self._pending.get(record.sequence)
+        if pending is None:
+            pending = self._pending[record.sequence] = _Pending(self._consumer_sequence, 0.0)
+        self._hold(record.sequence, pending, self._ack_wait)
+        count = self._redelivered.get(record.sequence, 0) + 1
+        request.puller.take(record, count, self._consumer_sequence)
+
+    def _next_redelivery(self) -> Record | None:
+        while self._again:
+            sequence = self._again.popleft()
+            pending = self._pending.get(sequence)
+            if pending is None or not pending.queued:  # settled meanwhile
+                continue
+            pending.queued = False
+            record = self.stream.get(sequence)
+            if record is not None:
+                self._redelivered[sequence] = self._redelivered.get(sequence, 0) + 1
+                return record
+            self._settle(sequence, pending)  # the stream has forgotten it
+        return None
+
+    def _next_new(self) -> Record | None:
+        limit = self.config["max_ack_pending"]
+        if 0 < limit <= len(self._pending):
+            return None
+        for record in self.stream.since(self._next):
+            self._next = record.sequence + 1
+            if self._wants(record):
+                return record
+        self._next = max(self._next, self.stream.last_sequence + 1)
+        return None
+
+    def _wants(self, record: Record) -> bool:
+        if not self._filters:
+            return True
+        wanted = self._wanted.get(record.subject)
+        if wanted is None:
+            wanted = any(matches(one, record.subject) for one in self._filters)
+            self._wanted[record.subject] = wanted
+        return wanted
+
+    # --- what is held ----------------------------------------------------------------------
+
+    def _hold(self, sequence: int, pending: _Pending, seconds: float) -> None:
+        pending.due = asyncio.get_running_loop().time() + seconds
+        heapq.heappush(self._due, (pending.due, sequence))
+
+    def _on_nak(self, sequence: int, pending: _Pending, delay: float) -> None:
+        if delay > 0:
+            self._hold(sequence, pending, delay)  # still held: it counts against max_ack_pending
+        else:
+            self._queue(sequence, pending)
+
+    def _queue(self, sequence: int, pending: _Pending) -> None:
+        if not pending.queued:
+            pending.queued = True
+            self._again.append(sequence)
+
+    def _queue_lapsed(self) -> None:
+        """Queue every delivery whose lease or delay is over, in stream order."""
+        now = asyncio.get_running_loop().time()
+        lapsed = set()
+        while self._due and self._due[0][0] <= now:
+            due, sequence = heapq.heappop(self._due)
+            pending = self._pending.get(sequence)
+            if pending is not None and pending.due == due:
+                lapsed.add(sequence)
+        for sequence in sorted(lapsed):
+            self._queue(sequence, self._pending[sequence])
+
+    def _settle(self, sequence: int, pending: _Pending) -> None:
+        """Forget a delivery, and move the ack floor up to the oldest one still held."""
+        del self._pending[sequence]
+        self._redelivered.pop(sequence, None)
+        if not self._pending:
+            self._floor = (self._consumer_sequence, self._next - 1)
+        elif pending.consumer_sequence == self._floor[0] + 1:
+            self._floor = (pending.consumer_sequence, sequence)
+            for later in range(sequence + 1, self._next):
+                if (held := self._pending.get(later)) is not None:
+                    self._floor = (held.consumer_sequence - 1, later - 1)
+                    break
+
+    def _drop_expired(self) -> None:
+        for sequence in [one for one in self._pending if self.stream.get(one) is None]:
+            self._settle(sequence, self._pending[sequence])
+
+    def _set_timer(self) -> None:
+        """Wake when the next lease or delay ends, while somebody waits for it."""
+        while self._due and self._is_past(*self._due[0]):
+            heapq.heappop(self._due)
+        due = self._due[0][0] if self._due and self._waiting else None
+        if self._timer is not None and self._timer.when() != due:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and due is not None:
+            self._timer = asyncio.get_running_loop().call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+    def _is_past(self, due: float, sequence: int) -> bool:
+        pending = self._pending.get(sequence)
+        return pending is None or pending.queued or pending.due != due
+
+    def _touch(self) -> None:
+        self._used_at = asyncio.get_running_loop().time()
+
+    def _start(self) -> int:
+        """The first stream sequence it looks at, by its deliver policy."""
+        stream = self.stream
+        match self.config["deliver_policy"]:
+            case "new":
+                return stream.last_sequence + 1
+            case "last":
+                last = [one.sequence for one in stream.since(0) if self._wants(one)][-1:]
+                return last[0] if last else 1
+            case "by_start_sequence":
+                return max(int(self.config["opt_start_seq"]), stream.first_sequence)
+            case "by_start_time":
+                return stream.sequence_at(nanoseconds(self.config["opt_start_time"]))
+            case _:
+                return stream.first_sequence
+
+
+def _delay(answer: bytes) -> float:
+    """The seconds of a nak; what the server cannot read is none."""
+    try:
+        options: object = json.loads(answer[4:] or b"{}")
+        delay = options.get("delay", 0) if isinstance(options, Mapping) else 0
+        return delay / _NANO if isinstance(delay, int) else 0.0
+    except ValueError:
+        return 0.0

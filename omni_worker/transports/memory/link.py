@@ -1,0 +1,106 @@
+"""The link between one transport and the server: what is sent arrives a turn of the loop later.
+
+Both ways keep their order. A cut loses what is on its way, as a broken connection does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from ...errors import TransportError
+
+T = TypeVar("T")
+Act = Callable[[], None]
+
+
+class LinkLost(TransportError):
+    """The link was cut under a request; it is asked again on the next one."""
+
+
+class Link:
+    """Two lines of things to happen, the server's and ours."""
+
+    def __init__(self) -> None:
+        self.is_up = False
+        self._to_server: deque[Act] = deque()
+        self._to_us: deque[Act] = deque()
+        self._scheduled = False
+        self._calls: set[asyncio.Future[Any]] = set()
+
+    def send(self, act: Act) -> None:
+        """Let something happen at the server; into a link that is down, nothing."""
+        self._add(self._to_server, act)
+
+    def hand_over(self, act: Act) -> None:
+        """Let something happen on our side."""
+        self._add(self._to_us, act)
+
+    async def call(self, question: Callable[[], T]) -> T:
+        """Ask the server. Raises what it raised, or LinkLost when the answer cannot come."""
+        if not self.is_up:
+            raise LinkLost("the link is down")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def ask() -> None:
+            try:
+                answer = question()
+            except Exception as error:
+                self.hand_over(partial(_fail, future, error))
+            else:
+                self.hand_over(partial(_answer, future, answer))
+
+        self.send(ask)
+        self._calls.add(future)
+        try:
+            return await future
+        finally:
+            self._calls.discard(future)
+
+    def drain(self) -> None:
+        """Let everything sent so far happen now, before the link is closed in order."""
+        while self._to_server:
+            self._to_server.popleft()()
+
+    def cut(self) -> None:
+        """Lose what is on its way; those who wait for an answer learn it."""
+        self.is_up = False
+        self._to_server.clear()
+        self._to_us.clear()
+        for call in self._calls:
+            _fail(call, LinkLost("the link was cut"))
+
+    def _add(self, line: deque[Act], act: Act) -> None:
+        if not self.is_up:
+            return
+        line.append(act)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._carry)
+
+    def _carry(self) -> None:
+        self._scheduled = False
+        try:
+            # What these cause is carried in the next turn: no answer overtakes its question.
+            for line in (self._to_us, self._to_server):
+                for _ in range(len(line)):
+                    if not line:  # cut meanwhile
+                        break
+                    line.popleft()()
+        finally:
+            if (self._to_us or self._to_server) and not self._scheduled:
+                self._scheduled = True
+                asyncio.get_running_loop().call_soon(self._carry)
+
+
+def _answer(future: asyncio.Future[T], answer: T) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def _fail(future: asyncio.Future[T], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

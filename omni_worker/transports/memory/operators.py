@@ -1,0 +1,123 @@
+"""The operators' view of the memory server, asked over a transport's link."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from ...errors import ApiError, NoStream
+from ..base import StoredMessage
+from .configs import no_stream
+from .server import MemoryServer
+from .stream import stored_message
+
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """A question to the server, by way of the link."""
+
+    def __call__(self, question: Callable[[], T]) -> Awaitable[T]:
+        """Its answer, or what it raised."""
+
+
+class MemoryOperators:
+    """Implements the Operators port, and what a bucket asks."""
+
+    def __init__(self, server: MemoryServer, ask: Ask) -> None:
+        self._server = server
+        self._ask = ask
+
+    async def streams(self) -> list[dict[str, Any]]:
+        """Every stream's configuration and state."""
+        return await self._ask(
+            lambda: [
+                self._server.stream_info(self._server.stream(name, "STREAM.LIST"))
+                for name in sorted(self._server.streams)
+            ]
+        )
+
+    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a stream; the same again changes nothing."""
+        server = self._server
+        return await self._ask(lambda: server.stream_info(server.create_stream(config)))
+
+    async def update_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace a stream's whole configuration."""
+        server = self._server
+        return await self._ask(lambda: server.stream_info(server.update_stream(config)))
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """One stream, None if there is none."""
+
+        def question() -> dict[str, Any] | None:
+            if stream not in self._server.streams:
+                return None
+            return self._server.stream_info(self._server.stream(stream, "STREAM.INFO"))
+
+        return await self._ask(question)
+
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Every consumer of a stream."""
+
+        def question() -> list[dict[str, Any]]:
+            if stream not in self._server.streams:
+                raise no_stream(f"CONSUMER.LIST.{stream}")
+            return [consumer.info() for consumer in self._server.consumers(stream)]
+
+        return await self._ask(question)
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+        """One consumer, None if there is none."""
+
+        def question() -> dict[str, Any] | None:
+            found = self._server.consumer(stream, consumer)
+            return None if found is None else found.info()
+
+        return await self._ask(question)
+
+    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Create, never update."""
+        return await self._ask(lambda: self._server.create_consumer(stream, config).info())
+
+    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Update, never create."""
+        return await self._ask(lambda: self._server.update_consumer(stream, config).info())
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Remove a consumer; no error when it is gone already."""
+        await self._ask(lambda: self._server.delete_consumer(stream, consumer))
+
+    async def message(self, stream: str, sequence: int) -> StoredMessage | None:
+        """One stored message by sequence."""
+
+        def question() -> StoredMessage | None:
+            if stream not in self._server.streams:
+                return None
+            record = self._server.stream(stream, "STREAM.MSG.GET").get(sequence)
+            return None if record is None else stored_message(record)
+
+        return await self._ask(question)
+
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last stored message of one subject."""
+
+        def question() -> StoredMessage | None:
+            if stream not in self._server.streams:
+                return None
+            record = self._server.stream(stream, "STREAM.MSG.GET").last(subject)
+            return None if record is None else stored_message(record)
+
+        return await self._ask(question)
+
+    async def put(self, subject: str, body: bytes, headers: bytes) -> int:
+        """Store one message with headers of its own; returns its sequence."""
+
+        def question() -> int:
+            try:
+                return self._server.store(subject, body, headers).sequence
+            except NoStream as error:
+                # A request nobody hears; the port's buckets know only the API's errors.
+                raise ApiError(str(error), code=503, err_code=10076) from error
+
+        return await self._ask(question)

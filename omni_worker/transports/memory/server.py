@@ -1,0 +1,253 @@
+"""The server in memory: streams, consumers and time, shared by the transports of one test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import NoStream, TransportError
+from ...subjects import matches
+from ..base import Stored
+from ..headers import format_headers
+from ..timestamps import nanoseconds
+from .configs import (
+    Config,
+    check_consumer_update,
+    check_overlap,
+    check_stream_update,
+    full_consumer_config,
+    full_stream_config,
+    no_stream,
+    refusal,
+)
+from .consumer import MemoryConsumer, Puller
+from .stream import MemoryStream, Record
+
+MAX_PAYLOAD = 1_048_576
+VERSION = (2, 15, 1)  # whose behaviour this follows
+
+
+class MemoryServer:
+    """A JetStream of one event loop, by that loop's clock. Gone with its last reference.
+
+    Every method acts at once; deliveries arrive in a later turn of the loop.
+    """
+
+    def __init__(self, *, max_payload: int = MAX_PAYLOAD) -> None:
+        self.max_payload = max_payload
+        self.streams: dict[str, MemoryStream] = {}
+        self._consumers: dict[tuple[str, str], MemoryConsumer] = {}
+        self._owners: dict[str, MemoryStream | None] = {}
+        self._copied: dict[tuple[str, str, str], int] = {}  # copy, origin, filter → next sequence
+        self._epoch: int | None = None
+        self._last_time = 0
+
+    def clock(self) -> int:
+        """Epoch nanoseconds by the loop's clock, never the same twice."""
+        now = int(asyncio.get_running_loop().time() * 1e9)
+        if self._epoch is None:
+            self._epoch = time.time_ns() - now
+        # An identity is (stream, sequence, time), also where a virtual clock stands still.
+        self._last_time = max(self._last_time + 1, self._epoch + now)
+        return self._last_time
+
+    # --- messages --------------------------------------------------------------------------
+
+    def store(
+        self, subject: str | bytes, body: bytes, headers: bytes | Mapping[str, str] | None = None
+    ) -> Stored:
+        """Store what any program published, whatever it is. Raises NoStream, ApiError."""
+        if isinstance(subject, bytes):
+            subject = subject.decode("utf-8", "surrogateescape")
+        if isinstance(headers, Mapping):
+            headers = format_headers(headers)
+        owner = self._owner(subject)
+        if owner is None:
+            raise NoStream(f"no stream on the server stores {subject!r}")
+        stored = owner.store(subject, body, headers)
+        if not stored.duplicate:
+            self._after_store(owner)
+        return stored
+
+    # --- streams ---------------------------------------------------------------------------
+
+    def stream(self, name: str, verb: str) -> MemoryStream:
+        """A stream that stands, without what is too old. Raises ApiError 10059."""
+        stream = self.streams.get(name)
+        if stream is None:
+            raise no_stream(verb)
+        stream.expire(self.clock())
+        return stream
+
+    def create_stream(self, requested: Mapping[str, Any]) -> MemoryStream:
+        """Create a stream; the same again changes nothing. Raises ApiError 10058 or 10065."""
+        config = full_stream_config(requested)
+        standing = self.streams.get(config["name"])
+        if standing is not None:
+            if standing.config != config:
+                text = "stream name already in use with a different configuration"
+                raise refusal(f"STREAM.CREATE.{config['name']}", text, 400, 10058)
+            return standing
+        check_overlap(config, self._other_configs(config["name"]))
+        stream = self.streams[config["name"]] = MemoryStream(config, self.clock)
+        self._owners.clear()
+        self._copy_into(stream)
+        return stream
+
+    def update_stream(self, requested: Mapping[str, Any]) -> MemoryStream:
+        """Replace a stream's whole configuration. Raises ApiError."""
+        stream = self.stream(requested["name"], f"STREAM.UPDATE.{requested['name']}")
+        config = full_stream_config(requested)
+        check_stream_update(stream.config, config)
+        check_overlap(config, self._other_configs(config["name"]))
+        stream.config = config
+        self._owners.clear()
+        self._copy_into(stream)
+        return stream
+
+    def delete_stream(self, name: str) -> None:
+        """Remove a stream with its consumers; no error when it is gone already."""
+        if self.streams.pop(name, None) is None:
+            return
+        self._owners.clear()
+        for key in [key for key in self._copied if name in key[:2]]:
+            del self._copied[key]
+        for stream, consumer in [key for key in self._consumers if key[0] == name]:
+            self.delete_consumer(stream, consumer)
+
+    def stream_info(self, stream: MemoryStream) -> dict[str, Any]:
+        """A stream's configuration and state, as the server says them."""
+        return stream.info(len(self.consumers(stream.name)))
+
+    # --- consumers -------------------------------------------------------------------------
+
+    def consumers(self, stream: str) -> list[MemoryConsumer]:
+        """The consumers of a stream, without those unused for too long."""
+        names = [name for owner, name in list(self._consumers) if owner == stream]
+        found = [self.consumer(stream, name) for name in names]
+        return [one for one in found if one is not None]
+
+    def consumer(self, stream: str, name: str) -> MemoryConsumer | None:
+        """One consumer, None if there is none or it was unused for too long."""
+        consumer = self._consumers.get((stream, name))
+        if consumer is not None and consumer.is_unused():
+            self.delete_consumer(stream, name)
+            return None
+        return consumer
+
+    def create_consumer(self, stream: str, requested: Mapping[str, Any]) -> MemoryConsumer:
+        """Create, never update. Raises ApiError 10148 when a different one stands."""
+        verb = f"CONSUMER.CREATE.{stream}.{requested['name']}"
+        origin = self.stream(stream, verb)
+        config = full_consumer_config(requested)
+        standing = self.consumer(stream, config["name"])
+        if standing is not None:
+            if standing.config != config:
+                raise refusal(verb, "consumer already exists", 400, 10148)
+            return standing
+        consumer = MemoryConsumer(origin, config, self.clock)
+        self._consumers[stream, config["name"]] = consumer
+        return consumer
+
+    def update_consumer(self, stream: str, requested: Mapping[str, Any]) -> MemoryConsumer:
+        """Update, never create. Raises ApiError 10149 when there is none."""
+        verb = f"CONSUMER.CREATE.{stream}.{requested['name']}"
+        self.stream(stream, verb)
+        consumer = self.consumer(stream, requested["name"])
+        if consumer is None:
+            raise refusal(verb, "consumer does not exist", 400, 10149)
+        config: Config = full_consumer_config(requested)
+        check_consumer_update(consumer.config, config)
+        consumer.configure(config)
+        return consumer
+
+    def delete_consumer(self, stream: str, name: str) -> None:
+        """Remove a consumer; no error when it is gone already."""
+        consumer = self._consumers.pop((stream, name), None)
+        if consumer is not None:
+            consumer.end(TransportError(f"consumer {name} on {stream}: consumer deleted"))
+
+    # --- what a client sends ---------------------------------------------------------------
+
+    def pull(self, stream: str, name: str, puller: Puller, count: int) -> None:
+        """Hand ``count`` messages of a consumer to ``puller`` as they come."""
+        consumer = self.consumer(stream, name)
+        if consumer is None:
+            text = f"consumer {name} on {stream} does not exist any more"
+            puller.gone(TransportError(text))
+        else:
+            consumer.pull(puller, count)
+
+    def withdraw(self, stream: str, name: str, puller: Puller) -> None:
+        """Forget what ``puller`` asked for."""
+        consumer = self._consumers.get((stream, name))
+        if consumer is not None:
+            consumer.withdraw(puller)
+
+    def answer(self, stream: str, name: str, sequence: int, answer: bytes) -> None:
+        """Take the answer to a delivery; to a consumer that is gone it means nothing."""
+        consumer = self.consumer(stream, name)
+        if consumer is not None:
+            consumer.answer(sequence, answer)
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _owner(self, subject: str) -> MemoryStream | None:
+        if subject not in self._owners:
+            found = (stream for stream in self.streams.values() if stream.holds(subject))
+            self._owners[subject] = next(found, None)
+        return self._owners[subject]
+
+    def _other_configs(self, name: str) -> list[Config]:
+        return [stream.config for stream in self.streams.values() if stream.name != name]
+
+    def _after_store(self, stream: MemoryStream) -> None:
+        for (owner, _), consumer in self._consumers.items():
+            if owner == stream.name:
+                consumer.wake()
+        for copy in list(self.streams.values()):
+            if any(source["name"] == stream.name for source in copy.config.get("sources") or ()):
+                self._copy_into(copy)
+
+    def _copy_into(self, copy: MemoryStream) -> None:
+        """Bring a stream's sources up to date, in the order of their origin."""
+        sources = copy.config.get("sources") or ()
+        for name in dict.fromkeys(source["name"] for source in sources):
+            origin = self.streams.get(name)
+            if origin is None:
+                continue
+            found: list[tuple[int, str, Record]] = []
+            for source in sources:
+                if source["name"] == name:
+                    found += self._uncopied(copy, origin, source)
+            for _, pattern, record in sorted(found, key=lambda one: one[0]):
+                copy.store(record.subject, record.body, _sourced(record, name, pattern))
+            if found:
+                self._after_store(copy)
+
+    def _uncopied(
+        self, copy: MemoryStream, origin: MemoryStream, source: Mapping[str, Any]
+    ) -> list[tuple[int, str, Record]]:
+        pattern = source.get("filter_subject") or ">"
+        key = (copy.name, origin.name, pattern)
+        start = self._copied.get(key)
+        if start is None:
+            start = source.get("opt_start_seq") or 1
+            if when := source.get("opt_start_time"):
+                start = origin.sequence_at(nanoseconds(when))
+        self._copied[key] = max(start, origin.last_sequence + 1)
+        return [
+            (record.sequence, pattern, record)
+            for record in origin.since(start)
+            if matches(pattern, record.subject)
+        ]
+
+
+def _sourced(record: Record, origin: str, pattern: str) -> bytes:
+    """The header block of a copy: it says where it is from, as the server does."""
+    block = record.block or b"NATS/1.0\r\n\r\n"
+    subject = record.subject.encode("utf-8", "surrogateescape")
+    source = b"%b %d %b > %b" % (origin.encode(), record.sequence, pattern.encode(), subject)
+    return block[:-2] + b"Nats-Stream-Source: " + source + b"\r\n\r\n"

@@ -1,0 +1,123 @@
+"""The source: one consumer read over a link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ..base import Delivery, Receiver
+from .link import Link, LinkLost
+from .server import MemoryServer
+from .stream import Record
+
+Answer = Callable[[Callable[[], None]], None]
+
+
+class MemorySource:
+    """A Source of the port."""
+
+    def __init__(
+        self, server: MemoryServer, link: Link, send_answer: Answer,
+        stream: str, consumer: str, receiver: Receiver,
+    ) -> None:  # fmt: skip
+        self.stream = stream
+        self.consumer = consumer
+        self.outstanding = 0
+        self._server = server
+        self._link = link
+        self._send_answer = send_answer
+        self._receiver = receiver
+        self._stopped = False
+        self._closed = False
+
+    # --- the port --------------------------------------------------------------------------
+
+    def request(self, count: int) -> None:
+        """Ask for ``count`` more; a request that cannot be sent is made again on reconnect."""
+        if self._stopped or count <= 0 or not self._link.is_up:
+            return
+        self.outstanding += count
+        self._link.send(partial(self._server.pull, self.stream, self.consumer, self, count))
+
+    def answer(self, delivery: Delivery, answer: bytes) -> None:
+        """Send one answer."""
+        self._send_answer(
+            partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer)
+        )
+
+    async def stop(self) -> None:
+        """Ask for nothing more. What was on its way has arrived when this returns."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.outstanding = 0
+        try:
+            # The answer comes behind everything the server had already sent.
+            await self._link.call(self._withdraw)
+        except LinkLost:
+            return  # and with it whatever was on its way
+
+    async def close(self) -> None:
+        """Forget it."""
+        self._stopped = self._closed = True
+        self.outstanding = 0
+        self._link.send(self._withdraw)
+
+    # --- what the transport calls ----------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Stopped, closed or lost: it will never ask again."""
+        return self._stopped
+
+    def on_cut(self) -> None:
+        """The server notices that nobody is there for what was asked."""
+        self._withdraw()
+
+    def on_up(self) -> None:
+        """A new link: every request of the old one is gone."""
+        if not self._stopped:
+            self.outstanding = 0
+            self._receiver.resumed(self)
+
+    # --- what the server calls -------------------------------------------------------------
+
+    def take(self, record: Record, count: int, consumer_sequence: int) -> None:
+        """A delivery sets out."""
+        self._link.hand_over(partial(self._receive, record, count, consumer_sequence))
+
+    def gone(self, cause: Exception) -> None:
+        """The consumer is no more."""
+        self._link.hand_over(partial(self._lose, cause))
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _receive(self, record: Record, count: int, consumer_sequence: int) -> None:
+        if self._closed:
+            return
+        if self.outstanding:
+            self.outstanding -= 1
+        # The last word is what is left in the stream, which nobody reads and is slow to count.
+        words = (count, record.sequence, consumer_sequence, record.stored_at, 0)
+        reply = f"$JS.ACK.{self.stream}.{self.consumer}." + ".".join(map(str, words))
+        self._receiver.receive(
+            Delivery(
+                self,
+                record.subject,
+                record.body,
+                record.block,
+                reply.encode(),
+                record.sequence,
+                record.stored_at,
+                count,
+            )
+        )
+
+    def _lose(self, cause: Exception) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self.outstanding = 0
+            self._receiver.lost(self, cause)
+
+    def _withdraw(self) -> None:
+        self._server.withdraw(self.stream, self.consumer, self)

@@ -1,0 +1,183 @@
+"""A stream in memory: messages in sequence, their ids, and how long both are kept.
+
+Age is looked at when somebody asks, not by a timer: an idle stream leaves the loop idle. Kept are
+max_age, max_msgs_per_subject, max_msg_size and the duplicate window; other limits are not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ...subjects import matches
+from ..base import Stored, StoredMessage
+from ..headers import parse_headers
+from ..timestamps import timestamp
+from .configs import Config, as_shown, refusal
+
+Clock = Callable[[], int]  # epoch nanoseconds, never the same twice
+
+NEVER = "0001-01-01T00:00:00Z"
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message as it was stored; ``block`` is its header block as on the wire."""
+
+    subject: str
+    sequence: int
+    body: bytes
+    block: bytes | None
+    stored_at: int  # epoch nanoseconds
+
+
+class MemoryStream:
+    """Messages of one stream. Sequences start at 1 and are never used twice."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.config = config
+        self.last_sequence = 0
+        self._clock = clock
+        self.created = clock()
+        self._records: dict[int, Record] = {}
+        self._order: deque[int] = deque()  # sequences, oldest first; some are gone already
+        self._by_subject: dict[str, deque[int]] = {}
+        self._ids: dict[str, int] = {}
+        self._id_times: deque[tuple[int, str]] = deque()
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return str(self.config["name"])
+
+    @property
+    def first_sequence(self) -> int:
+        """The oldest message kept; one past the last where there is none."""
+        while self._order and self._order[0] not in self._records:
+            self._order.popleft()
+        return self._order[0] if self._order else self.last_sequence + 1
+
+    def holds(self, subject: str) -> bool:
+        """Whether a message published to ``subject`` is stored here."""
+        return any(matches(pattern, subject) for pattern in self.config.get("subjects") or ())
+
+    def store(self, subject: str, body: bytes, block: bytes | None) -> Stored:
+        """Append a message, unless its id was stored within the duplicate window.
+
+        Raises ApiError 10071 when a header expects another last sequence of the subject.
+        """
+        now = self._clock()
+        self.expire(now)
+        headers = parse_headers(block)
+        [message_id, *_] = headers.get("Nats-Msg-Id") or [""]
+        if message_id in self._ids:
+            return Stored(self.name, self._ids[message_id], duplicate=True)
+        self._check_size(subject, body, block)
+        self._check_expected(subject, headers)
+        self.last_sequence += 1
+        self._keep(Record(subject, self.last_sequence, body, block, now))
+        if message_id and self.config.get("duplicate_window"):
+            self._ids[message_id] = self.last_sequence
+            self._id_times.append((now, message_id))
+        return Stored(self.name, self.last_sequence, duplicate=False)
+
+    def get(self, sequence: int) -> Record | None:
+        """One message, None when it is not kept (any more)."""
+        return self._records.get(sequence)
+
+    def last(self, subject: str) -> Record | None:
+        """The last message of one subject."""
+        sequences = self._by_subject.get(subject)
+        return self._records[sequences[-1]] if sequences else None
+
+    def since(self, sequence: int) -> Iterator[Record]:
+        """Every message kept from ``sequence`` on."""
+        for one in range(max(sequence, self.first_sequence), self.last_sequence + 1):
+            if (record := self._records.get(one)) is not None:
+                yield record
+
+    def sequence_at(self, when: int) -> int:
+        """The first message stored at ``when`` or later; one past the last where there is none."""
+        found = (record.sequence for record in self.since(0) if record.stored_at >= when)
+        return next(found, self.last_sequence + 1)
+
+    def expire(self, now: int) -> None:
+        """Forget what is too old."""
+        max_age = self.config["max_age"]
+        while max_age and self._order:
+            oldest = self._records.get(self.first_sequence)
+            if oldest is None or oldest.stored_at + max_age > now:
+                break
+            self._forget(oldest)
+        window = self.config.get("duplicate_window") or 0
+        while self._id_times and self._id_times[0][0] + window <= now:
+            _, message_id = self._id_times.popleft()
+            del self._ids[message_id]
+
+    def info(self, consumers: int) -> dict[str, Any]:
+        """Configuration and state, as the server says them."""
+        first, last = self.get(self.first_sequence), self.get(self.last_sequence)
+        size = sum(
+            len(one.subject) + len(one.body) + len(one.block or b"")
+            for one in self._records.values()
+        )
+        state = {
+            "messages": len(self._records),
+            "bytes": size,
+            "first_seq": self.first_sequence if self.last_sequence else 0,
+            "first_ts": timestamp(first.stored_at) if first else NEVER,
+            "last_seq": self.last_sequence,
+            "last_ts": timestamp(last.stored_at) if last else NEVER,
+            "num_subjects": len(self._by_subject),
+            "consumer_count": consumers,
+        }
+        return {
+            "config": as_shown(self.config),
+            "created": timestamp(self.created),
+            "state": state,
+            "ts": timestamp(self._clock()),
+        }
+
+    def _check_size(self, subject: str, body: bytes, block: bytes | None) -> None:
+        limit = self.config["max_msg_size"]
+        if 0 <= limit < len(body) + len(block or b""):
+            raise refusal(subject, "message size exceeds maximum allowed", 400, 10054)
+
+    def _check_expected(self, subject: str, headers: dict[str, list[str]]) -> None:
+        expected = headers.get(_EXPECTED)
+        if not expected:
+            return
+        last = self.last(subject)
+        sequence = last.sequence if last else 0
+        if str(sequence) != expected[0]:
+            raise refusal(subject, f"wrong last sequence: {sequence}", 400, 10071)
+
+    def _keep(self, record: Record) -> None:
+        self._records[record.sequence] = record
+        self._order.append(record.sequence)
+        sequences = self._by_subject.setdefault(record.subject, deque())
+        sequences.append(record.sequence)
+        limit = self.config["max_msgs_per_subject"]
+        while 0 < limit < len(sequences):
+            self._records.pop(sequences.popleft())
+
+    def _forget(self, record: Record) -> None:
+        del self._records[record.sequence]
+        sequences = self._by_subject[record.subject]
+        sequences.popleft()
+        if not sequences:
+            del self._by_subject[record.subject]
+
+
+def stored_message(record: Record) -> StoredMessage:
+    """A record as the port shows it."""
+    return StoredMessage(
+        subject=record.subject,
+        sequence=record.sequence,
+        body=record.body,
+        headers=parse_headers(record.block),
+        stored_at=record.stored_at,
+    )
