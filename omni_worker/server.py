@@ -61,7 +61,7 @@ class NatsServer:
         return self.store / "nats-server.log"
 
     def start(self, timeout: float = 15.0) -> Self:
-        """Start it. Raises ConfigError without a binary, TransportError when it does not come up."""
+        """Start it. ConfigError without a binary, TransportError when it does not come up."""
         binary = self._binary or find_binary()
         self.store.mkdir(parents=True, exist_ok=True)
         ports = Path(tempfile.mkdtemp(prefix="omni-worker-ports-"))

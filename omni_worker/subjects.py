@@ -185,7 +185,7 @@ def check_type_pattern(pattern: str) -> str:
         return check_type(pattern)
     for token in tokens:
         if token not in ("*", ">"):
-            _check_token(token, f"pattern {pattern!r}")
+            check_token(token, f"pattern {pattern!r}")
     if pattern != pattern.lower():
         raise InvalidSubject(f"pattern {pattern!r}: expected lowercase, {pattern.lower()!r}")
     return _bounded(pattern)
@@ -198,13 +198,13 @@ def check_subject_pattern(pattern: str) -> str:
         raise InvalidSubject(f"subject {pattern!r}: '>' can only be the last token")
     for token in tokens:
         if token not in ("*", ">"):
-            _check_token(token, f"subject {pattern!r}")
+            check_token(token, f"subject {pattern!r}")
     return _bounded(pattern)
 
 
 def check_channel(channel: str) -> str:
     """Refuse a channel that is not exactly one token."""
-    _check_token(channel, f"channel {channel!r}")
+    check_token(channel, f"channel {channel!r}")
     return channel
 
 
@@ -215,23 +215,12 @@ def check_instance(instance: str) -> str:
             f"instance of {len(instance)} characters ({instance[:20]!r}…): at most {MAX_TOKEN}"
         )
     for token in instance.split("."):
-        _check_token(token, f"instance {instance!r}")
+        check_token(token, f"instance {instance!r}")
     return instance
 
 
-def is_wild(pattern: str) -> bool:
-    """Whether a pattern can match more than one subject."""
-    return "*" in pattern or ">" in pattern
-
-
-def _tokens(text: str, what: str) -> list[str]:
-    tokens = text.split(".")
-    for token in tokens:
-        _check_token(token, f"{what} {text[:MAX_TOKEN]!r}")
-    return tokens
-
-
-def _check_token(token: str, where: str) -> None:
+def check_token(token: str, where: str) -> None:
+    """Refuse what is not exactly one token; ``where`` begins the message."""
     if not token:
         raise InvalidSubject(f"{where}: empty token in subject")
     if len(token) > MAX_TOKEN:
@@ -244,6 +233,18 @@ def _check_token(token: str, where: str) -> None:
         raise InvalidSubject(
             f"{where}: a token cannot hold '.', '*', '>', white space or control characters"
         )
+
+
+def is_wild(pattern: str) -> bool:
+    """Whether a pattern can match more than one subject."""
+    return "*" in pattern or ">" in pattern
+
+
+def _tokens(text: str, what: str) -> list[str]:
+    tokens = text.split(".")
+    for token in tokens:
+        check_token(token, f"{what} {text[:MAX_TOKEN]!r}")
+    return tokens
 
 
 def _bounded(subject: str) -> str:

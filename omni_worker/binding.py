@@ -1,0 +1,227 @@
+"""Binding: a handler and its consumers. Finds the streams, makes the consumers, keeps them alive.
+
+A consumer deleted under us is made again where nothing is lost; a stream that is new starts over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import ApiError, TransportError
+from .handlers import Handler
+from .provision import Provisioner
+from .schemas import SchemaRegistry
+from .settings import Settings
+from .subjects import filters_for, is_wild
+from .subscription import Reading, Subscription
+from .topology import DAY, NANO, ConsumerSpec, StreamSpec, queue_consumer_name
+from .transports.base import Operators, Source, Transport
+
+log = logging.getLogger("omni_worker.worker")
+
+REFRESH = 10.0  # seconds between looks at the server's consumer
+RECREATE_PAUSE = 1.0  # seconds between tries to make a consumer again
+
+
+@dataclass(slots=True)
+class Bound:
+    """One consumer as last read from the server."""
+
+    spec: ConsumerSpec
+    source: Source
+    ack_floor: int  # stream sequence
+    stream_created: str
+
+
+async def plan_consumers(
+    handler: Handler, provisioner: Provisioner, registry: SchemaRegistry, settings: Settings
+) -> list[ConsumerSpec]:
+    """The consumers a handler reads, one per stream. Raises TopologyError for what none stores."""
+    options = handler.options
+    copies = {
+        type: schema.stream
+        for type in handler.literal_types
+        if (schema := registry.get(type)) is not None and schema.stream is not None
+    }
+    routes: dict[str, tuple[str, ...]] = {}
+    plain = _filters_without(handler, copies)
+    if plain:
+        literal = bool(handler.types) and not any(is_wild(type) for type in handler.types)
+        routes.update(await provisioner.routes(plain, literal=literal))
+    for stream in sorted(set(copies.values())):
+        types = [type for type, name in copies.items() if name == stream]
+        await provisioner.ensure_copy(await _copy(stream, types, handler, provisioner))
+        routes[stream] = filters_for(types, handler.channels, handler.instance)
+    return [
+        ConsumerSpec(
+            stream=stream,
+            name=consumer_name(handler),
+            app=handler.app,
+            filters=filters,
+            ack_wait=options.ack_wait or settings.ack_wait,
+            start_from=options.start_from,
+            queue=options.queue or "",
+            durable=options.durable is not None,
+            inactive=settings.inactive,
+        )
+        for stream, filters in routes.items()
+    ]
+
+
+def consumer_name(handler: Handler) -> str:
+    """The durable, else the queue's consumer, else one of this process alone."""
+    options = handler.options
+    if options.durable is not None:
+        return options.durable
+    if options.queue is not None:
+        return queue_consumer_name(handler.app, options.queue, handler.filters)
+    short = handler.function.rpartition(".")[2].strip("<>")
+    return f"{handler.app}-{short}-{secrets.token_hex(4)}"
+
+
+def is_shared(handler: Handler) -> bool:
+    """Whether processes split its events; else every process sees all of them."""
+    return handler.options.durable is not None or handler.options.queue is not None
+
+
+class Binding:
+    """Keeps one subscription supplied from its consumers."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        transport: Transport,
+        provisioner: Provisioner,
+        *,
+        recreate: bool,
+    ) -> None:
+        self.subscription = subscription
+        self.bound: dict[Source, Bound] = {}
+        self.failure: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._transport = transport
+        self._operators: Operators = transport.operators
+        self._provisioner = provisioner
+        self._recreate = recreate
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def bind(self, specs: Iterable[ConsumerSpec]) -> None:
+        """Make or check every consumer and begin to read it."""
+        for spec in specs:
+            await self._bind_one(spec)
+
+    async def refresh(self) -> None:
+        """Read the consumers again: the server's ack_wait rules, the ack floor is a way back."""
+        for bound in list(self.bound.values()):
+            info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
+            if info is not None and bound.source in self.bound:
+                self._take_in(bound, info)
+
+    def on_lost(self, source: Source, cause: Exception) -> None:
+        """The port's word that a consumer is gone."""
+        bound = self.bound.pop(source, None)
+        reading = self.subscription.detach(source)
+        if bound is None or reading is None:
+            return
+        if not self._recreate:
+            self.fail(cause)
+            return
+        task = asyncio.get_running_loop().create_task(self._make_again(bound, reading, cause))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def fail(self, cause: Exception) -> None:
+        """Nothing more will come; ``failure`` says why."""
+        if not self.failure.done():
+            self.failure.set_result(cause)
+
+    async def close(self) -> None:
+        """Stop making consumers again, and remove those that only this process read."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for bound in self.bound.values():
+            await bound.source.close()
+            if not is_shared(self.subscription.handler) and self._transport.is_connected:
+                try:
+                    await self._operators.delete_consumer(bound.spec.stream, bound.spec.name)
+                except TransportError as error:
+                    log.info("consumer %s stays until it is unused: %s", bound.spec.name, error)
+
+    async def _bind_one(self, spec: ConsumerSpec, after: Reading | None = None) -> None:
+        info = await self._provisioner.ensure_consumer(spec)
+        stream = await self._operators.stream_info(spec.stream)
+        source = await self._transport.consume(spec.stream, spec.name, self.subscription)
+        bound = Bound(spec, source, 0, str((stream or {}).get("created", "")))
+        self.bound[source] = bound
+        self._take_in(bound, info)
+        self.subscription.attach(source, after)
+
+    def _take_in(self, bound: Bound, info: dict[str, Any]) -> None:
+        bound.ack_floor = int((info.get("ack_floor") or {}).get("stream_seq", 0))
+        # Another version of the app may have changed it: leases follow the server's word.
+        self.subscription.ack_wait = info["config"]["ack_wait"] / NANO
+
+    async def _make_again(self, bound: Bound, reading: Reading, cause: Exception) -> None:
+        """Until it stands: the consumer anew, at the first event that is not surely settled."""
+        log.error("%s; making it again", cause)
+        while True:
+            try:
+                spec, kept = await self._where_to_start(bound, reading)
+                await self._bind_one(spec, kept)
+                return
+            except ApiError as error:
+                log.error("consumer %s cannot be made again yet: %s", bound.spec.name, error)
+            except TransportError as error:
+                if self._transport.failure is not None:
+                    self.fail(error)
+                    return
+                log.error("consumer %s cannot be made again yet: %s", bound.spec.name, error)
+            await asyncio.sleep(RECREATE_PAUSE)
+
+    async def _where_to_start(
+        self, bound: Bound, reading: Reading
+    ) -> tuple[ConsumerSpec, Reading | None]:
+        stream = await self._operators.stream_info(bound.spec.stream)
+        if stream is None or stream.get("created") != bound.stream_created:
+            await self._provisioner.ensure_streams()
+            log.error(
+                "stream %s is new: its old sequences mean nothing, consumer %s starts at the first",
+                bound.spec.stream,
+                bound.spec.name,
+            )
+            return replace(bound.spec, start_sequence=1), None
+        unsettled = [sequence for sequence, _ in reading.troubles] + list(reading.held)
+        start = min([bound.ack_floor + 1, *unsettled])
+        log.warning("consumer %s is made again from sequence %d", bound.spec.name, start)
+        return replace(bound.spec, start_sequence=start), reading
+
+
+def _filters_without(handler: Handler, copies: dict[str, str]) -> tuple[str, ...]:
+    if not copies:
+        return handler.filters
+    rest = [type for type in handler.types if type not in copies]
+    return filters_for(rest, handler.channels, handler.instance)
+
+
+async def _copy(
+    stream: str, types: list[str], handler: Handler, provisioner: Provisioner
+) -> StreamSpec:
+    """The stream that copies these types from where they are stored."""
+    filters = filters_for(types)
+    origins = await provisioner.routes(filters, literal=True)
+    origin = next(iter(origins))
+    new = handler.options.start_from == "new"
+    return StreamSpec(
+        name=stream,
+        max_age=provisioner.max_age(origin) or 7 * DAY,
+        description=f"Copies of {', '.join(types)} from {origin}",
+        source=origin,
+        source_filters=filters,
+        source_start=datetime.now(UTC) if new else None,
+    )

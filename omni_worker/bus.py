@@ -1,0 +1,364 @@
+"""The bus: connect, publish, subscribe, close. The imperative face; an App is built on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from .binding import REFRESH, Binding, plan_consumers
+from .context import Surroundings
+from .deadletter import Original
+from .dispatch import Dispatcher, Middleware
+from .errors import ConfigError, NotConnected, TransportError
+from .events import Published
+from .handlers import Handler, declare, with_settings
+from .provision import Provisioner
+from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishMiddleware
+from .schemas import SchemaRegistry
+from .settings import Settings
+from .settle import Counts, Settler
+from .subjects import check_token
+from .subscription import Parts, Subscription
+from .threads import DaemonThreads
+from .topology import OWN_STREAM
+from .transports.base import Message, Source, Transport
+
+log = logging.getLogger("omni_worker.bus")
+
+RAW_SUBJECT = "omni-worker.raw."
+
+
+class EventBus:
+    """Publishes and subscribes on one server, or on any other transport of the port.
+
+    ``name`` is the app's: each event's ``metadata.source``, and the owner of its consumers. Use it
+    as ``async with EventBus(…) as bus``, or call ``connect`` and ``close``.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        transport: Transport | None = None,
+        name: str = "omni-worker",
+        registry: SchemaRegistry | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        check_app_name(name)
+        if url is not None and transport is not None:
+            raise ConfigError("EventBus(url, transport=…): give one of them")
+        self.settings = settings or Settings()
+        if url is not None:
+            given = self.settings.model_dump(exclude_unset=True)
+            self.settings = Settings(**{**given, "urls": url})
+        self.name = name
+        self.registry = registry if registry is not None else SchemaRegistry()
+        self.transport = transport if transport is not None else _jetstream(self.settings)
+        self.publisher = Publisher(self.transport, self.registry, name)
+        self.middlewares: list[Middleware] = []
+        self.state: Any = None  # what the app's lifespan yields
+        self._provisioner = Provisioner(
+            self.transport.operators,
+            create=self.settings.provision == "on",
+            replicas=self.settings.replicas,
+        )
+        self._bindings: dict[Subscription, Binding] = {}
+        self._pools: dict[Subscription, DaemonThreads] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._connected = False
+
+    # --- life ------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server can be reached right now."""
+        return self._connected and self.transport.is_connected
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """What is subscribed and not yet unsubscribed."""
+        return list(self._bindings)
+
+    async def connect(self) -> Self:
+        """Connect and make the missing streams. Raises TransportError with the last cause.
+
+        May be called again after ``close`` and after the transport gave up.
+        """
+        await self.transport.open(self.name)
+        await self._provisioner.ensure_streams()
+        self.publisher.short_windows = self._provisioner.short_windows()
+        self._connected = True
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.get_running_loop().create_task(
+                self._keep(), name="omni-worker bus"
+            )
+        return self
+
+    async def close(self, grace: float | None = None) -> None:
+        """Drain every subscription, then disconnect.
+
+        Running handlers get ``grace`` seconds (default: the setting); what has not begun is handed
+        back at once.
+        """
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        await asyncio.gather(*(self._drain(one, grace) for one in list(self._bindings)))
+        if self.transport.is_connected:
+            await self.transport.flush(2.0)
+        await self.transport.close()
+        self._connected = False
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # --- publishing ------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        channel: str | None = None,
+        instance: str | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        trace_id: str | None = None,
+        person_id: str | None = None,
+        platform_identity_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Published:
+        """Publish one event and await the server's confirmation.
+
+        Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
+        InvalidEvent for what is refused before anything is sent, PublishError when nobody knows
+        whether it is stored, another TransportError when it certainly is not.
+        """
+        self._check_connected()
+        return await self.publisher.publish(
+            Draft(
+                type=type,
+                payload=payload,
+                channel=channel,
+                instance=instance,
+                id=id,
+                correlation_id=correlation_id,
+                trace_id=trace_id,
+                person_id=person_id,
+                platform_identity_id=platform_identity_id,
+                metadata=metadata or {},
+            ),
+            timeout=timeout,
+        )
+
+    async def publish_many(
+        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> list[Published]:
+        """Publish many, pipelined, in this order, every confirmation awaited.
+
+        All are checked before the first is sent. Raises PublishManyError when some were not
+        confirmed.
+        """
+        self._check_connected()
+        return await self.publisher.publish_many(drafts, timeout=timeout)
+
+    def publish_middleware(self, middleware: PublishMiddleware) -> PublishMiddleware:
+        """Put ``async def (event, call_next)`` around every publish, in order of registration."""
+        self.publisher.middlewares.append(middleware)
+        return middleware
+
+    # --- subscribing -----------------------------------------------------------------------
+
+    async def subscribe(
+        self,
+        types: str | Sequence[str] = (),
+        handler: Callable[..., Any] | None = None,
+        *,
+        subject: str | None = None,
+        channel: str | Sequence[str] | None = None,
+        instance: str | None = None,
+        **options: Any,
+    ) -> Subscription:
+        """Run ``handler`` for these event types, or for a raw ``subject``, from now on.
+
+        The options are those of ``@app.on`` (see ``handlers.Options``). Raises ConfigError for a
+        bad one, TopologyError for a stream or consumer that stands in the way.
+        """
+        if handler is None:
+            raise ConfigError("subscribe(types, handler): the handler is missing")
+        record = declare(
+            handler,
+            app=self.name,
+            types=(types,) if isinstance(types, str) else tuple(types),
+            subject=subject,
+            channel=channel,
+            instance=instance,
+            options=options,
+        )
+        return await self.run_handler(record)
+
+    async def run_handler(self, handler: Handler) -> Subscription:
+        """The same for a checked declaration."""
+        self._check_connected()
+        if self.settings.provision == "off" and handler.options.durable is None:
+            raise ConfigError(
+                f"{handler.function} has no durable=, and provisioning is off"
+                " (OMNI_WORKER_PROVISION): its consumer could not be made"
+            )
+        handler = replace(handler, options=with_settings(handler.options, self.settings))
+        specs = await plan_consumers(handler, self._provisioner, self.registry, self.settings)
+        self._refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
+        subscription, pool = self._assemble(handler, len(specs))
+        binding = Binding(
+            subscription,
+            self.transport,
+            self._provisioner,
+            recreate=self.settings.provision == "on",
+        )
+        self._bindings[subscription] = binding
+        if pool is not None:
+            self._pools[subscription] = pool
+        try:
+            await binding.bind(specs)
+        except BaseException:
+            await self._drain(subscription, 0.0)
+            raise
+        return subscription
+
+    async def failed(self) -> Exception:
+        """Wait until the transport gave up, or a subscription cannot go on; returns why."""
+        waiting: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(self.transport.failed()),
+            *(asyncio.shield(binding.failure) for binding in self._bindings.values()),
+        ]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            error: Exception = next(iter(done)).result()
+            return error
+        finally:
+            waiting[0].cancel()
+
+    async def keep(self, original: Original) -> tuple[str, int]:
+        """Where a letter's too large original is found: its own stream, or a raw copy in ours.
+
+        Only limits retention keeps a message after it is settled.
+        """
+        if self._provisioner.retention(original.stream) == "limits":
+            return original.stream, original.sequence
+        await self._provisioner.ensure_own_stream()
+        # Without headers, not even an id: the body alone may fill a message.
+        stored = await self.transport.publish(
+            Message(RAW_SUBJECT + self.name, original.body, ""), timeout=DEFAULT_TIMEOUT
+        )
+        return OWN_STREAM.name, stored.sequence
+
+    def _assemble(
+        self, handler: Handler, streams: int
+    ) -> tuple[Subscription, DaemonThreads | None]:
+        """Put a handler's parts together."""
+        pool = None
+        if not handler.is_async:
+            pool = DaemonThreads(handler.options.concurrency or 1, f"omni-worker {handler.name}")
+        counts = Counts()
+        parts = Parts(
+            handler=handler,
+            dispatcher=Dispatcher(
+                handler, registry=self.registry, middlewares=self.middlewares, threads=pool
+            ),
+            settler=Settler(handler, publisher=self.publisher, copies=self, counts=counts),
+            around=Surroundings(
+                handler=handler.name,
+                publisher=self.publisher,
+                loop=asyncio.get_running_loop(),
+                state=self.state,
+            ),
+            is_connected=lambda: self.transport.is_connected,
+            on_lost=self._on_lost,
+            on_unsubscribe=self._drain,
+            foreign_limit=self.settings.foreign_delivery_limit,
+            counts=counts,
+            streams=streams,
+        )
+        return Subscription(parts), pool
+
+    async def _drain(self, subscription: Subscription, grace: float | None = None) -> None:
+        binding = self._bindings.pop(subscription, None)
+        if binding is None:
+            return
+        await subscription.drain(self.settings.grace if grace is None else grace)
+        await binding.close()
+        pool = self._pools.pop(subscription, None)
+        if pool is not None:
+            pool.close()
+
+    async def _keep(self) -> None:
+        """Look at the consumers now and then, until the transport gives up for good."""
+        gave_up = asyncio.ensure_future(self.transport.failed())
+        try:
+            while not gave_up.done():
+                await asyncio.wait([gave_up], timeout=REFRESH)
+                if self.transport.is_connected:
+                    await self._refresh()
+        finally:
+            gave_up.cancel()
+        self._connected = False
+        for subscription, binding in list(self._bindings.items()):
+            binding.fail(gave_up.result())
+            await self._drain(subscription, 0.0)
+
+    async def _refresh(self) -> None:
+        for binding in list(self._bindings.values()):
+            try:
+                await binding.refresh()
+            except TransportError as error:
+                log.debug("consumers not read: %s", error)
+
+    def _on_lost(self, source: Source, cause: Exception) -> None:
+        for binding in self._bindings.values():
+            if source in binding.bound:
+                binding.on_lost(source, cause)
+                return
+
+    def _refuse_taken(self, handler: Handler, wanted: list[tuple[str, str]]) -> None:
+        """One consumer feeds one handler of a process: the second would take its events away."""
+        for other in self._bindings.values():
+            for bound in other.bound.values():
+                if (bound.spec.stream, bound.spec.name) in wanted:
+                    raise ConfigError(
+                        f"{handler.function}: consumer {bound.spec.name!r} on {bound.spec.stream}"
+                        f" already feeds {other.subscription.handler.function}"
+                    )
+
+    def _check_connected(self) -> None:
+        if self.transport.failure is not None:
+            raise self.transport.failure
+        if not self._connected:
+            raise NotConnected("the bus is not connected: await bus.connect() first")
+
+
+def check_app_name(name: str) -> None:
+    """Refuse an app name that could not stand in a consumer's name or in a subject of ours."""
+    try:
+        check_token(name, f"app name {name!r}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _jetstream(settings: Settings) -> Transport:
+    from .transports.jetstream import JetStreamTransport  # nats is only needed with a server
+
+    return JetStreamTransport(settings)

@@ -1,0 +1,196 @@
+"""Context: what a handler holds besides its event, and which context runs right now."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import Coroutine, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic_core import to_json
+
+from .errors import ConfigError
+from .events import Event, Published
+from .publisher import DEFAULT_TIMEOUT, Draft, Publisher
+from .subjects import build_subject
+from .transports.base import Delivery
+from .transports.headers import parse_headers
+from .wire import plain_payload, read_traceparent
+
+T = TypeVar("T")
+
+# UUIDv5 of incoming event, handler, subject, payload digest and how-manieth of exactly these.
+_NAMESPACE = uuid.UUID("2b0d2f5a-7a0f-5e9b-8f5e-7f6a5d1c3e90")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every run of one handler shares."""
+
+    handler: str
+    publisher: Publisher
+    loop: asyncio.AbstractEventLoop
+    state: Any = None  # what the app's lifespan yields
+
+
+class Context:
+    """One run of a handler: its event, which attempt it is, and how to publish as part of it."""
+
+    __slots__ = ("_around", "_counts", "_delivery", "_first_seen", "_log", "attempt", "event")
+
+    def __init__(
+        self,
+        event: Event[Any],
+        delivery: Delivery,
+        attempt: int,
+        first_seen: float,
+        around: Surroundings,
+    ) -> None:
+        self.event = event
+        self.attempt = attempt  # 1 is the first
+        self._delivery = delivery
+        self._first_seen = first_seen
+        self._around = around
+        self._counts: dict[str, int] | None = None
+        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+
+    @property
+    def state(self) -> Any:
+        """What the app's lifespan yields."""
+        return self._around.state
+
+    @property
+    def handler(self) -> str:
+        """The handler's stable name, as letters and ids use it."""
+        return self._around.handler
+
+    @property
+    def publisher(self) -> Publisher:
+        """Whose publishing this run is part of."""
+        return self._around.publisher
+
+    @property
+    def subject(self) -> str:
+        """The subject the event came on."""
+        return self._delivery.subject
+
+    @property
+    def stream(self) -> str:
+        """The stream it was read from."""
+        return self._delivery.source.stream
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence there."""
+        return self._delivery.sequence
+
+    @property
+    def first_delivered(self) -> datetime:
+        """When this event was first handed to this process, in UTC."""
+        return datetime.fromtimestamp(self._first_seen, UTC)
+
+    @property
+    def headers(self) -> dict[str, list[str]]:
+        """The message's headers, name → values."""
+        return parse_headers(self._delivery.raw_headers)
+
+    async def publish(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        channel: str | None = None,
+        instance: str | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        trace_id: str | None = None,
+        person_id: str | None = None,
+        platform_identity_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Published:
+        """Publish an event this one caused.
+
+        Correlation and trace are inherited; channel and instance never are. The id is derived, so
+        that a second run of the handler publishes the same event and the server keeps one copy; a
+        given ``id`` wins. Raises as ``EventBus.publish`` does.
+        """
+        draft = Draft(
+            type=type,
+            payload=payload,
+            channel=channel,
+            instance=instance,
+            id=id or self._derived_id(type, payload, channel, instance),
+            correlation_id=correlation_id or self.correlation_id,
+            trace_id=trace_id or self.trace_id,
+            person_id=person_id,
+            platform_identity_id=platform_identity_id,
+            metadata=metadata or {},
+            traceparent=self.traceparent,
+        )
+        return await self._around.publisher.publish(draft, timeout=timeout)
+
+    def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
+        """In a plain `def` handler: run a coroutine on the loop and wait for its result.
+
+        ``ctx.wait(ctx.publish(…))``. Raises ConfigError on the loop itself: there, await it.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(awaitable, self._around.loop).result()
+        awaitable.close()
+        raise ConfigError("ctx.wait is for plain def handlers, which run in a thread: await it")
+
+    @property
+    def correlation_id(self) -> str:
+        """The incoming event's, or its id."""
+        return self.event.metadata.correlation_id or self.event.id
+
+    @property
+    def trace_id(self) -> str:
+        """The incoming event's, or its id."""
+        return self.event.metadata.trace_id or self.event.id
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context the event came with; what is published here carries it on."""
+        return read_traceparent(self.headers) if self._delivery.raw_headers else None
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry event, type, handler, attempt, correlation and trace."""
+        if self._log is None:
+            self._log = logging.LoggerAdapter(
+                logging.getLogger("omni_worker.handler"),
+                {
+                    "event": self.event.id,
+                    "type": self.event.type,
+                    "handler": self.handler,
+                    "attempt": self.attempt,
+                    "correlation": self.correlation_id,
+                    "trace": self.trace_id,
+                },
+            )
+        return self._log
+
+    def _derived_id(
+        self, type: str, payload: Any, channel: str | None, instance: str | None
+    ) -> str:
+        subject = build_subject(type, channel, instance)
+        try:
+            content = to_json(plain_payload(payload), inf_nan_mode="constants")
+        except Exception:  # refused with a proper word when it is published
+            content = b""
+        same = f"{subject}\n{hashlib.sha256(content).hexdigest()}"
+        counts = self._counts = self._counts or {}
+        counts[same] = nth = counts.get(same, 0) + 1
+        return str(uuid.uuid5(_NAMESPACE, f"{self.event.id}\n{self.handler}\n{same}\n{nth}"))
+
+
+current_context: ContextVar[Context | None] = ContextVar("omni_worker_context", default=None)

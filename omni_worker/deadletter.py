@@ -1,0 +1,161 @@
+"""Dead letters: what is written about an event that will not be tried again. Pure.
+
+The first five payload keys are what other programs read; the rest brings the original back.
+"""
+
+from __future__ import annotations
+
+import base64
+import traceback
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidEvent
+from .subjects import parse_subject
+from .wire import Envelope, read_envelope
+
+# UUIDv5 of stream, sequence, stored timestamp and handler: a repeat is one letter.
+_NAMESPACE = uuid.UUID("6f1f3a6e-58c5-5a64-9c0e-0d1b6f0a7c11")
+MAX_TRACEBACK = 8_192  # characters
+MAX_ERROR = 2_048  # characters
+MAX_HEADERS = 16_384  # bytes of the original's headers; more are cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """The message that failed, as it was delivered."""
+
+    subject: str
+    stream: str
+    sequence: int
+    stored_at: int  # epoch nanoseconds
+    body: bytes
+    headers: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why it failed, in a form that outlives the exception."""
+
+    error: str
+    error_type: str
+    traceback: str
+    attempts: int  # runs of the handler, 0 when it never ran
+
+    @staticmethod
+    def of(error: BaseException, attempts: int) -> Failure:
+        """What to keep of an exception."""
+        trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
+        return Failure(
+            error=clean(str(error) or type(error).__name__)[:MAX_ERROR],
+            error_type=f"{type(error).__module__}.{type(error).__qualname__}",
+            traceback=clean(trace)[-MAX_TRACEBACK:],
+            attempts=attempts,
+        )
+
+
+def letter_id(original: Original, handler: str) -> str:
+    """The same for every process that gives up on this event in this handler."""
+    return str(
+        uuid.uuid5(
+            _NAMESPACE,
+            f"{original.stream}\n{original.sequence}\n{original.stored_at}\n{handler}",
+        )
+    )
+
+
+def compose(
+    original: Original, failure: Failure, *, handler: str, consumer: str, now: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Payload (still without a body) and metadata of a letter; ``now`` in epoch milliseconds."""
+    envelope = _envelope(original)
+    payload = {
+        "originalEventId": envelope.id if envelope else f"{original.stream}:{original.sequence}",
+        "originalEventType": envelope.type if envelope else _type_of(original.subject),
+        "error": failure.error,
+        "retryCount": max(0, failure.attempts - 1),
+        "timestamp": now,
+        "subject": clean(original.subject),
+        "stream": original.stream,
+        "sequence": original.sequence,
+        "storedAt": original.stored_at // 1_000_000,
+        "consumer": consumer,
+        "handler": handler,
+        "errorType": failure.error_type,
+        "traceback": failure.traceback,
+        "headers": _trimmed(original.headers),
+        "retryOf": None,
+    }
+    return payload, _metadata(envelope, original)
+
+
+def with_body(payload: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+    """The letter with the original bytes in it: as text where they are text, else as base64."""
+    try:
+        return {**payload, "body": body.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {**payload, "bodyBase64": base64.b64encode(body).decode("ascii")}
+
+
+def with_reference(payload: Mapping[str, Any], stream: str, sequence: int) -> dict[str, Any]:
+    """The letter with a pointer to bytes too large for one message."""
+    return {**payload, "bodyRef": {"stream": stream, "sequence": sequence}}
+
+
+def clean(text: str) -> str:
+    """Text any JSON parser takes: odd bytes of a subject or an error become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _envelope(original: Original) -> Envelope | None:
+    try:
+        return read_envelope(original.body, stored_at=original.stored_at // 1_000_000)
+    except InvalidEvent:
+        return None
+
+
+def _type_of(subject: str) -> str:
+    try:
+        return clean(parse_subject(subject).type)
+    except InvalidEvent:
+        return clean(subject)
+
+
+def _metadata(envelope: Envelope | None, original: Original) -> dict[str, Any]:
+    """Correlation, trace, channel and instance of the original, so that a search finds both."""
+    written = envelope.metadata if envelope else {}
+    kept = {
+        key: written.get(key)
+        for key in (
+            "correlationId",
+            "traceId",
+            "personId",
+            "platformIdentityId",
+            "instanceId",
+            "channelType",
+        )
+    }
+    if envelope is not None:
+        kept["correlationId"] = kept["correlationId"] or envelope.id
+        kept["traceId"] = kept["traceId"] or envelope.id
+    try:
+        address = parse_subject(original.subject, envelope.type if envelope else None)
+    except InvalidEvent:
+        return kept
+    if address.channel is not None:
+        kept["channelType"] = kept["channelType"] or clean(address.channel)
+        kept["instanceId"] = kept["instanceId"] or clean(address.instance or "")
+    return kept
+
+
+def _trimmed(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    kept: dict[str, list[str]] = {}
+    room = MAX_HEADERS
+    for name, values in headers.items():
+        room -= len(name) + sum(len(value) for value in values)
+        if room < 0:
+            break
+        kept[clean(name)] = [clean(value) for value in values]
+    return kept

@@ -1,0 +1,177 @@
+"""Dispatch: one delivery becomes one outcome. A handler's fault never escapes from here.
+
+It reads the event, decides whether it is this handler's, runs the function behind its middlewares
+and turns every ending into a value. Answering the server is settle's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from .context import Context, current_context
+from .errors import InvalidEvent, InvalidPayload
+from .events import Event, addressed
+from .handlers import Handler
+from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skipped
+from .schemas import Invalid, SchemaRegistry
+from .subjects import Address, matches, parse_subject
+from .threads import DaemonThreads
+from .transports.base import Delivery
+from .wire import Unreadable, read_envelope, read_fast, to_event
+
+log = logging.getLogger("omni_worker.dispatch")
+
+CallNext = Callable[[Context, Event[Any]], Awaitable[None]]
+Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
+
+FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
+TYPES_REMEMBERED = 1_024
+
+
+class TimedOut(Exception):
+    """The handler ran longer than its ``timeout``."""
+
+
+class Dispatcher:
+    """Runs deliveries through one handler."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        registry: SchemaRegistry,
+        middlewares: Sequence[Middleware] = (),
+        threads: DaemonThreads | None = None,
+    ) -> None:
+        self._handler = handler
+        self._registry = registry
+        self._model = handler.model
+        self._reject_on: tuple[type[BaseException], ...] = (Reject, *handler.options.reject_on)
+        self._known: dict[str, bool] = {}
+        self._call = _chain(_innermost(handler, threads), middlewares)
+
+    def read(self, delivery: Delivery) -> Event[Any] | Outcome:
+        """The event in a delivery, or the outcome when it is not for this handler to run."""
+        subject = delivery.subject
+        event = read_fast(self._model, delivery.body)
+        if event is None:
+            return self._read_slowly(delivery)
+        type = event.type
+        wanted = self._known.get(type)
+        if wanted is None:
+            wanted = self._wants(type)
+        if not wanted or not subject.startswith(type):
+            return self._not_ours(subject, type) or self._address_and_check(event, subject)
+        return self._address_and_check(event, subject)
+
+    async def run(self, event: Event[Any], context: Context) -> Outcome:
+        """Run the handler; every way it can end is an outcome."""
+        current_context.set(context)
+        try:
+            await self._call(context, event)
+        except self._reject_on as error:
+            return Rejected(error)
+        except Retry as error:
+            return Failed(error, error.after)
+        except Exception as error:
+            return Failed(error)
+        except BaseException as error:
+            # SystemExit, KeyboardInterrupt and CancelledError a handler raises are failures like
+            # any other. Not when the loop is gone: then this frame is only being torn down.
+            if asyncio._get_running_loop() is None:
+                raise
+            return Failed(error)
+        finally:
+            current_context.set(None)
+        return DONE
+
+    def _read_slowly(self, delivery: Delivery) -> Event[Any] | Outcome:
+        """A second look at what the fast pass did not take: lenient, and with a reason."""
+        subject = delivery.subject
+        try:
+            envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
+            # The type comes first: another type's payload need not fit our model.
+            if (outcome := self._not_ours(subject, envelope.type)) is not None:
+                return outcome
+            return self._address_and_check(to_event(self._model, envelope), subject)
+        except InvalidEvent as error:
+            if not any(matches(one, subject) for one in self._handler.filters):
+                return _foreign(subject)
+            return Rejected(error, unreadable=True)
+
+    def _address_and_check(self, event: Event[Any], subject: str) -> Event[Any] | Outcome:
+        type = event.type
+        if len(subject) == len(type):
+            address = Address(type, None, None)
+        else:
+            # As parse_subject, which has checked the prefix where it was in doubt.
+            channel, dot, instance = subject[len(type) + 1 :].partition(".")
+            address = Address(type, channel, instance) if dot else Address(type, None, None)
+        if self._handler.options.validate:
+            checked = self._registry.validate(type, event.payload)
+            if isinstance(checked, Invalid):
+                return Rejected(InvalidPayload(f"{type}: {checked.error}"), unreadable=True)
+            event.payload = checked.value
+        return addressed(event, address)
+
+    def _not_ours(self, subject: str, type: str) -> Outcome | None:
+        """Why this delivery is not run, None when it is ours after all."""
+        if not any(matches(one, subject) for one in self._handler.filters):
+            return _foreign(subject)
+        try:
+            parse_subject(subject, type)
+        except InvalidEvent as error:
+            return Rejected(Unreadable(str(error)), unreadable=True)
+        return None if self._wants(type) else Skipped(type)
+
+    def _wants(self, type: str) -> bool:
+        known = self._known.get(type)
+        if known is None:
+            types = self._handler.types
+            known = not types or any(matches(one, type) for one in types)
+            # Types are a publisher's text: a stream of new ones must not grow our memory.
+            if len(self._known) >= TYPES_REMEMBERED:
+                self._known.clear()
+            self._known[type] = known
+        return known
+
+
+def _foreign(subject: str) -> HandBack:
+    return HandBack(FOREIGN_DELAY, f"{subject} matches no filter of this version of the handler")
+
+
+def _innermost(handler: Handler, threads: DaemonThreads | None) -> CallNext:
+    """The function itself as a coroutine of (ctx, event), in a thread where it is a plain def."""
+    call = handler.call
+    if handler.is_async:
+        if handler.wants_context:
+            return lambda context, event: call(event, context)
+        return lambda context, event: call(event)
+    assert threads is not None, "a plain def handler needs threads"
+    pool = threads
+
+    async def in_thread(context: Context, event: Event[Any]) -> None:
+        arguments = (event, context) if handler.wants_context else (event,)
+        result = await pool.run(lambda: call(*arguments))
+        if inspect.isawaitable(result):  # a callable that only hands out coroutines
+            await result
+
+    return in_thread
+
+
+def _chain(innermost: CallNext, middlewares: Sequence[Middleware]) -> CallNext:
+    call = innermost
+    for middleware in reversed(middlewares):
+        call = _around(middleware, call)
+    return call
+
+
+def _around(middleware: Middleware, call_next: CallNext) -> CallNext:
+    def around(context: Context, event: Event[Any]) -> Awaitable[None]:
+        return middleware(context, event, call_next)
+
+    return around

@@ -1,0 +1,209 @@
+"""Provision: bring streams and consumers to what topology plans, touching nothing that is not ours.
+
+Written once for every transport, over its Operators port. With ``PROVISION=off`` it only verifies.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .errors import ApiError, TopologyError, TransportError
+from .topology import (
+    DUPLICATE_WINDOW,
+    NANO,
+    OWN_STREAM,
+    STREAMS,
+    Conflict,
+    ConsumerSpec,
+    CreateConsumer,
+    Lacking,
+    Missing,
+    RefuseConsumer,
+    Standing,
+    StreamSpec,
+    UpdateConsumer,
+    plan_consumer,
+    plan_stream,
+    route,
+    stream_config,
+    unserved,
+    with_sources,
+)
+from .transports.base import Operators
+
+log = logging.getLogger("omni_worker.provision")
+
+SOMEBODY_WAS_FASTER = (10148, 10149, 10013, 10058, 10065)
+TRIES = 5
+
+Config = Mapping[str, Any]
+
+
+class Provisioner:
+    """Knows what stands on one server, and makes what is missing."""
+
+    def __init__(self, operators: Operators, *, create: bool, replicas: int) -> None:
+        self._operators = operators
+        self._create = create
+        self._replicas = replicas
+        self._standing: list[Config] = []
+        self._said: set[str] = set()
+
+    async def ensure_streams(self) -> None:
+        """Create which of the seven are missing; what stands is used as it is.
+
+        What stands in the way is a warning here: it is an error for the handler or the publish
+        that needs it.
+        """
+        await self._read()
+        for spec in STREAMS:
+            match plan_stream(spec, self._standing):
+                case Missing():
+                    await self._make_stream(spec)
+                case Standing(name=name, differences=differences) if differences:
+                    self._say_once(logging.INFO, f"stream {name} stands: {'; '.join(differences)}")
+                case Lacking(missing=missing):
+                    self._say_once(logging.WARNING, _lacking(spec.name, missing))
+                case Conflict(other=other, overlap=overlap):
+                    self._say_once(
+                        logging.WARNING,
+                        f"stream {spec.name} cannot be made: {other} holds {overlap}",
+                    )
+
+    async def ensure_own_stream(self) -> None:
+        """The stream for what is ours besides events, made when it is first needed."""
+        if await self._operators.stream_info(OWN_STREAM.name) is None:
+            await self._make_stream(OWN_STREAM)
+
+    async def ensure_copy(self, spec: StreamSpec) -> None:
+        """A stream that sources some subjects of another one; further subjects are added."""
+        info = await self._operators.stream_info(spec.name)
+        if info is None:
+            await self._make_stream(spec)
+            return
+        if not info["config"].get("sources"):
+            raise TopologyError(
+                f"stream {spec.name} stands and is no copy of {spec.source}: handlers registered"
+                f" with stream={spec.name!r} need one; choose another name"
+            )
+        updated = with_sources(info["config"], spec)
+        if updated is not None:
+            self._require_create(f"stream {spec.name} with {', '.join(spec.source_filters)}")
+            await self._operators.update_stream(updated)
+
+    async def routes(self, filters: Sequence[str], *, literal: bool) -> dict[str, tuple[str, ...]]:
+        """Which streams hold these filters' events. Raises TopologyError for what none stores.
+
+        ``literal``: every filter is of a type named in full, and must be stored whole.
+        """
+        for fresh in (False, True):
+            if fresh or not self._standing:
+                await self._read()
+            routes = route(filters, self._standing)
+            missing = unserved(filters, self._standing) if literal else ()
+            if routes and not missing:
+                return routes
+        if not routes:
+            raise TopologyError(
+                f"no stream on the server stores {', '.join(filters)}:"
+                " create one, or check the event type"
+            )
+        raise TopologyError(_lacking(", ".join(routes), missing))
+
+    async def ensure_consumer(self, spec: ConsumerSpec) -> dict[str, Any]:
+        """Create, use or update one consumer; returns the server's word on it.
+
+        Raises TopologyError by name for one that is not ours, or that cannot be changed.
+        """
+        for _ in range(TRIES):
+            info = await self._operators.consumer_info(spec.stream, spec.name)
+            step = plan_consumer(spec, info)
+            try:
+                match step:
+                    case RefuseConsumer(reason=reason):
+                        raise TopologyError(reason)
+                    case CreateConsumer(config=config):
+                        self._require_create(f"consumer {spec.name} on {spec.stream}")
+                        return await self._operators.create_consumer(spec.stream, config)
+                    case UpdateConsumer(config=config, notices=notices):
+                        self._require_create(f"an update of consumer {spec.name} on {spec.stream}")
+                        self._notice(notices)
+                        return await self._operators.update_consumer(spec.stream, config)
+                self._notice(step.notices)
+                assert info is not None
+                return info
+            except ApiError as error:
+                if error.err_code not in SOMEBODY_WAS_FASTER:
+                    raise TopologyError(
+                        f"consumer {spec.name!r} on stream {spec.stream}: {error}"
+                    ) from error
+        raise TransportError(
+            f"consumer {spec.name!r} on stream {spec.stream} keeps changing under us;"
+            " is another version of this app starting over and over?"
+        )
+
+    def short_windows(self) -> dict[str, float]:
+        """Subject patterns whose stream dedupes for less than our two minutes: seconds."""
+        return {
+            subject: config.get("duplicate_window", 0) / NANO
+            for config in self._standing
+            if config.get("duplicate_window", 0) < DUPLICATE_WINDOW * NANO
+            for subject in config.get("subjects") or ()
+        }
+
+    def max_age(self, stream: str) -> float:
+        """Seconds a stream keeps its events, as last read; 0 is for ever."""
+        for config in self._standing:
+            if config["name"] == stream:
+                return float(config.get("max_age", 0)) / NANO
+        return 0.0
+
+    def retention(self, stream: str) -> str:
+        """A stream's retention, as last read."""
+        for config in self._standing:
+            if config["name"] == stream:
+                return str(config.get("retention", "limits"))
+        return "limits"
+
+    async def _read(self) -> None:
+        self._standing = [info["config"] for info in await self._operators.streams()]
+
+    async def _make_stream(self, spec: StreamSpec) -> None:
+        if not self._create:
+            self._say_once(
+                logging.WARNING, f"stream {spec.name} is missing, and provisioning is off"
+            )
+            return
+        try:
+            info = await self._operators.create_stream(stream_config(spec, replicas=self._replicas))
+        except ApiError as error:
+            if error.err_code not in SOMEBODY_WAS_FASTER:
+                raise TopologyError(f"stream {spec.name} cannot be made: {error}") from error
+            await self._read()
+            return
+        self._standing.append(info["config"])
+        log.info("stream %s created", spec.name)
+
+    def _require_create(self, what: str) -> None:
+        if not self._create:
+            raise TopologyError(
+                f"{what} is needed, and provisioning is off (OMNI_WORKER_PROVISION)"
+            )
+
+    def _notice(self, notices: Iterable[str]) -> None:
+        for notice in notices:
+            self._say_once(logging.WARNING, notice)
+
+    def _say_once(self, level: int, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            log.log(level, text)
+
+
+def _lacking(stream: str, missing: Sequence[str]) -> str:
+    return (
+        f"stream {stream} does not store {', '.join(missing)}: add the subject to the stream"
+        " (it is not ours to change unasked)"
+    )

@@ -1,0 +1,251 @@
+"""Publisher: events out. Validate, enrich, address, confirm; every event leaves by this door."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ConfigError, InvalidEvent, InvalidPayload, PublishError
+from .events import DEAD_LETTER, Event, Metadata, Published, addressed
+from .schemas import Invalid, SchemaRegistry
+from .subjects import Address, build_subject, matches
+from .topology import DUPLICATE_WINDOW
+from .transports.base import Message, Stored, Transport
+from .wire import TRACEPARENT, encode_event
+
+log = logging.getLogger("omni_worker.publish")
+
+DEFAULT_TIMEOUT = 30.0  # seconds
+MAX_ID = 256  # characters; it travels in a header
+
+PublishNext = Callable[[Event[Any]], Awaitable[Published]]
+PublishMiddleware = Callable[[Event[Any], PublishNext], Awaitable[Published]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An event to be published, as ``publish`` takes it, for ``publish_many``."""
+
+    type: str
+    payload: Any = None
+    channel: str | None = None
+    instance: str | None = None
+    id: str | None = None
+    correlation_id: str | None = None
+    trace_id: str | None = None
+    person_id: str | None = None
+    platform_identity_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # further keys, as on the wire
+    traceparent: str | None = None
+
+
+class PublishManyError(PublishError):
+    """Some of many events were not confirmed; the others are stored.
+
+    ``published`` has None where ``errors`` (index → error) has the reason.
+    """
+
+    def __init__(
+        self, published: list[Published | None], errors: dict[int, Exception], event_id: str
+    ) -> None:
+        first = next(iter(errors.values()))
+        super().__init__(
+            f"{len(errors)} of {len(published)} events were not confirmed; the first: {first}",
+            event_id=event_id,
+        )
+        self.published = published
+        self.errors = errors
+
+
+class Publisher:
+    """Publishes for one app over one transport. ``name`` is each event's ``metadata.source``."""
+
+    def __init__(self, transport: Transport, registry: SchemaRegistry, name: str) -> None:
+        self._transport = transport
+        self._registry = registry
+        self.name = name
+        self.middlewares: list[PublishMiddleware] = []
+        self.short_windows: Mapping[str, float] = {}
+        self._said: set[str] = set()
+
+    async def publish(self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT) -> Published:
+        """Publish one event and await the server's confirmation.
+
+        Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
+        InvalidEvent for what is refused before anything is sent, PublishError when nobody knows
+        whether it is stored, another TransportError when it certainly is not.
+        """
+        check_timeout(timeout)
+        if self.middlewares:
+            return await self._through_middlewares(draft, timeout)
+        id, message = self._prepare(draft)
+        stored = await self._transport.publish(
+            message, timeout=self._within_window(message.subject, timeout)
+        )
+        return Published(id, stored.stream, stored.sequence, stored.duplicate)
+
+    async def publish_many(
+        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> list[Published]:
+        """Publish many, pipelined, in this order; every confirmation is awaited.
+
+        All are checked before the first is sent. Raises PublishManyError when some were not
+        confirmed. With publish middlewares they go one by one, since a middleware may change any.
+        """
+        check_timeout(timeout)
+        if self.middlewares:
+            return [await self._through_middlewares(draft, timeout) for draft in drafts]
+        prepared = [self._prepare(draft) for draft in drafts]
+        if prepared:
+            timeout = min(self._within_window(one.subject, timeout) for _, one in prepared)
+        results = await self._transport.publish_many([one for _, one in prepared], timeout=timeout)
+        return _all_or_error([id for id, _ in prepared], results)
+
+    async def publish_letter(
+        self, id: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> Published:
+        """A dead letter: the same door without the user's middlewares, which must not stop it."""
+        _, message = self._prepare(
+            Draft(type=DEAD_LETTER, payload=payload, id=id, metadata=metadata)
+        )
+        stored = await self._transport.publish(message, timeout=DEFAULT_TIMEOUT)
+        return Published(id, stored.stream, stored.sequence, stored.duplicate)
+
+    def _prepare(self, draft: Draft) -> tuple[str, Message]:
+        """Everything that can be refused is refused here."""
+        type, payload = draft.type, draft.payload
+        subject = build_subject(type, draft.channel, draft.instance)
+        self._registry.check_known(type)
+        checked = self._registry.validate(type, payload)
+        if isinstance(checked, Invalid):
+            raise InvalidPayload(f"{type}: the payload does not fit its schema: {checked.error}")
+        id = check_id(draft.id) if draft.id is not None else str(uuid.uuid4())
+        body = encode_event(
+            id=id,
+            type=type,
+            payload=payload,
+            timestamp=time.time_ns() // 1_000_000,
+            metadata=self._metadata(id, draft),
+        )
+        headers = {TRACEPARENT: draft.traceparent} if draft.traceparent else {}
+        return id, Message(subject, body, id, headers)
+
+    def _metadata(self, id: str, draft: Draft) -> dict[str, Any]:
+        given = draft.metadata
+        metadata = {
+            **given,
+            "correlationId": draft.correlation_id or given.get("correlationId") or id,
+            "traceId": draft.trace_id or given.get("traceId") or id,
+            "source": given.get("source") or self.name,
+        }
+        for key, value in (
+            ("instanceId", draft.instance),
+            ("channelType", draft.channel),
+            ("personId", draft.person_id),
+            ("platformIdentityId", draft.platform_identity_id),
+        ):
+            if value is not None:
+                metadata[key] = value
+        return metadata
+
+    async def _through_middlewares(self, draft: Draft, timeout: float) -> Published:
+        """The event as an object through every middleware; what comes out at the end is sent."""
+        event = self._as_event(draft)
+
+        async def send(event: Event[Any]) -> Published:
+            id, message = self._prepare(_as_draft(event, draft))
+            stored = await self._transport.publish(
+                message, timeout=self._within_window(message.subject, timeout)
+            )
+            return Published(id, stored.stream, stored.sequence, stored.duplicate)
+
+        call: PublishNext = send
+        for middleware in reversed(self.middlewares):
+            call = _bind(middleware, call)
+        return await call(event)
+
+    def _as_event(self, draft: Draft) -> Event[Any]:
+        build_subject(draft.type, draft.channel, draft.instance)
+        id = check_id(draft.id) if draft.id is not None else str(uuid.uuid4())
+        event: Event[Any] = Event[Any](
+            id=id,
+            type=draft.type,
+            payload=draft.payload,
+            timestamp=time.time_ns() // 1_000_000,
+            metadata=Metadata.model_validate(self._metadata(id, draft)),
+        )
+        return addressed(event, Address(draft.type, draft.channel, draft.instance))
+
+    def _within_window(self, subject: str, timeout: float) -> float:
+        """Retries after the stream forgot the id would store the event twice."""
+        if not self.short_windows:
+            return timeout
+        for pattern, window in self.short_windows.items():
+            if matches(pattern, subject) and timeout > 0.75 * window:
+                if pattern not in self._said:
+                    self._said.add(pattern)
+                    log.warning(
+                        "publishing to %s is given up after %.1f s: its stream dedupes for %.1f s",
+                        pattern, 0.75 * window, window,
+                    )  # fmt: skip
+                return 0.75 * window
+        return timeout
+
+
+def check_timeout(timeout: float) -> None:
+    """Refuse a publish timeout within which the server could forget the id."""
+    if not 0 < timeout < DUPLICATE_WINDOW:
+        raise ConfigError(
+            f"timeout={timeout!r}: expected seconds below {DUPLICATE_WINDOW}; after that the"
+            " server may have forgotten the id, and a retry would store the event twice"
+        )
+
+
+def check_id(id: str) -> str:
+    """Refuse an event id that cannot travel in a header."""
+    if not isinstance(id, str) or not id or len(id) > MAX_ID or not id.isprintable():
+        raise InvalidEvent(
+            f"event id {str(id)[:40]!r}: expected 1 to {MAX_ID} printable characters"
+        )
+    if id != id.strip():
+        raise InvalidEvent(f"event id {id!r}: the server would strip the spaces around it")
+    return id
+
+
+def _as_draft(event: Event[Any], draft: Draft) -> Draft:
+    metadata = event.metadata.model_dump(by_alias=True, exclude_none=True)
+    return Draft(
+        type=event.type,
+        payload=event.payload,
+        channel=event.channel,
+        instance=event.instance,
+        id=event.id,
+        metadata=metadata,
+        traceparent=draft.traceparent,
+    )
+
+
+def _bind(middleware: PublishMiddleware, call: PublishNext) -> PublishNext:
+    async def bound(event: Event[Any]) -> Published:
+        return await middleware(event, call)
+
+    return bound
+
+
+def _all_or_error(ids: list[str], results: list[Stored | Exception]) -> list[Published]:
+    published: list[Published] = []
+    errors: dict[int, Exception] = {}
+    for index, (id, result) in enumerate(zip(ids, results, strict=True)):
+        if isinstance(result, Exception):
+            errors[index] = result
+        else:
+            published.append(Published(id, result.stream, result.sequence, result.duplicate))
+    if errors:
+        whole = iter(published)
+        partly = [None if index in errors else next(whole) for index in range(len(ids))]
+        raise PublishManyError(partly, errors, ids[next(iter(errors))])
+    return published

@@ -1,0 +1,220 @@
+"""Settle: one outcome becomes one ack, nak or dead letter. No other file answers a run delivery."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .deadletter import Failure, Original, compose, letter_id, with_body, with_reference
+from .errors import EventTooLarge, OmniWorkerError
+from .events import DEAD_LETTER
+from .handlers import Handler
+from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skipped
+from .publisher import Publisher
+from .retry import RetryPolicy, retry_delay
+from .transports.base import Delivery
+from .transports.headers import parse_headers
+
+log = logging.getLogger("omni_worker.worker")
+
+# A letter that cannot be stored is tried again: 1, 2, 4 … seconds, at most five minutes apart.
+LETTER_RETRY = RetryPolicy(retries=0, delay=1.0, factor=2.0, cap=300.0, jitter=0.1)
+# The server's count includes handbacks and crashes of neighbours; below this multiple of the
+# allowed attempts it says nothing about the event.
+COUNT_FACTOR = 4
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What this process knows of one event that is not settled yet."""
+
+    failures: int = 0
+    first_seen: float = 0.0  # epoch seconds
+    handed_back_since: float | None = None  # loop time
+    letter: Failure | None = None  # given up; only the letter is still to be stored
+    letter_tries: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the deliveries of one handler."""
+
+    handled: int = 0
+    skipped: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+    handed_back: int = 0
+    recognised: int = 0  # came again although settled, acknowledged unrun
+
+
+class RawCopies(Protocol):
+    """Where bytes too large for a letter are found again."""
+
+    async def keep(self, original: Original) -> tuple[str, int]:
+        """Stream and sequence of a message that holds the original's bytes."""
+
+
+class Settler:
+    """Answers the deliveries of one handler."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        publisher: Publisher,
+        copies: RawCopies,
+        counts: Counts,
+    ) -> None:
+        self._handler = handler
+        self._policy = handler.options.retry or RetryPolicy()
+        self._publisher = publisher
+        self._copies = copies
+        self._counts = counts
+
+    def done(self, delivery: Delivery) -> None:
+        """The usual ending, without a detour."""
+        delivery.ack()
+        self._counts.handled += 1
+
+    async def settle(self, delivery: Delivery, outcome: Outcome, trouble: Trouble) -> bool:
+        """Answer once. Says whether the event is settled: acknowledged or terminated.
+
+        A delivery whose lease lapsed while it ran may be somebody else's by now: it may only be
+        acknowledged.
+        """
+        match outcome:
+            case Done():
+                self.done(delivery)
+                return True
+            case Skipped():
+                delivery.ack()
+                self._counts.skipped += 1
+                return True
+            case _ if delivery.lapsed:
+                log.warning("lapsed", extra=self._facts(delivery))
+                return False
+            case HandBack(delay=delay):
+                delivery.nak(delay)
+                self._counts.handed_back += 1
+                return False
+            case Rejected(error=error, unreadable=unreadable):
+                trouble.failures += not unreadable
+                trouble.letter = _failure(error, trouble.failures, unreadable)
+                return await self.send_letter(delivery, trouble)
+            case Failed(error=error, after=after):
+                trouble.failures += 1
+                if self._is_used_up(delivery, trouble):
+                    trouble.letter = _failure(error, trouble.failures)
+                    return await self.send_letter(delivery, trouble)
+                self._retry(delivery, trouble.failures, error, after)
+                self._counts.retried += 1
+                return False
+
+    def _is_used_up(self, delivery: Delivery, trouble: Trouble) -> bool:
+        attempts = self._policy.attempts
+        return trouble.failures >= attempts or delivery.count >= COUNT_FACTOR * attempts
+
+    def _retry(
+        self, delivery: Delivery, attempt: int, error: BaseException, after: float | None
+    ) -> None:
+        delay = retry_delay(self._policy, attempt, random.random()) if after is None else after
+        delivery.nak(delay)
+        log.warning(
+            "retry",
+            extra={
+                **self._facts(delivery),
+                "attempt": attempt,
+                "of": self._policy.attempts,
+                "after": round(delay, 3),
+                "error": _named(error),
+            },
+        )
+
+    async def send_letter(self, delivery: Delivery, trouble: Trouble) -> bool:
+        """Store the letter in ``trouble``, then terminate the original.
+
+        In this order: a crash between them repeats the letter, the other order loses the event.
+        Where it cannot be stored the original waits, and only the letter is tried again.
+        """
+        failure = trouble.letter
+        assert failure is not None
+        if delivery.subject == DEAD_LETTER:
+            delivery.term("a dead letter that cannot be handled")
+            log.error(
+                "a dead letter could not be handled and is dropped here; it stays in its stream",
+                extra={**self._facts(delivery), "error": failure.error},
+            )
+            return True
+        try:
+            letter = await self._publish_letter(delivery, failure)
+        except OmniWorkerError as error:
+            trouble.letter_tries += 1
+            delay = retry_delay(LETTER_RETRY, trouble.letter_tries, random.random())
+            if not delivery.lapsed:
+                delivery.nak(delay)
+            log.error(
+                "dead letter not stored; the event waits",
+                extra={**self._facts(delivery), "after": round(delay, 3), "cause": str(error)},
+            )
+            return False
+        if not delivery.lapsed:
+            delivery.term(failure.error)
+        self._counts.dead_lettered += 1
+        log.error(
+            "dead letter",
+            extra={
+                **self._facts(delivery),
+                "attempts": failure.attempts,
+                "error": failure.error,
+                "letter": letter,
+            },
+        )
+        return True
+
+    async def _publish_letter(self, delivery: Delivery, failure: Failure) -> str:
+        original = Original(
+            subject=delivery.subject,
+            stream=delivery.source.stream,
+            sequence=delivery.sequence,
+            stored_at=delivery.stored_at,
+            body=delivery.body,
+            headers=parse_headers(delivery.raw_headers),
+        )
+        name = self._handler.name
+        payload, metadata = compose(
+            original,
+            failure,
+            handler=name,
+            consumer=delivery.source.consumer,
+            now=time.time_ns() // 1_000_000,
+        )
+        id = letter_id(original, name)
+        try:
+            await self._publisher.publish_letter(id, with_body(payload, original.body), metadata)
+        except EventTooLarge:
+            stream, sequence = await self._copies.keep(original)
+            await self._publisher.publish_letter(
+                id, with_reference(payload, stream, sequence), metadata
+            )
+        return id
+
+    def _facts(self, delivery: Delivery) -> dict[str, Any]:
+        return {
+            "handler": self._handler.name,
+            "subject": delivery.subject,
+            "stream": delivery.source.stream,
+            "sequence": delivery.sequence,
+        }
+
+
+def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> Failure:
+    # The traceback of an unreadable event would only show our own lines.
+    return Failure.of(error.with_traceback(None) if unreadable else error, attempts)
+
+
+def _named(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

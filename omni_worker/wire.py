@@ -1,0 +1,197 @@
+"""Wire: events to bytes and back, exactly as the other programs on these streams do it.
+
+Writing is strict, reading is lenient where the format says so. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from .errors import InvalidEvent, InvalidPayload
+from .events import Event, Metadata
+from .payloads import Payload
+from .schemas import explain
+
+MESSAGE_ID = "Nats-Msg-Id"
+TRACEPARENT = "traceparent"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]*)?")
+
+
+class Unreadable(InvalidEvent):
+    """These bytes are no event envelope; no handler was run."""
+
+
+class SchemaMismatch(InvalidPayload):
+    """The envelope is fine, the payload does not fit the handler's model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A readable envelope whose payload nobody has checked yet."""
+
+    id: str
+    type: str
+    payload: Any
+    timestamp: int  # epoch milliseconds
+    metadata: Mapping[str, Any]
+    extra: Mapping[str, Any]
+
+
+def encode_event(
+    *,
+    id: str,
+    type: str,
+    payload: Any,
+    timestamp: int,
+    metadata: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The body of an event; metadata keys that are None are left out.
+
+    Raises InvalidPayload for NaN, infinity and what JSON cannot say.
+    """
+    envelope = {
+        "id": id,
+        "type": type,
+        "payload": plain_payload(payload),
+        "timestamp": timestamp,
+        "metadata": {key: value for key, value in metadata.items() if value is not None},
+    }
+    if extra:
+        envelope.update({key: value for key, value in extra.items() if key not in envelope})
+    try:
+        body = to_json(envelope, inf_nan_mode="constants")
+    except (PydanticSerializationError, UnicodeEncodeError, ValueError) as error:
+        raise InvalidPayload(f"{type}: the payload is not JSON: {error}") from error
+    if may_hold_nan(body):
+        _refuse_nan(type, body)
+    return body
+
+
+def plain_payload(payload: Any) -> Any:
+    """What goes on the wire: a core model without its None fields, anything else as given."""
+    if isinstance(payload, Payload):
+        return payload.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(payload, BaseModel):
+        return payload.model_dump(mode="json", by_alias=True)
+    return payload
+
+
+def read_fast(model: type[Event[Any]], body: bytes) -> Event[Any] | None:
+    """The usual case in one pass; None when something needs a second look."""
+    # JSON has no NaN, pydantic's parser takes it, and other programs end on it.
+    if may_hold_nan(body):
+        return None
+    try:
+        return model.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
+    """Read an envelope as leniently as the format asks.
+
+    ``stored_at`` (epoch milliseconds) stands in for a timestamp nobody can read. Raises Unreadable
+    with a reason that does not repeat the body.
+    """
+    try:
+        raw = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise Unreadable(f"expected a JSON object, got {_kind(raw)}")
+    for key in ("id", "type"):
+        if not isinstance(raw.get(key), str) or not raw[key]:
+            raise Unreadable(f"{key}: expected a non-empty string, got {_kind(raw.get(key))}")
+    if "payload" not in raw:
+        raise Unreadable("the key payload is missing")
+    metadata = raw.get("metadata")
+    metadata = {} if metadata is None else metadata
+    try:
+        Metadata.model_validate(metadata)
+    except ValidationError as error:
+        raise Unreadable(f"metadata: {explain(error)}") from None
+    return Envelope(
+        id=raw["id"],
+        type=raw["type"],
+        payload=raw["payload"],
+        timestamp=read_timestamp(raw.get("timestamp"), stored_at),
+        metadata=metadata,
+        extra={
+            key: value
+            for key, value in raw.items()
+            if key not in ("id", "type", "payload", "timestamp", "metadata")
+        },
+    )
+
+
+def to_event(model: type[Event[Any]], envelope: Envelope) -> Event[Any]:
+    """Check the payload. Raises SchemaMismatch."""
+    try:
+        return model.model_validate(
+            {
+                **envelope.extra,
+                "id": envelope.id,
+                "type": envelope.type,
+                "payload": envelope.payload,
+                "timestamp": envelope.timestamp,
+                "metadata": envelope.metadata,
+            }
+        )
+    except ValidationError as error:
+        raise SchemaMismatch(f"{envelope.type}: {explain(error)}") from None
+
+
+def read_timestamp(value: object, stored_at: int) -> int:
+    """Epoch milliseconds from whatever a foreign program wrote."""
+    match value:
+        case bool():
+            return stored_at
+        case int():
+            return value
+        case float():
+            return round(value)
+        case str():
+            try:
+                return round(datetime.fromisoformat(value).timestamp() * 1000)
+            except (ValueError, OverflowError, OSError):
+                return stored_at
+    return stored_at
+
+
+def read_traceparent(headers: Mapping[str, Any]) -> str | None:
+    """The W3C trace context of a message, if it is one: it is written to the wire again."""
+    for name, values in headers.items():
+        if name.lower() == TRACEPARENT and values and _TRACEPARENT.fullmatch(values[0]):
+            return str(values[0])
+    return None
+
+
+def may_hold_nan(body: bytes) -> bool:
+    """A cheap look: these words can also stand in a text, so the parser has the last one."""
+    return b"NaN" in body or b"Infinity" in body
+
+
+def _refuse_nan(type: str, body: bytes) -> None:
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise InvalidPayload(
+            f"{type}: the payload holds NaN or infinity, JSON has neither"
+        ) from None
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    if value is None:
+        return "null or nothing"
+    if value == "":
+        return "an empty string"
+    return names.get(type(value), "a number")
