@@ -1,0 +1,60 @@
+"""A proxy in front of a server, so that a test can break the link and leave the server alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+LOOPBACK = "127.0.0.1"
+
+
+class Proxy:
+    """Passes bytes both ways on a port of its own. ``cut`` aborts and refuses, ``mend`` listens."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://{LOOPBACK}:{self.port}"
+
+    async def mend(self) -> None:
+        """Listen, on the same port as before."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._link, LOOPBACK, self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Drop every connection with what is on its way, and take no new one."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._links.add(task)
+        try:
+            there = await asyncio.open_connection(LOOPBACK, self._target)
+            self._writers |= {writer, there[1]}
+            await asyncio.gather(_pass_on(reader, there[1]), _pass_on(there[0], writer))
+        finally:
+            self._writers.discard(writer)
+            self._links.discard(task)
+            writer.transport.abort()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()

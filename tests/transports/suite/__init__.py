@@ -1,0 +1,21 @@
+"""The conformance suite of the port: every promise of `transports/base.py`, for every adapter.
+
+A backend's test file inherits TransportSuite and gives it a `backend` fixture.
+"""
+
+from __future__ import annotations
+
+from .answering import Answering
+from .backend import Backend
+from .buckets import Buckets
+from .consuming import Consuming
+from .operating import Operating
+from .outages import Outages
+from .publishing import Publishing
+from .starting import Starting
+
+__all__ = ["Backend", "TransportSuite"]
+
+
+class TransportSuite(Publishing, Consuming, Starting, Answering, Operating, Buckets, Outages):
+    """All of it."""

@@ -1,0 +1,84 @@
+"""The JetStream transport keeps the port's promises, over a real nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.settings import Settings
+from omni_worker.transports.base import Transport
+from omni_worker.transports.jetstream import JetStreamTransport
+
+from .proxy import Proxy
+from .suite import TransportSuite
+
+
+class JetStreamBackend:
+    """A real server behind a proxy that can break, and the transports connected through it."""
+
+    features = frozenset({"disconnect", "odd bytes"})
+
+    def __init__(self, server: NatsServer) -> None:
+        self.server = server
+        self.proxy = Proxy(server.port)
+        self.transports: list[JetStreamTransport] = []
+
+    def unopened(self) -> JetStreamTransport:
+        return JetStreamTransport(
+            Settings(
+                urls=(self.proxy.url,),
+                reconnect_delay=0.02,
+                reconnect_max_delay=0.05,
+                reconnect_max_retries=25,  # about half a second, for give_up
+            )
+        )
+
+    async def connect(self) -> JetStreamTransport:
+        transport = self.unopened()
+        await transport.open("suite")
+        self.transports.append(transport)
+        return transport
+
+    async def store(self, subject: bytes, body: bytes, headers: bytes | None = None) -> None:
+        reader, writer = await asyncio.open_connection(LOOPBACK, self.server.port)
+        await reader.readline()
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        if headers is None:
+            writer.write(b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body))
+        else:
+            size = len(headers) + len(body)
+            writer.write(
+                b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, len(headers), size, headers, body)
+            )
+        writer.write(b"PING\r\n")
+        assert await reader.readline() == b"PONG\r\n"
+        writer.close()
+        await writer.wait_closed()
+
+    async def disconnect(self) -> None:
+        await self.proxy.cut()
+
+    async def reconnect(self) -> None:
+        await self.proxy.mend()
+
+    async def give_up(self, transport: Transport) -> None:
+        """Its tries run out by themselves while the proxy refuses."""
+
+    def drop_answers(self, transport: Transport, count: int) -> None:
+        raise NotImplementedError
+
+
+class TestJetStream(TransportSuite):
+    """All of the suite."""
+
+    @pytest.fixture
+    async def backend(self, nats_server: NatsServer) -> AsyncIterator[JetStreamBackend]:
+        backend = JetStreamBackend(nats_server)
+        await backend.proxy.mend()
+        yield backend
+        for transport in backend.transports:
+            await transport.close()
+        await backend.proxy.cut()
