@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from ...errors import NotConnected, TransportError
+from ...errors import NotConnected, PermissionDenied, TransportError
 from ...settings import Settings
 from ..base import Message, Operators, Receiver, Source, Stored
 from ..bucket import Bucket
@@ -33,6 +33,7 @@ class JetStreamTransport:
         self._pulls: set[Pull] = set()
         self._watcher: asyncio.TimerHandle | None = None
         self._connection.on_up.append(self._on_up)
+        self._connection.on_denied.append(self._on_denied)
 
     @property
     def is_connected(self) -> bool:
@@ -47,7 +48,7 @@ class JetStreamTransport:
     @property
     def max_payload(self) -> int:
         """What the server said; 1 MiB before it said anything."""
-        return int(self._connection.info.get("max_payload") or 1_048_576)
+        return self._connection.max_payload
 
     @property
     def server_version(self) -> tuple[int, int, int]:
@@ -58,10 +59,14 @@ class JetStreamTransport:
 
     async def open(self, name: str) -> None:
         """Connect and check the server. Raises TransportError."""
-        if not self._connection.is_up:
-            await self._connection.open(name)
+        if await self._connection.open(name):
+            self._pulls.clear()  # of a connection that was given up: they read nothing any more
             self._outbox.listen()
-        self._check_server()
+        try:
+            self._check_server()
+        except TransportError:
+            await self.close()
+            raise
         if self._watcher is None:
             self._watch()
 
@@ -125,6 +130,10 @@ class JetStreamTransport:
     def _on_up(self) -> None:
         for pull in list(self._pulls):
             pull.on_up()
+
+    def _on_denied(self, subject: str, error: PermissionDenied) -> None:
+        for pull in list(self._pulls):
+            pull.on_denied(subject, error)
 
     def _watch(self) -> None:
         """One timer for every pull's heartbeats."""

@@ -25,6 +25,7 @@ log = logging.getLogger("omni_worker.transport")
 Sink = Callable[[bytes, bytes, "bytes | None", bytes], None]
 
 READ_SIZE = 262_144  # bytes
+PING_INTERVAL = 5.0  # seconds; a server that leaves two pings unanswered is gone after three
 MAX_LINE = 1_048_576  # bytes of one control line; INFO of a large cluster is the longest
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
@@ -39,7 +40,7 @@ class Client(nats_client.Client):
 
     def __init__(
         self, *, require_tls: bool, on_lost: Callable[[Exception], None],
-        on_denied: Callable[[str], None], on_servers: Callable[[list[str]], None],
+        on_denied: Callable[[str], None], on_info: Callable[[dict[str, Any]], None],
     ) -> None:  # fmt: skip
         super().__init__()
         self._wire = self._transport = _Transport()  # type: ignore[no-untyped-call]
@@ -49,7 +50,7 @@ class Client(nats_client.Client):
         self._require_tls = require_tls
         self._on_lost = on_lost
         self._on_denied = on_denied
-        self._on_servers = on_servers
+        self._on_info = on_info
         self._out: list[bytes] = []
         self._write_scheduled = False
         self._over = False
@@ -65,7 +66,7 @@ class Client(nats_client.Client):
                     servers=[url],
                     allow_reconnect=False,
                     connect_timeout=timeout,  # type: ignore[arg-type]
-                    ping_interval=5,
+                    ping_interval=PING_INTERVAL,  # type: ignore[arg-type]
                     max_outstanding_pings=2,
                     error_cb=_ignore,  # the exception that is raised says the same
                     **options,
@@ -103,7 +104,7 @@ class Client(nats_client.Client):
         self._write_out()
         self._over = True
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._wire.drain(), timeout)  # type: ignore[no-untyped-call]
+            await asyncio.wait_for(self._wire.finish(), timeout)
         self.abandon()
 
     def abandon(self) -> None:
@@ -179,10 +180,10 @@ class Client(nats_client.Client):
         elif line.startswith(b"PONG"):
             self._on_pong()
         elif line.startswith(b"-ERR"):
-            self._on_error(line[4:].decode("utf-8", "replace").strip(" '"))
+            self._on_error(_error_text(line))
         elif line.startswith(b"INFO"):
             self._server_info = json.loads(line[4:])
-            self._on_servers(self._server_info.get("connect_urls") or [])
+            self._on_info(self._server_info)
         elif not line.startswith(b"+OK"):
             raise errors.ProtocolError
 
@@ -210,11 +211,35 @@ class Client(nats_client.Client):
 class _Transport(TcpTransport):
     """nats-py's TCP transport, except that letting go never waits for a peer that hangs."""
 
+    _introduced = False  # whether the server's first INFO is read
+
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         await super().connect(uri, READ_SIZE, connect_timeout)  # type: ignore[arg-type]
 
     def __bool__(self) -> bool:
         return True  # nats-py puts a transport of its own in the place of a falsy one
+
+    async def readline(self) -> bytes:
+        """The next line of the handshake; nats-py takes anything but an -ERR for a welcome."""
+        while True:
+            line = bytes(await super().readline())  # type: ignore[no-untyped-call]
+            if not line:
+                raise ConnectionLost("the server closed the connection while we logged in")
+            if line.startswith(b"-ERR"):
+                raise ConnectionLost(_error_text(line))
+            if line.startswith(b"PING"):
+                self.write(PONG)  # type: ignore[no-untyped-call]
+            elif self._introduced and line.startswith(b"INFO"):
+                continue  # the cluster changed meanwhile; the next INFO says so too
+            else:
+                self._introduced = True
+                return line
+
+    async def finish(self) -> None:
+        """Let go in order: what is written reaches the system first."""
+        if self._io_writer is not None:
+            self._io_writer.close()
+            await self._io_writer.wait_closed()
 
     def is_encrypted(self) -> bool:
         writer = self._io_writer
@@ -296,6 +321,10 @@ class _Parser:
                     log.exception("a message could not be taken in; it will be delivered again")
             position = stop + 2
         return position
+
+
+def _error_text(line: bytes) -> str:
+    return line[4:].decode("utf-8", "replace").strip(" '\r\n")
 
 
 async def _ignore(error: Exception) -> None:

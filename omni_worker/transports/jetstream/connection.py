@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import random
 import re
@@ -14,13 +15,19 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import backoff
 from nats import errors as nats_errors
 from nats.nuid import NUID
 
-from ...errors import NotConnected, PermissionDenied, TransportError
+from ...errors import (
+    EventTooLarge,
+    InvalidSubject,
+    NotConnected,
+    PermissionDenied,
+    TransportError,
+)
 from ...settings import Settings, without_userinfo
 from .client import Client, Sink
 
@@ -28,7 +35,10 @@ log = logging.getLogger("omni_worker.transport")
 
 SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
 KEPT_ANSWERS = 100_000  # answers kept while the connection is down; older ones are redelivered
-_DENIED_SUBJECT = re.compile(r'"([^"]*)"')
+MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default, INFO does not tell
+_UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
+# The subject is quoted as Go quotes strings.
+_DENIED = re.compile(r'for (publish|subscription) to "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +61,17 @@ class Connection:
         self._up = asyncio.Event()
         self._lost: asyncio.Future[Exception] | None = None
         self._failed: asyncio.Future[Exception] | None = None
-        self._closed = False
+        self._closed = asyncio.Event()
         self._sid = 0
         self._listening: dict[int, tuple[bytes, Sink]] = {}
+        self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
         self._kept: list[bytes] = []
         self._discovered: list[str] = []
         self._inbox = b"_INBOX." + bytes(NUID().next())
         self._requests: dict[bytes, asyncio.Future[Reply]] = {}
         self._subjects: dict[bytes, str] = {}  # what each request asks, to name a denied one
         self._token = 0
+        self.max_payload = 1_048_576  # bytes of body and headers; the server's word replaces it
         self.on_up: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
         self.on_fail: list[Callable[[Exception], None]] = []
@@ -82,25 +94,30 @@ class Connection:
         """What the last server said of itself."""
         return self._client.info() if self._client else {}
 
-    async def open(self, name: str) -> None:
-        """Connect. Raises TransportError with the last cause when every try failed."""
+    async def open(self, name: str) -> bool:
+        """Connect; says whether it had to, with every subscription to be made anew.
+
+        Raises TransportError with the last cause when every try failed.
+        """
         if self._keeper is not None and not self._keeper.done():
-            return
+            return False
         loop = asyncio.get_running_loop()
-        self._name, self._closed = name, False
+        self._name = name
+        self._closed.clear()
         self._failed = loop.create_future()
-        if not self._listening:
-            self.listen(self._inbox + b".*", self._on_reply)
+        self._listening.clear()
+        self.listen(self._inbox + b".*", self._on_reply)
         try:
             await self._connect()
         except TransportError as error:
             self._failed.set_result(error)
             raise
         self._keeper = loop.create_task(self._keep(), name="omni-worker connection")
+        return True
 
     async def close(self, timeout: float = 2.0) -> None:
         """Send what is unsent and let go; ``open`` may be called again."""
-        self._closed = True
+        self._closed.set()
         self._up.clear()
         if self._keeper is not None:
             self._keeper.cancel()
@@ -127,14 +144,26 @@ class Connection:
         """Wait for a link. Raises TransportError when none comes in ``timeout`` seconds."""
         if self._up.is_set():
             return
-        self._check_usable()
+        self.check_usable()
         try:
-            await asyncio.wait_for(self._up_or_failed(), timeout)
+            await asyncio.wait_for(self._up_or_over(), timeout)
         except TimeoutError:
             raise TransportError(
                 f"no connection to {self._settings.shown_urls} for {timeout:g} s"
             ) from None
-        self._check_usable()
+        self.check_usable()
+
+    def check_usable(self) -> None:
+        """Raises TransportError when no link stands and none will come."""
+        if self.failure is not None:
+            raise self.failure
+        if self._closed.is_set() or self._failed is None:
+            raise NotConnected("not connected: call connect() first")
+
+    def check_heard(self, subject: bytes) -> None:
+        """Raises PermissionDenied when the server does not let us listen there."""
+        if subject in self._denied:
+            raise self._denied[subject]
 
     # --- messages --------------------------------------------------------------------------
 
@@ -157,6 +186,30 @@ class Connection:
         self.mute(sid)
         if self._client is not None:
             self._client.sinks.pop(sid, None)
+
+    def frame(self, subject: str, reply: bytes, headers: bytes, body: bytes) -> bytes:
+        """One message as it goes over the wire.
+
+        Raises EventTooLarge or InvalidSubject for what the server answers by closing the link, or
+        would read as something else. The last look: a subject is checked where it is made.
+        """
+        where = subject.encode()
+        size = len(headers) + len(body)
+        if not where or _UNSAFE.search(where):
+            raise InvalidSubject(f"{subject!r}: spaces and control characters break the protocol")
+        # The server counts the headers too; nats-py does not.
+        if size > self.max_payload:
+            raise EventTooLarge(
+                f"{subject}: {size} bytes with headers, the server takes {self.max_payload};"
+                " send a reference instead of the data"
+            )
+        if headers:
+            line = b"HPUB %b %b %d %d\r\n" % (where, reply, len(headers), size)
+        else:
+            line = b"PUB %b %b %d\r\n" % (where, reply, size)
+        if len(line) > MAX_CONTROL_LINE:
+            raise InvalidSubject(f"{subject[:60]}…: {len(where)} bytes are too long for a subject")
+        return b"%b%b%b\r\n" % (line, headers, body)
 
     def send(self, data: bytes) -> bool:
         """Write if a link stands; says whether."""
@@ -192,6 +245,7 @@ class Connection:
         deadline = loop.time() + timeout
         while True:
             await self.wait_up(max(0.0, deadline - loop.time()))
+            self.check_heard(self._inbox + b".*")
             try:
                 left = max(0.01, deadline - loop.time())
                 return await self._request_once(subject, body, headers, left)
@@ -204,15 +258,11 @@ class Connection:
     ) -> Reply:
         self._token += 1
         token = b"%d" % self._token
+        data = self.frame(subject, b"%b.%b" % (self._inbox, token), headers, body)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._requests[token] = future
         self._subjects[token] = subject
-        where = b"%b %b.%b" % (subject.encode(), self._inbox, token)
-        size = len(headers) + len(body)
-        if headers:
-            self.send(b"HPUB %b %d %d\r\n%b%b\r\n" % (where, len(headers), size, headers, body))
-        else:
-            self.send(b"PUB %b %d\r\n%b\r\n" % (where, size, body))
+        self.send(data)
         try:
             return await asyncio.wait_for(future, timeout)
         except TimeoutError:
@@ -229,7 +279,17 @@ class Connection:
     # --- connecting ------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Make the link again whenever it breaks, until closed or out of tries."""
+        """Hold the link until closed; whatever ends that otherwise is a failure that is told."""
+        try:
+            await self._make_again()
+        except TransportError as error:
+            self._give_up(error)
+        except Exception as error:  # a fault of ours: silence here would be a worker that hangs
+            log.exception("the connection's keeper failed")
+            self._give_up(TransportError(f"the connection's keeper failed: {error!r}"))
+
+    async def _make_again(self) -> None:
+        """Make the link again whenever it breaks. Raises TransportError when out of tries."""
         loop = asyncio.get_running_loop()
         short_lives = 0
         while True:
@@ -245,17 +305,15 @@ class Connection:
             short_lives = short_lives + 1 if loop.time() - came_up < SHORT_LIFE else 0
             if short_lives > 1:
                 await asyncio.sleep(self._settings.reconnect_delay * min(short_lives, 10))
-            try:
-                await self._connect()
-            except TransportError as error:
-                self._give_up(error)
-                return
+            await self._connect()
             log.info("connected again", extra={"server": self._shown()})
 
     async def _connect(self) -> None:
         """Try every server, then wait with full jitter, as often as the settings say."""
         settings = self._settings
-        waits = backoff.expo(base=2, factor=settings.reconnect_delay)
+        waits = backoff.expo(
+            base=2, factor=settings.reconnect_delay, max_value=settings.reconnect_max_delay
+        )
         next(waits)  # the generator's first value is None
         tries = 0
         while True:
@@ -270,8 +328,7 @@ class Connection:
                     f"cannot connect to {settings.shown_urls} after {tries} tries:"
                     f" {describe(cause)}"
                 ) from None
-            bound = min(next(waits) or 0.0, settings.reconnect_max_delay)
-            wait = backoff.full_jitter(bound)
+            wait = backoff.full_jitter(next(waits))
             log.warning(
                 "cannot connect: %s; try %d%s in %.1f s", describe(cause), tries + 1,
                 f" of {limit + 1}" if limit is not None else "", wait,
@@ -290,11 +347,13 @@ class Connection:
                 require_tls=self._settings.wants_tls,
                 on_lost=_setter(self._lost),
                 on_denied=self._on_denied,
-                on_servers=self._discover,
+                on_info=self._read_info,
             )
             try:
                 await client.start(
-                    url, timeout=self._settings.connect_timeout, options=self._options()
+                    without_userinfo(url),
+                    timeout=self._settings.connect_timeout,
+                    options=self._options(urlsplit(url)),
                 )
             except Exception as error:
                 cause = error
@@ -305,13 +364,14 @@ class Connection:
 
     def _use_link(self) -> None:
         assert self._client is not None
+        self._denied.clear()
+        self._read_info(self.info)
         for sid, (subject, sink) in self._listening.items():
             self._subscribe(self._client, sid, subject, sink)
         self._up.set()
         kept, self._kept = self._kept, []
         for data in kept:
             self._client.send(data)
-        self._discover(self.info.get("connect_urls") or [])
         for hook in self.on_up:
             hook()
 
@@ -320,21 +380,34 @@ class Connection:
         client.sinks[sid] = sink
         client.send(b"SUB %b %d\r\n" % (subject, sid))
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, url: SplitResult) -> dict[str, Any]:
         settings = self._settings
         options: dict[str, Any] = {"name": self._name}
         if settings.user is not None and settings.password is not None:
             options["user"] = settings.user
             options["password"] = settings.password.get_secret_value()
-        if settings.token is not None:
+        elif settings.token is not None:
             options["token"] = settings.token.get_secret_value()
+        else:
+            options |= _userinfo(url)
         if settings.creds is not None:
             options["user_credentials"] = str(settings.creds)
         if settings.nkey is not None:
             options["nkeys_seed"] = str(settings.nkey)
         if settings.wants_tls:
             options["tls"] = _tls_context(settings)
+            options["tls_hostname"] = self._name_to_verify(url)
         return options
+
+    def _name_to_verify(self, url: SplitResult) -> str | None:
+        # Discovered servers come as addresses; the certificate has the name we were given.
+        configured = urlsplit(self._settings.urls[0]).hostname
+        discovered = url.geturl() in self._discovered
+        return configured if discovered and _is_address(url.hostname or "") else url.hostname
+
+    def _read_info(self, info: dict[str, Any]) -> None:
+        self.max_payload = int(info.get("max_payload") or self.max_payload)
+        self._discover(info.get("connect_urls") or [])
 
     def _discover(self, servers: list[str]) -> None:
         """Remember the other servers of the cluster; we log in there as we do here."""
@@ -346,18 +419,22 @@ class Connection:
         ]
 
     def _on_denied(self, text: str) -> None:
-        found = _DENIED_SUBJECT.search(text)
-        subject = found.group(1) if found else ""
+        log.error("permission denied: %s", text)
         error = PermissionDenied(f"the server denies us a right: {text}")
-        if "subscription" in text.lower():
-            self._fail_requests(error)
-        for token, asked in self._subjects.items():
-            future = self._requests[token]
-            if asked == subject and not future.done():
-                future.set_exception(error)
+        found = _DENIED.search(text)
+        verb, subject = found.groups() if found else ("", "")
+        subject = re.sub(r"\\(.)", r"\1", subject)
+        if verb.lower() == "subscription":
+            self._denied[subject.encode()] = error
+            if subject.encode() == self._inbox + b".*":
+                self._fail_requests(error)
+        else:
+            for token, asked in self._subjects.items():
+                future = self._requests[token]
+                if asked == subject and not future.done():
+                    future.set_exception(error)
         for hook in self.on_denied:
             hook(subject, error)
-        log.error("permission denied: %s", text)
 
     def _give_up(self, error: TransportError) -> None:
         if self._failed is not None and not self._failed.done():
@@ -372,20 +449,16 @@ class Connection:
             if not future.done():
                 future.set_exception(error)
 
-    async def _up_or_failed(self) -> None:
+    async def _up_or_over(self) -> None:
         assert self._failed is not None
         up = asyncio.create_task(self._up.wait())
-        waits: set[asyncio.Future[Any]] = {up, self._failed}
+        closed = asyncio.create_task(self._closed.wait())
+        waits: set[asyncio.Future[Any]] = {up, closed, self._failed}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             up.cancel()
-
-    def _check_usable(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-        if self._closed or self._failed is None:
-            raise NotConnected("not connected: call connect() first")
+            closed.cancel()
 
     def _shown(self) -> str:
         url = self._client.connected_url if self._client else None
@@ -418,10 +491,28 @@ def describe(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens there"
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        # A name with several addresses: asyncio joins the causes and leaves strerror empty.
+        return error.strerror or text or type(error).__name__
     if "authorization violation" in text.lower() or "authentication" in text.lower():
         return f"{text.lower()}; see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
     return text or type(error).__name__
+
+
+def _userinfo(url: SplitResult) -> dict[str, Any]:
+    """The login in a URL, where special characters are percent-encoded."""
+    if url.username is None:
+        return {}
+    if url.password is None:
+        return {"token": unquote(url.username)}
+    return {"user": unquote(url.username), "password": unquote(url.password)}
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:

@@ -7,6 +7,7 @@ same bytes go out again: the message id makes the server keep one copy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -16,7 +17,6 @@ from pydantic_core import from_json
 
 from ...errors import (
     ApiError,
-    EventTooLarge,
     NoStream,
     PermissionDenied,
     PublishError,
@@ -33,11 +33,12 @@ HIGH_WATER = 4 * 1024 * 1024  # bytes the system has not taken: wait before writ
 RESEND_AFTER = 3.0  # seconds without a confirmation
 RETRY_AFTER = 0.25  # seconds, after an answer that may be another one soon
 # The stream is full, out of resources, being replicated, or the id is on its way (ADR-50, 10158).
-TRANSIENT = frozenset({10077, 10023, 10118, 10158, 10008, 10074})
+ID_ON_ITS_WAY = 10158
+TRANSIENT = frozenset({10077, 10023, 10118, ID_ON_ITS_WAY, 10008, 10074})
 
 
 class _Pending:
-    __slots__ = ("data", "deadline", "future", "message", "resend_at", "sent", "trouble")
+    __slots__ = ("data", "deadline", "future", "message", "resend_at", "trouble", "unanswered")
 
     def __init__(
         self, message: Message, data: bytes, deadline: float, future: asyncio.Future[Stored]
@@ -47,7 +48,7 @@ class _Pending:
         self.deadline = deadline
         self.future = future
         self.resend_at = 0.0
-        self.sent = False  # on some wire at least once: then it may be stored
+        self.unanswered = 0  # copies on some wire without an answer: each may be stored
         self.trouble = ""
 
 
@@ -89,63 +90,60 @@ class Outbox:
 
     async def publish(self, message: Message, *, timeout: float) -> Stored:
         """Store one message; see the Transport port."""
-        if len(self._pending) >= WINDOW or self._connection.unsent() > HIGH_WATER:
-            await self._wait_for_room()
-        return await self._submit(message, timeout)
+        deadline = asyncio.get_running_loop().time() + timeout
+        if self._is_full():
+            await self._wait_for_room(message, deadline)
+        return await self._submit(message, deadline)
 
     async def publish_many(
         self, messages: Sequence[Message], *, timeout: float
     ) -> list[Stored | Exception]:
         """Store many in this order; see the Transport port."""
+        deadline = asyncio.get_running_loop().time() + timeout
         waiting: list[asyncio.Future[Stored]] = []
-        for message in messages:
-            if len(self._pending) >= WINDOW or self._connection.unsent() > HIGH_WATER:
-                await self._wait_for_room()
-            waiting.append(self._submit(message, timeout))
-        if waiting:
-            await asyncio.wait(waiting)
+        try:
+            for message in messages:
+                if self._is_full():
+                    # What cannot be written in time ends as its own error, as below.
+                    with contextlib.suppress(TransportError):
+                        await self._wait_for_room(message, deadline)
+                waiting.append(self._submit(message, deadline))
+            if waiting:
+                await asyncio.wait(waiting)
+        except asyncio.CancelledError:
+            for one in waiting:
+                one.cancel()
+            raise
         results: list[Stored | Exception] = []
         for one in waiting:
             error = one.exception()
             results.append(one.result() if error is None else _as_exception(error))
         return results
 
-    def _submit(self, message: Message, timeout: float) -> asyncio.Future[Stored]:
+    def _is_full(self) -> bool:
+        return len(self._pending) >= WINDOW or self._connection.unsent() > HIGH_WATER
+
+    def _submit(self, message: Message, deadline: float) -> asyncio.Future[Stored]:
         """Write one message if the link is up; it waits for its confirmation either way."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Stored] = loop.create_future()
         self._token += 1
         token = b"%d" % self._token
         try:
-            data = self._encode(message, token)
+            self._connection.check_usable()
+            self._connection.check_heard(self._inbox + b"*")
+            headers = format_headers({"Nats-Msg-Id": message.id, **message.headers})
+            data = self._connection.frame(
+                message.subject, self._inbox + token, headers, message.body
+            )
         except Exception as error:
             future.set_exception(error)
             return future
-        if (failure := self._connection.failure) is not None:
-            future.set_exception(failure)
-            return future
-        now = loop.time()
-        pending = _Pending(message, data, now + timeout, future)
+        pending = _Pending(message, data, deadline, future)
         self._pending[token] = pending
-        pending.sent = self._connection.send(data)
-        pending.resend_at = now + RESEND_AFTER
-        if self._sweep is None:
-            self._sweep = loop.call_later(RETRY_AFTER, self._look_over)
+        self._send(pending, loop.time())
+        self._keep_sweeping()
         return future
-
-    def _encode(self, message: Message, token: bytes) -> bytes:
-        headers = format_headers({"Nats-Msg-Id": message.id, **message.headers})
-        size = len(headers) + len(message.body)
-        limit = int(self._connection.info.get("max_payload") or 1_048_576)
-        # The server counts the headers too and closes the connection over it; nats-py does not.
-        if size > limit:
-            raise EventTooLarge(
-                f"{message.subject}: {size} bytes with headers, the server takes {limit};"
-                " send a reference instead of the data"
-            )
-        return b"HPUB %b %b%b %d %d\r\n%b%b\r\n" % (
-            message.subject.encode(), self._inbox, token, len(headers), size, headers, message.body,
-        )  # fmt: skip
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -158,6 +156,8 @@ class Outbox:
             self._on_no_responders(token, pending)
             return
         answer = _read_answer(pending.message.subject, body)
+        if answer.error is None or answer.error.err_code != ID_ON_ITS_WAY:
+            pending.unanswered -= 1
         if answer.stored is not None:
             self._settle(token, answer.stored)
         elif answer.error is not None and answer.error.err_code in TRANSIENT:
@@ -167,6 +167,7 @@ class Outbox:
 
     def _on_no_responders(self, token: bytes, pending: _Pending) -> None:
         # No stream, or one without a leader at the moment: only the API can tell.
+        pending.unanswered -= 1
         first = not pending.trouble
         self._again_later(pending, "no stream answered")
         if first:
@@ -178,8 +179,9 @@ class Outbox:
         subject = pending.message.subject
         try:
             owner = await self._owner(subject)
-        except TransportError:
-            return  # asked again by the next resend
+        except TransportError as error:
+            pending.trouble = str(error)  # it is sent again until its time is over
+            return
         if owner is None:
             self._settle(token, NoStream(f"no stream on the server stores {subject!r}"))
 
@@ -209,38 +211,49 @@ class Outbox:
             elif now >= pending.deadline:
                 self._settle(token, _out_of_time(pending))
             elif now >= pending.resend_at:
-                self._send_again(pending, now)
-        if self._room and self._connection.unsent() <= HIGH_WATER and len(self._pending) < WINDOW:
+                self._send(pending, now)
+        if self._room and not self._is_full():
             self._make_room()
-        busy = self._pending or self._room
-        self._sweep = loop.call_later(RETRY_AFTER, self._look_over) if busy else None
+        self._sweep = None
+        if self._pending or self._room:
+            self._keep_sweeping()
+
+    def _keep_sweeping(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(RETRY_AFTER, self._look_over)
 
     def _resend_all(self) -> None:
         now = asyncio.get_running_loop().time()
         for pending in self._pending.values():
-            self._send_again(pending, now)
+            if not pending.future.done():
+                self._send(pending, now)
 
-    def _send_again(self, pending: _Pending, now: float) -> None:
-        pending.sent |= self._connection.send(pending.data)
+    def _send(self, pending: _Pending, now: float) -> None:
+        pending.unanswered += self._connection.send(pending.data)
         pending.resend_at = now + RESEND_AFTER
 
     def _fail_all(self, error: Exception) -> None:
         for token, pending in list(self._pending.items()):
-            self._settle(token, _maybe_stored(pending, str(error)) if pending.sent else error)
+            maybe = pending.unanswered > 0
+            self._settle(token, _maybe_stored(pending, str(error)) if maybe else error)
         self._make_room()
 
     def _fail_denied(self, subject: str, error: PermissionDenied) -> None:
+        inbox = (self._inbox + b"*").decode()
         for token, pending in list(self._pending.items()):
-            if pending.message.subject == subject:
+            if subject in (pending.message.subject, inbox):
                 self._settle(token, error)
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_room(self, message: Message, deadline: float) -> None:
+        """Raises TransportError when there is none before ``deadline``."""
         loop = asyncio.get_running_loop()
         room = loop.create_future()
         self._room.append(room)
-        if self._sweep is None:
-            self._sweep = loop.call_later(RETRY_AFTER, self._look_over)
-        await room
+        self._keep_sweeping()
+        try:
+            await asyncio.wait_for(room, max(0.0, deadline - loop.time()))
+        except TimeoutError:
+            raise _not_stored(message, "too many others wait for their confirmation") from None
 
     def _make_room(self) -> None:
         waiting, self._room = self._room, []
@@ -266,11 +279,13 @@ def _read_answer(subject: str, body: bytes) -> _Answer:
 
 
 def _out_of_time(pending: _Pending) -> TransportError:
-    if not pending.sent:
-        return TransportError(
-            f"{pending.message.subject}: not published, there was no connection in time"
-        )
-    return _maybe_stored(pending, pending.trouble or "no confirmation came in time")
+    if pending.unanswered > 0:
+        return _maybe_stored(pending, pending.trouble or "no confirmation came in time")
+    return _not_stored(pending.message, pending.trouble or "there was no connection in time")
+
+
+def _not_stored(message: Message, trouble: str) -> TransportError:
+    return TransportError(f"{message.subject}: not published, {trouble}")
 
 
 def _maybe_stored(pending: _Pending, trouble: str) -> PublishError:

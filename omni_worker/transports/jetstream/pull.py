@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from nats.nuid import NUID
 
-from ...errors import TransportError
+from ...errors import PermissionDenied, TransportError
 from ..base import Delivery, Receiver
 from .connection import Connection, status_of
 
@@ -46,8 +46,10 @@ class Pull:
         self._inbox = b"_INBOX." + bytes(NUID().next())
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
         self._limit = 1 << 30  # of one request, where the consumer sets one
+        self._heard = False  # since the last look of the watch
         self._heard_at = 0.0
         self._silences = 0
+        self._last_count = 0  # of the latest request
         self._trouble = 0
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -68,6 +70,7 @@ class Pull:
             if not self.outstanding:
                 self._heard_at = asyncio.get_running_loop().time()
             self.outstanding += count
+            self._last_count = count
 
     def answer(self, delivery: Delivery, answer: bytes) -> None:
         """Send one answer, joined with the others of this turn of the loop."""
@@ -115,6 +118,8 @@ class Pull:
 
     def watch(self, now: float) -> None:
         """Called every second: a request may vanish without a word (ClickHouse#115343)."""
+        if self._heard:
+            self._heard, self._heard_at, self._silences = False, now, 0
         if self._stopped or not self.outstanding or not self._connection.is_up:
             return
         if now - self._heard_at < SILENCE:
@@ -124,9 +129,14 @@ class Pull:
         log.warning("no heartbeat from consumer %s in %.0f s; asking again", self.consumer, SILENCE)
         if self._silences >= 2:
             self._silences = 0
-            self._connection.force_reconnect("no heartbeats")
+            self._look_into(self._after_silence())
         else:
             self._ended(self.outstanding)
+
+    def on_denied(self, subject: str, error: PermissionDenied) -> None:
+        """A right is missing; without this one there is nothing to read."""
+        if subject.encode() in (self._subject, self._inbox):
+            self._lose(error)
 
     # --- messages --------------------------------------------------------------------------
 
@@ -135,6 +145,7 @@ class Pull:
         if not reply.startswith(b"$JS.ACK."):
             self._on_status(status_of(headers), headers or b"")
             return
+        self._heard = True  # while messages come there are no heartbeats
         if self.outstanding:
             self.outstanding -= 1
         words = reply.split(b".")
@@ -156,18 +167,17 @@ class Pull:
         self._trouble = 0
 
     def _on_status(self, status: int, headers: bytes) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
-        self._silences = 0
+        self._heard = True
         line = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
         match status:
             case 100:
-                return
+                self._trouble = 0
             case 404 | 408:
                 self._ended(_still_pending(headers, self.outstanding))
             case 409:
                 self._on_conflict(line.lower(), headers)
             case 503:
-                self._on_nobody()
+                self._look_into(self._after_nobody())
             case 400 | 423:
                 self._lose(TransportError(f"consumer {self.consumer}: {status} {line}"))
             case _:
@@ -176,44 +186,70 @@ class Pull:
     def _on_conflict(self, line: str, headers: bytes) -> None:
         if "consumer deleted" in line or "push based" in line:
             self._lose(TransportError(f"consumer {self.consumer} on {self.stream}: {line}"))
-        elif "server shutdown" in line:
-            self.outstanding = 0  # the reconnect asks again
         elif (limit := _LIMIT.search(headers)) is not None:
             self._limit = max(1, int(limit.group(1)))
             self._ended(self.outstanding)
         elif "batch completed" in line or "maxbytes" in line or "interest expired" in line:
             self._ended(_still_pending(headers, self.outstanding))
-        else:  # leadership change, exceeded MaxWaiting, and what later servers say
+        elif "maxwaiting" in line:  # this request was refused; earlier ones wait on
             log.warning("consumer %s: %s; asking again", self.consumer, line)
-            self._ended_later()
+            self._ended_later(self._last_count)
+        else:
+            # Leadership change, server shutdown, and what later servers say. The server that goes
+            # may be another than ours: no reconnect would ask again.
+            log.warning("consumer %s: %s; asking again", self.consumer, line)
+            self._ended_later(self.outstanding)
 
-    def _on_nobody(self) -> None:
-        """503: the consumer is missing, or JetStream is not back yet. Only the API can tell."""
+    # --- what only the API can tell --------------------------------------------------------
+
+    def _look_into(self, question: Coroutine[Any, Any, None]) -> None:
+        """One question at a time; the next sign of trouble asks again."""
         if self._check is None or self._check.done():
-            self._check = asyncio.get_running_loop().create_task(self._check_consumer())
+            self._check = asyncio.get_running_loop().create_task(question)
+        else:
+            question.close()
 
-    async def _check_consumer(self) -> None:
+    async def _after_nobody(self) -> None:
+        """503: the consumer is missing, or JetStream is not back yet."""
         try:
             info = await self._consumer_info(self.stream, self.consumer)
         except TransportError:
-            self._ended_later()
+            self._ended_later(self.outstanding)
             return
         if info is None:
-            self._lose(
-                TransportError(f"consumer {self.consumer} on {self.stream} does not exist any more")
-            )
+            self._lose_missing()
         else:
-            self._ended_later()
+            self._ended_later(self.outstanding)
+
+    async def _after_silence(self) -> None:
+        """Asking again did not help: the link is deaf, or too many requests wait already."""
+        try:
+            info = await self._consumer_info(self.stream, self.consumer)
+        except TransportError:
+            info = {}
+        if info is None:
+            self._lose_missing()
+        elif info.get("num_waiting", 0) >= info.get("config", {}).get("max_waiting", 1 << 30):
+            # The server refuses a request with heartbeats without a word, and goes on doing so.
+            log.warning(
+                "consumer %s: %d requests of others wait there, its max_waiting; asking again",
+                self.consumer, info["num_waiting"],
+            )  # fmt: skip
+            self._ended_later(self.outstanding)
+        else:
+            self._connection.force_reconnect("no heartbeats")
+
+    # --- endings ---------------------------------------------------------------------------
 
     def _ended(self, count: int) -> None:
         self.outstanding = max(0, self.outstanding - count)
         if not self._stopped:
             self._receiver.replenish(self)
 
-    def _ended_later(self) -> None:
+    def _ended_later(self, count: int) -> None:
         """Ask again after a growing pause, so that a troubled server is not hammered."""
-        self.outstanding = 0
-        self._trouble += 1
+        self.outstanding = max(0, self.outstanding - count)
+        self._trouble = min(self._trouble + 1, 5)
         if self._timer is None and not self._stopped:
             pause = min(2.0, 0.1 * 2**self._trouble)
             self._timer = asyncio.get_running_loop().call_later(pause, self._after_pause)
@@ -221,6 +257,11 @@ class Pull:
     def _after_pause(self) -> None:
         self._timer = None
         self._ended(0)
+
+    def _lose_missing(self) -> None:
+        self._lose(
+            TransportError(f"consumer {self.consumer} on {self.stream} does not exist any more")
+        )
 
     def _lose(self, cause: Exception) -> None:
         if not self._stopped:
