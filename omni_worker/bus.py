@@ -104,15 +104,19 @@ class EventBus:
         Running handlers get ``grace`` seconds (default: the setting); what has not begun is handed
         back at once.
         """
+        await self.drain(grace)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
-        await asyncio.gather(*(self._drain(one, grace) for one in list(self._bindings)))
         if self.transport.is_connected:
             await self.transport.flush(2.0)
         await self.transport.close()
         self._connected = False
+
+    async def drain(self, grace: float | None = None) -> None:
+        """End every subscription as ``close`` does, and stay connected."""
+        await asyncio.gather(*(self._drain(one, grace) for one in list(self._bindings)))
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -211,8 +215,10 @@ class EventBus:
         )
         return await self.run_handler(record)
 
-    async def run_handler(self, handler: Handler) -> Subscription:
-        """The same for a checked declaration."""
+    async def run_handler(
+        self, handler: Handler, *, middlewares: Sequence[Middleware] | None = None
+    ) -> Subscription:
+        """The same for a checked declaration; ``middlewares`` in the place of the bus's own."""
         self._check_connected()
         if self.settings.provision == "off" and handler.options.durable is None:
             raise ConfigError(
@@ -222,7 +228,8 @@ class EventBus:
         handler = replace(handler, options=with_settings(handler.options, self.settings))
         specs = await plan_consumers(handler, self._provisioner, self.registry, self.settings)
         self._refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
-        subscription, pool = self._assemble(handler, len(specs))
+        around = self.middlewares if middlewares is None else middlewares
+        subscription, pool = self._assemble(handler, around, len(specs))
         binding = Binding(
             subscription,
             self.transport,
@@ -267,7 +274,7 @@ class EventBus:
         return OWN_STREAM.name, stored.sequence
 
     def _assemble(
-        self, handler: Handler, streams: int
+        self, handler: Handler, middlewares: Sequence[Middleware], streams: int
     ) -> tuple[Subscription, DaemonThreads | None]:
         """Put a handler's parts together."""
         pool = None
@@ -277,7 +284,7 @@ class EventBus:
         parts = Parts(
             handler=handler,
             dispatcher=Dispatcher(
-                handler, registry=self.registry, middlewares=self.middlewares, threads=pool
+                handler, registry=self.registry, middlewares=middlewares, threads=pool
             ),
             settler=Settler(handler, publisher=self.publisher, copies=self, counts=counts),
             around=Surroundings(

@@ -168,9 +168,11 @@ class Subscription:
         self._hand_back_buffer()
         self._wake_all()
         running = [worker.task for worker in self._workers if worker.task is not None]
-        if running:
-            await asyncio.wait(running, timeout=grace)
-        await self._hand_back_running()
+        try:
+            if running:
+                await asyncio.wait(running, timeout=grace)
+        finally:  # a second signal cancels the wait, not the handing back
+            await self._hand_back_running()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

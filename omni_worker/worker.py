@@ -1,0 +1,132 @@
+"""Worker: an App in a process. Signals, supervision, and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+from .app import App
+from .bus import EventBus
+from .errors import OmniWorkerError
+from .settings import Settings
+from .transports.base import Transport
+
+log = logging.getLogger("omni_worker.worker")
+
+STOPPED = 0
+FAILED = 1
+FORCED = 130
+SAME_SIGNAL = 1.0  # seconds; process managers signal the whole tree, so one request comes twice
+FORCED_END = 3.0  # seconds a forced stop may take to hand back what is held
+
+Ready = Callable[[EventBus], None]
+
+
+class Stop:
+    """The request to stop: once in good order, a second time at once."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._first_at: float | None = None
+        self.started = False  # once every handler runs, stopping means draining
+        self.asked = asyncio.Event()
+        self.forced = asyncio.Event()
+
+    def ask(self, why: str) -> None:
+        """Ask for it; what comes within a second of the first is the same request."""
+        now = self._loop.time()
+        if self._first_at is None:
+            self._first_at = now
+            log.info("stopping: %s; running handlers may finish", why)
+            self.asked.set()
+        elif now - self._first_at > SAME_SIGNAL and not self.forced.is_set():
+            log.warning("stopping at once: %s again", why)
+            self.forced.set()
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT as the request."""
+        for one in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._loop.add_signal_handler(one, self.ask, one.name)
+            except NotImplementedError:  # Windows
+                signal.signal(
+                    one,
+                    lambda number, _: self._loop.call_soon_threadsafe(
+                        self.ask, signal.Signals(number).name
+                    ),
+                )
+
+
+async def run_worker(
+    app: App,
+    *,
+    settings: Settings | None = None,
+    transport: Transport | None = None,
+    on_ready: Ready | None = None,
+    stop: Stop | None = None,
+) -> int:
+    """Run an app until it is told to stop or cannot go on; returns the exit code.
+
+    0 after SIGTERM or SIGINT, 1 after a failure (said in one line), 130 when a second signal ended
+    it at once.
+    """
+    if stop is None:
+        stop = Stop()
+        stop.listen()
+    life = asyncio.create_task(_live(app, settings, transport, on_ready, stop))
+    forced = asyncio.create_task(stop.forced.wait())
+    asked = asyncio.create_task(_cancel_start(life, stop))
+    try:
+        await asyncio.wait([life, forced], return_when=asyncio.FIRST_COMPLETED)
+        if life.done():
+            return _exit_code(life)
+        life.cancel()
+        await asyncio.wait([life], timeout=FORCED_END)
+        return FORCED
+    finally:
+        for task in (forced, asked):
+            task.cancel()
+
+
+async def _live(
+    app: App,
+    settings: Settings | None,
+    transport: Transport | None,
+    on_ready: Ready | None,
+    stop: Stop,
+) -> None:
+    async with app.run(transport=transport, settings=settings) as bus:
+        stop.started = True
+        if on_ready is not None:
+            on_ready(bus)
+        failed = asyncio.create_task(bus.failed())
+        asked = asyncio.create_task(stop.asked.wait())
+        try:
+            await asyncio.wait([failed, asked], return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                raise failed.result()
+        finally:
+            failed.cancel()
+            asked.cancel()
+
+
+async def _cancel_start(life: asyncio.Task[None], stop: Stop) -> None:
+    """A request to stop while still connecting ends the waiting."""
+    await stop.asked.wait()
+    if not stop.started:
+        life.cancel()
+
+
+def _exit_code(life: asyncio.Task[None]) -> int:
+    if life.cancelled():
+        return STOPPED  # asked to stop before it had started
+    error = life.exception()
+    if error is None:
+        log.info("stopped")
+        return STOPPED
+    if isinstance(error, OmniWorkerError):
+        log.error("%s", error)
+        return FAILED
+    raise error
