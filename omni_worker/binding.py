@@ -165,7 +165,7 @@ class Binding:
     def _take_in(self, bound: Bound, info: dict[str, Any]) -> None:
         bound.ack_floor = int((info.get("ack_floor") or {}).get("stream_seq", 0))
         # Another version of the app may have changed it: leases follow the server's word.
-        self.subscription.ack_wait = info["config"]["ack_wait"] / NANO
+        self.subscription.lease(info["config"]["ack_wait"] / NANO)
 
     async def _make_again(self, bound: Bound, reading: Reading, cause: Exception) -> None:
         """Until it stands: the consumer anew, at the first event that is not surely settled."""
@@ -196,8 +196,9 @@ class Binding:
                 bound.spec.name,
             )
             return replace(bound.spec, start_sequence=1), None
-        unsettled = [sequence for sequence, _ in reading.troubles] + list(reading.held)
-        start = min([bound.ack_floor + 1, *unsettled])
+        unsettled = reading.lowest_unsettled()
+        floor = bound.ack_floor + 1
+        start = floor if unsettled is None else min(floor, unsettled)
         log.warning("consumer %s is made again from sequence %d", bound.spec.name, start)
         return replace(bound.spec, start_sequence=start), reading
 

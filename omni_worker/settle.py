@@ -79,6 +79,17 @@ class Settler:
         delivery.ack()
         self._counts.handled += 1
 
+    def settled_before(self, delivery: Delivery) -> None:
+        """It came again although it was settled: its answer was lost, so it is given again."""
+        delivery.ack()
+        self._counts.recognised += 1
+
+    def hand_back(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """Unrun, or not to its end; the delivery takes no further answer."""
+        delivery.nak(delay)
+        delivery.lapsed = True
+        self._counts.handed_back += 1
+
     async def settle(self, delivery: Delivery, outcome: Outcome, trouble: Trouble) -> bool:
         """Answer once. Says whether the event is settled: acknowledged or terminated.
 
@@ -97,8 +108,7 @@ class Settler:
                 log.warning("lapsed", extra=self._facts(delivery))
                 return False
             case HandBack(delay=delay):
-                delivery.nak(delay)
-                self._counts.handed_back += 1
+                self.hand_back(delivery, delay)
                 return False
             case Rejected(error=error, unreadable=unreadable):
                 trouble.failures += not unreadable

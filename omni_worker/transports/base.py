@@ -54,7 +54,7 @@ class Delivery:
     """
 
     __slots__ = (
-        "body", "count", "lapsed", "leased_at", "raw_headers", "reply", "running", "sequence",
+        "body", "count", "lapsed", "leased_at", "raw_headers", "reply", "sequence",
         "source", "stored_at", "subject",
     )  # fmt: skip
 
@@ -80,7 +80,6 @@ class Delivery:
         # The engine's own notes on a held delivery, kept here so that an event costs one object.
         self.leased_at = 0.0
         self.lapsed = False
-        self.running = False
 
     def ack(self) -> None:
         """It is settled; the server forgets it."""

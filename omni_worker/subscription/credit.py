@@ -1,0 +1,107 @@
+"""Credit: how many deliveries may be held, and how many to ask of which source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..transports.base import Source
+from .reading import Reading
+
+MAX_ADAPTIVE = 2_000  # deliveries prefetched at most
+MAX_ADAPTIVE_BYTES = 16 * 1024 * 1024  # and not more than this
+HORIZON = 0.1  # seconds of work to have at hand: more than a round trip, less than a hold-up
+SHORTEST_MEASURE = 0.005  # seconds
+
+
+class Credit:
+    """Never more than concurrency + prefetch are held or asked for.
+
+    Without a fixed ``prefetch`` it follows the handler's measured rate: a fast one gets large
+    requests, which are cheaper for the server, a slow one holds few.
+    """
+
+    def __init__(
+        self,
+        readings: dict[Source, Reading],
+        *,
+        concurrency: int,
+        prefetch: int | None,
+        streams: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._readings = readings
+        self._concurrency = concurrency
+        self._streams = streams
+        self._now = now
+        self._adaptive = prefetch is None
+        # One request has to stand at every stream, or events there would wait for ever.
+        least = concurrency if prefetch is None else prefetch
+        self._floor = max(least, streams if prefetch is None else streams - concurrency)
+        self.limit = concurrency + self._floor
+        self.held = 0
+        self._open = True
+        self._only: Source | None = None
+        self._measured_at = now()
+        self._released = 0
+        self._received = 0
+        self._received_bytes = 0
+
+    def take(self, size: int) -> None:
+        """One delivery more is held."""
+        self.held += 1
+        self._received += 1
+        self._received_bytes += size
+
+    def give_back(self) -> None:
+        """One less."""
+        self.held -= 1
+        self._released += 1
+        self.refill_if_low()
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._open = False
+
+    def sources_changed(self) -> None:
+        """A source came or went."""
+        self._only = next(iter(self._readings)) if len(self._readings) == 1 else None
+        self.refill()
+
+    def refill_if_low(self) -> None:
+        """Ask again once half is used: fewer, larger requests."""
+        only = self._only
+        outstanding = only.outstanding if only is not None else self._outstanding()
+        if self.held + outstanding <= self.limit >> 1:
+            self.refill()
+
+    def refill(self) -> None:
+        """Ask for as much as may be held."""
+        if not self._open:
+            return
+        if self._adaptive:
+            self._adapt()
+        free = self.limit - self.held - self._outstanding()
+        if self._only is not None:
+            self._only.request(free)
+            return
+        for source, reading in self._readings.items():
+            if free > 0 and source.outstanding == 0:
+                count = min(free, reading.window)
+                reading.window = min(self.limit, reading.window * 2)
+                source.request(count)
+                free -= count
+
+    def _outstanding(self) -> int:
+        return sum(source.outstanding for source in self._readings)
+
+    def _adapt(self) -> None:
+        now = self._now()
+        elapsed = now - self._measured_at
+        if elapsed < SHORTEST_MEASURE or self._released < self._concurrency:
+            return
+        mean_size = self._received_bytes / max(1, self._received)
+        affordable = min(MAX_ADAPTIVE, MAX_ADAPTIVE_BYTES / max(1.0, mean_size))
+        wanted = max(self._floor, self._released / elapsed * HORIZON)
+        self.limit = self._concurrency + max(self._streams, int(min(affordable, wanted)))
+        self._measured_at = now
+        self._released = self._received = self._received_bytes = 0

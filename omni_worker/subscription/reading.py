@@ -1,0 +1,50 @@
+"""Reading: what a subscription knows of one of its sources."""
+
+from __future__ import annotations
+
+from ..settle import Trouble
+from ..settled import SettledMemory
+from ..transports.base import Delivery, Source
+
+TROUBLES_KEPT = 100_000  # events waiting for a retry that this process remembers
+
+Key = tuple[int, int]  # sequence and stored timestamp
+
+
+class Reading:
+    """One source: the deliveries held from it, what was settled, and what waits for a retry."""
+
+    __slots__ = ("held", "highest", "look_up_until", "settled", "source", "troubles", "window")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.held: dict[int, Delivery] = {}  # by sequence: buffered or running
+        self.settled = SettledMemory()
+        self.troubles: dict[Key, Trouble] = {}
+        self.highest = 0
+        # Until this sequence a first delivery may be a repeat: a server killed with -9 forgets
+        # its last acks and counts.
+        self.look_up_until = 0
+        # How much to ask of it at once where there are several: an idle source must not sit on
+        # the credit of a busy one. It doubles while the source delivers what was asked.
+        self.window = 1
+
+    def succeed(self, lost: Reading) -> None:
+        """Go on where a lost source of the same stream ended."""
+        self.held = lost.held  # what still runs is recognised when it comes again
+        self.settled = lost.settled
+        self.troubles = lost.troubles
+        self.highest = self.look_up_until = lost.highest
+
+    def remember(self, delivery: Delivery, trouble: Trouble) -> None:
+        """Keep what is known of an event that comes again; the oldest is forgotten first."""
+        troubles = self.troubles
+        key = (delivery.sequence, delivery.stored_at)
+        if key not in troubles and len(troubles) >= TROUBLES_KEPT:
+            troubles.pop(next(iter(troubles)))
+        troubles[key] = trouble
+
+    def lowest_unsettled(self) -> int | None:
+        """The first sequence this process still owes an answer for: held, or waiting."""
+        waiting = [sequence for sequence, _ in self.troubles]
+        return min([*waiting, *self.held], default=None)
