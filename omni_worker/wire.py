@@ -19,7 +19,6 @@ from .events import Event, Metadata
 from .payloads import Payload
 from .schemas import explain
 
-MESSAGE_ID = "Nats-Msg-Id"
 TRACEPARENT = "traceparent"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]*)?")
 

@@ -14,7 +14,11 @@ Headers = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on its way out. ``id`` dedupes it within the stream's duplicate window."""
+    """A message on its way out.
+
+    ``id`` dedupes it within the stream's duplicate window; without one ("") each copy is stored,
+    and nothing but the body counts towards the size.
+    """
 
     subject: str
     body: bytes

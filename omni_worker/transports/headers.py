@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from ..errors import InvalidEvent
 
+MESSAGE_ID = "Nats-Msg-Id"  # the server stores one message per id and duplicate window
 _FIRST = b"NATS/1.0\r\n"
 
 
@@ -23,6 +24,13 @@ def parse_headers(block: bytes | None) -> dict[str, list[str]]:
             key = name.strip().decode("utf-8", "surrogateescape")
             headers.setdefault(key, []).append(value.strip().decode("utf-8", "surrogateescape"))
     return headers
+
+
+def message_headers(id: str, headers: Mapping[str, str]) -> bytes:
+    """The header block of a message on its way into a stream; empty when it says nothing."""
+    if id:
+        return format_headers({MESSAGE_ID: id, **headers})
+    return format_headers(headers) if headers else b""
 
 
 def format_headers(headers: Mapping[str, str]) -> bytes:

@@ -23,7 +23,7 @@ from ...errors import (
     TransportError,
 )
 from ..base import Message, Stored
-from ..headers import format_headers
+from ..headers import message_headers
 from .connection import Connection, status_of
 
 log = logging.getLogger("omni_worker.transport")
@@ -132,7 +132,7 @@ class Outbox:
         try:
             self._connection.check_usable()
             self._connection.check_heard(self._inbox + b"*")
-            headers = format_headers({"Nats-Msg-Id": message.id, **message.headers})
+            headers = message_headers(message.id, message.headers)
             data = self._connection.frame(
                 message.subject, self._inbox + token, headers, message.body
             )

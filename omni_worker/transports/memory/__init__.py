@@ -15,7 +15,7 @@ from ...errors import EventTooLarge, NotConnected, PublishError, TransportError
 from ...settings import Settings
 from ..base import Message, Operators, Receiver, Source, Stored
 from ..bucket import Bucket
-from ..headers import format_headers
+from ..headers import message_headers
 from .link import Link, LinkLost
 from .operators import MemoryOperators
 from .server import VERSION, MemoryServer
@@ -203,7 +203,7 @@ class MemoryTransport:
 
     def _store(self, message: Message) -> Stored | Exception:
         try:
-            block = format_headers({"Nats-Msg-Id": message.id, **message.headers})
+            block = message_headers(message.id, message.headers)
             size = len(block) + len(message.body)
             if size > self.max_payload:
                 raise EventTooLarge(
