@@ -1,0 +1,80 @@
+# Everything a contributor types. Needs make and Python 3.11+; the rest is put into .venv, once.
+
+PYTHON ?=
+VENV   := .venv
+READY  := $(VENV)/.installed
+RUN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types install clean
+
+help: ## Show this list
+	@echo "omni-worker: event workers on NATS JetStream"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "The first one installs into $(VENV); PYTHON=python3.12 picks the interpreter."
+
+demo: $(READY) ## A server, a worker and some traffic: what it is, in two seconds
+	@$(RUN)/python -m examples.demo
+
+test: $(READY) ## Run all tests, the examples and the README's code among them
+	@$(RUN)/python -m pytest -rs
+
+check: lint types test ## Formatting, lint, types and all tests: what CI runs
+
+lint: $(READY) ## Check formatting and style
+	@echo "ruff format"
+	@$(RUN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
+	@echo "ruff check"
+	@$(RUN)/ruff check --quiet .
+
+types: $(READY) ## Check types, strictly
+	@echo "mypy --strict"
+	@$(RUN)/mypy --no-error-summary omni_worker
+	@$(RUN)/mypy --no-error-summary --explicit-package-bases examples
+
+format: $(READY) ## Format the code and mend what can be mended
+	@$(RUN)/ruff check --quiet --fix . ; $(RUN)/ruff format .
+
+install: $(READY) ## Only make the virtual environment
+
+clean: ## Remove the virtual environment and all caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+$(READY): pyproject.toml
+	@$(find_python); \
+	if ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
+	    echo "Making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV) || exit 1; \
+	fi
+	@echo "Installing omni-worker, a nats-server and the tools into $(VENV) (once)"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,dev]'
+	@touch $@
+
+# The first Python that is new enough and can make virtual environments, or one line saying
+# what is missing. Each candidate is tried out: a name on the PATH may be a shim that only fails.
+define find_python
+python=; old=; bare=; \
+for each in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python); do \
+    version=$$("$$each" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+        || continue; \
+    if ! "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+        old="$${old:-$$each is $$version}"; \
+    elif ! "$$each" -c 'import venv, ensurepip' 2>/dev/null; then \
+        bare="$${bare:-$$version}"; \
+    else \
+        python=$$each; break; \
+    fi; \
+done; \
+if [ -z "$$python" ]; then \
+    if [ -n "$$bare" ]; then \
+        echo "Python $$bare is here without venv: apt install python$$bare-venv" >&2; \
+    elif [ -n "$$old" ]; then \
+        echo "$$old; Python 3.11 or newer is needed: make PYTHON=python3.12" >&2; \
+    else \
+        echo "No $(or $(PYTHON),python3) found; Python 3.11 or newer is needed" >&2; \
+    fi; \
+    exit 1; \
+fi
+endef
