@@ -50,6 +50,7 @@ class Provisioner:
         self._replicas = replicas
         self._standing: list[Config] = []
         self._said: set[str] = set()
+        self._conflicts: list[Conflict] = []
 
     async def ensure_streams(self) -> None:
         """Create which of the seven are missing; what stands is used as it is.
@@ -58,6 +59,7 @@ class Provisioner:
         that needs it.
         """
         await self._read()
+        self._conflicts.clear()
         for spec in STREAMS:
             match plan_stream(spec, self._standing):
                 case Missing():
@@ -66,11 +68,9 @@ class Provisioner:
                     self._say_once(logging.INFO, f"stream {name} stands: {'; '.join(differences)}")
                 case Lacking(missing=missing):
                     self._say_once(logging.WARNING, _lacking(spec.name, missing))
-                case Conflict(other=other, overlap=overlap):
-                    self._say_once(
-                        logging.WARNING,
-                        f"stream {spec.name} cannot be made: {other} holds {overlap}",
-                    )
+                case Conflict() as conflict:
+                    self._conflicts.append(conflict)
+                    self._say_once(logging.WARNING, _in_the_way(conflict))
 
     async def ensure_own_stream(self) -> None:
         """The stream for what is ours besides events, made when it is first needed."""
@@ -106,9 +106,14 @@ class Provisioner:
             if routes and not missing:
                 return routes
         if not routes:
+            causes = [
+                _in_the_way(conflict)
+                for conflict in self._conflicts
+                if route(filters, [{"name": "", "subjects": conflict.spec.subjects}])
+            ]
             raise TopologyError(
-                f"no stream on the server stores {', '.join(filters)}:"
-                " create one, or check the event type"
+                f"no stream on the server stores {', '.join(filters)}: "
+                + ("; ".join(causes) or "create one, or check the event type")
             )
         raise TopologyError(_lacking(", ".join(routes), missing))
 
@@ -207,3 +212,7 @@ def _lacking(stream: str, missing: Sequence[str]) -> str:
         f"stream {stream} does not store {', '.join(missing)}: add the subject to the stream"
         " (it is not ours to change unasked)"
     )
+
+
+def _in_the_way(conflict: Conflict) -> str:
+    return f"stream {conflict.spec.name} cannot be made: {conflict.other} holds {conflict.overlap}"
