@@ -72,8 +72,8 @@ class Stage:
     ) -> None:
         for worker in self.workers:
             worker.kill()
-            if error is not None:
-                print(f"--- {worker.name} said:\n{worker.said()[-8_000:]}")
+            # Shown by pytest when the test fails.
+            sys.stdout.write(f"--- {worker.name} said:\n{worker.said()[-8_000:]}\n")
 
     def app(self, source: str, module: str = "play") -> str:
         """Write an app; returns the target `omni-worker run` takes."""
@@ -312,8 +312,8 @@ async def make_stream(client: Client, name: str, *subjects: str, **config: Any) 
     said = await api(
         client, f"STREAM.CREATE.{name}", {"name": name, "subjects": list(subjects), **config}
     )
-    config = said["config"]
-    return config
+    standing: dict[str, Any] = said["config"]
+    return standing
 
 
 async def stream_config(client: Client, name: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@ async def test_events_of_a_foreign_program_reach_the_right_handler_once(
     handled = {one["id"]: one for one in stage.effects()}
     got = {id: (one["handler"], one["channel"], one["instance"]) for id, one in handled.items()}
     assert wanted == got
-    assert {} == repeated(stage.ids())
+    assert repeated(stage.ids()) == {}
     assert handled[only_instance]["metadata"]["instanceId"] == "dc-002"
     assert handled[odd]["payload"] == {"text": 'olá ✅ " \\ 日本 \u2028'}
     assert handled[extra]["extra"] == {"shard": 7, "timings": {"received": 1}}

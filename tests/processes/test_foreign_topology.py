@@ -1,0 +1,224 @@
+"""Streams and consumers of other programs: used as they stand, refused by name, never changed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from .support import (
+    Stage,
+    api,
+    consumer,
+    foreign_event,
+    make_stream,
+    stream_config,
+    until_settled,
+)
+
+APP = """
+app = App("router")
+
+@app.on("message.received", durable="r1")
+async def route(event):
+    effect("handled", id=event.id)
+"""
+
+DAY = 86_400 * 10**9
+# As Omni's own programs make them, and then some: more subjects, other ages, limits, storage.
+FOREIGN: dict[str, dict[str, Any]] = {
+    "MESSAGE": {
+        "subjects": ["message.>", "chat.>"],
+        "max_age": 365 * DAY,
+        "max_msgs": 1_000_000,
+        "description": "theirs",
+    },
+    "REACTION": {"subjects": ["reaction.>"], "max_age": 7 * DAY},
+    "SYSTEM": {
+        "subjects": ["system.>", "sync.>", "batch-job.>", "presence.>"],
+        "storage": "memory",
+        "max_age": 7 * DAY,
+        "duplicate_window": 120 * 10**9,
+    },
+    "CUSTOM": {"subjects": ["custom.>"], "retention": "interest", "max_bytes": 10_000_000},
+}
+
+
+async def test_streams_that_stand_are_used_and_left_exactly_as_they_are(
+    stage: Stage, plain: Client
+) -> None:
+    before = {name: await make_stream(plain, name, **config) for name, config in FOREIGN.items()}
+
+    worker = await stage.run(
+        stage.app(
+            APP
+            + """
+@app.on("reaction.received", durable="r2")
+async def react(event):
+    effect("handled", id=event.id)
+
+@app.on("custom.thing", durable="r3")
+async def thing(event):
+    effect("handled", id=event.id)
+"""
+        )
+    )
+    for type in ("message.received", "reaction.received", "custom.thing"):
+        await plain.jetstream().publish(*foreign_event(type, {}, id=type))
+    await stage.until_effects(3)
+
+    assert sorted(stage.ids()) == ["custom.thing", "message.received", "reaction.received"]
+    assert await worker.stop() == 0
+    assert before == {name: await stream_config(plain, name) for name in before}
+    differences = [one for one in worker.messages("info") if one.startswith("stream MESSAGE")]
+    assert differences == [
+        "stream MESSAGE stands: also holds chat.>; keeps 365 d where we keep 30 d"
+    ]
+
+
+async def test_a_durable_of_another_program_is_refused_by_name_and_left_alone(
+    stage: Stage, plain: Client
+) -> None:
+    await make_stream(plain, "MESSAGE", "message.>")
+    theirs = {
+        "durable_name": "r1",
+        "ack_policy": "explicit",
+        "filter_subject": "message.received.>",
+        "max_deliver": 4,
+        "ack_wait": 30 * 10**9,
+        "max_ack_pending": 1000,
+    }
+    await api(
+        plain, "CONSUMER.DURABLE.CREATE.MESSAGE.r1", {"stream_name": "MESSAGE", "config": theirs}
+    )
+    before = await consumer(plain, "r1")
+
+    worker = stage.spawn(stage.app(APP))
+    code = await worker.exit()
+
+    assert code == 1
+    assert len(worker.lines("error")) == 1
+    assert worker.messages("error")[0].startswith(
+        "consumer 'r1' on stream MESSAGE was made by another program"
+    )
+    after = await consumer(plain, "r1")
+    assert before["config"] == after["config"]
+    assert before["created"] == after["created"]
+
+
+async def test_a_durable_of_another_app_is_refused_by_name_and_left_alone(
+    stage: Stage, plain: Client
+) -> None:
+    first = await stage.run(stage.app(APP))
+    before = await consumer(plain, "r1")
+
+    other = stage.spawn(stage.app(APP.replace('App("router")', 'App("billing")'), "billing"))
+    code = await other.exit()
+
+    assert code == 1
+    assert other.messages("error") == [
+        "consumer 'r1' on stream MESSAGE belongs to the app 'router', this is 'billing';"
+        " choose another durable name"
+    ]
+    assert before["config"] == (await consumer(plain, "r1"))["config"]
+    await plain.jetstream().publish(*foreign_event("message.received", id="still-works"))
+    await stage.until_effects(1)
+    assert [one["worker"] for one in stage.effects()] == [first.name]
+
+
+async def test_a_stream_that_lacks_a_subject_we_need_is_a_clear_error(
+    stage: Stage, plain: Client
+) -> None:
+    before = await make_stream(plain, "MESSAGE", "message.sent", "message.sent.>")
+
+    worker = stage.spawn(stage.app(APP))
+    code = await worker.exit()
+
+    assert code == 1
+    assert len(worker.messages("error")) == 1
+    said = worker.messages("error")[0]
+    assert "message.received" in said
+    assert before == await stream_config(plain, "MESSAGE")
+
+
+async def test_what_no_handler_needs_is_only_a_warning(stage: Stage, plain: Client) -> None:
+    await make_stream(plain, "MEDIA", "media.received")
+
+    worker = await stage.run(stage.app(APP))
+
+    assert worker.messages("warning") == [
+        "stream MEDIA does not store media.>: add the subject to the stream"
+        " (it is not ours to change unasked)"
+    ]
+
+
+async def test_a_stream_of_another_name_that_owns_the_subjects_is_bound_to(
+    stage: Stage, plain: Client
+) -> None:
+    before = await make_stream(plain, "EVENTS", "message.>", "custom.>", max_age=DAY)
+    worker = await stage.run(
+        stage.app(
+            APP
+            + """
+    published = await app.publish("custom.thing", {})
+    effect("published", stream=published.stream)
+"""
+        )
+    )
+
+    await plain.jetstream().publish(*foreign_event("message.received", id="one"))
+
+    await stage.until_effects(2)
+    await until_settled(plain, "r1", "EVENTS")
+    assert stage.ids() == ["one"]
+    assert [one["stream"] for one in stage.effects("published")] == ["EVENTS"]
+    assert before == await stream_config(plain, "EVENTS")
+    names = (await api(plain, "STREAM.NAMES"))["streams"]
+    assert sorted(names) == ["ACCESS", "EVENTS", "IDENTITY", "INSTANCE", "MEDIA", "SYSTEM"]
+    assert await worker.stop() == 0
+
+
+async def test_a_partial_overlap_is_an_error_that_names_both(stage: Stage, plain: Client) -> None:
+    before = await make_stream(plain, "TICKETS", "message.sent.>")
+    target = stage.app(APP)
+
+    worker = stage.spawn(target)
+    code = await worker.exit()
+
+    assert code == 1
+    assert worker.messages("error") == [
+        "no stream on the server stores message.received, message.received.>:"
+        " stream MESSAGE cannot be made: TICKETS holds message.sent.>"
+    ]
+    assert before == await stream_config(plain, "TICKETS")
+
+
+async def test_a_handler_no_stream_stores_is_named_at_start(stage: Stage) -> None:
+    worker = stage.spawn(stage.app(APP.replace("message.received", "profile.synced")))
+
+    code = await worker.exit()
+
+    assert code == 1
+    assert worker.messages("error") == [
+        "no stream on the server stores profile.synced, profile.synced.>:"
+        " create one, or check the event type"
+    ]
+
+
+@pytest.mark.parametrize("widened", [False, True])
+async def test_two_versions_of_one_app_start_at_once(
+    stage: Stage, plain: Client, widened: bool
+) -> None:
+    old = stage.app(APP, "old")
+    new = stage.app(APP.replace('"message.received", ', '"message.received", "message.sent", ')
+                    if widened else APP, "new")  # fmt: skip
+
+    workers = [stage.spawn(target) for target in (old, new, new)]
+    await asyncio.gather(*(worker.ready() for worker in workers))
+    filters = (await consumer(plain, "r1"))["config"]["filter_subjects"]
+
+    wanted = ["message.received", "message.received.>"]
+    assert filters == wanted + (["message.sent", "message.sent.>"] if widened else [])
+    assert [await worker.stop() for worker in workers] == [0, 0, 0]
