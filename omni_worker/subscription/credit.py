@@ -64,7 +64,8 @@ class Credit:
 
     def sources_changed(self) -> None:
         """A source came or went."""
-        self._only = next(iter(self._readings)) if len(self._readings) == 1 else None
+        alone = self._streams == 1 and len(self._readings) == 1
+        self._only = next(iter(self._readings)) if alone else None
         self.refill()
 
     def refill_if_low(self) -> None:

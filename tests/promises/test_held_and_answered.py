@@ -1,0 +1,201 @@
+"""Promises 3, 4 and 8: one answer each, held work stays held, prefetch is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from omni_worker import Context, Event, EventBus
+from omni_worker.transports.memory import MemoryTransport
+
+from .conftest import World, body, until
+
+
+async def test_a_handler_longer_than_ack_wait_runs_once(world: World) -> None:
+    bus = await world.bus()
+    runs = 0
+
+    async def slow(event: Event[Any]) -> None:
+        nonlocal runs
+        runs += 1
+        await asyncio.sleep(1.5)
+
+    subscription = await bus.subscribe("custom.thing", slow, durable="d", ack_wait=0.5)
+    await bus.publish("custom.thing", {})
+    await until(lambda: subscription.counts.handled == 1)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    assert runs == 1
+
+
+async def test_what_waits_in_the_buffer_keeps_its_lease_too(world: World) -> None:
+    bus = await world.bus()
+    seen: list[int] = []
+
+    async def slow(event: Event[Any]) -> None:
+        seen.append(event.payload)
+        await asyncio.sleep(0.3)
+
+    await bus.subscribe("custom.thing", slow, durable="d", ack_wait=0.5, concurrency=1, prefetch=10)
+    for number in range(6):
+        await bus.publish("custom.thing", number)
+    await until(lambda: len(seen) >= 6)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    assert seen == list(range(6))
+
+
+async def test_no_more_is_held_than_concurrency_and_prefetch(world: World) -> None:
+    bus = await world.bus()
+    release = asyncio.Event()
+
+    async def wait(event: Event[Any]) -> None:
+        await release.wait()
+
+    subscription = await bus.subscribe("custom.thing", wait, durable="d", concurrency=2, prefetch=3)
+    for number in range(30):
+        await world.store("custom.thing", body(str(number)))
+    await until(lambda: subscription.held == 5)
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        assert (await world.info("CUSTOM", "d"))["num_ack_pending"] == 5
+    running = subscription.running
+    release.set()
+    await until(lambda: subscription.counts.handled == 30)
+
+    assert running == 2
+
+
+async def test_concurrency_is_reached_and_not_exceeded(world: World) -> None:
+    bus = await world.bus()
+    now, most = 0, 0
+
+    async def count(event: Event[Any]) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+
+    subscription = await bus.subscribe("custom.thing", count, durable="d", concurrency=7)
+    for number in range(50):
+        await world.store("custom.thing", body(str(number)))
+    await until(lambda: subscription.counts.handled == 50)
+
+    assert most == 7
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_a_timeout_ends_a_handler_and_counts_as_a_failure(
+    world: World, swallows: bool
+) -> None:
+    bus = await world.bus()
+    attempts: list[int] = []
+
+    async def hang(event: Event[Any], ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        if ctx.attempt > 1:
+            return
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            if not swallows:
+                raise
+            await asyncio.sleep(3600)
+
+    subscription = await bus.subscribe(
+        "custom.thing", hang, durable="d", timeout=0.15, retry_delay=0.01
+    )
+    await bus.publish("custom.thing", {})
+    await until(lambda: subscription.counts.handled == 1)
+
+    assert attempts == [1, 2]
+    assert subscription.counts.retried == 1
+
+
+async def test_a_plain_function_runs_in_a_thread_and_the_loop_goes_on(world: World) -> None:
+    bus = await world.bus()
+    names: list[str] = []
+    others: list[str] = []
+
+    def blocking(event: Event[Any], ctx: Context) -> None:
+        time.sleep(0.05)
+        names.append(threading.current_thread().name)
+        ctx.wait(ctx.publish("custom.other", {"from": event.id}))
+
+    async def other(event: Event[Any]) -> None:
+        others.append(event.metadata.correlation_id or "")
+
+    await bus.subscribe("custom.thing", blocking, durable="d", concurrency=3)
+    await bus.subscribe("custom.other", other, durable="o")
+    ids = [(await bus.publish("custom.thing", {})).id for _ in range(6)]
+    await until(lambda: len(others) == 6)
+
+    assert sorted(others) == sorted(ids)
+    assert threading.main_thread().name not in names
+
+
+async def test_an_overdue_thread_keeps_its_event_until_it_ends(world: World) -> None:
+    bus = await world.bus()
+    runs = 0
+    free = threading.Event()
+
+    def stuck(event: Event[Any]) -> None:
+        nonlocal runs
+        runs += 1
+        free.wait(5)
+
+    subscription = await bus.subscribe(
+        "custom.thing", stuck, durable="d", timeout=0.1, ack_wait=0.4
+    )
+    await bus.publish("custom.thing", {})
+    await until(lambda: runs == 1)
+    started = time.monotonic()
+    await until(lambda: time.monotonic() - started > 1.0)  # longer than timeout and ack_wait
+    held = subscription.held
+    free.set()
+    await until(lambda: subscription.counts.handled == 1)
+
+    assert held == 1
+    assert runs == 1
+
+
+async def test_a_settled_event_that_comes_again_is_acknowledged_unrun() -> None:
+    transport = MemoryTransport()
+    async with EventBus(transport=transport, name="tests") as bus:
+        runs = 0
+
+        async def handle(event: Event[Any]) -> None:
+            nonlocal runs
+            runs += 1
+
+        subscription = await bus.subscribe("custom.thing", handle, durable="d", ack_wait=0.3)
+        transport.drop_answers(1)
+        await bus.publish("custom.thing", {})
+        await until(lambda: subscription.counts.recognised == 1)
+
+        assert runs == 1
+
+
+async def test_after_a_reconnect_nothing_settled_runs_twice() -> None:
+    transport = MemoryTransport()
+    async with EventBus(transport=transport, name="tests") as bus:
+        seen: list[int] = []
+
+        async def handle(event: Event[Any]) -> None:
+            seen.append(event.payload)
+            if event.payload == 5:
+                transport.disconnect()  # the answers of this turn are lost on the way
+
+        await bus.subscribe("custom.thing", handle, durable="d", ack_wait=0.4, concurrency=1)
+        for number in range(10):
+            transport.server.store("custom.thing", body(str(number), payload=number))
+        await until(lambda: 5 in seen)
+        transport.reconnect()
+        await until(lambda: len(set(seen)) == 10)
+
+        assert sorted(seen) == list(range(10))
