@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +13,7 @@ from omni_worker.transports.base import Transport
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 
 from .suite import TransportSuite
+from .suite.backend import consume, eventually, make_consumer, make_stream
 
 
 class MemoryBackend:
@@ -60,3 +63,34 @@ class TestMemory(TransportSuite):
         yield backend
         for transport in backend.transports:
             await transport.close()
+
+    async def test_a_broken_link_loses_what_is_on_its_way(self, backend: MemoryBackend) -> None:
+        transport = await backend.connect()
+        await make_stream(transport)
+        await make_consumer(transport, ack_wait=0.2)
+        backend.server.store("s.a", b"")
+        consumer = backend.server.consumer("S", "c")
+        assert consumer is not None
+        source, recorder = await consume(transport, 1)
+        while not consumer.info()["num_ack_pending"]:
+            await asyncio.sleep(0)
+
+        transport.disconnect()
+        transport.reconnect()
+        await eventually(lambda: recorder.resumptions == 1)
+        source.request(1)
+
+        await recorder.wait(1)
+        assert recorder.counts(1) == [2]
+
+    async def test_time_is_the_loops(self) -> None:
+        server = MemoryServer()
+        server.create_stream({"name": "S", "subjects": ["s.>"]})
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+
+        first, second = server.clock(), server.clock()
+
+        assert first < second
+        assert second - first <= (loop.time() - before) * 1e9 + 1_000
+        assert abs(first / 1e9 - time.time()) < 1.0

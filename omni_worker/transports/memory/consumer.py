@@ -197,7 +197,6 @@ class MemoryConsumer:
             self._next = record.sequence + 1
             if self._wants(record):
                 return record
-        self._next = max(self._next, self.stream.last_sequence + 1)
         return None
 
     def _wants(self, record: Record) -> bool:

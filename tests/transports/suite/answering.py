@@ -142,14 +142,14 @@ class Answering:
         await make_consumer(transport, ack_wait=ACK_WAIT)
         await publish(transport, 1, 2)
         _, recorder = await consume(transport, 10)
-        first, _ = await recorder.wait(2)
+        _, second = await recorder.wait(2)
 
         def keep_holding() -> bool:
-            first.in_progress()
-            return len(recorder.counts(2)) == 3
+            second.in_progress()
+            return len(recorder.counts(1)) == 3
 
         await eventually(keep_holding)
-        assert recorder.counts(1) == [1]
+        assert recorder.counts(2) == [1]
 
     async def test_an_unanswered_message_comes_again_after_ack_wait(
         self, transport: Transport

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from omni_worker.transports.base import Message, Transport
 from omni_worker.transports.headers import parse_headers
 
@@ -240,6 +242,20 @@ class Consuming:
         assert 2_001 - received == said["num_pending"]
         assert (0, received) == (source.outstanding, len(recorder.deliveries))
 
+    async def test_a_stop_waits_for_what_set_out_at_any_moment(self, transport: Transport) -> None:
+        await make_stream(transport)
+        await publish(transport, *range(100))
+
+        for turns in range(8):
+            await make_consumer(transport, f"c{turns}")
+            source, recorder = await consume(transport, 100, name=f"c{turns}")
+            await _let_pass(turns)
+            await source.stop()
+            received = len(recorder.deliveries)
+
+            assert received == await held(transport, f"c{turns}")
+            assert received == len(recorder.deliveries)
+
     async def test_what_is_handed_back_after_stop_goes_to_others(
         self, transport: Transport
     ) -> None:
@@ -282,6 +298,22 @@ class Consuming:
         await other.wait(1)
 
         assert recorder.deliveries == []
+
+    async def test_a_source_closed_at_any_moment_receives_nothing_more(
+        self, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await publish(transport, *range(100))
+
+        for turns in range(8):
+            await make_consumer(transport, f"c{turns}")
+            source, recorder = await consume(transport, 100, name=f"c{turns}")
+            await _let_pass(turns)
+            await source.close()
+            received = len(recorder.deliveries)
+
+            await transport.flush(2.0)
+            assert received == len(recorder.deliveries)
 
     async def test_a_deleted_consumer_is_lost(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -353,3 +385,8 @@ class Consuming:
 
 async def _is_waiting(transport: Transport) -> bool:
     return bool((await info(transport))["num_waiting"])
+
+
+async def _let_pass(turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)

@@ -114,6 +114,24 @@ class Outages:
         await eventually(lambda: len(set(second.sequences)) == 50)
         assert len(first.deliveries) <= 50
 
+    async def test_nothing_is_delivered_to_those_who_are_gone(
+        self, backend: Backend, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        source, recorder = await consume(transport, 10)
+        await transport.flush(2.0)
+
+        await backend.disconnect()
+        await eventually(lambda: not transport.is_connected)
+        await backend.store(b"s.a", b"meanwhile")
+        await backend.reconnect()
+        await eventually(lambda: recorder.resumptions == 1)
+        source.request(10)
+
+        await recorder.wait(1)
+        assert recorder.counts(1) == [1]
+
     async def test_stop_returns_while_the_link_is_down(
         self, backend: Backend, transport: Transport
     ) -> None:
