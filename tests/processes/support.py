@@ -23,7 +23,7 @@ from typing import Any, Self
 import nats
 from nats.aio.client import Client
 
-from omni_worker.server import die_with_parent
+from omni_worker.server import LOOPBACK, NatsServer, die_with_parent
 
 PROGRAM = os.path.join(sysconfig.get_path("scripts"), "omni-worker")
 
@@ -378,3 +378,20 @@ async def until_letters(client: Client, count: int, timeout: float = 30.0) -> li
     except TimeoutError:
         raise AssertionError(f"expected {count}, got {await letters(client)}") from None
     return await letters(client)
+
+
+async def raw_publish(server: NatsServer, frames: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+    """Publish subjects, header blocks and bodies no client would write."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
+    writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+    for subject, headers, body in frames:
+        if headers:
+            sizes = b"%d %d" % (len(headers), len(headers) + len(body))
+            writer.write(b"HPUB %b %b\r\n%b%b\r\n" % (subject, sizes, headers, body))
+        else:
+            writer.write(b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body))
+    writer.write(b"PING\r\n")
+    said = await reader.readuntil(b"PONG\r\n")
+    assert b"-ERR" not in said
+    writer.close()
+    await writer.wait_closed()
