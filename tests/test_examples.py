@@ -1,0 +1,217 @@
+"""The examples and the README: each runs as written, and prints exactly what it says it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omni_worker import EventBus
+from omni_worker.server import NatsServer, die_with_parent
+
+from .processes.support import PROGRAM, clean_environment, eventually
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+# --- the examples -----------------------------------------------------------------------------
+
+
+def test_the_custom_events_example_prints_what_it_says(nats_server: NatsServer) -> None:
+    said = python("-m", "examples.custom_events", url=nats_server.url)
+
+    assert said == promised_output("custom_events.py")
+
+
+async def test_the_router_example_prints_what_it_says(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        running("examples.router:app", ROOT, nats_server.url, tmp_path) as worker,
+        EventBus(nats_server.url) as bus,
+    ):
+        # One after the other: the handlers run side by side.
+        await send(bus, "message.received", message("m-1", "chat-1"), "whatsapp", "wa-001")
+        await worker.printed(2)
+        await send(bus, "message.received", message("m-2", "chat-2"), "discord", "dc-001")
+        await worker.printed(3)
+        await send(bus, "message.failed", failed("chat-3"), "whatsapp", "wa-001")
+        await worker.printed(4)
+
+    assert worker.output() == promised_output("router.py")
+
+
+def test_the_demo_ends_well_and_fits_a_terminal(tmp_path: Path) -> None:
+    said = python("-m", "examples.demo")
+
+    assert "20 events: 18 handled, 2 dead letters, 0 lost." in said
+    assert [line for line in said.splitlines() if len(line) > 80 or line.endswith("…")] == []
+    assert "\x1b" not in said
+
+
+# --- the README -------------------------------------------------------------------------------
+
+
+async def test_the_readme_worker_prints_what_the_readme_shows(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    (tmp_path / "myapp.py").write_text(blocks("python")[0])
+    publish = next(block for block in blocks("sh") if block.startswith("omni-worker publish"))
+
+    async with running(
+        "myapp:app", tmp_path, nats_server.url, tmp_path, "--log-format", "pretty", merged=True
+    ) as worker:
+        shell(publish, nats_server.url)
+        await worker.until("wrote 'hello'")
+
+    shown, said = blocks("text")[0], worker.output()
+    assert normalised(said).startswith(normalised(shown))
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_code_in_the_readme_runs(code: str, nats_server: NatsServer, tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text(code)
+
+    python(str(tmp_path / "code.py"), url=nats_server.url)
+
+
+def test_the_readme_names_every_option_and_setting() -> None:
+    from dataclasses import fields
+
+    from omni_worker import Settings
+    from omni_worker.handlers import Options
+
+    shown = set(re.findall(r"`(\w+)`", README))
+    hidden = {"CONNECT_TIMEOUT", "FOREIGN_DELIVERY_LIMIT"}
+    named = {
+        name.upper()
+        for name, field in Settings.model_fields.items()
+        if field.validation_alias is None
+    }
+
+    assert {field.name for field in fields(Options)} - shown == set()
+    assert {
+        name for name in named if f"OMNI_WORKER_{name}" not in shown and f"_{name}" not in shown
+    } == hidden
+
+
+# --- support ----------------------------------------------------------------------------------
+
+
+def promised_output(file: str) -> str:
+    """The comment at an example's end, after the line that begins with `# Output`."""
+    _, _, tail = (ROOT / "examples" / file).read_text().rpartition("\n# Output")
+    lines = tail.splitlines()[2:]  # the heading's rest, and an empty comment line
+    return "".join(line.removeprefix("#").removeprefix(" ") + "\n" for line in lines)
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code in one language."""
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return found
+
+
+def python(*arguments: str, url: str | None = None) -> str:
+    """Run a program to its end; returns what it printed. It must not fail."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment(url),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def shell(command: str, url: str) -> None:
+    """Run a command of the README as a shell does."""
+    subprocess.run(command, shell=True, check=True, env=environment(url), timeout=30)
+
+
+def environment(url: str | None) -> Mapping[str, str]:
+    """As in a shell with the virtual environment active."""
+    clean = clean_environment()
+    path = f"{Path(sys.executable).parent}:{clean['PATH']}"
+    return clean | {"PATH": path} | ({"NATS_URL": url} if url else {})
+
+
+def normalised(text: str) -> str:
+    """Without what differs each time: the time, the port, the process."""
+    text = re.sub(r"^\d\d:\d\d:\d\d", "12:00:00", text, flags=re.MULTILINE)
+    text = re.sub(r"nats://[\w.]+:\d+", "nats://localhost:4222", text)
+    return re.sub(r"pid=\d+", "pid=4711", text)
+
+
+class Running:
+    """A worker, and what its handlers printed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], file: Path) -> None:
+        self.process = process
+        self._file = file
+
+    def output(self) -> str:
+        """What was printed so far."""
+        return self._file.read_text()
+
+    async def printed(self, lines: int) -> None:
+        """Wait for that many lines."""
+        await eventually(lambda: self.output().count("\n") >= lines)
+
+    async def until(self, text: str) -> None:
+        """Wait for this text and the end of its line."""
+        await eventually(lambda: "\n" in self.output().partition(text)[2])
+
+
+@asynccontextmanager
+async def running(
+    target: str, folder: Path, url: str, logs: Path, *options: str, merged: bool = False
+) -> AsyncIterator[Running]:
+    """`omni-worker run`, ready; with `merged` its log counts as printed too."""
+    output, log = logs / "output", logs / "log"
+    with output.open("wb") as out, log.open("wb") as err:
+        process = subprocess.Popen(
+            [PROGRAM, "run", target, *options],
+            cwd=folder,
+            env=environment(url),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out if merged else err,
+            preexec_fn=die_with_parent(),
+        )
+    said = output if merged else log
+    try:
+        await eventually(lambda: "ready" in said.read_text() or process.poll() is not None)
+        assert process.poll() is None, said.read_text()
+        yield Running(process, output)
+    finally:
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 20) == 0
+
+
+async def send(
+    bus: EventBus, type: str, payload: Mapping[str, Any], channel: str, instance: str
+) -> None:
+    """Publish one event."""
+    await bus.publish(type, payload, channel=channel, instance=instance)
+
+
+def message(id: str, chat: str) -> dict[str, Any]:
+    """A `message.received`."""
+    content = {"type": "text", "text": "Hello!"}
+    return {"externalId": id, "chatId": chat, "from": "ana", "content": content}
+
+
+def failed(chat: str) -> dict[str, Any]:
+    """A `message.failed`."""
+    return {"chatId": chat, "error": "blocked", "retryable": False}
