@@ -43,13 +43,13 @@ clean: ## Remove the virtual environment and all caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 $(READY): pyproject.toml
-	@$(find_python); \
-	if ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
+	@if ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
+	    $(find_python); \
 	    echo "Making $(VENV) with $$("$$python" --version)"; \
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing omni-worker, a nats-server and the tools into $(VENV) (once)"
-	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,dev]'
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dev]'
 	@touch $@
 
 # The first Python that is new enough and can make virtual environments, or one line saying
