@@ -28,13 +28,20 @@ class Address(NamedTuple):
     instance: str | None
 
 
-@lru_cache(maxsize=4096)
 def build_subject(type: str, channel: str | None = None, instance: str | None = None) -> str:
     """The subject an event is published on: `T.C.I`, or the bare type without the two.
 
     Raises InvalidSubject when only one of channel and instance is given, or when a token could
     address another subject or break the protocol.
     """
+    try:
+        return _built(type, channel, instance)
+    except TypeError:  # what cannot be hashed is no text: the uncached way says which it was
+        return _built.__wrapped__(type, channel, instance)
+
+
+@lru_cache(maxsize=4096)
+def _built(type: str, channel: str | None, instance: str | None) -> str:
     check_type(type)
     if channel is None and instance is None:
         return type
@@ -89,8 +96,9 @@ def filters_for(
     Without channel and instance a type means its bare subject too: foreign programs publish there.
     """
     filters: list[str] = []
+    every_channel = tuple(channels) or (None,)
     for type in types:
-        for channel in tuple(channels) or (None,):
+        for channel in every_channel:
             filters.append(build_subscribe_pattern(type, channel, instance))
             if channel is None and instance is None:
                 filters.append(type)
@@ -107,12 +115,12 @@ def parse_subject(subject: str, type: str | None = None) -> Address:
     if type is None:
         head = subject.split(".", 2)
         if len(head) < 2 or not all(head):
-            raise InvalidSubject(f"{subject!r} is no event subject: expected domain.action")
+            raise InvalidSubject(f"{_shown(subject)} is no event subject: expected domain.action")
         type = f"{head[0]}.{head[1]}"
     if subject == type:
         return Address(type, None, None)
     if not subject.startswith(type + "."):
-        raise InvalidSubject(f"type {type!r} is no prefix of its subject {subject!r}")
+        raise InvalidSubject(f"type {_shown(type)} is no prefix of its subject {_shown(subject)}")
     channel, dot, instance = subject[len(type) + 1 :].partition(".")
     return Address(type, channel, instance) if dot else Address(type, None, None)
 
@@ -167,60 +175,58 @@ def check_type(type: str) -> str:
     tokens = _tokens(type, "event type")
     if len(tokens) < 2 or (len(tokens) > 2 and tokens[0] not in DEEP_DOMAINS):
         raise InvalidSubject(
-            f"event type {type!r}: expected domain.action"
+            f"event type {_shown(type)}: expected domain.action"
             " (custom.* and system.* may have more tokens)"
         )
     if type != type.lower():
-        raise InvalidSubject(f"event type {type!r}: expected lowercase, {type.lower()!r}")
+        raise InvalidSubject(
+            f"event type {_shown(type)}: expected lowercase, {_shown(type.lower())}"
+        )
     _bounded(type)
     return type
 
 
 def check_type_pattern(pattern: str) -> str:
     """Like ``check_type``, with `*` for a token and `>` for the rest."""
-    tokens = pattern.split(".")
-    if ">" in tokens[:-1]:
-        raise InvalidSubject(f"pattern {pattern!r}: '>' can only be the last token")
-    if not any(wild in tokens for wild in "*>"):
+    tokens = _pattern_tokens(pattern, "pattern")
+    if not is_wild(pattern):
         return check_type(pattern)
-    for token in tokens:
-        if token not in ("*", ">"):
-            check_token(token, f"pattern {pattern!r}")
+    if tokens == ["*"]:
+        # It would take every event and run for none.
+        raise InvalidSubject("pattern '*': a type has two tokens or more; '*.*' or '>' is any")
     if pattern != pattern.lower():
-        raise InvalidSubject(f"pattern {pattern!r}: expected lowercase, {pattern.lower()!r}")
+        raise InvalidSubject(
+            f"pattern {_shown(pattern)}: expected lowercase, {_shown(pattern.lower())}"
+        )
     return _bounded(pattern)
 
 
 def check_subject_pattern(pattern: str) -> str:
     """Refuse a raw ``subject=`` the server would refuse, or that reaches into its own subjects."""
-    tokens = pattern.split(".")
-    if ">" in tokens[:-1]:
-        raise InvalidSubject(f"subject {pattern!r}: '>' can only be the last token")
-    for token in tokens:
-        if token not in ("*", ">"):
-            check_token(token, f"subject {pattern!r}")
+    _pattern_tokens(pattern, "subject")
     return _bounded(pattern)
 
 
 def check_channel(channel: str) -> str:
     """Refuse a channel that is not exactly one token."""
-    check_token(channel, f"channel {channel!r}")
+    check_token(channel, f"channel {_shown(channel)}")
     return channel
 
 
 def check_instance(instance: str) -> str:
     """Refuse an instance id that would not survive as the rest of a subject; dots may separate."""
-    if len(instance) > MAX_TOKEN:
+    if isinstance(instance, str) and len(instance) > MAX_TOKEN:
         raise InvalidSubject(
             f"instance of {len(instance)} characters ({instance[:20]!r}…): at most {MAX_TOKEN}"
         )
-    for token in instance.split("."):
-        check_token(token, f"instance {instance!r}")
+    _tokens(instance, "instance")
     return instance
 
 
 def check_token(token: str, where: str) -> None:
     """Refuse what is not exactly one token; ``where`` begins the message."""
+    if not isinstance(token, str):
+        raise InvalidSubject(f"{where}: expected a string")
     if not token:
         raise InvalidSubject(f"{where}: empty token in subject")
     if len(token) > MAX_TOKEN:
@@ -241,9 +247,25 @@ def is_wild(pattern: str) -> bool:
 
 
 def _tokens(text: str, what: str) -> list[str]:
+    where = f"{what} {_shown(text)}"
+    if not isinstance(text, str):
+        raise InvalidSubject(f"{where}: expected a string")
     tokens = text.split(".")
     for token in tokens:
-        check_token(token, f"{what} {text[:MAX_TOKEN]!r}")
+        check_token(token, where)
+    return tokens
+
+
+def _pattern_tokens(pattern: str, what: str) -> list[str]:
+    where = f"{what} {_shown(pattern)}"
+    if not isinstance(pattern, str):
+        raise InvalidSubject(f"{where}: expected a string")
+    tokens = pattern.split(".")
+    if ">" in tokens[:-1]:
+        raise InvalidSubject(f"{where}: '>' can only be the last token")
+    for token in tokens:
+        if token not in ("*", ">"):
+            check_token(token, where)
     return tokens
 
 
@@ -253,3 +275,9 @@ def _bounded(subject: str) -> str:
             f"subject {subject[:60]!r}…: {len(subject.encode())} bytes, at most {MAX_SUBJECT}"
         )
     return subject
+
+
+def _shown(text: object) -> str:
+    """As it may stand in a message: whole where it is short, for these come from anybody."""
+    shown = repr(text)
+    return shown if len(shown) <= MAX_TOKEN + 2 else f"{shown[:MAX_TOKEN]}…"
