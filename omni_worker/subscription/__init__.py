@@ -230,6 +230,10 @@ class Subscription:
         finally:
             worker.delivery = None
             self._release(reading, delivery)
+        if _is_cancelled(worker):
+            # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands, and
+            # this task ends; the next event gets a new one.
+            raise asyncio.CancelledError
 
     async def _handle(self, worker: Worker, reading: Reading, delivery: Delivery) -> bool:
         """Run the handler and answer. Says whether the event is settled."""
@@ -270,8 +274,8 @@ class Subscription:
             if isinstance(outcome, Failed | Rejected):
                 limit = self._leases.timeout
                 return Failed(TimedOut(f"the handler ran longer than timeout={limit:g} s"))
-        elif worker.task is not None and worker.task.cancelling():
-            raise asyncio.CancelledError  # not the handler's own: somebody ends our task
+        elif delivery.lapsed and _is_cancelled(worker):
+            raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
         return outcome
 
     def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:
@@ -317,6 +321,10 @@ class Subscription:
         """Back to the server, unless it is not ours any more."""
         if not self._leases.has_lapsed(delivery):
             self._parts.settler.hand_back(delivery, delay)
+
+
+def _is_cancelled(worker: Worker) -> bool:
+    return worker.task is not None and worker.task.cancelling() > 0
 
 
 def total(counts: Iterable[Counts]) -> Counts:
