@@ -49,11 +49,19 @@ class Failure:
         """What to keep of an exception."""
         trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
         return Failure(
-            error=clean(str(error) or type(error).__name__)[:MAX_ERROR],
+            error=clean(error_text(error) or type(error).__name__)[:MAX_ERROR],
             error_type=f"{type(error).__module__}.{type(error).__qualname__}",
             traceback=clean(trace)[-MAX_TRACEBACK:],
             attempts=attempts,
         )
+
+
+def error_text(error: BaseException) -> str:
+    """What an exception says; a handler's own one may fail at that too."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"its text cannot be had: {type(another).__name__}"
 
 
 def letter_id(original: Original, handler: str) -> str:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .deadletter import Failure, Original, compose, letter_id, with_body, with_reference
+from .deadletter import Failure, Original, compose, error_text, letter_id, with_body, with_reference
 from .errors import EventTooLarge, OmniWorkerError
 from .events import DEAD_LETTER
 from .handlers import Handler
@@ -226,5 +226,5 @@ def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> F
 
 
 def _named(error: BaseException) -> str:
-    text = str(error)
+    text = error_text(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
