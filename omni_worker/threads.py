@@ -70,7 +70,9 @@ def _finish(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         return
     if error is None:
         future.set_result(result)
-    elif isinstance(error, StopIteration):  # a future cannot carry it
-        future.set_exception(RuntimeError("the handler raised StopIteration"))
+    elif isinstance(error, (StopIteration, GeneratorExit)):
+        # A future refuses the one, and the other, thrown into the coroutine that awaits it,
+        # would close that instead of raising in it.
+        future.set_exception(RuntimeError(f"the handler raised {type(error).__name__}"))
     else:
         future.set_exception(error)
