@@ -23,6 +23,8 @@ from .logs import set_up_logging
 
 log = logging.getLogger("omni_worker.worker")
 
+LAST_WAIT = 1.0  # seconds for what was cancelled to end
+
 
 def run_command(target: str, log_format: str | None, log_level: str) -> int:
     """Returns the exit code."""
@@ -57,7 +59,18 @@ def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
+        return runner.run(_to_its_end(main))
+
+
+async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """A handler that swallows its cancellation must not keep the process: a loop waits for it."""
+    code = await main()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left and (await asyncio.wait(left, timeout=LAST_WAIT))[1]:
+        _exit_now(code)
+    return code
 
 
 def _say_ready(bus: EventBus, as_json: bool) -> None:
@@ -91,7 +104,11 @@ def _leave(code: int) -> None:
     """A handler's stuck thread must not keep the process after its grace."""
     others = [one for one in threading.enumerate() if one is not threading.main_thread()]
     if any(not one.daemon for one in others):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _exit_now(code)
+
+
+def _exit_now(code: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
