@@ -19,7 +19,7 @@ demo: $(READY) ## A server, a worker and some traffic: what it is, in two second
 	@$(RUN)/python -m examples.demo
 
 test: $(READY) ## Run all tests, the examples and the README's code among them
-	@$(RUN)/python -m pytest -rs
+	@$(RUN)/python -m pytest -rfEs
 
 check: lint types test ## Formatting, lint, types and all tests: what CI runs
 
