@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 
 from ..context import Context, Surroundings
@@ -274,8 +275,11 @@ class Subscription:
             if isinstance(outcome, Failed | Rejected):
                 limit = self._leases.timeout
                 return Failed(TimedOut(f"the handler ran longer than timeout={limit:g} s"))
-        elif delivery.lapsed and _is_cancelled(worker):
-            raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
+        elif _is_cancelled(worker):
+            if delivery.lapsed:
+                raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
+            with suppress(asyncio.CancelledError):  # asked for and not delivered yet
+                await asyncio.sleep(0)
         return outcome
 
     def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:

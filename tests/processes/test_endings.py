@@ -43,9 +43,12 @@ def function(event):
 @app.on("message.read", durable="tasks", max_retries=1, retry_delay=0.02)
 async def cancelled_task(event):
     effect("run", id=event.id)
-    if event.payload["ending"] != "return":
-        asyncio.current_task().cancel()
+    ending = event.payload["ending"]
+    asyncio.current_task().cancel()
+    if ending == "wait":
         await asyncio.sleep(60)
+    elif ending == "raise":
+        raise ValueError("after it cancelled itself")
 """
 
 
@@ -76,16 +79,19 @@ async def test_whatever_a_handler_raises_is_a_failure_like_any_other(
     assert await worker.stop() == 0
 
 
-async def test_a_handler_that_cancels_its_own_task_has_failed(stage: Stage, plain: Client) -> None:
+async def test_a_handler_that_cancels_its_own_task_ends_as_it_ends(
+    stage: Stage, plain: Client
+) -> None:
     worker = await stage.run(stage.app(RAISING), concurrency=1)
 
-    for id, ending in (("bad", "cancel"), ("good", "return")):
-        await plain.jetstream().publish(*foreign_event("message.read", {"ending": ending}, id=id))
-    [letter] = await until_letters(plain, 1)
+    for ending in ("return", "wait", "raise", "return again"):
+        event = foreign_event("message.read", {"ending": ending}, id=ending)
+        await plain.jetstream().publish(*event)
+    found = await until_letters(plain, 2)
     await until_settled(plain, "tasks")
 
-    assert letter["payload"]["originalEventId"] == "bad"
-    assert sorted(stage.ids("run")) == ["bad", "bad", "good"]
+    assert sorted(one["payload"]["originalEventId"] for one in found) == ["raise", "wait"]
+    assert sorted(stage.ids("run")) == ["raise", "raise", "return", "return again", "wait", "wait"]
     assert await worker.stop() == 0
 
 
