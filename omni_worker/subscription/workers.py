@@ -105,5 +105,12 @@ class Workers:
                 if turn >= TURN:
                     turn = 0
                     await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._loop.call_soon(self._wake_if_needed)  # what came meanwhile waited for this one
+            raise
         finally:
             self.all.discard(worker)
+
+    def _wake_if_needed(self) -> None:
+        if self.buffer and not self._waking and not self._closed:
+            self._wake_one()
