@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 from pydantic.alias_generators import to_camel
@@ -58,13 +58,13 @@ class Event(BaseModel, Generic[T]):
     @property
     def channel(self) -> str | None:
         """The channel of the subject, `whatsapp`; None on a bare subject."""
-        address: Address | None = getattr(self, "_address", None)
+        address = _address_of(self)
         return address.channel if address else None
 
     @property
     def instance(self) -> str | None:
         """The instance of the subject, `wa-001`; None on a bare subject."""
-        address: Address | None = getattr(self, "_address", None)
+        address = _address_of(self)
         return address.instance if address else None
 
     @property
@@ -72,11 +72,35 @@ class Event(BaseModel, Generic[T]):
         """``timestamp`` as an aware datetime in UTC. Raises OverflowError beyond year 9999."""
         return datetime.fromtimestamp(self.timestamp / 1000, UTC)
 
+    # A copy came on the same subject; pydantic's own copies do not know our slot.
+    def __copy__(self) -> Self:
+        return _same_address(super().__copy__(), self)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return _same_address(super().__deepcopy__(memo), self)
+
 
 def addressed(event: Event[T], address: Address) -> Event[T]:
     """Tell an event which subject it came on; returns the same event."""
     object.__setattr__(event, "_address", address)
     return event
+
+
+AnyEvent = TypeVar("AnyEvent", bound=Event[Any])
+
+
+def _same_address(copy: AnyEvent, original: AnyEvent) -> AnyEvent:
+    object.__setattr__(copy, "_address", _address_of(original))
+    return copy
+
+
+def _address_of(event: Event[Any]) -> Address | None:
+    try:
+        # Not by getattr: pydantic would look among the envelope's unknown keys as well.
+        address: Address | None = object.__getattribute__(event, "_address")
+    except AttributeError:
+        return None
+    return address
 
 
 @dataclass(frozen=True, slots=True)

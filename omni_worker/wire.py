@@ -5,14 +5,15 @@ Writing is strict, reading is lenient where the format says so. No I/O.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
 from .errors import InvalidEvent, InvalidPayload
 from .events import Event, Metadata
@@ -60,16 +61,20 @@ def encode_event(
     envelope = {
         "id": id,
         "type": type,
-        "payload": plain_payload(payload),
+        "payload": payload,
         "timestamp": timestamp,
         "metadata": {key: value for key, value in metadata.items() if value is not None},
     }
     if extra:
         envelope.update({key: value for key, value in extra.items() if key not in envelope})
     try:
+        envelope["payload"] = plain_payload(payload)
         body = to_json(envelope, inf_nan_mode="constants")
+        if b"null" in body:
+            # A model inside a dict or a list writes its NaN as null, whatever we ask of to_json.
+            body = to_json(to_jsonable_python(envelope), inf_nan_mode="constants")
     except (PydanticSerializationError, UnicodeEncodeError, ValueError) as error:
-        raise InvalidPayload(f"{type}: the payload is not JSON: {error}") from error
+        raise InvalidPayload(f"{type}: the payload is not JSON: {_reason(error)}") from None
     if may_hold_nan(body):
         _refuse_nan(type, body)
     return body
@@ -78,9 +83,11 @@ def encode_event(
 def plain_payload(payload: Any) -> Any:
     """What goes on the wire: a core model without its None fields, anything else as given."""
     if isinstance(payload, Payload):
-        return payload.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # A field set to another type since it was validated is refused: other programs read it.
+        return payload.model_dump(mode="json", by_alias=True, exclude_none=True, warnings="error")
     if isinstance(payload, BaseModel):
-        return payload.model_dump(mode="json", by_alias=True)
+        # Silent, since pydantic's warning repeats the value, and chats are private.
+        return payload.model_dump(mode="json", by_alias=True, warnings=False)
     return payload
 
 
@@ -134,17 +141,17 @@ def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
 
 def to_event(model: type[Event[Any]], envelope: Envelope) -> Event[Any]:
     """Check the payload. Raises SchemaMismatch."""
+    whole = {
+        **envelope.extra,
+        "id": envelope.id,
+        "type": envelope.type,
+        "payload": envelope.payload,
+        "timestamp": envelope.timestamp,
+        "metadata": envelope.metadata,
+    }
     try:
-        return model.model_validate(
-            {
-                **envelope.extra,
-                "id": envelope.id,
-                "type": envelope.type,
-                "payload": envelope.payload,
-                "timestamp": envelope.timestamp,
-                "metadata": envelope.metadata,
-            }
-        )
+        # As JSON again: a strict model takes a time as text there, and not in Python.
+        return model.model_validate_json(to_json(whole, inf_nan_mode="constants"))
     except ValidationError as error:
         raise SchemaMismatch(f"{envelope.type}: {explain(error)}") from None
 
@@ -156,12 +163,15 @@ def read_timestamp(value: object, stored_at: int) -> int:
             return stored_at
         case int():
             return value
-        case float():
+        case float() if math.isfinite(value):  # 1e999 is infinity
             return round(value)
         case str():
             try:
-                return round(datetime.fromisoformat(value).timestamp() * 1000)
-            except (ValueError, OverflowError, OSError):
+                when = datetime.fromisoformat(value)
+                # Without a zone it is UTC, wherever this process runs.
+                when = when if when.tzinfo else when.replace(tzinfo=UTC)
+                return round(when.timestamp() * 1000)
+            except (ValueError, OverflowError):
                 return stored_at
     return stored_at
 
@@ -187,6 +197,13 @@ def _refuse_nan(type: str, body: bytes) -> None:
         raise InvalidPayload(
             f"{type}: the payload holds NaN or infinity, JSON has neither"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why it is not JSON; pydantic's text repeats values where a field holds another type."""
+    if "PydanticSerializationUnexpectedValue" in str(error):
+        return "a field holds another type than its model says"
+    return str(error)
 
 
 def _kind(value: object) -> str:

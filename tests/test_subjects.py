@@ -34,7 +34,8 @@ EVERY_SUBJECT = [".".join(words) for depth in range(1, 6) for words in product("
 
 HOSTILE = [
     "", "a.b", ".a", "a.", "a..b", "*", ">", "wa*", "wa>", " ", "a b", "a\tb", "a\nb",
-    "a\r\nPUB x 1",    "a\x0bb", "a\x0cb", "a\x00b", "a\x7fb", "a\x85b", "a\u00a0b", "a\u2028b", "a\u2029b", "\ud800",
+    "a\r\nPUB x 1", "a\x0bb", "a\x0cb", "a\x00b", "a\x7fb", "a\x85b", "a\u00a0b",
+    "a\u2028b", "a\u2029b", "\ud800",
     "$JS", "$JS.API.STREAM.DELETE.S", "x" * (MAX_TOKEN + 1), "x" * 3000,
 ]  # fmt: skip
 DOTTED = ["a.b"]  # an instance id may hold dots between parts that are not empty
