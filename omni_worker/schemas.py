@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
-from .errors import ConfigError, UnknownEventType
-from .events import DEAD_LETTER
-from .payloads import CORE_PAYLOADS
+from .errors import ConfigError, InvalidSubject, UnknownEventType
+from .events import DEAD_LETTER, Event
+from .payloads import CORE_PAYLOADS, Payload
 from .subjects import DEEP_DOMAINS, check_type
 
 log = logging.getLogger("omni_worker.schemas")
@@ -33,6 +34,8 @@ STREAM_OF_DOMAIN = {
     "custom": "CUSTOM",
     "system": "SYSTEM",
 }
+
+TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +80,23 @@ class SchemaRegistry:
         """Make a `custom.*` or `system.*` type known.
 
         ``stream`` has the type's handlers read a stream of that name, sourced from the default
-        one. Registering the same again changes nothing; a different schema for a known type, a
-        core type or a model that is no pydantic model raises ConfigError.
+        one. Registering the same again changes nothing; a different schema for a registered type,
+        a core type, our dead letters, a stream that holds other events or a model that is no
+        pydantic model raises ConfigError.
         """
-        check_type(type)
-        if type.split(".", 1)[0] not in DEEP_DOMAINS:
+        try:
+            check_type(type)
+        except InvalidSubject as error:
+            raise ConfigError(f"register: {error}") from None
+        if type.split(".", 1)[0] not in DEEP_DOMAINS or type == DEAD_LETTER:
             raise ConfigError(
-                f"register({type!r}): only custom.* and system.* types can be registered"
+                f"register({type!r}): only custom.* and system.* types of yours can be registered;"
+                " a handler takes schema= for any type"
             )
-        if not is_model(model) and model is not None:
-            raise ConfigError(f"register({type!r}, {model!r}): expected a pydantic model class")
+        if model is not None:
+            check_model(model, f"register({type!r}, {model!r})")
         if stream is not None:
-            check_name(stream, f"register({type!r}, stream={stream!r})")
+            stream = _override(type, stream)
         schema = Schema(type, model, stream, description)
         known = self._schemas.get(type)
         if known is not None and known != schema and known not in _CORE.values():
@@ -97,16 +105,27 @@ class SchemaRegistry:
         return schema
 
     def validate(self, type: str, payload: Any) -> Valid | Invalid:
-        """Check a payload against its type's model; a type without one takes anything."""
+        """Check a payload against its type's model; a type without one takes anything.
+
+        What counts is what goes on the wire: a core payload's keys in camelCase, a time as text.
+        """
         schema = self._schemas.get(type)
         if schema is None or schema.model is None or isinstance(payload, schema.model):
             return Valid(payload)
         if isinstance(payload, BaseModel):
-            payload = payload.model_dump(by_alias=True)
+            payload = payload.model_dump(by_alias=True, warnings=False)
+        # Our own models take snake_case as well, which other programs do not read.
+        by_name = False if issubclass(schema.model, Payload) else None
         try:
-            return Valid(schema.model.model_validate(payload))
+            return Valid(schema.model.model_validate(payload, by_alias=True, by_name=by_name))
         except ValidationError as error:
-            return Invalid(explain(error))
+            strictly = error
+        try:
+            # A strict model takes a time as text in JSON only, and JSON is what is sent.
+            body = to_json(payload, inf_nan_mode="constants")
+            return Valid(schema.model.model_validate_json(body, by_alias=True, by_name=by_name))
+        except (ValueError, PydanticSerializationError):
+            return Invalid(explain(strictly))
 
     def get(self, type: str) -> Schema | None:
         """The schema registered for a type."""
@@ -159,7 +178,7 @@ def explain(error: ValidationError) -> str:
     """A validation error in one line, without the values: chats are private."""
     problems = error.errors(include_input=False, include_context=False, include_url=False)
     shown = [
-        f"{'.'.join(str(step) for step in problem['loc']) or '(root)'}: {problem['msg']}"
+        f"{'.'.join(str(step)[:64] for step in problem['loc']) or '(root)'}: {_message(problem)}"
         for problem in problems[:5]
     ]
     if len(problems) > 5:
@@ -167,14 +186,40 @@ def explain(error: ValidationError) -> str:
     return "; ".join(shown)
 
 
+def check_model(model: object, where: str) -> None:
+    """Refuse what cannot describe a payload; ``where`` begins the message."""
+    if not is_model(model):
+        raise ConfigError(f"{where}: expected a pydantic model class")
+    if issubclass(model, Event):  # type: ignore[arg-type]
+        raise ConfigError(f"{where}: expected the payload's model, this is the whole event's")
+
+
 def check_name(name: str, where: str) -> None:
     """Refuse a stream or consumer name the server would refuse."""
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: expected a string")
     bad = [c for c in name if c in ".*>/\\" or c.isspace() or not c.isprintable()]
     if not name or bad or len(name) > 128 or name.startswith("$"):
         raise ConfigError(
             f"{where}: a name takes 1 to 128 printable characters,"
             " without white space . * > / \\ and no leading $"
         )
+
+
+def _override(type: str, stream: str) -> str | None:
+    """The stream a type is copied to; None where the type is stored there anyway."""
+    where = f"register({type!r}, stream={stream!r})"
+    check_name(stream, where)
+    if stream == STREAM_OF_DOMAIN[type.split(".", 1)[0]]:
+        return None
+    if stream in TAKEN_STREAMS or stream.startswith(("KV_", "OBJ_")):
+        raise ConfigError(f"{where}: that stream holds something else; choose a name of your own")
+    return stream
+
+
+def _message(problem: ErrorDetails) -> str:
+    # pydantic's own words repeat the value here.
+    return "unknown tag" if problem["type"] == "union_tag_invalid" else problem["msg"]
 
 
 def _neighbours(type: str, known: dict[str, Schema]) -> list[str]:

@@ -1,0 +1,239 @@
+"""Schemas: what is known beforehand, what may be registered, and what a payload must look like."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+import omni_worker
+from omni_worker.errors import ConfigError, UnknownEventType
+from omni_worker.events import Event
+from omni_worker.payloads import CORE_PAYLOADS
+from omni_worker.schemas import Invalid, SchemaRegistry, Valid, check_name
+
+
+class Push(BaseModel):
+    ref: str
+
+
+class Other(BaseModel):
+    ref: int
+
+
+# The table of the format: keys on the wire, `?` marks those that may be absent.
+CORE = {
+    "message.received": "externalId chatId from content replyToId? rawPayload?",
+    "message.sent": "externalId chatId to content replyToId?",
+    "message.delivered": "externalId chatId deliveredAt",
+    "message.read": "externalId chatId readAt",
+    "message.failed": "externalId? chatId error errorCode? retryable",
+    "media.received": "eventId mediaId mimeType size duration? url",
+    "media.processed": "eventId mediaId processingType content model? provider? tokensUsed?",
+    "identity.created": "personId displayName? primaryPhone? primaryEmail?",
+    "identity.linked": "personId platformIdentityId channelType platformUserId linkedBy confidence",
+    "identity.merged": "targetPersonId sourcePersonId mergedIdentityIds reason mergedBy?",
+    "identity.unlinked": "personId platformIdentityId reason?",
+    "instance.connected": "instanceId channelType profileName? profilePicUrl? ownerIdentifier?",
+    "instance.disconnected": "instanceId channelType reason? willReconnect",
+    "instance.qr_code": "instanceId channelType qrCode expiresAt",
+    "access.allowed": "instanceId platformUserId personId? ruleId?",
+    "access.denied": "instanceId platformUserId personId? ruleId? reason action",
+}
+
+
+@pytest.mark.parametrize("type", CORE)
+def test_a_core_payload_has_the_keys_of_the_format(type: str) -> None:
+    fields = CORE_PAYLOADS[type].model_fields.values()
+
+    assert set(CORE[type].split()) == {
+        f"{field.alias}{'' if field.is_required() else '?'}" for field in fields
+    }
+
+
+def test_every_core_type_is_known_beforehand_and_so_are_four_of_the_system() -> None:
+    known = [schema.type for schema in SchemaRegistry().list()]
+
+    assert known == sorted(
+        [*CORE, "system.dead_letter", "system.replay.started", "system.replay.completed",
+         "system.health.degraded"]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("type", CORE)
+def test_every_core_type_has_three_names_people_import(type: str) -> None:
+    stem = "".join(word.title() for word in type.replace("_", ".").split("."))
+    payload = getattr(omni_worker, f"{stem}Payload")
+
+    assert CORE_PAYLOADS[type] is payload
+    assert getattr(omni_worker, f"{stem}Event") is Event[payload]
+    assert f"{stem}Handler" in omni_worker.__all__
+
+
+def test_a_core_payload_keeps_keys_of_a_newer_omni_and_takes_any_word() -> None:
+    payload = {
+        "externalId": "1", "chatId": "2", "from": "3", "mood": {"x": [1]},
+        "content": {"type": "hologram", "depth": 3},
+    }  # fmt: skip
+
+    valid = SchemaRegistry().validate("message.received", payload)
+
+    assert isinstance(valid, Valid)
+    assert valid.value.model_dump(by_alias=True, exclude_none=True) == payload
+
+
+def test_a_core_payload_in_snake_case_is_not_what_other_programs_read() -> None:
+    payload = {"external_id": "1", "chat_id": "2", "read_at": 3}
+
+    invalid = SchemaRegistry().validate("message.read", payload)
+
+    assert isinstance(invalid, Invalid)
+    assert "externalId: Field required" in invalid.error
+
+
+def test_a_registered_schema_decides() -> None:
+    registry = SchemaRegistry()
+    registry.register("custom.webhook.github", Push, description="A push")
+
+    assert registry.validate("custom.webhook.github", {"ref": "main"}) == Valid(Push(ref="main"))
+    assert registry.validate("custom.webhook.github", Push(ref="main")) == Valid(Push(ref="main"))
+    assert registry.validate("custom.webhook.github", {"ref": 1}) == Invalid(
+        "ref: Input should be a valid string"
+    )
+    assert isinstance(registry.validate("custom.webhook.github", Other(ref=1)), Invalid)
+    assert registry.validate("custom.other", {"any": "thing"}) == Valid({"any": "thing"})
+
+
+def test_what_counts_for_a_strict_model_is_what_goes_on_the_wire() -> None:
+    class Strict(BaseModel):
+        model_config = ConfigDict(strict=True)
+        at: datetime
+
+    registry = SchemaRegistry()
+    registry.register("custom.at", Strict)
+
+    for at in ("2026-01-01T00:00:00Z", datetime(2026, 1, 1)):
+        assert isinstance(registry.validate("custom.at", {"at": at}), Valid)
+    for at in (5, object(), "soon"):
+        assert isinstance(registry.validate("custom.at", {"at": at}), Invalid)
+
+
+def test_a_reason_names_the_field_and_never_repeats_a_value() -> None:
+    class A(BaseModel):
+        kind: Literal["a"]
+
+    class B(BaseModel):
+        kind: Literal["b"]
+
+    class Both(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        one: Annotated[A | B, Field(discriminator="kind")]
+        numbers: list[int]
+
+    registry = SchemaRegistry()
+    registry.register("custom.both", Both)
+
+    invalid = registry.validate(
+        "custom.both", {"one": {"kind": "private"}, "numbers": ["private"] * 20, "k" * 999: 1}
+    )
+
+    assert isinstance(invalid, Invalid)
+    assert "one: unknown tag" in invalid.error
+    assert "numbers.0" in invalid.error
+    assert "and 17 more" in invalid.error
+    assert "private" not in invalid.error
+    assert len(invalid.error) < 600
+
+
+@pytest.mark.parametrize(
+    ("type", "model", "hint"),
+    [
+        ("message.received", Push, "only custom"),
+        ("order.created", Push, "only custom"),
+        ("system.dead_letter", Push, "only custom"),
+        ("custom..x", Push, "empty token"),
+        ("custom.*", Push, "cannot hold"),
+        ("Custom.X", Push, "lowercase"),
+        (5, Push, "expected a string"),
+        ("custom.x", dict, "pydantic model class"),
+        ("custom.x", Push(ref="x"), "pydantic model class"),
+        ("custom.x", "Push", "pydantic model class"),
+        ("custom.x", Event[Push], "the payload's model"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused(type: Any, model: Any, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        SchemaRegistry().register(type, model)
+
+
+@pytest.mark.parametrize(
+    "stream", ["", "a.b", "a b", "MESSAGE", "SYSTEM", "REACTION", "OMNI_WORKER", "KV_x", 5]
+)
+def test_a_stream_that_cannot_be_a_copy_is_refused_where_it_is_written(stream: Any) -> None:
+    with pytest.raises(ConfigError, match=r"register\('custom\.x', stream="):
+        SchemaRegistry().register("custom.x", Push, stream=stream)
+
+
+def test_a_type_goes_to_its_override_else_to_its_domains_stream_else_nowhere() -> None:
+    registry = SchemaRegistry()
+    registry.register("custom.order", Push, stream="ORDERS")
+    registry.register("custom.plain", Push, stream="CUSTOM")
+
+    assert registry.get_stream("custom.order") == "ORDERS"
+    assert registry.get_stream("custom.order.created") == "CUSTOM"
+    assert registry.get_stream("message.received") == "MESSAGE"
+    assert registry.get_stream("reaction.received") is None
+    assert registry.get("custom.plain").stream is None  # type: ignore[union-attr]
+
+
+def test_registering_the_same_again_changes_nothing_and_another_schema_is_refused() -> None:
+    registry = SchemaRegistry()
+    registry.register("custom.x", Push)
+
+    registry.register("custom.x", Push)
+
+    with pytest.raises(ConfigError, match=r"register\('custom\.x'\): already registered"):
+        registry.register("custom.x", Other)
+
+
+def test_registries_are_each_an_apps_own_until_one_includes_another() -> None:
+    one, other = SchemaRegistry(), SchemaRegistry()
+    one.register("custom.x", Push)
+
+    assert other.get("custom.x") is None
+
+    other.include(one)
+
+    assert other.get("custom.x") == one.get("custom.x")
+
+
+def test_an_unknown_custom_type_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    registry = SchemaRegistry()
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            registry.check_known("custom.x")
+
+    assert [one.message.partition(":")[0] for one in caplog.records] == ["custom.x has no schema"]
+
+
+@pytest.mark.parametrize("type", ["system.other", "message.recieved", "reaction.received"])
+def test_an_unknown_type_outside_custom_is_refused_with_the_known_ones(type: str) -> None:
+    with pytest.raises(UnknownEventType, match=type):
+        SchemaRegistry().check_known(type)
+
+
+def test_a_misspelt_type_is_answered_with_its_neighbours() -> None:
+    with pytest.raises(UnknownEventType, match=r"message\.received"):
+        SchemaRegistry().check_known("message.recieved")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a.b", "a*", "a>", "a/b", "a\\b", "a b", "a\n", "$a", "x" * 129, 5]
+)
+def test_a_name_the_server_would_refuse_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigError, match="durable"):
+        check_name(name, "durable=…")
