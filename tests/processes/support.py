@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -190,6 +192,14 @@ class Worker:
             self._process.kill()
         self._process.wait()
 
+    def takes_signals(self) -> bool:
+        """Whether it has taken over SIGTERM, so that one does not simply end it."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return False
+        return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
     def memory(self) -> int:
         """Its resident set in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
@@ -220,6 +230,13 @@ async def until(question: Callable[[], Awaitable[bool]], timeout: float = 15.0) 
     async with asyncio.timeout(timeout):
         while not await question():
             await asyncio.sleep(0.02)
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on at the moment."""
+    with closing(socket.socket()) as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 # --- a foreign program --------------------------------------------------------------------------
