@@ -1,0 +1,135 @@
+"""What a worker holds: leases that last, a bounded prefetch, flat memory, and a fair share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from nats.aio.client import Client
+
+from .support import (
+    Stage,
+    consumer,
+    foreign_event,
+    publish_foreign,
+    repeated,
+    until_settled,
+)
+
+
+async def test_a_handler_longer_than_ack_wait_runs_once(stage: Stage, plain: Client) -> None:
+    target = stage.app("""
+        app = App("router")
+
+        @app.on("message.received", durable="r1", ack_wait=0.4, concurrency=2)
+        async def route(event):
+            effect("begun", id=event.id)
+            await asyncio.sleep(1.4 if event.id == "event-00000" else 0.5)
+            effect("handled", id=event.id)
+
+        @app.on("message.sent", durable="r2", ack_wait=0.4)
+        def block(event):
+            effect("begun", id=event.id)
+            time.sleep(1.4)
+            effect("handled", id=event.id)
+    """)
+    for worker in [stage.spawn(target), stage.spawn(target)]:
+        await worker.ready()
+
+    ids = await publish_foreign(plain, 8)
+    await plain.jetstream().publish(*foreign_event("message.sent", id="thread"))
+    await stage.until_effects(9, "handled")
+    for name in ("r1", "r2"):
+        await until_settled(plain, name)
+
+    assert sorted([*ids, "thread"]) == sorted(stage.ids("begun")) == sorted(stage.ids())
+
+
+async def test_never_more_than_concurrency_and_prefetch_are_held(
+    stage: Stage, plain: Client
+) -> None:
+    await stage.run(
+        stage.app("""
+            app = App("router")
+
+            @app.on("message.received", durable="fixed", concurrency=3, prefetch=5)
+            async def fixed(event):
+                effect("fixed", id=event.id)
+                await asyncio.sleep(0.03)
+
+            @app.on("message.received", durable="adaptive", concurrency=3)
+            async def adaptive(event):
+                effect("adaptive", id=event.id)
+                await asyncio.sleep(0.03)
+
+            @app.on("message.received", durable="none", concurrency=1, prefetch=0)
+            def none(event):
+                effect("none", id=event.id)
+                time.sleep(0.01)
+        """)
+    )
+    highest: Counter[str] = Counter()
+
+    await publish_foreign(plain, 150)
+    while len(stage.effects()) < 450:
+        for name in ("fixed", "adaptive", "none"):
+            info = await consumer(plain, name)
+            highest[name] = max(highest[name], info["num_ack_pending"])
+
+    # The server may deliver the next before it has counted the acks that came in front of it: at
+    # most as many as run at once.
+    assert 8 <= highest["fixed"] <= 8 + 3
+    assert 3 < highest["adaptive"] <= 20  # at a hundred events a second it holds little
+    assert highest["none"] <= 1 + 1
+
+
+async def test_memory_stays_flat_over_a_backlog_and_processes_share_it(
+    stage: Stage, plain: Client
+) -> None:
+    target = stage.app("""
+        app = App("router")
+
+        @app.on("message.received", durable="r1", start_from="first")
+        async def route(event):
+            effect("handled", id=event.id)
+    """)
+    warm = await stage.run(target)
+    assert await warm.stop() == 0
+    ids = await publish_foreign(plain, 30_000)
+
+    workers = [stage.spawn(target), stage.spawn(target)]
+    early: dict[str, int] = {}
+    for worker in workers:
+        await worker.ready()
+    await stage.until_effects(3_000)
+    for worker in workers:
+        early[worker.name] = worker.memory()
+    await stage.until_effects(len(ids), timeout=60)
+    await until_settled(plain, "r1")
+
+    for worker in workers:
+        assert worker.memory() - early[worker.name] < 12 * 1024 * 1024
+    assert sorted(ids) == sorted(stage.ids())
+    assert repeated(stage.ids()) == {}
+    shares = Counter(one["worker"] for one in stage.effects())
+    assert sorted(shares) == [worker.name for worker in workers]
+    assert [await worker.stop() for worker in workers] == [0, 0]
+
+
+async def test_processes_share_a_queue_without_a_durable(stage: Stage, plain: Client) -> None:
+    target = stage.app("""
+        app = App("router")
+
+        @app.on("message.received", queue="routers", concurrency=1, prefetch=1)
+        async def route(event):
+            effect("handled", id=event.id)
+            await asyncio.sleep(0.01)
+    """)
+    workers = [stage.spawn(target), stage.spawn(target)]
+    await asyncio.gather(*(worker.ready() for worker in workers))
+
+    ids = await publish_foreign(plain, 100)
+    await stage.until_effects(100)
+
+    assert sorted(ids) == sorted(stage.ids())
+    assert {one["worker"] for one in stage.effects()} == {"w1", "w2"}
