@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .errors import ConfigError
 
+DAY = 86_400  # seconds; no delay is longer
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -21,11 +23,13 @@ class RetryPolicy:
     jitter: float = 0.1  # share of the delay, both ways
 
     def __post_init__(self) -> None:
-        _require(self.retries >= 0, "retries", self.retries, "zero or more")
-        _require(0 <= self.delay < float("inf"), "delay", self.delay, "seconds, zero or more")
-        _require(self.factor >= 1, "factor", self.factor, "1 or more")
-        _require(0 <= self.cap < float("inf"), "cap", self.cap, "seconds, zero or more")
-        _require(0 <= self.jitter <= 1, "jitter", self.jitter, "a share between 0 and 1")
+        whole = isinstance(self.retries, int) and not isinstance(self.retries, bool)
+        _require(whole and self.retries >= 0, "retries", self.retries, "a whole number, 0 or more")
+        _check("delay", self.delay, 0, DAY, "seconds, 0 to 86400")
+        _check("factor", self.factor, 1, 1_000, "1 to 1000")
+        _check("cap", self.cap, 0, DAY, "seconds, 0 to 86400")
+        _check("jitter", self.jitter, 0, 1, "a share between 0 and 1")
+        _require(self.delay <= self.cap, "cap", self.cap, f"at least delay={self.delay!r}")
 
     @property
     def attempts(self) -> int:
@@ -41,6 +45,11 @@ def retry_delay(policy: RetryPolicy, attempt: int, randomness: float) -> float:
     # The exponent is bounded: 2.0 ** 1024 is an OverflowError, and cap decides long before.
     grown = policy.delay * policy.factor ** min(attempt - 1, 64)
     return min(grown, policy.cap) * (1 + policy.jitter * (2 * randomness - 1))
+
+
+def _check(option: str, value: object, low: float, high: float, expected: str) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    _require(number and low <= value <= high, option, value, expected)  # type: ignore[operator]
 
 
 def _require(holds: bool, option: str, value: object, expected: str) -> None:

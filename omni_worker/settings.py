@@ -6,9 +6,10 @@ text shows them.
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -37,7 +38,13 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="OMNI_WORKER_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+        env_prefix="OMNI_WORKER_",
+        # `NATS_CREDS=` in a compose file means that there are none.
+        env_ignore_empty=True,
+        extra="forbid",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     # The connection, as the nats CLI names it.
@@ -67,16 +74,17 @@ class Settings(BaseSettings):
     )  # a consumer without durable, unused, lives so long
 
     # Defaults of every handler; an option of the handler wins.
-    concurrency: int = Field(default=10, ge=1)
-    prefetch: int | None = Field(default=None, ge=0)  # None is adaptive
-    timeout: float | None = Field(default=None, gt=0)
-    ack_wait: float = Field(default=30.0, ge=0.1)
-    max_retries: int = Field(default=3, ge=0)
-    retry_delay: float = Field(default=1.0, ge=0)
+    concurrency: int = Field(default=10, ge=1, le=100_000)
+    prefetch: int | None = Field(default=None, ge=0, le=100_000)  # None is adaptive
+    timeout: float | None = Field(default=None, ge=0.001, le=86_400)
+    ack_wait: float = Field(default=30.0, ge=0.1, le=86_400)
+    max_retries: int = Field(default=3, ge=0, le=1_000_000)
+    retry_delay: float = Field(default=1.0, ge=0, le=86_400)
 
     # The process.
     grace: float = Field(default=30.0, ge=0)
     foreign_delivery_limit: float = Field(default=3600.0, gt=0)
+    guard_ttl: float = Field(default=86_400.0, gt=0)  # how long exactly_once remembers an event
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -134,9 +142,11 @@ class Settings(BaseSettings):
 
 
 def without_userinfo(url: str) -> str:
-    """The same URL without user and password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """The same URL without user and password, even where it is none that could be parsed."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or not scheme.isalpha():
+        return url.rpartition("@")[2]
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _check_url(url: str) -> None:
@@ -146,8 +156,23 @@ def _check_url(url: str) -> None:
         port = parts.port
     except ValueError:
         port = -1
-    if parts.scheme not in ("nats", "tls") or not parts.hostname or port == -1:
+    if (
+        parts.scheme not in ("nats", "tls")
+        or not parts.hostname
+        or port == -1
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
         raise ValueError("NATS_URL: expected nats://host:port or tls://host:port, by commas")
+
+
+def _variable(field: str) -> str:
+    """The environment variable of a field."""
+    alias = Settings.model_fields[field].validation_alias
+    return (
+        str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"OMNI_WORKER_{field.upper()}"
+    )
 
 
 def _explain(error: ValidationError) -> str:
@@ -155,6 +180,12 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors(include_input=False, include_url=False):
         field = str(problem["loc"][0]) if problem["loc"] else ""
         message = problem["msg"].removeprefix("Value error, ")
-        name = field if field.isupper() else f"OMNI_WORKER_{field.upper()}"
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(field, Settings.model_fields, 1)
+            lines.append(
+                f"no such setting: {field}" + (f"; did you mean {close[0]}?" if close else "")
+            )
+            continue
+        name = field if field.isupper() or not field else _variable(field)
         lines.append(f"{name}: {message}" if field else message)
     return "; ".join(lines)
