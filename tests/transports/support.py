@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -101,6 +103,15 @@ async def read(transport: JetStreamTransport, reader: Reader) -> Source:
     return source
 
 
+async def parked(transport: JetStreamTransport) -> None:
+    """Wait until a request waits at the consumer: one still on its way vanishes with it."""
+    async with asyncio.timeout(10):
+        while True:
+            info = await transport.operators.consumer_info(STREAM, CONSUMER)
+            if info is not None and info["num_waiting"]:
+                return
+
+
 async def stored(transport: JetStreamTransport) -> int:
     """How many messages the stream holds."""
     info = await transport.operators.stream_info(STREAM)
@@ -136,6 +147,19 @@ def configured(folder: Path, config: str, *arguments: str, port: int = -1) -> Na
     path = folder / "server.conf"
     path.write_text(config)
     return NatsServer(port=port, store=folder / "store", arguments=["-c", str(path), *arguments])
+
+
+def pause(server: NatsServer) -> None:
+    """Stop a server in its tracks (SIGSTOP), and see that it did."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    os.waitpid(server.process.pid, os.WUNTRACED)
+
+
+def resume(server: NatsServer) -> None:
+    """Let a paused server go on."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGCONT)
 
 
 async def raw(url: str, data: bytes, options: bytes = b"{}") -> bytes:

@@ -26,9 +26,12 @@ from .support import (
     make_consumer,
     make_stream,
     message,
+    parked,
+    pause,
     permissions,
     raw,
     read,
+    resume,
     settings,
     stored,
 )
@@ -60,7 +63,8 @@ async def watched(nats_server: NatsServer):
     """A stream that is read: the transport, its reader, and its server."""
     async with connected(nats_server.url) as transport:
         await make_stream(transport)
-        await make_consumer(transport)
+        # What a broken connection took along is soon delivered again.
+        await make_consumer(transport, ack_wait=10**9)
         reader = Reader()
         await read(transport, reader)
         yield transport, reader, nats_server
@@ -210,9 +214,9 @@ async def test_a_subject_that_would_break_the_protocol_is_refused_before_the_wir
 async def test_a_flush_that_timed_out_leaves_no_zombie(watched):
     transport, reader, server = watched
 
-    server.process.send_signal(signal.SIGSTOP)
+    pause(server)
     flushed = await transport.flush(0.2)
-    server.process.send_signal(signal.SIGCONT)
+    resume(server)
 
     assert not flushed
     assert await transport.flush(5)
@@ -267,9 +271,9 @@ def quick_pings(monkeypatch):
 async def test_a_hung_server_is_noticed_and_leaves_no_zombie(quick_pings, watched):
     transport, reader, server = watched
 
-    server.process.send_signal(signal.SIGSTOP)
+    pause(server)
     await eventually(lambda: not transport.is_connected, timeout=5)
-    server.process.send_signal(signal.SIGCONT)
+    resume(server)
 
     await transport.publish(message(), timeout=5)
     await eventually(lambda: reader.deliveries)
@@ -279,13 +283,13 @@ async def test_a_hung_server_is_noticed_and_leaves_no_zombie(quick_pings, watche
 async def test_a_hung_server_is_noticed_with_a_full_socket_buffer_too(quick_pings, watched):
     transport, reader, server = watched
 
-    server.process.send_signal(signal.SIGSTOP)
+    pause(server)
     publishing = [
         asyncio.create_task(transport.publish(message(b"x" * 900_000, id=str(n)), timeout=20))
         for n in range(20)
     ]
     await eventually(lambda: not transport.is_connected, timeout=5)
-    server.process.send_signal(signal.SIGCONT)
+    resume(server)
     await asyncio.gather(*publishing)
 
     assert await stored(transport) == 20
@@ -352,19 +356,33 @@ async def test_answers_given_while_the_connection_is_down_are_sent_after_it(watc
     assert info["num_ack_pending"] == 0
 
 
-async def test_a_server_that_accepts_and_drops_us_is_not_hammered():
-    class Dropping(FakeServer):
-        def answer(self, line, writer):
-            super().answer(line, writer)
-            if line == b"PING\r\n":
-                writer.close()
+class Dropping(FakeServer):
+    """Takes a login and ends the connection."""
 
+    def answer(self, line, writer):
+        super().answer(line, writer)
+        if line == b"PING\r\n":
+            writer.close()
+
+
+async def test_a_server_that_accepts_and_drops_us_is_not_hammered():
     async with Dropping() as server, connected(server.url, reconnect_delay=0.2):
         await eventually(lambda: server.connections >= 3)
         started, before = asyncio.get_running_loop().time(), server.connections
         await eventually(lambda: server.connections > before)
 
         assert asyncio.get_running_loop().time() - started > 0.1
+
+
+async def test_closing_ends_at_every_moment_of_a_reconnect():
+    async with Dropping() as server:
+        for turns in range(100):
+            transport = JetStreamTransport(settings(server.url, reconnect_delay=0.0001))
+            await transport.open("tests")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(2):
+                await transport.close()
 
 
 async def test_a_server_in_lame_duck_mode_hands_us_to_another(tmp_path):
@@ -636,13 +654,15 @@ async def test_an_expired_request_is_replenished(quick_heartbeats, watched, capl
 async def test_a_deleted_consumer_is_lost_at_once(watched):
     transport, reader, _ = watched
 
+    await parked(transport)
     await transport.operators.delete_consumer(STREAM, CONSUMER)
     await eventually(lambda: reader.cause, timeout=1)
 
     assert f"consumer {CONSUMER} on {STREAM}: consumer deleted" == str(reader.cause)
 
 
-async def test_a_deleted_stream_loses_its_consumers(watched):
+async def test_a_deleted_stream_loses_its_consumers(quick_heartbeats, watched):
+    # The server does not always say so; then the heartbeats end.
     transport, reader, _ = watched
 
     await transport._api.ask(f"STREAM.DELETE.{STREAM}")

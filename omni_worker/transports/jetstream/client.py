@@ -59,21 +59,28 @@ class Client(nats_client.Client):
 
     async def start(self, url: str, *, timeout: float, options: Mapping[str, Any]) -> None:
         """Connect once, without retries. Raises the cause itself, within ``timeout`` seconds."""
-        try:
-            # wait_for, because a failing TLS handshake leaves nats-py waiting for ever.
-            await asyncio.wait_for(
-                self.connect(
-                    servers=[url],
-                    allow_reconnect=False,
-                    connect_timeout=timeout,  # type: ignore[arg-type]
-                    ping_interval=PING_INTERVAL,  # type: ignore[arg-type]
-                    max_outstanding_pings=2,
-                    error_cb=_ignore,  # the exception that is raised says the same
-                    **options,
-                ),
-                timeout * 2,
+        connecting = asyncio.ensure_future(
+            self.connect(
+                servers=[url],
+                allow_reconnect=False,
+                connect_timeout=timeout,  # type: ignore[arg-type]
+                ping_interval=PING_INTERVAL,  # type: ignore[arg-type]
+                max_outstanding_pings=2,
+                error_cb=_ignore,  # the exception that is raised says the same
+                **options,
             )
+        )
+        try:
+            # Bounded, because a failing TLS handshake may leave nats-py waiting for ever; and a
+            # task of its own, because its wait_for (Python 3.11) may swallow our cancellation.
+            done, _ = await asyncio.wait([connecting], timeout=timeout * 2)
+            if not done:
+                raise TimeoutError
+            connecting.result()
         except BaseException:
+            connecting.cancel()
+            self._wire.abort()
+            await asyncio.wait([connecting], timeout=1.0)
             self.abandon()
             raise
 

@@ -146,7 +146,8 @@ class Connection:
             return
         self.check_usable()
         try:
-            await asyncio.wait_for(self._up_or_over(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._up_or_over()
         except TimeoutError:
             raise TransportError(
                 f"no connection to {self._settings.shown_urls} for {timeout:g} s"
@@ -264,7 +265,8 @@ class Connection:
         self._subjects[token] = subject
         self.send(data)
         try:
-            return await asyncio.wait_for(future, timeout)
+            async with asyncio.timeout(timeout):
+                return await future
         except TimeoutError:
             raise TransportError(f"{subject}: no answer in {timeout:.1f} s") from None
         finally:

@@ -251,7 +251,8 @@ class Outbox:
         self._room.append(room)
         self._keep_sweeping()
         try:
-            await asyncio.wait_for(room, max(0.0, deadline - loop.time()))
+            async with asyncio.timeout_at(deadline):
+                await room
         except TimeoutError:
             raise _not_stored(message, "too many others wait for their confirmation") from None
 
