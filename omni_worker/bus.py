@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,9 @@ from .dispatch import Dispatcher, Middleware
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
 from .handlers import Handler, declare, with_settings
+from .notes import Attempts
+from .notes.attempts import BUCKET as NOTES
+from .notes.attempts import TTL as NOTES_TTL
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishMiddleware
 from .schemas import SchemaRegistry
@@ -281,12 +285,20 @@ class EventBus:
         if not handler.is_async:
             pool = DaemonThreads(handler.options.concurrency or 1, f"omni-worker {handler.name}")
         counts = Counts()
+        attempts = Attempts(partial(self.transport.bucket, NOTES, ttl=NOTES_TTL), handler.name)
         parts = Parts(
             handler=handler,
             dispatcher=Dispatcher(
                 handler, registry=self.registry, middlewares=middlewares, threads=pool
             ),
-            settler=Settler(handler, publisher=self.publisher, copies=self, counts=counts),
+            settler=Settler(
+                handler,
+                publisher=self.publisher,
+                copies=self,
+                attempts=attempts,
+                counts=counts,
+            ),
+            attempts=attempts,
             around=Surroundings(
                 handler=handler.name,
                 publisher=self.publisher,

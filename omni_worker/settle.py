@@ -12,6 +12,7 @@ from .deadletter import Failure, Original, compose, error_text, letter_id, with_
 from .errors import EventTooLarge, OmniWorkerError
 from .events import DEAD_LETTER
 from .handlers import Handler
+from .notes import Attempts, Note, State
 from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skipped
 from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
@@ -66,13 +67,20 @@ class Settler:
         *,
         publisher: Publisher,
         copies: RawCopies,
+        attempts: Attempts,
         counts: Counts,
     ) -> None:
         self._handler = handler
         self._policy = handler.options.retry or RetryPolicy()
         self._publisher = publisher
         self._copies = copies
+        self._attempts = attempts
         self._counts = counts
+
+    @property
+    def attempts(self) -> int:
+        """How often an event may run at most."""
+        return self._policy.attempts
 
     def done(self, delivery: Delivery) -> None:
         """The usual ending, without a detour."""
@@ -108,6 +116,7 @@ class Settler:
                 log.warning("lapsed", extra=self._facts(delivery))
                 return False
             case HandBack(delay=delay):
+                await self._note(delivery, trouble, State.BACK)
                 self.hand_back(delivery, delay)
                 return False
             case Rejected(error=error, unreadable=unreadable):
@@ -119,13 +128,25 @@ class Settler:
                 if self._is_used_up(delivery, trouble):
                     trouble.letter = _failure(error, trouble.failures)
                     return await self.send_letter(delivery, trouble)
+                # The note first: a process that dies in between counts one run twice at most.
+                await self._note(delivery, trouble, State.FAILED, _named(error))
                 self._retry(delivery, trouble.failures, error, after)
                 self._counts.retried += 1
                 return False
 
     def _is_used_up(self, delivery: Delivery, trouble: Trouble) -> bool:
         attempts = self._policy.attempts
-        return trouble.failures >= attempts or delivery.count >= COUNT_FACTOR * attempts
+        if trouble.failures >= attempts:
+            return True
+        return not self._attempts.works and delivery.count >= COUNT_FACTOR * attempts
+
+    async def _note(
+        self, delivery: Delivery, trouble: Trouble, state: State, error: str = ""
+    ) -> None:
+        note = Note(
+            state=state, failures=trouble.failures, first_seen=trouble.first_seen, error=error
+        )
+        await self._attempts.keep(delivery, note)
 
     def _retry(
         self, delivery: Delivery, attempt: int, error: BaseException, after: float | None
@@ -164,6 +185,7 @@ class Settler:
             trouble.letter_tries += 1
             delay = retry_delay(LETTER_RETRY, trouble.letter_tries, random.random())
             if not delivery.lapsed:
+                await self._note(delivery, trouble, State.FAILED, failure.error)
                 delivery.nak(delay)
             log.error(
                 "dead letter not stored; the event waits",

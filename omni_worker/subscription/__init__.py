@@ -1,52 +1,34 @@
 """Subscription: one handler's loop. Deliveries in, each run once, answered, and let go.
 
 It is put together from its readings (what is known of each source), its credit (how many may be
-held), its workers (who runs them) and its leases (that they stay ours).
+held), its workers (who runs them), its leases (that they stay ours) and its runs (one delivery's
+life).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
-from ..context import Context, Surroundings
-from ..dispatch import Dispatcher, TimedOut
-from ..errors import TransportError
-from ..events import Event
-from ..handlers import Handler
-from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected
-from ..settle import Counts, Settler, Trouble
+from ..notes import State
+from ..settle import Counts
 from ..transports.base import Delivery, Source
 from .credit import Credit
 from .leases import Leases
+from .parts import Parts
 from .reading import Reading
+from .runs import Runs
 from .workers import Worker, Workers
 
 __all__ = ["Counts", "Parts", "Reading", "Subscription", "total"]
 
 log = logging.getLogger("omni_worker.worker")
 
+NOTES_TIME = 2.0  # seconds a handback may take to be noted
 FAULT_DELAY = 5.0  # seconds until an event comes again after a fault of ours
-
-
-@dataclass(slots=True, kw_only=True)
-class Parts:
-    """What a subscription works with; bus puts it together."""
-
-    handler: Handler
-    dispatcher: Dispatcher
-    settler: Settler
-    counts: Counts
-    around: Surroundings
-    is_connected: Callable[[], bool]
-    on_lost: Callable[[Source, Exception], None]
-    on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]]
-    foreign_limit: float  # seconds
-    streams: int = 1
 
 
 class Subscription:
@@ -76,8 +58,8 @@ class Subscription:
             streams=parts.streams,
             now=self._leases.now,
         )
+        self._runs = Runs(parts, self._workers, self._leases)
         self._draining = False
-        self._said_foreign = False
 
     # --- for users -------------------------------------------------------------------------
 
@@ -142,11 +124,11 @@ class Subscription:
         self._credit.close()
         self._workers.close()
         await asyncio.gather(*(source.stop() for source in self._readings))
-        self._hand_back_buffer()
         try:
+            await self._hand_back_buffer()
             await self._workers.wait(grace)
         finally:  # a second signal cancels the wait, not the handing back
-            self._hand_back_running()
+            await self._hand_back_running()
             await self._workers.cancel()
             self._leases.close()
 
@@ -220,7 +202,7 @@ class Subscription:
             return
         worker.delivery = delivery
         try:
-            if await self._handle(worker, reading, delivery):
+            if await self._runs.run(worker, reading, delivery):
                 reading.settled.add(delivery.sequence, delivery.stored_at)
         except asyncio.CancelledError:
             self._hand_back(delivery)  # somebody ends our task: the event is not lost with it
@@ -231,104 +213,53 @@ class Subscription:
         finally:
             worker.delivery = None
             self._release(reading, delivery)
-        if _is_cancelled(worker):
+        if worker.is_cancelled:
             # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands, and
             # this task ends; the next event gets a new one.
             raise asyncio.CancelledError
-
-    async def _handle(self, worker: Worker, reading: Reading, delivery: Delivery) -> bool:
-        """Run the handler and answer. Says whether the event is settled."""
-        key = (delivery.sequence, delivery.stored_at)
-        trouble = reading.troubles.get(key) if reading.troubles else None
-        settler = self._parts.settler
-        if trouble is not None and trouble.letter is not None:
-            settled = await settler.send_letter(delivery, trouble)
-        else:
-            outcome = await self._outcome(worker, delivery, trouble)
-            if outcome is DONE and trouble is None:
-                settler.done(delivery)
-                return True
-            trouble = trouble or Trouble(first_seen=time.time())
-            outcome = self._judge_foreign(outcome, trouble)
-            settled = await settler.settle(delivery, outcome, trouble)
-        if settled:
-            reading.troubles.pop(key, None)
-        else:
-            reading.remember(delivery, trouble)
-        return settled
-
-    async def _outcome(
-        self, worker: Worker, delivery: Delivery, trouble: Trouble | None
-    ) -> Outcome:
-        parts = self._parts
-        read = parts.dispatcher.read(delivery)
-        if not isinstance(read, Event):
-            return read
-        if trouble is None:
-            context = Context(read, delivery, 1, time.time(), parts.around)
-        else:
-            attempt = trouble.failures + 1
-            context = Context(read, delivery, attempt, trouble.first_seen, parts.around)
-        self._leases.begin_run(worker)
-        outcome = await parts.dispatcher.run(read, context)
-        if self._leases.end_run(worker):
-            if isinstance(outcome, Failed | Rejected):
-                limit = self._leases.timeout
-                return Failed(TimedOut(f"the handler ran longer than timeout={limit:g} s"))
-        elif _is_cancelled(worker):
-            if delivery.lapsed:
-                raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
-            with suppress(asyncio.CancelledError):  # asked for and not delivered yet
-                await asyncio.sleep(0)
-        return outcome
-
-    def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:
-        """Another version's delivery waits for that version, but not for ever."""
-        if not isinstance(outcome, HandBack):
-            return outcome
-        now = self._leases.now()
-        if trouble.handed_back_since is None:
-            trouble.handed_back_since = now
-        if now - trouble.handed_back_since >= self._parts.foreign_limit:
-            return Rejected(TransportError(f"nobody took it: {outcome.reason}"), unreadable=True)
-        if not self._said_foreign:
-            self._said_foreign = True
-            log.warning(
-                "a delivery for another version of this consumer is handed back",
-                extra={"handler": self.handler.name, "reason": outcome.reason},
-            )
-        return outcome
 
     def _release(self, reading: Reading, delivery: Delivery) -> None:
         if reading.held.get(delivery.sequence) is delivery:
             del reading.held[delivery.sequence]
         self._credit.give_back()
 
-    def _hand_back_buffer(self) -> None:
-        buffer = self._workers.buffer
-        while buffer:
-            delivery = buffer.popleft()
-            self._hand_back(delivery)
-            self._release(self._readings[delivery.source], delivery)
+    async def _hand_back_buffer(self) -> None:
+        waiting = list(self._workers.buffer)
+        self._workers.buffer.clear()
+        try:
+            await self._note_handed_back(waiting)
+        finally:
+            for delivery in waiting:
+                self._hand_back(delivery)
+                self._release(self._readings[delivery.source], delivery)
 
-    def _hand_back_running(self) -> None:
+    async def _hand_back_running(self) -> None:
         """Grace is over: what still runs goes back; its late ending counts for nothing."""
-        for worker in self._workers.all:
-            if worker.delivery is not None:
-                self._hand_back(worker.delivery)
+        running = [one.delivery for one in self._workers.all if one.delivery is not None]
+        try:
+            await self._note_handed_back(running)
+        finally:
+            for delivery in running:
+                self._hand_back(delivery)
                 log.warning(
                     "still running at the end of grace; handed back",
-                    extra={"handler": self.handler.name, "subject": worker.delivery.subject},
+                    extra={"handler": self.handler.name, "subject": delivery.subject},
                 )
+
+    async def _note_handed_back(self, deliveries: list[Delivery]) -> None:
+        """Before the nak: without a note each would come again as a suspect and run alone."""
+        if deliveries and self._parts.is_connected():
+            notes = [
+                (one, self._readings[one.source].note_of(one, State.BACK)) for one in deliveries
+            ]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NOTES_TIME):
+                    await self._parts.attempts.keep_all(notes)
 
     def _hand_back(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Back to the server, unless it is not ours any more."""
         if not self._leases.has_lapsed(delivery):
             self._parts.settler.hand_back(delivery, delay)
-
-
-def _is_cancelled(worker: Worker) -> bool:
-    return worker.task is not None and worker.task.cancelling() > 0
 
 
 def total(counts: Iterable[Counts]) -> Counts:

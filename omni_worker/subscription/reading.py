@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from ..notes import Note, State
 from ..settle import Trouble
 from ..settled import SettledMemory
 from ..transports.base import Delivery, Source
@@ -35,6 +38,25 @@ class Reading:
         self.settled = lost.settled
         self.troubles = lost.troubles
         self.highest = self.look_up_until = lost.highest
+
+    def trouble_of(self, delivery: Delivery) -> Trouble | None:
+        """What this process knows of an event that comes again."""
+        return self.troubles.get((delivery.sequence, delivery.stored_at))
+
+    def note_of(self, delivery: Delivery, state: State) -> Note:
+        """What other processes should know of it."""
+        trouble = self.trouble_of(delivery)
+        if trouble is None:
+            return Note(state=state, failures=0, first_seen=time.time())
+        return Note(state=state, failures=trouble.failures, first_seen=trouble.first_seen)
+
+    def note_settled(self, delivery: Delivery, trouble: Trouble, settled: bool) -> bool:
+        """Forget a settled event's troubles, keep another's; says ``settled`` again."""
+        if settled:
+            self.troubles.pop((delivery.sequence, delivery.stored_at), None)
+        else:
+            self.remember(delivery, trouble)
+        return settled
 
     def remember(self, delivery: Delivery, trouble: Trouble) -> None:
         """Keep what is known of an event that comes again; the oldest is forgotten first."""

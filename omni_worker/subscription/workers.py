@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from ..transports.base import Delivery
 
@@ -18,13 +19,19 @@ NEVER = float("inf")
 class Worker:
     """One task; ``delivery`` is what it runs or settles right now."""
 
-    __slots__ = ("deadline", "delivery", "task", "timed_out")
+    __slots__ = ("deadline", "delivery", "is_running", "task", "timed_out")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
         self.delivery: Delivery | None = None
+        self.is_running = False  # inside the handler
         self.deadline = NEVER  # loop time
         self.timed_out = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody wants this task to end."""
+        return self.task is not None and self.task.cancelling() > 0
 
 
 Run = Callable[[Worker, Delivery], Awaitable[None]]
@@ -41,6 +48,8 @@ class Workers:
         self._idle: list[asyncio.Future[None]] = []
         self._waking = False
         self._closed = False
+        self._alone = asyncio.Lock()
+        self._gate: asyncio.Event | None = None  # while somebody wants to run alone
         self.buffer: deque[Delivery] = deque()
         self.all: set[Worker] = set()
 
@@ -57,6 +66,30 @@ class Workers:
         for future in idle:
             if not future.done():
                 future.set_result(None)
+
+    async def pass_gate(self) -> None:
+        """Wait while somebody runs alone."""
+        while self._gate is not None:
+            await self._gate.wait()
+
+    @asynccontextmanager
+    async def alone(self, worker: Worker, patience: float) -> AsyncIterator[bool]:
+        """Nobody else begins; says whether everybody else had ended within ``patience`` seconds."""
+        async with self._alone:
+            self._gate = asyncio.Event()
+            try:
+                yield await self._others_end(worker, patience)
+            finally:
+                gate, self._gate = self._gate, None
+                gate.set()
+
+    async def _others_end(self, worker: Worker, patience: float) -> bool:
+        deadline = self._loop.time() + patience
+        while any(other.is_running for other in self.all if other is not worker):
+            if self._loop.time() >= deadline:
+                return False
+            await asyncio.sleep(0.01)
+        return True
 
     async def wait(self, timeout: float) -> None:
         """Wait for what runs to end, at most ``timeout`` seconds."""
@@ -96,6 +129,9 @@ class Workers:
                     idle = self._loop.create_future()
                     self._idle.append(idle)
                     await idle
+                    continue
+                if self._gate is not None:
+                    await self.pass_gate()
                     continue
                 delivery = buffer.popleft()
                 if buffer:

@@ -198,6 +198,9 @@ class KeyValue(Protocol):
     async def update(self, key: str, value: bytes, revision: int) -> int | None:
         """Write over exactly this revision; the new one, or None when it changed meanwhile."""
 
+    async def put(self, key: str, value: bytes) -> int:
+        """Write whatever stands there; the revision."""
+
     async def delete(self, key: str) -> None:
         """Forget a key."""
 

@@ -89,6 +89,10 @@ class Bucket:
                 return None
             raise
 
+    async def put(self, key: str, value: bytes) -> int:
+        """Write whatever stands there."""
+        return await self._records.put(self._prefix + key, value, b"")
+
     async def delete(self, key: str) -> None:
         """Leave a marker; it goes with the bucket's ttl."""
         headers = {"KV-Operation": "DEL"}

@@ -173,8 +173,7 @@ async def test_our_own_cancellation_passes_through_and_loses_nothing(world: Worl
     await asyncio.wait([worker.task], timeout=5)
 
     assert worker.task.cancelled()
-    assert subscription.counts.handed_back == 1
-    assert subscription.counts.retried == 0
+    assert subscription.counts.handed_back + subscription.counts.retried == 1
 
 
 async def test_derived_ids_make_a_second_run_publish_the_same_events(world: World) -> None:

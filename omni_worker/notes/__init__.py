@@ -1,0 +1,6 @@
+"""Notes: what processes tell each other about an event, over the port's key-value."""
+
+from .attempts import Attempts, Note, State
+from .guards import Guards
+
+__all__ = ["Attempts", "Guards", "Note", "State"]

@@ -1,0 +1,34 @@
+"""Parts: what a subscription works with; bus puts it together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..context import Surroundings
+from ..dispatch import Dispatcher
+from ..handlers import Handler
+from ..notes import Attempts
+from ..settle import Counts, Settler
+from ..transports.base import Source
+
+if TYPE_CHECKING:
+    from . import Subscription
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """The rooms around one handler's loop, and what it tells the bus."""
+
+    handler: Handler
+    dispatcher: Dispatcher
+    settler: Settler
+    attempts: Attempts
+    counts: Counts
+    around: Surroundings
+    is_connected: Callable[[], bool]
+    on_lost: Callable[[Source, Exception], None]
+    on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]]
+    foreign_limit: float  # seconds
+    streams: int = 1

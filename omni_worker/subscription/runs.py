@@ -1,0 +1,167 @@
+"""Runs: the life of one delivery. Recall what is known of it, run it, have it settled.
+
+A first delivery takes the short way. What comes again is looked up in the notes: its attempts may
+have been spent in another process, or its last run may have ended one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from ..context import Context
+from ..deadletter import Failure
+from ..dispatch import TimedOut
+from ..errors import TransportError
+from ..events import Event
+from ..notes import Note, State
+from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected
+from ..settle import Trouble
+from ..transports.base import Delivery
+from .leases import Leases
+from .parts import Parts
+from .reading import Reading
+from .workers import Worker, Workers
+
+log = logging.getLogger("omni_worker.worker")
+
+
+class Runs:
+    """Runs deliveries through one handler, one life after another."""
+
+    def __init__(self, parts: Parts, workers: Workers, leases: Leases) -> None:
+        self._parts = parts
+        self._workers = workers
+        self._leases = leases
+        self._said_foreign = False
+
+    async def run(self, worker: Worker, reading: Reading, delivery: Delivery) -> bool:
+        """Run it and answer. Says whether the event is settled."""
+        if delivery.count > 1:
+            return await self._run_again(worker, reading, delivery)
+        outcome = await self._outcome(worker, delivery, None)
+        if outcome is DONE:
+            self._parts.settler.done(delivery)
+            return True
+        return await self._settle(reading, delivery, outcome, Trouble(first_seen=time.time()))
+
+    async def _run_again(self, worker: Worker, reading: Reading, delivery: Delivery) -> bool:
+        trouble = reading.trouble_of(delivery) or Trouble(first_seen=time.time())
+        is_suspect = trouble.letter is None and await self._recall(delivery, trouble)
+        if trouble.letter is not None:
+            settled = await self._parts.settler.send_letter(delivery, trouble)
+            return reading.note_settled(delivery, trouble, settled)
+        async with self._turn(is_suspect, worker) as alone:
+            await self._note_start(delivery, trouble, alone)
+            outcome = await self._outcome(worker, delivery, trouble)
+        return await self._settle(reading, delivery, outcome, trouble)
+
+    async def _settle(
+        self, reading: Reading, delivery: Delivery, outcome: Outcome, trouble: Trouble
+    ) -> bool:
+        outcome = self._judge_foreign(outcome, trouble)
+        settled = await self._parts.settler.settle(delivery, outcome, trouble)
+        return reading.note_settled(delivery, trouble, settled)
+
+    # --- attempts --------------------------------------------------------------------------
+
+    async def _recall(self, delivery: Delivery, trouble: Trouble) -> bool:
+        """Take over what other processes noted. Says whether it may have killed the last one."""
+        attempts = self._parts.attempts
+        note = await attempts.recall(delivery)
+        if note is None:
+            return attempts.works
+        trouble.first_seen = note.first_seen
+        trouble.failures = max(trouble.failures, note.failures)
+        if note.state is not State.STARTED:
+            self._give_up_if_used_up(trouble, note.error)
+            return False
+        if not note.alone:
+            return True  # others ran beside it: any of them may have ended the process
+        trouble.failures += 1
+        log.warning(
+            "its last run never ended: the process died or stood still",
+            extra={
+                "handler": self._parts.handler.name,
+                "subject": delivery.subject,
+                "sequence": delivery.sequence,
+                "attempt": trouble.failures + 1,
+            },
+        )
+        self._give_up_if_used_up(trouble, "the worker process died each time it ran")
+        return True
+
+    def _give_up_if_used_up(self, trouble: Trouble, error: str) -> None:
+        if trouble.failures >= self._parts.settler.attempts:
+            trouble.letter = Failure(
+                error=error, error_type="", traceback="", attempts=trouble.failures
+            )
+
+    async def _note_start(self, delivery: Delivery, trouble: Trouble, alone: bool) -> None:
+        note = Note(
+            state=State.STARTED,
+            failures=trouble.failures,
+            first_seen=trouble.first_seen,
+            alone=alone,
+        )
+        await self._parts.attempts.keep(delivery, note)
+
+    @asynccontextmanager
+    async def _turn(self, is_suspect: bool, worker: Worker) -> AsyncIterator[bool]:
+        """A suspect runs alone, so that nobody dies with it; then the next. Says whether it is."""
+        if not is_suspect:
+            await self._workers.pass_gate()
+            yield False
+            return
+        # A handler that takes longer than this must not hold everybody up.
+        async with self._workers.alone(worker, patience=self._leases.ack_wait) as alone:
+            yield alone
+
+    # --- one run ---------------------------------------------------------------------------
+
+    async def _outcome(
+        self, worker: Worker, delivery: Delivery, trouble: Trouble | None
+    ) -> Outcome:
+        parts = self._parts
+        read = parts.dispatcher.read(delivery)
+        if not isinstance(read, Event):
+            return read
+        if trouble is None:
+            context = Context(read, delivery, 1, time.time(), parts.around)
+        else:
+            attempt = trouble.failures + 1
+            context = Context(read, delivery, attempt, trouble.first_seen, parts.around)
+        self._leases.begin_run(worker)
+        worker.is_running = True
+        outcome = await parts.dispatcher.run(read, context)
+        worker.is_running = False
+        if self._leases.end_run(worker):
+            if isinstance(outcome, Failed | Rejected):
+                limit = self._leases.timeout
+                return Failed(TimedOut(f"the handler ran longer than timeout={limit:g} s"))
+        elif worker.is_cancelled:
+            if delivery.lapsed:
+                raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
+            with suppress(asyncio.CancelledError):  # asked for and not delivered yet
+                await asyncio.sleep(0)
+        return outcome
+
+    def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:
+        """Another version's delivery waits for that version, but not for ever."""
+        if not isinstance(outcome, HandBack):
+            return outcome
+        now = self._leases.now()
+        if trouble.handed_back_since is None:
+            trouble.handed_back_since = now
+        if now - trouble.handed_back_since >= self._parts.foreign_limit:
+            return Rejected(TransportError(f"nobody took it: {outcome.reason}"), unreadable=True)
+        if not self._said_foreign:
+            self._said_foreign = True
+            log.warning(
+                "a delivery for another version of this consumer is handed back",
+                extra={"handler": self._parts.handler.name, "reason": outcome.reason},
+            )
+        return outcome
