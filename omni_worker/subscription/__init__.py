@@ -78,6 +78,20 @@ class Subscription:
         """The consumers it reads."""
         return list(self._readings)
 
+    @property
+    def missing(self) -> int:
+        """Consumers it should read and does not: they were lost, and are not made again yet."""
+        return max(0, self._parts.streams - len(self._readings))
+
+    @property
+    def lapsed(self) -> int:
+        """Deliveries still held whose lease has run out: the server has given them away."""
+        return sum(
+            self._leases.has_lapsed(delivery)
+            for reading in self._readings.values()
+            for delivery in reading.held.values()
+        )
+
     async def unsubscribe(self, grace: float | None = None) -> None:
         """Stop reading and hand back what has not begun; running handlers get ``grace`` seconds.
 

@@ -131,6 +131,10 @@ class Source(Protocol):
     consumer: str
     outstanding: int  # asked for and not yet delivered
 
+    @property
+    def silent_for(self) -> float:
+        """Seconds a request of ours has waited without a good word; 0.0 when none is waiting."""
+
     def request(self, count: int) -> None:
         """Ask for ``count`` deliveries more."""
 

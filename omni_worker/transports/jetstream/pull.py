@@ -50,6 +50,7 @@ class Pull:
         self._limit = 1 << 30  # of one request, where the consumer sets one
         self._heard = False  # since the last look of the watch
         self._heard_at = 0.0
+        self._well_at = 0.0  # when it was last heard without trouble
         self._silences = 0
         self._last_count = 0  # of the latest request
         self._trouble = 0
@@ -59,6 +60,13 @@ class Pull:
         self._sid = connection.listen(self._inbox, self._on_message)
 
     # --- the port --------------------------------------------------------------------------
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds without a delivery or heartbeat, to the second; trouble is no good word."""
+        if not (self.outstanding or self._trouble) or (self._heard and not self._trouble):
+            return 0.0
+        return asyncio.get_running_loop().time() - self._well_at
 
     def request(self, count: int) -> None:
         """Ask for ``count`` more; a request that cannot be sent is made again on reconnect."""
@@ -71,6 +79,8 @@ class Pull:
         ):
             if not self.outstanding:
                 self._heard_at = asyncio.get_running_loop().time()
+                if not (self._silences or self._trouble):
+                    self._well_at = self._heard_at
             self.outstanding += count
             self._last_count = count
 
@@ -170,6 +180,8 @@ class Pull:
         """Called every second: a request may vanish without a word (ClickHouse#115343)."""
         if self._heard:
             self._heard, self._heard_at, self._silences = False, now, 0
+            if not self._trouble:
+                self._well_at = now
         if self._stopped or not self.outstanding or not self._connection.is_up:
             return
         if now - self._heard_at < SILENCE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -29,8 +30,16 @@ class MemorySource:
         self._receiver = receiver
         self._stopped = False
         self._closed = False
+        self._cut_at = 0.0
 
     # --- the port --------------------------------------------------------------------------
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the link was cut; one that stands is never silent."""
+        if not self.outstanding or self._link.is_up:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._cut_at
 
     def request(self, count: int) -> None:
         """Ask for ``count`` more; a request that cannot be sent is made again on reconnect."""
@@ -72,6 +81,7 @@ class MemorySource:
 
     def on_cut(self) -> None:
         """The server notices that nobody is there for what was asked."""
+        self._cut_at = asyncio.get_running_loop().time()
         self._withdraw()
 
     def on_up(self) -> None:

@@ -82,6 +82,23 @@ class Outages:
         recorder.deliveries[3].ack()
         await settled(transport)
 
+    async def test_a_source_that_waits_says_since_when_it_hears_nothing(
+        self, backend: Backend, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        source, _ = await consume(transport)
+        assert source.silent_for == 0.0  # nothing is asked for
+
+        source.request(10)
+        await info(transport)
+        assert source.silent_for < 1.0
+        await backend.disconnect()
+        await eventually(lambda: source.silent_for > 0.1)
+        await backend.reconnect()
+
+        await eventually(lambda: source.silent_for == 0.0)
+
     async def test_a_request_into_a_broken_link_is_none(
         self, backend: Backend, transport: Transport
     ) -> None:
