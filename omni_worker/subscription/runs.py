@@ -88,7 +88,7 @@ class Runs:
                 "handler": self._parts.handler.name,
                 "subject": delivery.subject,
                 "sequence": delivery.sequence,
-                "attempt": trouble.failures + 1,
+                "failures": trouble.failures,
             },
         )
         self._give_up_if_used_up(trouble, "the worker process died each time it ran")
