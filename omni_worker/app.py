@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,10 +18,10 @@ from .context import current_context
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
-from .handlers import Handler, declare
+from .handlers import Handler, check_middleware, declare
 from .publisher import DEFAULT_TIMEOUT, Draft, PublishMiddleware
 from .retry import RetryPolicy
-from .schemas import SchemaRegistry
+from .schemas import SchemaRegistry, check_name
 from .settings import Settings
 from .topology import STREAMS, StartFrom, route, stream_config
 from .transports.base import Transport
@@ -33,10 +34,10 @@ _SEVEN = [stream_config(spec, replicas=1) for spec in STREAMS]
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A handler, and the app whose middlewares it was written beside."""
+    """A handler, and the apps whose middlewares run around it, the outermost first."""
 
     handler: Handler
-    owner: App
+    owners: tuple[App, ...]
 
 
 class App:
@@ -56,6 +57,9 @@ class App:
         lifespan: Lifespan | None = None,
     ) -> None:
         check_app_name(name)
+        check_name(name, f"app name {name!r}")  # it begins the names of consumers
+        if lifespan is not None and inspect.isasyncgenfunction(lifespan):
+            raise ConfigError(f"lifespan {lifespan.__qualname__}: decorate it @asynccontextmanager")
         self.name = name
         self.registry = registry if registry is not None else SchemaRegistry()
         self.settings = settings
@@ -118,10 +122,12 @@ class App:
             **unknown,
         }
         shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])
-        where = _caller(sys._getframe(1))
+        frame = sys._getframe(1)
+        where = _caller(frame)
 
         def decorate(call: Call) -> Call:
             try:
+                self._refuse_running()
                 handler = declare(
                     call,
                     app=self.name,
@@ -130,12 +136,13 @@ class App:
                     channel=channel,
                     instance=instance,
                     options=options,
+                    names=frame.f_locals,
                 )
                 handler = replace(handler, where=where)
                 self._refuse_taken(handler)
             except ConfigError as error:
                 raise ConfigError(f"@app.on({shown}): {error} ({where})") from None
-            self.declarations.append(Declaration(handler, self))
+            self.declarations.append(Declaration(handler, (self,)))
             return call
 
         if types and callable(types[0]):  # @app.on without parentheses
@@ -146,30 +153,36 @@ class App:
 
     def middleware(self, middleware: Middleware) -> Middleware:
         """Put ``async def (ctx, event, call_next)`` around every handler, in this order."""
+        check_middleware(middleware, "ctx", "event", "call_next")
         self.middlewares.append(middleware)
         return middleware
 
     def publish_middleware(self, middleware: PublishMiddleware) -> PublishMiddleware:
         """Put ``async def (event, call_next)`` around every publish, in this order."""
+        check_middleware(middleware, "event", "call_next")
         self.publish_middlewares.append(middleware)
         return middleware
 
     def include(self, other: App) -> None:
-        """Take over another app's handlers, with its middlewares around them, and its schemas.
+        """Take over the handlers another app has by now, with its middlewares, and its schemas.
 
-        They run under this app's name. Raises ConfigError when two of them want one consumer.
+        They run under this app's name. Raises ConfigError when two of them want one consumer, and
+        for an app with a lifespan: only the running app's is entered.
         """
         where = _caller(sys._getframe(1))
-        if other is self:
-            raise ConfigError(
-                f"app.include({other.name!r}): an app cannot include itself ({where})"
-            )
         try:
+            self._refuse_running()
+            if other is self:
+                raise ConfigError("an app cannot include itself")
+            if other.lifespan is not None:
+                raise ConfigError(
+                    "it has a lifespan, which would not run; give it to this app instead"
+                )
             self.registry.include(other.registry)
             for declaration in other.declarations:
                 handler = replace(declaration.handler, app=self.name)
                 self._refuse_taken(handler)
-                self.declarations.append(Declaration(handler, declaration.owner))
+                self.declarations.append(Declaration(handler, (self, *declaration.owners)))
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
@@ -253,13 +266,15 @@ class App:
             raise NotConnected(f"app {self.name!r} is not running: there is no connection yet")
         return self._bus
 
+    def _refuse_running(self) -> None:
+        if self._bus is not None:
+            raise ConfigError(f"app {self.name!r} is running: what is declared now is not started")
+
     def _middlewares_of(self, declaration: Declaration) -> list[Middleware]:
-        own = [] if declaration.owner is self else declaration.owner.middlewares
-        return [*self.middlewares, *own]
+        return [one for owner in declaration.owners for one in owner.middlewares]
 
     def _all_publish_middlewares(self) -> list[PublishMiddleware]:
-        owners = {id(declaration.owner): declaration.owner for declaration in self.declarations}
-        owners.pop(id(self), None)
+        owners = {id(one): one for each in self.declarations for one in each.owners if one != self}
         included = [one for owner in owners.values() for one in owner.publish_middlewares]
         return [*self.publish_middlewares, *included]
 
@@ -285,13 +300,22 @@ class App:
                     f"queue={options.queue!r} with this pattern is taken by {other.function}"
                     f" ({other.where}); they would share one consumer"
                 )
+            elif handler.name == other.name and not _streams(handler).isdisjoint(_streams(other)):
+                # Ids of what it publishes and of its dead letters are made of the name.
+                raise ConfigError(
+                    f"{handler.function} with this pattern is declared already ({other.where});"
+                    " give each a durable= or queue="
+                )
 
 
 def _streams(handler: Handler) -> set[str]:
     """Where a handler will read, as far as one can tell without a server."""
-    held = set(route(handler.filters, _SEVEN))
-    domains = {one.split(".", 1)[0] for one in handler.filters}
-    return held or domains
+    # A domain without a stream of ours stands for the foreign one that holds it.
+    return {
+        stream
+        for one in handler.filters
+        for stream in route([one], _SEVEN) or {one.split(".", 1)[0]}
+    }
 
 
 def _caller(frame: FrameType) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel
@@ -14,7 +17,7 @@ from pydantic import BaseModel
 from .errors import ConfigError, InvalidSubject
 from .events import Event
 from .retry import RetryPolicy
-from .schemas import check_name, is_model
+from .schemas import check_model, check_name
 from .settings import Settings
 from .subjects import check_subject_pattern, check_type_pattern, filters_for, fold, is_wild
 from .topology import StartFrom, queue_consumer_name, short_hash
@@ -82,24 +85,32 @@ def declare(
     channel: str | Iterable[str] | None = None,
     instance: str | None = None,
     options: Mapping[str, Any],
+    names: Mapping[str, Any] | None = None,
 ) -> Handler:
-    """Check a declaration and make its record. Raises ConfigError naming the option."""
+    """Check a declaration and make its record. Raises ConfigError naming the option.
+
+    ``names`` are those around the function, where its annotation may find its model.
+    """
     checked = _check_options(options)
+    channels = _channels(channel)
     try:
-        filters = _filters(types, subject, channel, instance)
+        filters = _filters(types, subject, channels, instance)
     except InvalidSubject as error:
         raise ConfigError(str(error)) from None
+    if checked.queue is not None and checked.durable is None:
+        name = queue_consumer_name(app, checked.queue, filters)
+        check_name(name, f"queue={checked.queue!r} makes the consumer {name!r}")
     wants_context = _takes_context(call)
     return Handler(
         call=call,
         app=app,
         types=tuple(types),
-        channels=_channels(channel),
+        channels=channels,
         instance=instance,
         filters=filters,
-        model=_event_model(call, checked.schema),
+        model=_event_model(call, checked.schema, names or {}),
         options=checked,
-        function=f"{call.__module__}.{getattr(call, '__qualname__', type(call).__name__)}",
+        function=f"{_function_of(call).__module__}.{_named(call)}",
         where=_where(call),
         wants_context=wants_context,
         is_async=_is_async(call),
@@ -108,9 +119,11 @@ def declare(
 
 def with_settings(options: Options, settings: Settings) -> Options:
     """The same options with every None filled from the settings that has one."""
+    delay = settings.retry_delay if options.retry_delay is None else options.retry_delay
     policy = options.retry or RetryPolicy(
         retries=settings.max_retries if options.max_retries is None else options.max_retries,
-        delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
+        delay=delay,
+        cap=max(delay, RetryPolicy().cap),  # who asks for a minute does not mean half of one
     )
     filled = {
         name: getattr(settings, name)
@@ -120,20 +133,14 @@ def with_settings(options: Options, settings: Settings) -> Options:
     return replace(options, retry=policy, max_retries=None, retry_delay=None, **filled)
 
 
-def describe_filters(handler: Handler) -> str:
-    """What a handler listens to, for people: types with channel, or the raw subjects."""
-    return ", ".join(handler.filters)
-
-
 def _filters(
     types: Sequence[str],
     subject: str | None,
-    channel: str | Iterable[str] | None,
+    channels: tuple[str, ...],
     instance: str | None,
 ) -> tuple[str, ...]:
-    channels = _channels(channel)
     if subject is not None:
-        if types or channels or instance:
+        if types or channels or instance is not None:
             raise ConfigError("subject= replaces types, channel= and instance=; give one of them")
         return fold([check_subject_pattern(subject)])
     if not types:
@@ -146,7 +153,17 @@ def _filters(
 
 
 def _channels(channel: str | Iterable[str] | None) -> tuple[str, ...]:
-    return (channel,) if isinstance(channel, str) else tuple(channel or ())
+    if channel is None:
+        return ()
+    if isinstance(channel, str):
+        return (channel,)
+    if not isinstance(channel, Iterable) or isinstance(channel, (bytes, Mapping)):
+        raise ConfigError(f"channel={channel!r}: expected a string or a list of strings")
+    channels = tuple(channel)
+    if not channels:
+        # A list somebody computed: taking it for "every channel" would be the opposite of it.
+        raise ConfigError(f"channel={channel!r}: names no channel; leave it out for every one")
+    return channels
 
 
 def _check_options(given: Mapping[str, Any]) -> Options:
@@ -159,8 +176,10 @@ def _check_options(given: Mapping[str, Any]) -> Options:
     options = Options(**given)
     _check_names(options)
     _check_numbers(options)
-    if options.schema is not None and not is_model(options.schema):
-        raise ConfigError(f"schema={options.schema!r}: expected a pydantic model class")
+    if options.schema is not None:
+        check_model(options.schema, f"schema={options.schema!r}")
+    if not isinstance(options.validate, bool):
+        raise ConfigError(f"validate={options.validate!r}: expected True or False")
     if options.retry is not None and not isinstance(options.retry, RetryPolicy):
         raise ConfigError(f"retry={options.retry!r}: expected a RetryPolicy")
     if options.retry is not None and (
@@ -225,6 +244,10 @@ def _takes_context(call: Callable[..., Any]) -> bool:
         parameters = list(inspect.signature(call).parameters.values())
     except (TypeError, ValueError):
         raise ConfigError(f"{call!r} is no function: expected (event) or (event, ctx)") from None
+    target = _function_of(call)
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        # Calling it runs nothing: every event would be acknowledged and none handled.
+        raise ConfigError(f"{_named(call)} holds a yield: a generator would never run")
     positional = [
         one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
     ]
@@ -233,45 +256,92 @@ def _takes_context(call: Callable[..., Any]) -> bool:
         one for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty
     ]
     takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
-    if keyword_only or len(required) > 2 or not (positional or takes_any):
+    unbound = bool(positional) and positional[0].name in ("self", "cls")
+    if keyword_only or len(required) > 2 or not (positional or takes_any) or unbound:
         raise ConfigError(
-            f"{getattr(call, '__qualname__', call)}{inspect.signature(call)}:"
-            " a handler takes (event) or (event, ctx)"
+            f"{_named(call)}{inspect.signature(call)}: a handler takes (event) or (event, ctx)"
+            + ("; declare a method on its instance: app.on(…)(object.method)" if unbound else "")
         )
     return len(required) == 2 or (len(positional) > 1 and positional[1].name in ("ctx", "context"))
 
 
 def _is_async(call: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(_function_of(call))
+
+
+def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under decorators, partials and callable objects."""
+    while isinstance(call, functools.partial):
+        call = call.func
     target = call if inspect.isroutine(call) else getattr(call, "__call__", call)  # noqa: B004
-    return inspect.iscoroutinefunction(inspect.unwrap(target)) or inspect.iscoroutinefunction(
-        getattr(target, "func", None)
-    )
+    function: Callable[..., Any] = inspect.unwrap(target)
+    return function
 
 
-def _event_model(call: Callable[..., Any], schema: type[BaseModel] | None) -> type[Event[Any]]:
+def check_middleware(middleware: Callable[..., Any], *parameters: str) -> None:
+    """Refuse what cannot be awaited around a handler or a publish."""
+    expected = f"expected async def ({', '.join(parameters)})"
+    if not inspect.iscoroutinefunction(_function_of(middleware)):
+        raise ConfigError(f"middleware {_named(middleware)}: {expected}")
+    try:
+        inspect.signature(middleware).bind(*parameters)
+    except TypeError as error:
+        raise ConfigError(f"middleware {_named(middleware)}: {error}; {expected}") from None
+
+
+def _named(call: Callable[..., Any]) -> str:
+    return str(getattr(call, "__qualname__", type(call).__name__))
+
+
+def _event_model(
+    call: Callable[..., Any], schema: type[BaseModel] | None, names: Mapping[str, Any]
+) -> type[Event[Any]]:
     """`schema=`, else the model in the annotation `Event[Model]`, else any payload."""
     if schema is not None:
         return _event_of(schema)
-    try:
-        hints = get_type_hints(call)
-    except Exception:  # a name that only exists while type checking
+    parameters = list(inspect.signature(call).parameters.values())
+    hint = parameters[0].annotation if parameters else inspect.Parameter.empty
+    if hint is inspect.Parameter.empty:
         return Event[Any]
-    names = list(inspect.signature(call).parameters)
-    hint = hints.get(names[0]) if names else None
-    if isinstance(hint, type) and issubclass(hint, Event) and hint is not Event:
-        held: Any = hint.model_fields["payload"].annotation
-        if not isinstance(held, TypeVar) and held is not Any:
-            return hint
-    elif get_args(hint) and is_model(get_args(hint)[0]):
-        return _event_of(get_args(hint)[0])
-    return Event[Any]
+    events = _events_in(_evaluated(hint, _function_of(call), names))
+    payloads: list[Any] = [event.model_fields["payload"].annotation for event in events]
+    if not events or any(held is Any or isinstance(held, TypeVar) for held in payloads):
+        return Event[Any]
+    return events[0] if len(events) == 1 else _event_of(functools.reduce(operator.or_, payloads))
 
 
-def _event_of(schema: type[BaseModel]) -> type[Event[Any]]:
-    model: type[Event[Any]] = Event[schema]  # type: ignore[valid-type]
+def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, Any]) -> object:
+    """An annotation written as text, read where it was written.
+
+    Only the event's own: another name of the signature may exist only while type checking.
+    """
+    holder: Any = SimpleNamespace(__annotations__={"event": hint})
+    try:
+        hints: dict[str, object] = get_type_hints(
+            holder, getattr(function, "__globals__", {}), dict(names)
+        )
+        return hints["event"]
+    except Exception as error:
+        if "Event[" in str(hint) and "Event[Any" not in str(hint):
+            raise ConfigError(
+                f"{_named(function)}: the annotation {hint} cannot be read here ({error});"
+                " its payload would go unchecked, so give schema=…"
+            ) from None
+        return None
+
+
+def _events_in(hint: object) -> list[type[Event[Any]]]:
+    """The event types of an annotation, those of a union each."""
+    if isinstance(hint, type) and issubclass(hint, Event):
+        return [hint]
+    return [event for part in get_args(hint) for event in _events_in(part)]
+
+
+def _event_of(schema: Any) -> type[Event[Any]]:
+    model: type[Event[Any]] = Event[schema]
     return model
 
 
 def _where(call: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(call), "__code__", None)
+    code = getattr(_function_of(call), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"

@@ -188,9 +188,9 @@ def check_type(type: str) -> str:
 
 def check_type_pattern(pattern: str) -> str:
     """Like ``check_type``, with `*` for a token and `>` for the rest."""
-    tokens = _pattern_tokens(pattern, "pattern")
-    if not is_wild(pattern):
+    if not isinstance(pattern, str) or not is_wild(pattern):
         return check_type(pattern)
+    tokens = _pattern_tokens(pattern, "pattern")
     if tokens == ["*"]:
         # It would take every event and run for none.
         raise InvalidSubject("pattern '*': a type has two tokens or more; '*.*' or '>' is any")

@@ -1,0 +1,398 @@
+"""App: declarations are refused on the user's own line, and run with what stood around them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from omni_worker.app import App
+from omni_worker.errors import ConfigError, NotConnected
+from omni_worker.events import Event, Published
+from omni_worker.retry import RetryPolicy
+from omni_worker.schemas import SchemaRegistry
+from omni_worker.transports.memory import MemoryTransport
+
+
+class Model(BaseModel):
+    a: int
+
+
+async def handle(event: Event[Any]) -> None:
+    """A handler."""
+
+
+def takes_nothing() -> None:
+    """No handler."""
+
+
+async def around(ctx: Any, event: Any, call_next: Any) -> None:
+    await call_next(ctx, event)
+
+
+async def around_publish(event: Any, call_next: Any) -> Published:
+    published: Published = await call_next(event)
+    return published
+
+
+# --- misuse --------------------------------------------------------------------------------
+
+MISUSE: list[tuple[str, dict[str, Any], Callable[..., Any], str]] = [
+    ("unknown option", {"durabel": "r1"}, handle, "unknown option durabel=; did you mean durable="),
+    ("empty token", {"types": ["message..received"]}, handle, "empty token in subject"),
+    ("no type", {"types": []}, handle, "no event type"),
+    ("bad channel", {"channel": "a b"}, handle, "channel 'a b': a token cannot hold"),
+    ("bad instance", {"instance": "a..b"}, handle, "instance 'a..b': empty token"),
+    ("bad raw subject", {"types": [], "subject": "$JS.>"}, handle, "the server's own prefix"),
+    ("durable with a dot", {"durable": "a.b"}, handle, "durable='a.b': a name takes"),
+    ("no model", {"schema": dict}, handle, "expected a pydantic model class"),
+    ("wrong signature", {}, takes_nothing, "a handler takes (event) or (event, ctx)"),
+    ("two policies", {"retry": RetryPolicy(), "max_retries": 1}, handle, "retry= beside"),
+    ("no time zone", {"start_from": datetime(2026, 1, 1)}, handle, "a datetime with a time zone"),
+    ("a number as text", {"concurrency": "10"}, handle, "concurrency='10': expected a whole"),
+    ("nothing rejected", {"reject_on": ValueError()}, handle, "expected exception classes"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "call", "hint"),
+    [misuse[1:] for misuse in MISUSE],
+    ids=[misuse[0] for misuse in MISUSE],
+)
+def test_misuse_is_refused_with_option_file_and_line(
+    given: dict[str, Any], call: Callable[..., Any], hint: str
+) -> None:
+    app = App("router")
+    types = given.get("types", ["message.received"])
+    options = {name: value for name, value in given.items() if name != "types"}
+
+    with pytest.raises(ConfigError) as refused:
+        app.on(*types, **options)(call)
+
+    assert str(refused.value).startswith("@app.on(")
+    assert hint in str(refused.value)
+    assert re.search(r"\(.*test_app\.py:\d+\)$", str(refused.value))
+    assert app.handlers == []
+
+
+def test_the_line_named_is_the_users_own_decorator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from omni_worker import App\n"
+        "app = App('echo')\n"
+        "@app.on('message.received')\n"
+        "async def fine(event): ...\n"
+        "\n"
+        "@app.on(\n"
+        "    'message..received',\n"
+        "    durable='r1',\n"
+        ")\n"
+        "async def broken(event): ...\n"
+    )
+    file = tmp_path / "examples" / "echo.py"
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError) as refused:
+        exec(compile(source, str(file), "exec"), {})
+
+    assert str(refused.value) == (
+        "@app.on('message..received'): event type 'message..received': empty token in subject"
+        " (examples/echo.py:6)"
+    )
+
+
+def test_a_decorator_without_parentheses_is_said_to_be_one() -> None:
+    app = App("router")
+
+    with pytest.raises(ConfigError, match=r'write @app\.on\("message\.received"\) \(.*test_app'):
+        app.on(handle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"types": ["message.received"]}, {"types": ["message.sent"]}),
+        ({"types": ["message.received"]}, {"types": ["message.received"], "channel": "x"}),
+        ({"types": ["message.*"]}, {"types": ["message.sent"]}),
+        ({"types": ["message.received", "custom.x"]}, {"types": ["custom.y"]}),
+        ({"types": ["message.received", "reaction.x"]}, {"types": ["reaction.y"]}),
+        ({"types": ["reaction.received"]}, {"types": ["reaction.removed"]}),
+        ({"types": [], "subject": ">"}, {"types": ["media.received"]}),
+    ],
+)
+def test_one_durable_feeds_one_handler_of_a_stream(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    app = App("router")
+    app.on(*first.pop("types"), durable="r1", **first)(handle)
+
+    with pytest.raises(ConfigError, match=r"durable='r1' is taken in stream \w+ by .*handle \(.*:"):
+        app.on(*second.pop("types"), durable="r1", **second)(handle)
+
+
+def test_one_durable_may_stand_on_two_streams() -> None:
+    app = App("router")
+
+    app.on("message.received", durable="r1")(handle)
+    app.on("media.received", durable="r1")(handle)
+
+    assert [handler.name for handler in app.handlers] == ["r1", "r1"]
+
+
+def test_one_queue_and_pattern_feed_one_handler() -> None:
+    app = App("router")
+    app.on("message.received", queue="q")(handle)
+    app.on("message.sent", queue="q")(handle)
+
+    async def other(event: Event[Any]) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"queue='q' with this pattern is taken by .*handle"):
+        app.on("message.received", queue="q")(other)
+
+
+def test_one_function_takes_several_decorators() -> None:
+    app = App("router")
+
+    @app.on("message.received")
+    @app.on("message.sent", durable="r1")
+    async def both(event: Event[Any]) -> None: ...
+
+    assert [handler.types for handler in app.handlers] == [("message.sent",), ("message.received",)]
+    assert {handler.call for handler in app.handlers} == {both}
+
+
+def test_the_same_function_and_pattern_twice_is_refused_for_their_ids_would_be_one() -> None:
+    app = App("router")
+    app.on("message.received")(handle)
+
+    with pytest.raises(ConfigError, match=r"declared already .*durable= or queue="):
+        app.on("message.received", concurrency=2)(handle)
+
+
+def test_a_model_beside_the_handler_is_found() -> None:
+    class Local(BaseModel):
+        a: int
+
+    app = App("router")
+
+    @app.on("custom.x")
+    async def local(event: Event[Local]) -> None: ...
+
+    assert app.handlers[0].model is Event[Local]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a.b", "a b", "a*", ">", "$a", "a/b", "a\\b", "a\nb", "x" * 200, 5, None]
+)
+def test_an_app_name_that_cannot_stand_in_a_consumers_name_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigError, match="app name"):
+        App(name)
+
+
+@pytest.mark.parametrize("register", ["middleware", "publish_middleware"])
+@pytest.mark.parametrize("call", [takes_nothing, lambda *_: None, 5])
+def test_a_middleware_nobody_can_await_is_refused(register: str, call: Any) -> None:
+    with pytest.raises(ConfigError, match=r"expected async def \("):
+        getattr(App("router"), register)(call)
+
+
+def test_a_middleware_of_the_other_kind_is_refused() -> None:
+    app = App("router")
+
+    with pytest.raises(ConfigError, match=r"around_publish: .*\(ctx, event, call_next\)"):
+        app.middleware(around_publish)
+    with pytest.raises(ConfigError, match=r"around: .*expected async def \(event, call_next\)"):
+        app.publish_middleware(around)  # type: ignore[arg-type]
+
+
+def test_a_lifespan_that_was_not_decorated_is_refused() -> None:
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(ConfigError, match="@asynccontextmanager"):
+        App("router", lifespan=lifespan)  # type: ignore[arg-type]
+
+
+# --- include -------------------------------------------------------------------------------
+
+
+def test_an_included_handler_runs_under_the_including_apps_name_with_both_middlewares() -> None:
+    inner, middle, outer = App("inner"), App("middle"), App("outer")
+    mine = [around_named(name) for name in ("outer", "middle", "inner")]
+    for app, middleware in zip((outer, middle, inner), mine, strict=True):
+        app.middleware(middleware)
+    inner.on("message.received")(handle)
+
+    middle.include(inner)
+    outer.include(middle)
+
+    assert outer.handlers[0].app == "outer"
+    assert outer.handlers[0].name.startswith("outer.")
+    assert mine == outer._middlewares_of(outer.declarations[0])
+
+
+def around_named(name: str) -> Callable[..., Any]:
+    async def named(ctx: Any, event: Any, call_next: Any) -> None: ...
+
+    named.__qualname__ = name
+    return named
+
+
+def test_include_takes_over_schemas() -> None:
+    inner, outer = App("inner"), App("outer")
+    inner.registry.register("custom.x", Model)
+
+    outer.include(inner)
+
+    assert outer.registry.get("custom.x") == inner.registry.get("custom.x")
+
+
+def _with_lifespan() -> App:
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        yield
+
+    return App("inner", lifespan=lifespan)
+
+
+def _with_taken_durable() -> App:
+    inner = App("inner")
+    inner.on("message.received", durable="r1")(handle)
+    return inner
+
+
+def _with_other_schema() -> App:
+    inner = App("inner")
+    inner.registry.register("custom.x", Model)
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("inner", "hint"),
+    [
+        (_with_lifespan, "it has a lifespan"),
+        (_with_taken_durable, "durable='r1' is taken in stream MESSAGE"),
+        (_with_other_schema, r"register\('custom.x'\): already registered"),
+    ],
+)
+def test_what_cannot_be_included_is_refused_with_the_line(
+    inner: Callable[[], App], hint: str
+) -> None:
+    outer = App("outer")
+    outer.on("message.sent", durable="r1")(handle)
+    outer.registry.register("custom.x")
+
+    with pytest.raises(ConfigError, match=rf"app\.include\('inner'\): {hint}.*test_app\.py:\d+\)$"):
+        outer.include(inner())
+
+
+def test_an_app_cannot_include_itself() -> None:
+    app = App("router")
+
+    with pytest.raises(ConfigError, match="cannot include itself"):
+        app.include(app)
+
+
+# --- running -------------------------------------------------------------------------------
+
+
+async def test_lifespan_surrounds_the_run_and_its_value_is_the_state() -> None:
+    seen: list[Any] = []
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[str]:
+        seen.append("before")
+        # A lifespan may publish: the connection stands.
+        seen.append((await app.publish("custom.started")).stream)
+        yield "the state"
+        seen.append("after")
+
+    app = App("router", lifespan=lifespan)
+
+    async with app.run(transport=MemoryTransport()) as bus:
+        seen.append(bus.state)
+
+    assert seen == ["before", "CUSTOM", "the state", "after"]
+
+
+async def test_a_lifespan_that_fails_leaves_nothing_open() -> None:
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        raise RuntimeError("no database")
+        yield
+
+    app, transport = App("router", lifespan=lifespan), MemoryTransport()
+
+    with pytest.raises(RuntimeError, match="no database"):
+        async with app.run(transport=transport):
+            pass
+
+    assert not transport.is_connected
+    with pytest.raises(NotConnected, match="'router' is not running"):
+        await app.publish("custom.x")
+
+
+async def test_an_app_runs_any_number_of_times_but_not_twice_at_once() -> None:
+    app = App("router")
+
+    for _ in range(2):
+        async with app.run(transport=MemoryTransport()):
+            with pytest.raises(ConfigError, match="is running already"):
+                async with app.run(transport=MemoryTransport()):
+                    pass
+
+
+async def test_what_is_declared_while_the_app_runs_is_refused_for_it_would_not_start() -> None:
+    app = App("router")
+
+    async with app.run(transport=MemoryTransport()):
+        with pytest.raises(ConfigError, match="what is declared now is not started"):
+            app.on("message.received")(handle)
+        with pytest.raises(ConfigError, match="what is declared now is not started"):
+            app.include(App("inner"))
+
+
+async def test_publish_inside_a_handler_is_part_of_its_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import asyncio
+
+    app = App("router")
+    answered: asyncio.Future[Event[Any]] = asyncio.get_running_loop().create_future()
+
+    @app.on("custom.asked", durable="asked", start_from="first")
+    async def asked(event: Event[Any]) -> None:
+        await app.publish("custom.answered", {"n": 1})
+
+    @app.on("custom.answered", durable="answered", start_from="first")
+    async def take(event: Event[Any]) -> None:
+        answered.set_result(event)
+
+    with caplog.at_level(logging.ERROR):
+        async with app.run(transport=MemoryTransport()) as bus:
+            first = await bus.publish("custom.asked", {}, channel="x", instance="y")
+            answer = await asyncio.wait_for(answered, 10)
+
+    assert answer.metadata.correlation_id == first.id
+    assert answer.metadata.trace_id == first.id
+    assert answer.metadata.source == "router"
+    assert (answer.channel, answer.instance) == (None, None)
+    assert answer.id[14] == "5"  # UUIDv5: the same again by a second run
+
+
+async def test_a_registry_of_ones_own_is_used() -> None:
+    registry = SchemaRegistry()
+    registry.register("custom.x", Model)
+    app = App("router", registry=registry)
+
+    async with app.run(transport=MemoryTransport()):
+        with pytest.raises(Exception, match=r"custom\.x: the payload does not fit its schema: a:"):
+            await app.publish("custom.x", {"a": "private"})
