@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from .schemas import SchemaRegistry
 from .settings import Settings
 from .subjects import filters_for, is_wild
 from .subscription import Reading, Subscription
-from .topology import DAY, NANO, ConsumerSpec, StreamSpec, queue_consumer_name
+from .topology import DAY, NANO, ConsumerSpec, StreamSpec, queue_consumer_name, short_hash
 from .transports.base import Operators, Source, Transport
 
 log = logging.getLogger("omni_worker.worker")
@@ -40,10 +40,15 @@ class Bound:
 
 
 async def plan_consumers(
-    handler: Handler, provisioner: Provisioner, registry: SchemaRegistry, settings: Settings
+    handler: Handler,
+    provisioner: Provisioner,
+    registry: SchemaRegistry,
+    settings: Settings,
+    taken: Collection[str] = (),
 ) -> list[ConsumerSpec]:
     """The consumers a handler reads, one per stream. Raises TopologyError for what none stores."""
     options = handler.options
+    name = consumer_name(handler, settings.session, taken)
     copies = {
         type: schema.stream
         for type in handler.literal_types
@@ -61,7 +66,7 @@ async def plan_consumers(
     return [
         ConsumerSpec(
             stream=stream,
-            name=consumer_name(handler),
+            name=name,
             app=handler.app,
             filters=filters,
             ack_wait=options.ack_wait or settings.ack_wait,
@@ -74,15 +79,22 @@ async def plan_consumers(
     ]
 
 
-def consumer_name(handler: Handler) -> str:
-    """The durable, else the queue's consumer, else one of this process alone."""
+def consumer_name(handler: Handler, session: str | None = None, taken: Collection[str] = ()) -> str:
+    """The durable, else the queue's consumer, else one of this process alone.
+
+    In a session the next process goes on with the last one's, even with other filters; ``taken``
+    are those of this process, where a function is declared twice.
+    """
     options = handler.options
     if options.durable is not None:
         return options.durable
     if options.queue is not None:
         return queue_consumer_name(handler.app, options.queue, handler.filters)
     short = handler.function.rpartition(".")[2].strip("<>")
-    return f"{handler.app}-{short}-{secrets.token_hex(4)}"
+    if session is None:
+        return f"{handler.app}-{short}-{secrets.token_hex(4)}"
+    name = f"{handler.app}-{short}-{session}-{short_hash((handler.function,))}"
+    return f"{name}-{short_hash(handler.filters)}" if name in taken else name
 
 
 def is_shared(handler: Handler) -> bool:
@@ -100,6 +112,7 @@ class Binding:
         provisioner: Provisioner,
         *,
         recreate: bool,
+        keep: bool,
     ) -> None:
         self.subscription = subscription
         self.bound: dict[Source, Bound] = {}
@@ -108,6 +121,7 @@ class Binding:
         self._operators: Operators = transport.operators
         self._provisioner = provisioner
         self._recreate = recreate
+        self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def bind(self, specs: Iterable[ConsumerSpec]) -> None:
@@ -147,7 +161,7 @@ class Binding:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for bound in self.bound.values():
             await bound.source.close()
-            if not is_shared(self.subscription.handler) and self._transport.is_connected:
+            if not self._keep and self._transport.is_connected:
                 try:
                     await self._operators.delete_consumer(bound.spec.stream, bound.spec.name)
                 except TransportError as error:

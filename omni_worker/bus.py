@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from .binding import REFRESH, Binding, plan_consumers
+from .binding import REFRESH, Binding, is_shared, plan_consumers
 from .context import Surroundings
 from .deadletter import Original
 from .dispatch import Dispatcher, Middleware
@@ -20,6 +20,7 @@ from .handlers import Handler, declare, with_settings
 from .notes import Attempts
 from .notes.attempts import BUCKET as NOTES
 from .notes.attempts import TTL as NOTES_TTL
+from .observer import ObservedDispatcher, Observer
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishMiddleware
 from .schemas import SchemaRegistry
@@ -51,6 +52,7 @@ class EventBus:
         name: str = "omni-worker",
         registry: SchemaRegistry | None = None,
         settings: Settings | None = None,
+        observer: Observer | None = None,
     ) -> None:
         check_app_name(name)
         if url is not None and transport is not None:
@@ -64,6 +66,7 @@ class EventBus:
         self.transport = transport if transport is not None else _jetstream(self.settings)
         self.publisher = Publisher(self.transport, self.registry, name)
         self.middlewares: list[Middleware] = []
+        self.observer = observer
         self.state: Any = None  # what the app's lifespan yields
         self._provisioner = Provisioner(
             self.transport.operators,
@@ -230,7 +233,9 @@ class EventBus:
                 " (OMNI_WORKER_PROVISION): its consumer could not be made"
             )
         handler = replace(handler, options=with_settings(handler.options, self.settings))
-        specs = await plan_consumers(handler, self._provisioner, self.registry, self.settings)
+        specs = await plan_consumers(
+            handler, self._provisioner, self.registry, self.settings, self._consumers_taken()
+        )
         self._refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
         around = self.middlewares if middlewares is None else middlewares
         subscription, pool = self._assemble(handler, around, len(specs))
@@ -239,6 +244,7 @@ class EventBus:
             self.transport,
             self._provisioner,
             recreate=self.settings.provision == "on",
+            keep=is_shared(handler) or self.settings.session is not None,
         )
         self._bindings[subscription] = binding
         if pool is not None:
@@ -288,9 +294,7 @@ class EventBus:
         attempts = Attempts(partial(self.transport.bucket, NOTES, ttl=NOTES_TTL), handler.name)
         parts = Parts(
             handler=handler,
-            dispatcher=Dispatcher(
-                handler, registry=self.registry, middlewares=middlewares, threads=pool
-            ),
+            dispatcher=self._dispatcher(handler, middlewares, pool),
             settler=Settler(
                 handler,
                 publisher=self.publisher,
@@ -313,6 +317,21 @@ class EventBus:
             streams=streams,
         )
         return Subscription(parts), pool
+
+    def _dispatcher(
+        self, handler: Handler, middlewares: Sequence[Middleware], threads: DaemonThreads | None
+    ) -> Dispatcher:
+        if self.observer is None:
+            return Dispatcher(
+                handler, registry=self.registry, middlewares=middlewares, threads=threads
+            )
+        return ObservedDispatcher(
+            handler,
+            self.observer,
+            registry=self.registry,
+            middlewares=middlewares,
+            threads=threads,
+        )
 
     async def _drain(self, subscription: Subscription, grace: float | None = None) -> None:
         binding = self._bindings.pop(subscription, None)
@@ -361,6 +380,10 @@ class EventBus:
                         f"{handler.function}: consumer {bound.spec.name!r} on {bound.spec.stream}"
                         f" already feeds {other.subscription.handler.function}"
                     )
+
+    def _consumers_taken(self) -> set[str]:
+        bound = [bound for one in self._bindings.values() for bound in one.bound.values()]
+        return {one.spec.name for one in bound}
 
     def _check_connected(self) -> None:
         if self.transport.failure is not None:

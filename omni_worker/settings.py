@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         default=3600.0, gt=0
     )  # a consumer without durable, unused, lives so long
 
+    # Processes that take over from each other (dev's) name by it the consumers nobody named.
+    session: str | None = Field(default=None, validation_alias=_env("OMNI_WORKER_SESSION"))
+
     # Defaults of every handler; an option of the handler wins.
     concurrency: int = Field(default=10, ge=1, le=100_000)
     prefetch: int | None = Field(default=None, ge=0, le=100_000)  # None is adaptive

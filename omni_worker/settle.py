@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from .deadletter import Failure, Original, compose, error_text, letter_id, with_body, with_reference
 from .errors import EventTooLarge, OmniWorkerError
-from .events import DEAD_LETTER
+from .events import DEAD_LETTER, Event
 from .handlers import Handler
 from .notes import Attempts, Note, State
 from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skipped
@@ -18,6 +18,7 @@ from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
 from .transports.base import Delivery
 from .transports.headers import parse_headers
+from .wire import read_fast
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -235,11 +236,26 @@ class Settler:
 
     def _facts(self, delivery: Delivery) -> dict[str, Any]:
         return {
+            **_event_of(delivery),
             "handler": self._handler.name,
             "subject": delivery.subject,
             "stream": delivery.source.stream,
             "sequence": delivery.sequence,
         }
+
+
+def _event_of(delivery: Delivery) -> dict[str, Any]:
+    """What names the event in a log line, if it can be read; only troubles pay for it."""
+    event = read_fast(Event[Any], delivery.body)
+    if event is None:
+        return {}
+    metadata = event.metadata
+    return {
+        "event": event.id,
+        "type": event.type,
+        "correlation": metadata.correlation_id or event.id,
+        "trace": metadata.trace_id or event.id,
+    }
 
 
 def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> Failure:

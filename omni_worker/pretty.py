@@ -1,0 +1,214 @@
+"""Pretty: one log line as a person reads it, in the width of the terminal. Pure text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+INDENT = 11  # columns before the text: the time, a mark, two blanks
+NARROW = 80
+WIDE = 120  # beyond it lines get harder to read, not easier
+ERROR_LENGTH = 300  # what an error says at most; JSON has the whole of it
+
+_GREEN, _YELLOW, _RED, _DIM = "32", "33", "31", "2"
+_MARKS = {"DEBUG": ("·", _DIM), "INFO": (" ", ""), "WARNING": ("!", _YELLOW)}
+_ERROR_MARK = ("✗", _RED)
+
+Fields = Mapping[str, Any]
+
+
+def pretty(
+    at: str,
+    level: str,
+    message: str,
+    fields: Fields,
+    *,
+    ours: bool,
+    trace: str = "",
+    colour: bool = False,
+) -> str:
+    """The line, or the few lines, for one log record; ``ours`` for one this framework wrote."""
+    told = _TOLD.get(message) if ours else None
+    if told is not None:
+        mark, tint, text, facts = told(fields)
+    else:
+        mark, tint = _MARKS.get(level, _ERROR_MARK)
+        text, facts = message, _facts(fields)
+    paint = _paint if colour else _plain
+    width = terminal_width()
+    first, *rest = _body(text, width) if ours else text.split("\n")
+    lines = [first, *(" " * INDENT + line for line in rest)]
+    shown = [paint(line, tint if tint not in (_DIM, _GREEN) else "") for line in lines]
+    if facts and INDENT + len(lines[-1]) + 2 + len(facts) <= width and len(lines) == 1:
+        shown[-1] += "  " + paint(facts, _DIM)
+    elif facts:
+        shown += [paint(line, _DIM) for line in _wrapped(facts, width)]
+    if trace:
+        shown += [paint(" " * INDENT + line, _DIM) for line in trace.split("\n")]
+    return f"{paint(at, _DIM)} {paint(mark, tint)} " + "\n".join(shown)
+
+
+def human_time(seconds: float) -> str:
+    """`3 ms`, `2.0 s`, `4 min`, `2 h`."""
+    if seconds < 0.0995:
+        milliseconds = seconds * 1000
+        return f"{milliseconds:.1f} ms" if milliseconds < 0.95 else f"{milliseconds:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_970 else f"{seconds / 3600:.0f} h"
+
+
+def address(type: str, subject: str) -> str:
+    """`message.received whatsapp/wa-001`."""
+    channel, dot, instance = subject.removeprefix(type).removeprefix(".").partition(".")
+    if not type or not subject.startswith(type) or not dot:
+        return subject or type
+    return f"{type} {channel}/{instance}"
+
+
+def terminal_width() -> int:
+    """That of the terminal within reason; 80 where there is none."""
+    return min(max(shutil.get_terminal_size((NARROW, 24)).columns, NARROW), WIDE)
+
+
+# --- what happens to events, in words ---------------------------------------------------------
+
+Told = tuple[str, str, str, str]  # mark, colour, text, what stands under it
+
+
+def _handled(fields: Fields) -> Told:
+    return "→", _DIM, f"{_address(fields)}  ✓ {_run(fields)}", _attempt(fields)
+
+
+def _failed(fields: Fields) -> Told:
+    return "→", _DIM, f"{_address(fields)}  ✗ {_run(fields)}", _attempt(fields)
+
+
+def _running(fields: Fields) -> Told:
+    return "→", _DIM, f"{_address(fields)}  … {fields.get('function', '')}", _attempt(fields)
+
+
+def _retry(fields: Fields) -> Told:
+    number, of = fields.get("attempt", 1), fields.get("of", 1) - 1
+    text = f"retry {number} of {of} in {human_time(fields.get('after', 0.0))}: {_error(fields)}"
+    return "↻", _YELLOW, text, _whose(fields)
+
+
+def _letter(fields: Fields) -> Told:
+    count = fields.get("attempts", 0)
+    after = {0: "", 1: " after 1 attempt"}.get(count, f" after {count} attempts")
+    return "✗", _RED, f"dead letter{after}: {_error(fields)}", _whose(fields)
+
+
+def _letter_waits(fields: Fields) -> Told:
+    again = human_time(fields.get("after", 0.0))
+    text = f"dead letter not stored, next try in {again}: {_short(str(fields.get('cause', '')))}"
+    return "✗", _RED, text, _whose(fields)
+
+
+def _ready(fields: Fields) -> Told:
+    count = fields.get("handlers", 0)
+    handlers = f"{count} handler" if count == 1 else f"{count} handlers"
+    rest = {key: value for key, value in fields.items() if key not in ("handlers", "pid")}
+    return " ", "", f"ready: {handlers}, pid {fields.get('pid')}", _facts(rest)
+
+
+_TOLD: dict[str, Callable[[Fields], Told]] = {
+    "handled": _handled,
+    "failed": _failed,
+    "running": _running,
+    "retry": _retry,
+    "dead letter": _letter,
+    "dead letter not stored; the event waits": _letter_waits,
+    "ready": _ready,
+}
+
+
+def _address(fields: Fields) -> str:
+    return address(str(fields.get("type", "")), str(fields.get("subject", "")))
+
+
+def _run(fields: Fields) -> str:
+    return f"{fields.get('function', '')} {human_time(fields.get('seconds', 0.0))}"
+
+
+def _attempt(fields: Fields) -> str:
+    attempt = fields.get("attempt", 1)
+    return f"attempt {attempt}" if attempt > 1 else ""
+
+
+def _error(fields: Fields) -> str:
+    return _short(str(fields.get("error", "")))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= ERROR_LENGTH else text[: ERROR_LENGTH - 1] + "…"
+
+
+def _whose(fields: Fields) -> str:
+    """Which event it was, in which handler."""
+    parts = [_address(fields), f"handler {fields.get('handler', '')}"]
+    if "stream" in fields:
+        parts.append(f"{fields['stream']} #{fields.get('sequence', '')}")
+    if "event" in fields:
+        parts.append(f"event {_short_id(str(fields['event']))}")
+    return " · ".join(parts)
+
+
+# --- any other line ---------------------------------------------------------------------------
+
+
+def _facts(fields: Fields) -> str:
+    """`key=value` for the fields; of ids the beginning, and only once."""
+    said: set[object] = set()
+    words = []
+    for key, value in fields.items():
+        if key in ("event", "correlation", "trace"):
+            if value in said:
+                continue
+            said.add(value)
+            value = _short_id(str(value))
+        if key == "attempt" and value == 1:
+            continue
+        words.append(f"{key}={_word(value)}")
+    return " ".join(words)
+
+
+def _short_id(id: str) -> str:
+    return id if len(id) <= 12 else id[:8]
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
+
+
+# --- lines and colours ------------------------------------------------------------------------
+
+
+def _body(text: str, width: int) -> list[str]:
+    room = width - INDENT
+    return [
+        line
+        for part in text.split("\n")
+        for line in textwrap.wrap(part, room, break_on_hyphens=False, break_long_words=False)
+        or [""]
+    ]
+
+
+def _wrapped(facts: str, width: int) -> list[str]:
+    return [" " * INDENT + line for line in _body(facts, width)]
+
+
+def _paint(text: str, tint: str) -> str:
+    return f"\x1b[{tint}m{text}\x1b[0m" if tint and text.strip() else text
+
+
+def _plain(text: str, tint: str) -> str:
+    return text
