@@ -54,7 +54,7 @@ class Delivery:
     attempts and may fall back after a server crash.
 
     The four answers are sent without waiting and never raise; one that is lost on the way shows
-    itself as a redelivery.
+    itself as a redelivery. ``confirm`` is an ack that waits for the server's word.
     """
 
     __slots__ = (
@@ -88,6 +88,10 @@ class Delivery:
     def ack(self) -> None:
         """It is settled; the server forgets it."""
         self.source.answer(self, b"+ACK")
+
+    async def confirm(self) -> bool:
+        """Acknowledge, and wait for the server's word on it; False when none came."""
+        return await self.source.confirm(self)
 
     def nak(self, delay: float = 0.0) -> None:
         """Deliver it again, to anyone, no sooner than after ``delay`` seconds."""
@@ -140,6 +144,9 @@ class Source(Protocol):
 
     def answer(self, delivery: Delivery, answer: bytes) -> None:
         """Send one answer; kept and sent after a reconnect if the connection is down."""
+
+    async def confirm(self, delivery: Delivery) -> bool:
+        """Acknowledge and have it confirmed. Says whether it was, in a few seconds."""
 
     async def stop(self) -> None:
         """Ask for nothing more. What was already on its way has arrived when this returns."""

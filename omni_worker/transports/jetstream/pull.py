@@ -22,6 +22,8 @@ log = logging.getLogger("omni_worker.transport")
 
 EXPIRES = 30  # seconds a request waits at the server
 HEARTBEAT = 5  # seconds; the server speaks at least so often while a request waits
+CONFIRM_TRIES = 3
+CONFIRM_TIMEOUT = 2.0  # seconds, each
 SILENCE = 2 * HEARTBEAT + 1.0  # seconds without a word: the request is lost
 RUN_DRY = 1.0  # seconds a stop waits at most for deliveries that have set out
 RUN_DRY_LOOK = 0.005  # seconds between two looks at it
@@ -89,6 +91,19 @@ class Pull:
         self._connection.send_or_keep(
             b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(answer), answer)
         )
+
+    async def confirm(self, delivery: Delivery) -> bool:
+        """Acknowledge by request; asked again, since a second ack of an acked message is fine."""
+        for _ in range(CONFIRM_TRIES):
+            try:
+                answer = await self._connection.request(
+                    delivery.reply.decode(), b"+ACK", timeout=CONFIRM_TIMEOUT
+                )
+            except TransportError as error:
+                log.debug("consumer %s: an ack was not confirmed: %s", self.consumer, error)
+            else:
+                return answer.status == 0
+        return False
 
     async def stop(self) -> None:
         """Pull no more, and wait for what is on its way.

@@ -54,6 +54,17 @@ class MemorySource:
             partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer)
         )
 
+    async def confirm(self, delivery: Delivery) -> bool:
+        """Ask the server to take the ack."""
+        answer = partial(
+            self._server.answer, self.stream, self.consumer, delivery.sequence, b"+ACK"
+        )
+        try:
+            await self._link.call(answer)
+        except LinkLost:
+            return False
+        return True
+
     async def stop(self) -> None:
         """Ask for nothing more. What was on its way has arrived when this returns."""
         if self._stopped:

@@ -39,6 +39,19 @@ class Answering:
         assert recorder.counts(1) == [1]
         assert await held(transport) == 1
 
+    async def test_a_confirmed_ack_is_with_the_server(self, transport: Transport) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        await publish(transport, 1)
+        _, recorder = await consume(transport, 10)
+        [delivery] = await recorder.wait(1)
+
+        confirmed = await delivery.confirm()
+        again = await delivery.confirm()
+
+        assert (confirmed, again) == (True, True)
+        assert await held(transport) == 0
+
     async def test_a_naked_message_comes_again_at_once(self, transport: Transport) -> None:
         await make_stream(transport)
         await make_consumer(transport)
