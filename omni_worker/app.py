@@ -15,10 +15,12 @@ from pydantic import BaseModel
 
 from .bus import EventBus, check_app_name
 from .context import current_context
+from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
 from .handlers import Handler, check_middleware, declare
+from .observer import Observer
 from .publisher import DEFAULT_TIMEOUT, Draft, PublishMiddleware
 from .retry import RetryPolicy
 from .schemas import SchemaRegistry, check_name
@@ -64,6 +66,7 @@ class App:
         self.registry = registry if registry is not None else SchemaRegistry()
         self.settings = settings
         self.lifespan = lifespan
+        self.observer: Observer | None = None  # told of every run; see `omni_worker.observer`
         self.declarations: list[Declaration] = []
         self.middlewares: list[Middleware] = []
         self.publish_middlewares: list[PublishMiddleware] = []
@@ -163,6 +166,17 @@ class App:
         self.publish_middlewares.append(middleware)
         return middleware
 
+    def discover(self, package: str) -> list[str]:
+        """Import every module of a package, for the handlers they declare; returns their names.
+
+        What a module raises passes through. Raises ConfigError when there is no such package.
+        """
+        where = _caller(sys._getframe(1))
+        try:
+            return import_package(package)
+        except ConfigError as error:
+            raise ConfigError(f"app.discover({package!r}): {error} ({where})") from None
+
     def include(self, other: App) -> None:
         """Take over the handlers another app has by now, with its middlewares, and its schemas.
 
@@ -242,6 +256,7 @@ class App:
             name=self.name,
             registry=self.registry,
             settings=settings or self.settings,
+            observer=self.observer,
         )
         bus.publisher.middlewares.extend(self._all_publish_middlewares())
         try:

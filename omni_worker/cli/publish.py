@@ -13,11 +13,11 @@ import click
 from ..bus import EventBus
 from ..errors import ConfigError, InvalidEvent, OmniWorkerError
 from ..events import Published
+from ..logs import set_up_logging
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..subjects import build_subject
 from . import CALLED_WRONGLY, FAILED, complain
-from .logs import set_up_logging
 
 
 def publish_command(

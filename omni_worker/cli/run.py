@@ -14,12 +14,12 @@ import click
 
 from ..bus import EventBus
 from ..errors import ConfigError
+from ..logs import LogObserver, set_up_logging
 from ..settings import Settings
 from ..worker import run_worker
 from . import CALLED_WRONGLY, complain
 from .listing import listing
 from .loading import CannotLoad, load_app
-from .logs import set_up_logging
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -41,6 +41,8 @@ def run_command(target: str, log_format: str | None, log_level: str) -> int:
         complain(f"{target} has no handlers: declare one with @app.on(...)")
         return CALLED_WRONGLY
     set_up_logging(log_format, log_level)
+    if app.observer is None and logging.getLogger("omni_worker.events").isEnabledFor(logging.DEBUG):
+        app.observer = LogObserver()
     as_json = log_format == "json" or (log_format is None and not sys.stderr.isatty())
 
     def ready(bus: EventBus) -> None:
