@@ -239,15 +239,14 @@ class FakeServer:
 
 
 class Proxy:
-    """Loopback TCP to a server: counts connections, can hold back, cut, and drop client frames."""
+    """Loopback TCP to a server: counts connections, can break them, lose frames and answers."""
 
     def __init__(self, server: NatsServer) -> None:
         self._target = server
         self.port = 0
         self.connections = 0
         self.drop: Callable[[bytes], bool] = lambda line: False  # by the frame's first line
-        self.flowing = asyncio.Event()
-        self.flowing.set()
+        self.deaf = False  # nothing the server says arrives
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -263,7 +262,6 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        self.flowing.set()
         self.cut()
         await eventually(lambda: not self._writers)
 
@@ -297,16 +295,15 @@ class Proxy:
             frame = line
             if line.startswith((b"PUB ", b"HPUB ")):
                 frame += await reader.readexactly(int(line.split()[-1]) + 2)
-            await self.flowing.wait()
             if not self.drop(line):
                 forth.write(frame)
                 await forth.drain()
 
     async def _down(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await back.read(65_536):
-            await self.flowing.wait()
-            writer.write(data)
-            await writer.drain()
+            if not self.deaf:
+                writer.write(data)
+                await writer.drain()
         writer.transport.abort()
 
 

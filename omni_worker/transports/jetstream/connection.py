@@ -355,7 +355,7 @@ class Connection:
                 await client.start(
                     without_userinfo(url),
                     timeout=self._settings.connect_timeout,
-                    options=self._options(urlsplit(url)),
+                    options=self._options(_split(url)),
                 )
             except Exception as error:
                 cause = error
@@ -403,7 +403,7 @@ class Connection:
 
     def _name_to_verify(self, url: SplitResult) -> str | None:
         # Discovered servers come as addresses; the certificate has the name we were given.
-        configured = urlsplit(self._settings.urls[0]).hostname
+        configured = _split(self._settings.urls[0]).hostname
         discovered = url.geturl() in self._discovered
         return configured if discovered and _is_address(url.hostname or "") else url.hostname
 
@@ -413,8 +413,8 @@ class Connection:
 
     def _discover(self, servers: list[str]) -> None:
         """Remember the other servers of the cluster; we log in there as we do here."""
-        known = {urlsplit(url).netloc.rpartition("@")[2] for url in self._settings.urls}
-        first = urlsplit(self._settings.urls[0])
+        known = {_split(url).netloc.rpartition("@")[2] for url in self._settings.urls}
+        first = _split(self._settings.urls[0])
         userinfo, at, _ = first.netloc.rpartition("@")
         self._discovered = [
             f"{first.scheme}://{userinfo}{at}{server}" for server in servers if server not in known
@@ -498,6 +498,10 @@ def describe(error: Exception) -> str:
     if "authorization violation" in text.lower() or "authentication" in text.lower():
         return f"{text.lower()}; see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
     return text or type(error).__name__
+
+
+def _split(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"nats://{url}")
 
 
 def _userinfo(url: SplitResult) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
 
 from nats.nuid import NUID
 from pydantic_core import from_json
@@ -50,13 +49,6 @@ class _Pending:
         self.resend_at = 0.0
         self.unanswered = 0  # copies on some wire without an answer: each may be stored
         self.trouble = ""
-
-
-class _Answer(NamedTuple):
-    """What the server said to a publish: one of the two."""
-
-    stored: Stored | None = None
-    error: ApiError | None = None
 
 
 class Outbox:
@@ -156,20 +148,23 @@ class Outbox:
             self._on_no_responders(token, pending)
             return
         answer = _read_answer(pending.message.subject, body)
-        if answer.error is None or answer.error.err_code != ID_ON_ITS_WAY:
+        if answer is None:
+            return  # whoever else listens there and replies; the stream's own word is to come
+        if not isinstance(answer, ApiError):
+            self._settle(token, answer)
+            return
+        if answer.err_code != ID_ON_ITS_WAY:
             pending.unanswered -= 1
-        if answer.stored is not None:
-            self._settle(token, answer.stored)
-        elif answer.error is not None and answer.error.err_code in TRANSIENT:
-            self._again_later(pending, str(answer.error))
+        if answer.err_code in TRANSIENT:
+            self._again_later(pending, str(answer))
         else:
-            self._settle(token, answer.error or TransportError("an unreadable confirmation"))
+            self._settle(token, answer)
 
     def _on_no_responders(self, token: bytes, pending: _Pending) -> None:
         # No stream, or one without a leader at the moment: only the API can tell.
         pending.unanswered -= 1
         first = not pending.trouble
-        self._again_later(pending, "no stream answered")
+        self._again_later(pending, pending.trouble or "no stream answered")
         if first:
             check = asyncio.get_running_loop().create_task(self._check_stream(token, pending))
             self._checks.add(check)
@@ -263,20 +258,19 @@ class Outbox:
                 room.set_result(None)
 
 
-def _read_answer(subject: str, body: bytes) -> _Answer:
+def _read_answer(subject: str, body: bytes) -> Stored | ApiError | None:
+    """What the server said to a publish, None for anything that is no such answer."""
     try:
         said = from_json(body)
-    except ValueError:
-        return _Answer()
-    if error := said.get("error"):
-        return _Answer(
-            error=ApiError(
+        if error := said.get("error"):
+            return ApiError(
                 f"{subject} was not stored: {error.get('description')} ({error.get('err_code')})",
                 code=error.get("code", 0),
                 err_code=error.get("err_code", 0),
             )
-        )
-    return _Answer(stored=Stored(said["stream"], said["seq"], said.get("duplicate", False)))
+        return Stored(said["stream"], said["seq"], said.get("duplicate", False))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _out_of_time(pending: _Pending) -> TransportError:

@@ -1,0 +1,301 @@
+"""The outbox: every publish ends once, as stored, as not stored, or as one nobody knows about."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from omni_worker.errors import ApiError, NoStream, PublishError, TransportError
+from omni_worker.transports.base import Message
+from omni_worker.transports.jetstream import JetStreamTransport, outbox
+
+from .support import (
+    STREAM,
+    FakeServer,
+    Proxy,
+    connected,
+    eventually,
+    make_stream,
+    message,
+    pause,
+    raw,
+    resume,
+    stored,
+)
+
+
+@pytest.fixture
+def quick_resends(monkeypatch):
+    monkeypatch.setattr(outbox, "RESEND_AFTER", 0.2)
+    monkeypatch.setattr(outbox, "RETRY_AFTER", 0.05)
+
+
+def waiting(transport: JetStreamTransport) -> int:
+    """How many publishes the outbox remembers."""
+    return len(transport._outbox._pending)
+
+
+async def test_a_publish_while_disconnected_waits_and_is_stored_once(nats_server):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport)
+        nats_server.kill()
+        await eventually(lambda: not transport.is_connected)
+
+        publishing = asyncio.create_task(transport.publish(message(), timeout=20))
+        await eventually(lambda: waiting(transport) == 1)
+        nats_server.start()
+        result = await publishing
+
+        assert (result.stream, result.sequence, result.duplicate) == (STREAM, 1, False)
+        assert await stored(transport) == 1
+
+
+async def test_a_publish_whose_confirmation_was_lost_is_sent_again_and_stored_once(nats_server):
+    async with Proxy(nats_server) as proxy, connected(proxy.url) as transport:
+        await make_stream(transport)
+        proxy.deaf = True  # what the server says does not arrive
+        publishing = asyncio.create_task(transport.publish(message(), timeout=20))
+        async with connected(nats_server.url) as other:
+            async with asyncio.timeout(10):
+                while not await stored(other):
+                    pass
+        assert not publishing.done()
+        proxy.deaf = False
+        proxy.cut()
+        result = await publishing
+
+        assert (result.sequence, result.duplicate) == (1, True)
+        assert await stored(transport) == 1
+
+
+async def test_a_silent_publish_is_sent_again_on_the_same_link(quick_resends, nats_server):
+    async with Proxy(nats_server) as proxy, connected(proxy.url) as transport:
+        await make_stream(transport)
+        lost: list[bytes] = []
+        proxy.drop = lambda line: line.startswith(b"HPUB") and not lost and not lost.append(line)
+
+        result = await transport.publish(message(), timeout=10)
+
+        assert (len(lost), result.duplicate, proxy.connections) == (1, False, 1)
+
+
+async def test_many_are_stored_in_their_order_through_a_server_crash(nats_server):
+    ids = [str(n) for n in range(5_000)]
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport)
+        publishing = asyncio.create_task(
+            transport.publish_many([message(id=id) for id in ids], timeout=30)
+        )
+        await eventually(lambda: transport._outbox._token > 2_500)
+        nats_server.kill()
+        nats_server.start()
+        results = await publishing
+
+        assert [result for result in results if isinstance(result, Exception)] == []
+        assert await stored(transport) == len(ids)
+
+
+async def test_an_unconfirmed_publish_says_that_it_may_be_stored_and_with_which_id(
+    quick_resends, nats_server
+):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport)
+        pause(nats_server)
+        with pytest.raises(PublishError, match="may or may not be stored") as caught:
+            await transport.publish(message(id="abc"), timeout=0.3)
+        resume(nats_server)
+
+        assert caught.value.event_id == "abc"
+        again = await transport.publish(message(id="abc"), timeout=5)
+        assert again.duplicate
+        assert await stored(transport) == 1
+
+
+async def test_a_publish_that_was_never_sent_is_certainly_not_stored(nats_server):
+    async with connected(nats_server.url) as transport:
+        nats_server.kill()
+        await eventually(lambda: not transport.is_connected)
+
+        with pytest.raises(TransportError, match="no connection in time") as caught:
+            await transport.publish(message(), timeout=0.1)
+
+    assert not isinstance(caught.value, PublishError)
+
+
+async def test_a_full_stream_is_tried_again_until_it_has_room(quick_resends, nats_server):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport, max_msgs=1, discard="new")
+        await transport.publish(message(id="1"), timeout=5)
+
+        publishing = asyncio.create_task(transport.publish(message(id="2"), timeout=20))
+        pending = transport._outbox._pending
+        await eventually(lambda: any("10077" in one.trouble for one in pending.values()))
+        await transport._api.ask(f"STREAM.PURGE.{STREAM}")
+        result = await publishing
+
+        assert (result.sequence, result.duplicate) == (2, False)
+
+
+async def test_a_stream_that_stays_full_refuses_what_is_certainly_not_stored(
+    quick_resends, nats_server
+):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport, max_msgs=1, discard="new")
+        await transport.publish(message(id="1"), timeout=5)
+
+        with pytest.raises(TransportError, match="maximum messages exceeded") as caught:
+            await transport.publish(message(id="2"), timeout=0.3)
+
+    assert not isinstance(caught.value, PublishError)
+
+
+async def test_a_refusal_that_will_not_change_is_told_at_once(nats_server):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport, max_msg_size=10)
+
+        async with asyncio.timeout(2):
+            with pytest.raises(ApiError, match=r"events\.one was not stored") as caught:
+                await transport.publish(message(b"x" * 11), timeout=30)
+
+    assert caught.value.err_code == 10054
+
+
+async def test_a_subject_without_a_stream_is_told_at_once(nats_server):
+    async with connected(nats_server.url) as transport:
+        async with asyncio.timeout(2):
+            with pytest.raises(NoStream, match=r"'events\.one'"):
+                await transport.publish(message(), timeout=30)
+
+
+async def test_closing_fails_what_waits_and_says_what_may_be_stored(nats_server):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport)
+        pause(nats_server)
+        publishing = asyncio.create_task(transport.publish(message(id="abc"), timeout=30))
+        await eventually(lambda: waiting(transport) == 1)
+        closing = asyncio.create_task(transport.close())
+
+        async with asyncio.timeout(2):
+            with pytest.raises(PublishError, match="abc"):
+                await publishing
+        resume(nats_server)
+        await closing
+
+
+async def test_closing_fails_what_waits_for_room_too(nats_server, monkeypatch):
+    monkeypatch.setattr(outbox, "WINDOW", 2)
+    async with connected(nats_server.url) as transport:
+        nats_server.kill()
+        await eventually(lambda: not transport.is_connected)
+        publishing = [
+            asyncio.create_task(transport.publish(message(id=str(n)), timeout=30)) for n in range(5)
+        ]
+        await eventually(lambda: len(transport._outbox._room) == 3)
+
+        await transport.close()
+
+        async with asyncio.timeout(1):
+            results = await asyncio.gather(*publishing, return_exceptions=True)
+        assert [TransportError] * 5 == [
+            TransportError if isinstance(result, TransportError) else result for result in results
+        ]
+        assert waiting(transport) == 0
+
+
+async def test_waiting_for_room_counts_against_the_timeout(nats_server, monkeypatch):
+    monkeypatch.setattr(outbox, "WINDOW", 1)
+    async with connected(nats_server.url) as transport:
+        nats_server.kill()
+        await eventually(lambda: not transport.is_connected)
+        first = asyncio.create_task(transport.publish(message(id="1"), timeout=30))
+        await eventually(lambda: waiting(transport) == 1)
+
+        async with asyncio.timeout(1):
+            with pytest.raises(TransportError, match="not published"):
+                await transport.publish(message(id="2"), timeout=0.1)
+            results = await transport.publish_many([message(id="3"), message(id="4")], timeout=0.1)
+
+        assert all(isinstance(result, TransportError) for result in results)
+        first.cancel()
+
+
+async def test_publishing_before_the_connection_and_after_it_is_refused_at_once(nats_server):
+    async with connected(nats_server.url) as transport:
+        pass
+
+    async with asyncio.timeout(1):
+        with pytest.raises(TransportError, match="not connected"):
+            await transport.publish(message(), timeout=30)
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_cancelled_publish_leaves_nothing_behind(nats_server, many):
+    async with connected(nats_server.url) as transport:
+        nats_server.kill()
+        await eventually(lambda: not transport.is_connected)
+        messages = [message(id=str(n)) for n in range(10)]
+        if many:
+            publishing = [asyncio.create_task(transport.publish_many(messages, timeout=30))]
+        else:
+            publishing = [
+                asyncio.create_task(transport.publish(one, timeout=30)) for one in messages
+            ]
+        await eventually(lambda: waiting(transport) == 10)
+
+        for one in publishing:
+            one.cancel()
+        await asyncio.gather(*publishing, return_exceptions=True)
+
+        await eventually(lambda: waiting(transport) == 0)
+        await eventually(lambda: transport._outbox._sweep is None)
+
+
+async def test_a_message_that_cannot_be_written_costs_only_itself(nats_server):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport)
+        broken = Message("events.one", b"{}", "2", {"bad name": "x"})
+
+        results = await transport.publish_many(
+            [message(id="1"), broken, message(id="3")], timeout=5
+        )
+
+        assert [type(result).__name__ for result in results] == ["Stored", "InvalidEvent", "Stored"]
+
+
+async def test_no_more_than_the_window_is_unconfirmed(monkeypatch):
+    monkeypatch.setattr(outbox, "WINDOW", 8)
+    async with FakeServer() as server, connected(server.url) as transport:
+        publishing = asyncio.create_task(
+            transport.publish_many([message(id=str(n)) for n in range(100)], timeout=30)
+        )
+        await eventually(lambda: server.received.count(b"HPUB ") == 8)
+        assert await transport.flush(5)
+
+        assert server.received.count(b"HPUB ") == 8
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+
+
+async def test_the_streams_own_word_counts_whoever_else_replies(quick_resends, nats_server):
+    answers = [b"OK", b"[1]", b"{}", b'{"error":"no"}', b'{"error":{}}', b"\xff"]
+
+    async with Proxy(nats_server) as proxy, connected(proxy.url) as transport:
+        await make_stream(transport)
+        told: list[bytes] = []
+
+        def tell(line: bytes) -> bool:
+            """The publish is lost; in its place come others' replies to it."""
+            if not line.startswith(b"HPUB events.one") or told:
+                return False
+            reply = line.split()[2]
+            told.append(b"".join(b"PUB %b %d\r\n%b\r\n" % (reply, len(a), a) for a in answers))
+            return True
+
+        proxy.drop = tell
+        publishing = asyncio.create_task(transport.publish(message(), timeout=20))
+        await eventually(lambda: told)
+        await raw(nats_server.url, told[0])
+        result = await publishing
+
+    assert (result.stream, result.sequence) == (STREAM, 1)
