@@ -36,6 +36,7 @@ class MemoryBackend:
 
     async def store(self, subject: bytes, body: bytes, headers: bytes | None = None) -> None:
         self.server.store(subject, body, headers)
+        await asyncio.sleep(0)  # as over a wire: the server has acted on it before we go on
 
     async def disconnect(self) -> None:
         for transport in self.transports:

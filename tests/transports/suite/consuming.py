@@ -294,13 +294,16 @@ class Consuming:
         await make_stream(transport)
         await make_consumer(transport, ack_wait=0.5)
         source, recorder = await consume(transport, 5)
+        await transport.flush(2.0)
 
         await source.close()
+        source.request(5)
         await publish(transport, 1)
         _, other = await consume(transport, 1)
         await other.wait(1)
 
         assert recorder.deliveries == []
+        assert other.counts(1) == [1]
 
     async def test_a_source_closed_at_any_moment_receives_nothing_more(
         self, transport: Transport
