@@ -6,12 +6,14 @@ Each command's work is imported when it is called, so that `--help` answers at o
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 import click
 
 FAILED = 1
 CALLED_WRONGLY = 2
+WIDTH = 80
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -99,5 +101,10 @@ def version() -> None:
 
 
 def complain(message: str) -> None:
-    """One line on standard error."""
-    click.echo(f"omni-worker: {message}", err=True)
+    """What went wrong, on standard error; a traceback under it stays as it is."""
+    said, newline, rest = f"omni-worker: {message}".partition("\n")
+    # Paths and names are not broken: they are there to be copied.
+    lines = textwrap.wrap(
+        said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    click.echo("\n".join(lines) + newline + rest, err=True)

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from ..binding import is_shared
 from ..bus import EventBus
 from ..handlers import Handler
-
-WIDTH = 80
+from . import WIDTH
 
 
 def listing(bus: EventBus) -> str:

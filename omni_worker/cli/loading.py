@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import traceback
-from types import ModuleType, TracebackType
+from pathlib import Path
+from types import ModuleType
 
 from ..app import App
+from ..errors import ConfigError
 
 
 class CannotLoad(Exception):
@@ -24,6 +25,8 @@ def load_app(target: str) -> App:
         raise CannotLoad(
             f"{target!r}: expected a module, not a file; try {module_name[:-3]}:{name}"
         )
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise CannotLoad(f"{target!r}: expected MODULE:APP, for example shop.workers:app")
     if "" not in sys.path:
         sys.path.insert(0, "")
     return _find_app(_import(module_name), module_name, name)
@@ -54,27 +57,36 @@ def _find_app(module: ModuleType, module_name: str, name: str) -> App:
         found = getattr(found, part)
     if not isinstance(found, App):
         raise CannotLoad(
-            f"no App called {name!r} in module {module_name!r}: {name} is a {type(found).__name__}"
+            f"no App called {name!r} in module {module_name!r}:"
+            f" {name} is of type {type(found).__name__}"
         )
     return found
 
 
 def _failed(module_name: str, error: BaseException) -> str:
-    trace = "".join(
-        traceback.format_exception(type(error), error, _theirs(error.__traceback__))
-    ).rstrip()
-    return f"the module {module_name!r} failed on import:\n{trace}"
+    told = traceback.TracebackException.from_exception(error)
+    told.stack = _theirs(told.stack, error)
+    return f"the module {module_name!r} failed on import:\n{''.join(told.format()).rstrip()}"
 
 
-def _theirs(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without our own frames and the import machinery's."""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        machinery = file.startswith("<frozen importlib") or file.endswith("importlib/__init__.py")
-        if file != __file__ and not machinery:
-            return trace
-        trace = trace.tb_next
-    return None
+def _theirs(stack: traceback.StackSummary, error: BaseException) -> traceback.StackSummary:
+    """The frames of the user's code: what we and the import machinery do is no help there."""
+    frames = [frame for frame in stack if not _is_machinery(frame.filename)]
+    if isinstance(error, ConfigError):  # it says what is wrong where they called us
+        frames = [frame for frame in frames if not _is_ours(frame.filename)]
+    return traceback.StackSummary.from_list(frames)
+
+
+def _is_machinery(file: str) -> bool:
+    return (
+        file == __file__
+        or file.startswith("<frozen importlib")
+        or Path(file).parts[-2:] == ("importlib", "__init__.py")
+    )
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).is_relative_to(Path(__file__).parent.parent)
 
 
 def _looked() -> str:

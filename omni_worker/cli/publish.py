@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ def publish_command(
 ) -> int:
     """Returns the exit code: 1 when it could not be stored, 2 when it was called wrongly."""
     set_up_logging("pretty", "warning")
+    # Here nobody could register the schema it misses.
+    logging.getLogger("omni_worker.schemas").setLevel(logging.ERROR)
     try:
         payload = _read(data)
         subject = build_subject(type, channel, instance)
@@ -42,7 +45,8 @@ def publish_command(
         complain(str(error))
         return FAILED
     again = "was stored before" if published.duplicate else "stored"
-    click.echo(f"{subject} {again}: {published.stream} #{published.sequence}, id {published.id}")
+    click.echo(f"{subject} {again}: {published.stream} #{published.sequence}")
+    click.echo(f"id {published.id}")
     return 0
 
 
@@ -60,13 +64,14 @@ async def _publish(
 
 def _read(data: str) -> Any:
     """JSON as it stands, from @file or from standard input. Raises ValueError saying where."""
-    if data == "-":
-        where, text = "standard input", sys.stdin.read()
-    elif data.startswith("@"):
-        where, text = data[1:], Path(data[1:]).read_text(encoding="utf-8")
-    else:
-        where, text = "--data", data
+    where = {"-": "standard input"}.get(data, data[1:] if data.startswith("@") else "--data")
     try:
+        if data == "-":
+            text = sys.stdin.read()
+        else:
+            text = Path(where).read_text(encoding="utf-8") if data.startswith("@") else data
         return json.loads(text)
+    except UnicodeDecodeError:
+        raise ValueError(f"{where} is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None

@@ -22,7 +22,9 @@ def server_command(port: int, store: Path | None) -> int:
     try:
         server.start()
     except OmniWorkerError as error:
-        complain(str(error))
+        server.stop()  # its temporary store goes with it
+        taken = "address already in use" in str(error)
+        complain(f"port {port} is taken; --port 0 takes a free one" if taken else str(error))
         return FAILED
     kept = "kept" if store is not None else "temporary, removed at the end"
     click.echo(f"nats-server with JetStream on {server.url} (loopback only)")
