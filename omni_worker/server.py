@@ -97,7 +97,11 @@ class NatsServer:
         self._end(signal.SIGKILL, 10.0)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def __exit__(
         self,
