@@ -319,9 +319,14 @@ def repeated(ids: Iterable[str]) -> dict[str, int]:
 async def api(client: Client, request: str, body: Any = None) -> dict[str, Any]:
     """Ask JetStream's API; returns the server's own JSON, whatever any client makes of it."""
     data = b"" if body is None else json.dumps(body).encode()
-    answer = await client.request(f"$JS.API.{request}", data, timeout=5)
-    said: dict[str, Any] = json.loads(answer.data)
-    return said
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                answer = await client.request(f"$JS.API.{request}", data, timeout=1)
+            except (nats.errors.TimeoutError, nats.errors.NoRespondersError):
+                continue  # a server that was killed, and its client has not noticed yet
+            said: dict[str, Any] = json.loads(answer.data)
+            return said
 
 
 async def make_stream(client: Client, name: str, *subjects: str, **config: Any) -> dict[str, Any]:

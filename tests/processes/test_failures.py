@@ -149,7 +149,7 @@ async def test_every_unreadable_body_is_a_letter_at_once_and_the_good_ones_betwe
             class Received(BaseModel):
                 chatId: str
 
-            @app.on("message.received", durable="r1", schema=Received, retry_delay=60)
+            @app.on("message.received", durable="r1", schema=Received, retry_delay=30)
             async def route(event):
                 effect("handled", id=event.id)
         """)
@@ -319,7 +319,7 @@ async def test_reject_is_a_letter_at_once_and_retry_replaces_only_the_delay(
         stage.app("""
             app = App("router")
 
-            @app.on("message.received", durable="r1", retry_delay=60, reject_on=LookupError)
+            @app.on("message.received", durable="r1", retry_delay=30, reject_on=LookupError)
             async def route(event, ctx):
                 effect("run", id=event.id)
                 match event.id:

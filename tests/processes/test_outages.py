@@ -27,7 +27,7 @@ from .support import (
 APP = """
 app = App("router")
 
-@app.on("message.received", durable="r1", concurrency=8)
+@app.on("message.received", durable="r1", concurrency=8, ack_wait=1)
 async def route(event):
     effect("begun", id=event.id)
     await asyncio.sleep(0.002)
@@ -239,6 +239,7 @@ async def test_a_server_that_comes_back_empty_is_started_over_on(
     shutil.rmtree(nats_server.store / "jetstream")
     nats_server.start()
     await worker.until_said("stream MESSAGE is new", timeout=30)
+    await api(plain, "INFO")  # by now this client is connected again as well
     await plain.jetstream().publish(*foreign_event("message.received", id="after"))
     await stage.until_effects(51, "handled")
     await until_settled(plain, "r1")
@@ -253,7 +254,7 @@ async def test_a_server_that_comes_back_empty_is_started_over_on(
 async def test_a_killed_worker_loses_nothing_and_its_events_come_again(
     stage: Stage, plain: Client
 ) -> None:
-    target = stage.app(APP.replace("concurrency=8", "concurrency=8, ack_wait=0.5"))
+    target = stage.app(APP.replace("ack_wait=1", "ack_wait=0.5"))
     worker = await stage.run(target)
     ids = await publish_foreign(plain, 1_000)
     await stage.until_effects(200, "handled")
