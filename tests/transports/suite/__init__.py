@@ -9,6 +9,7 @@ from .answering import Answering
 from .backend import Backend
 from .buckets import Buckets
 from .consuming import Consuming
+from .ending import Ending
 from .operating import Operating
 from .outages import Outages
 from .publishing import Publishing
@@ -17,5 +18,7 @@ from .starting import Starting
 __all__ = ["Backend", "TransportSuite"]
 
 
-class TransportSuite(Publishing, Consuming, Starting, Answering, Operating, Buckets, Outages):
+class TransportSuite(
+    Publishing, Consuming, Ending, Starting, Answering, Operating, Buckets, Outages
+):
     """All of it."""
