@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import ApiError, TopologyError, TransportError
+from .subjects import is_wild
 from .topology import (
     DUPLICATE_WINDOW,
     NANO,
@@ -24,6 +25,7 @@ from .topology import (
     Standing,
     StreamSpec,
     UpdateConsumer,
+    copy_notice,
     plan_consumer,
     plan_stream,
     route,
@@ -61,7 +63,7 @@ class Provisioner:
         await self._read()
         self._conflicts.clear()
         for spec in STREAMS:
-            match plan_stream(spec, self._standing):
+            match plan_stream(spec, self._standing, replicas=self._replicas):
                 case Missing():
                     await self._make_stream(spec)
                 case Standing(name=name, differences=differences) if differences:
@@ -88,6 +90,8 @@ class Provisioner:
                 f"stream {spec.name} stands and is no copy of {spec.source}: handlers registered"
                 f" with stream={spec.name!r} need one; choose another name"
             )
+        if (notice := copy_notice(spec, info["config"])) is not None:
+            self._say_once(logging.WARNING, notice)
         updated = with_sources(info["config"], spec)
         if updated is not None:
             self._require_create(f"stream {spec.name} with {', '.join(spec.source_filters)}")
@@ -96,13 +100,17 @@ class Provisioner:
     async def routes(self, filters: Sequence[str], *, literal: bool) -> dict[str, tuple[str, ...]]:
         """Which streams hold these filters' events. Raises TopologyError for what none stores.
 
-        ``literal``: every filter is of a type named in full, and must be stored whole.
+        A type named in full must be stored whole; ``literal`` says that every filter is of one.
         """
         for fresh in (False, True):
             if fresh or not self._standing:
                 await self._read()
             routes = route(filters, self._standing)
-            missing = unserved(filters, self._standing) if literal else ()
+            missing = tuple(
+                one
+                for one in unserved(filters, self._standing)
+                if literal or not is_wild(".".join(one.split(".")[:2]))
+            )
             if routes and not missing:
                 return routes
         if not routes:
@@ -209,8 +217,8 @@ class Provisioner:
 
 def _lacking(stream: str, missing: Sequence[str]) -> str:
     return (
-        f"stream {stream} does not store {', '.join(missing)}: add the subject to the stream"
-        " (it is not ours to change unasked)"
+        f"stream {stream} does not store {', '.join(missing)}, and is not changed unasked:"
+        " omni-worker plan --apply adds the subject"
     )
 
 

@@ -1,0 +1,278 @@
+"""Consumers: which we need, and what may be done with one that stands."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from ..subjects import covers, fold
+from .streams import NANO, TAG, Config, rfc3339
+
+StartFrom = Literal["new", "first", "last"] | datetime
+
+# Delayed naks count against it (NATS-Server#6093), so it stands far above what we ever hold.
+MAX_ACK_PENDING = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerSpec:
+    """A consumer we need on one stream. Without ``durable`` the server drops it when unused."""
+
+    stream: str
+    name: str
+    app: str
+    filters: tuple[str, ...]
+    ack_wait: float  # seconds
+    start_from: StartFrom = "new"
+    queue: str = ""
+    durable: bool = True
+    inactive: float = 3600.0  # seconds
+    start_sequence: int | None = None  # a consumer made again starts here, whatever start_from says
+
+
+@dataclass(frozen=True, slots=True)
+class CreateConsumer:
+    """None of that name stands."""
+
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class UseConsumer:
+    """It stands as it should."""
+
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConsumer:
+    """Ours, made with other options: the server's full configuration with ours put in."""
+
+    config: Config
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseConsumer:
+    """Not ours to touch, or not to be used as it stands."""
+
+    reason: str
+
+
+ConsumerStep = CreateConsumer | UseConsumer | UpdateConsumer | RefuseConsumer
+
+
+def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
+    """The configuration a missing consumer is created with.
+
+    Never deliver_group (ignored on a pull consumer), backoff (replaces ack_wait) or max_deliver
+    (loses the neighbours of an event that kills its worker).
+    """
+    config: dict[str, Any] = {
+        "name": spec.name,
+        "durable_name": spec.name,
+        "ack_policy": "explicit",
+        "ack_wait": int(spec.ack_wait * NANO),
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+        "replay_policy": "instant",
+        "num_replicas": 0,
+        "metadata": consumer_tag(spec),
+        **_filter_fields(spec.filters),
+        **_start_fields(spec),
+    }
+    if not spec.durable:
+        config["inactive_threshold"] = int(spec.inactive * NANO)
+    return config
+
+
+def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
+    """What marks a consumer as ours: the same for every process and version of an app."""
+    return {
+        TAG + "app": spec.app,
+        TAG + "queue": spec.queue,
+        TAG + "start_from": _start_word(spec.start_from),
+    }
+
+
+def plan_consumer(spec: ConsumerSpec, info: Mapping[str, Any] | None) -> ConsumerStep:
+    """What to do about one consumer, given the server's word on it (None: there is none).
+
+    Within one app the last started version's options win; another program's durable is never
+    touched. ``start_from`` counts only when a consumer is made.
+    """
+    if info is None:
+        return CreateConsumer(consumer_config(spec))
+    config = info["config"]
+    tag = config.get("metadata") or {}
+    changes = consumer_changes(spec, config)
+    owner = tag.get(TAG + "app")
+    if owner is None and changes:
+        return RefuseConsumer(
+            f"consumer {spec.name!r} on stream {spec.stream} was made by another program"
+            f" ({_listed(changes)}); choose another durable name"
+        )
+    if owner is not None and owner != spec.app:
+        return RefuseConsumer(
+            f"consumer {spec.name!r} on stream {spec.stream} belongs to the app {owner!r},"
+            f" this is {spec.app!r}; choose another durable name"
+        )
+    if "ack_policy" in changes or "deliver_subject" in changes:
+        return RefuseConsumer(
+            f"consumer {spec.name!r} on stream {spec.stream} cannot be used:"
+            f" {_listed(changes)}; the server does not allow changing that"
+        )
+    notices = _start_notice(spec, tag) if owner is not None else ()
+    if not changes:
+        return UseConsumer(notices)
+    filters, stays = _next_filters(spec, config, is_read=_is_read(info))
+    if stays:
+        changes.pop("filter_subjects", None)
+        notices += (
+            f"consumer {spec.name!r} on {spec.stream} keeps the wider filters"
+            f" {', '.join(filters_of(config))} while other processes pull from it",
+        )
+    updated = _updated(spec, config, filters)
+    if updated == dict(config):
+        return UseConsumer(notices)
+    if changes:
+        notices += (f"consumer {spec.name!r} on {spec.stream} updated: {_listed(changes)}",)
+    return UpdateConsumer(updated, notices)
+
+
+def consumer_changes(spec: ConsumerSpec, config: Config) -> dict[str, tuple[Any, Any]]:
+    """The fields we set that stand otherwise: name → (standing, wanted).
+
+    The server's own `_nats.*` keys, fields we did not set and the deliver policy do not count.
+    """
+    wanted: dict[str, Any] = {
+        "ack_policy": "explicit",
+        "ack_wait": int(spec.ack_wait * NANO),
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+        "inactive_threshold": 0 if spec.durable else int(spec.inactive * NANO),
+    }
+    changes = {
+        key: (config.get(key, 0), value)
+        for key, value in wanted.items()
+        if config.get(key, 0) != value
+    }
+    if filters_of(config) != tuple(sorted(spec.filters)):
+        changes["filter_subjects"] = (filters_of(config), tuple(sorted(spec.filters)))
+    if config.get("deliver_subject"):
+        changes["deliver_subject"] = (config["deliver_subject"], "none (a pull consumer)")
+    if config.get("priority_groups"):
+        changes["priority_groups"] = (config["priority_groups"], "none")
+    if config.get("headers_only"):
+        # Without its body every event would be unreadable, and a dead letter.
+        changes["headers_only"] = (True, False)
+    return changes
+
+
+def filters_of(config: Config) -> tuple[str, ...]:
+    """A consumer's filters, whichever of the two fields holds them, sorted."""
+    one = config.get("filter_subject")
+    return tuple(sorted(config.get("filter_subjects") or ((one,) if one else ())))
+
+
+def queue_consumer_name(app: str, queue: str, filters: Iterable[str]) -> str:
+    """The consumer that all handlers of one app with this queue and these filters share."""
+    return f"{app}-{queue}-{short_hash(filters)}"
+
+
+def short_hash(words: Iterable[str]) -> str:
+    """Eight hexadecimal digits that stand for a set of words."""
+    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8]
+
+
+def _next_filters(
+    spec: ConsumerSpec, config: Config, *, is_read: bool
+) -> tuple[tuple[str, ...], bool]:
+    """The filters to set, and whether narrower ones have to wait.
+
+    Narrowing moves the consumer past events another version still wants, so it is done only when
+    nobody reads it; widening is safe at once.
+    """
+    standing, wanted = filters_of(config), tuple(sorted(spec.filters))
+    lost = [has for has in standing if not any(covers(want, has) for want in wanted)]
+    if not lost or not is_read:
+        return wanted, False
+    return fold([*standing, *wanted]), True
+
+
+def _is_read(info: Mapping[str, Any]) -> bool:
+    """Whether a process reads this consumer: it pulls, or holds all it can and will pull again."""
+    return bool(info.get("num_waiting") or info.get("num_ack_pending"))
+
+
+def _updated(spec: ConsumerSpec, config: Config, filters: tuple[str, ...]) -> dict[str, Any]:
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in ("filter_subject", "filter_subjects", "inactive_threshold")
+        and not key.startswith(("headers_only", "priority_"))
+    }
+    updated: dict[str, Any] = {
+        **kept,
+        "ack_wait": int(spec.ack_wait * NANO),
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+        **_filter_fields(filters),
+    }
+    if not spec.durable:
+        updated["inactive_threshold"] = int(spec.inactive * NANO)
+    return updated
+
+
+def _filter_fields(filters: Sequence[str]) -> dict[str, Any]:
+    # Both fields at once are refused (10137), and one filter is cheaper for the server.
+    if len(filters) == 1:
+        return {"filter_subject": filters[0]}
+    return {"filter_subjects": sorted(filters)}
+
+
+def _start_fields(spec: ConsumerSpec) -> dict[str, Any]:
+    if spec.start_sequence is not None:
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": spec.start_sequence}
+    match spec.start_from:
+        case "new":
+            return {"deliver_policy": "new"}
+        case "first":
+            return {"deliver_policy": "all"}
+        case "last":
+            return {"deliver_policy": "last"}
+        case datetime() as when:
+            return {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(when)}
+
+
+def _start_word(start_from: StartFrom) -> str:
+    return rfc3339(start_from) if isinstance(start_from, datetime) else start_from
+
+
+def _start_notice(spec: ConsumerSpec, tag: Mapping[str, str]) -> tuple[str, ...]:
+    made_with = tag.get(TAG + "start_from", "")
+    wanted = _start_word(spec.start_from)
+    if made_with == wanted:
+        return ()
+    return (
+        f"consumer {spec.name!r} on {spec.stream} was made with start_from={made_with!r} and goes"
+        f" on where it is; start_from={wanted!r} would need plan --recreate {spec.name}",
+    )
+
+
+def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(
+        f"{key} {_shown(key, has)}, wanted {_shown(key, want)}"
+        for key, (has, want) in changes.items()
+    )
+
+
+def _shown(key: str, value: Any) -> str:
+    if key in ("ack_wait", "inactive_threshold") and isinstance(value, int):
+        return f"{value / NANO:g} s"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(one) for one in value) or "none"
+    return str(value)

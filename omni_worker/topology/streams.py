@@ -1,0 +1,299 @@
+"""Streams: which we need, how they compare with what stands, and which hold a handler's events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..subjects import covers, fold, intersection, is_wild
+
+Config = Mapping[str, Any]
+
+DAY = 86_400  # seconds
+NANO = 1_000_000_000
+DUPLICATE_WINDOW = 120  # seconds; within it an event id is stored once
+TAG = "omni-worker."  # our keys in a consumer's or stream's metadata
+OWN_SUBJECTS = "omni-worker.>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """A stream we need; ``sources`` names (origin stream, filters) where it is a copy."""
+
+    name: str
+    subjects: tuple[str, ...] = ()
+    max_age: float  # seconds
+    description: str = ""
+    source: str | None = None
+    source_filters: tuple[str, ...] = ()
+    source_start: datetime | None = None
+
+
+STREAMS = (
+    StreamSpec(
+        name="MESSAGE",
+        subjects=("message.>",),
+        max_age=30 * DAY,
+        description="All message lifecycle events (received, sent, delivered, read, failed)",
+    ),
+    StreamSpec(
+        name="INSTANCE",
+        subjects=("instance.>",),
+        max_age=7 * DAY,
+        description="Instance lifecycle events (connected, disconnected, qr_code)",
+    ),
+    StreamSpec(
+        name="IDENTITY",
+        subjects=("identity.>",),
+        max_age=90 * DAY,
+        description="Identity management events (created, linked, merged, unlinked)",
+    ),
+    StreamSpec(
+        name="MEDIA",
+        subjects=("media.>",),
+        max_age=7 * DAY,
+        description="Media processing events (received, processed)",
+    ),
+    StreamSpec(
+        name="ACCESS",
+        subjects=("access.>",),
+        max_age=30 * DAY,
+        description="Access control events (allowed, denied)",
+    ),
+    StreamSpec(
+        name="CUSTOM",
+        subjects=("custom.>",),
+        max_age=7 * DAY,
+        description="User-defined custom events (webhooks, triggers, etc.)",
+    ),
+    StreamSpec(
+        name="SYSTEM",
+        subjects=("system.>",),
+        max_age=7 * DAY,
+        description=(
+            "Internal system events (dead_letter, replay, health, sync, batch-job, presence)"
+        ),
+    ),
+)
+
+OWN_STREAM = StreamSpec(
+    name="OMNI_WORKER",
+    subjects=(OWN_SUBJECTS,),
+    max_age=30 * DAY,
+    description="Events on their way back to a handler, and raw copies of large dead letters",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Nothing stands in the way: create it."""
+
+    spec: StreamSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A stream covers what we need, perhaps under another name: use it, change nothing."""
+
+    spec: StreamSpec
+    name: str
+    differences: tuple[str, ...] = ()  # what we would have made otherwise, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """The stream of that name does not store every subject we need."""
+
+    spec: StreamSpec
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another stream holds part of our subjects: the server would refuse ours (error 10065)."""
+
+    spec: StreamSpec
+    other: str
+    overlap: str
+
+
+StreamStep = Missing | Standing | Lacking | Conflict
+
+
+def plan_stream(spec: StreamSpec, standing: Iterable[Config], *, replicas: int = 1) -> StreamStep:
+    """What to do about one stream, given every stream that stands."""
+    streams = {config["name"]: config for config in standing}
+    own = streams.get(spec.name)
+    if own is not None:
+        missing = tuple(
+            need
+            for need in spec.subjects
+            if not any(covers(has, need) for has in own.get("subjects") or ())
+        )
+        if missing:
+            return Lacking(spec, missing)
+        return Standing(spec, spec.name, stream_differences(spec, own, replicas=replicas))
+    for name, config in streams.items():
+        for has in config.get("subjects") or ():
+            for need in spec.subjects:
+                if covers(has, need):
+                    return Standing(spec, name, (f"subjects held by {name}",))
+                if (overlap := intersection(has, need)) is not None:
+                    return Conflict(spec, name, overlap)
+    return Missing(spec)
+
+
+def stream_config(spec: StreamSpec, *, replicas: int) -> dict[str, Any]:
+    """The configuration a missing stream is created with.
+
+    Limits retention on purpose: on other retentions an acknowledged event's id is forgotten at a
+    restart, and with it the duplicate window.
+    """
+    config: dict[str, Any] = {
+        "name": spec.name,
+        "description": spec.description,
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_age": int(spec.max_age * NANO),
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_msg_size": -1,
+        "max_msgs_per_subject": -1,
+        "num_replicas": replicas,
+        "duplicate_window": int(min(DUPLICATE_WINDOW, spec.max_age) * NANO),
+    }
+    if spec.source is None:
+        config["subjects"] = list(spec.subjects)
+    else:
+        config["sources"] = source_configs(spec)
+        config["metadata"] = {TAG + "source": spec.source}
+    return config
+
+
+def source_configs(spec: StreamSpec) -> list[dict[str, Any]]:
+    """The sources of a stream that copies some subjects of another one."""
+    start = {"opt_start_time": rfc3339(spec.source_start)} if spec.source_start else {}
+    return [{"name": spec.source, "filter_subject": one, **start} for one in spec.source_filters]
+
+
+def with_subjects(config: Config, subjects: Iterable[str]) -> dict[str, Any]:
+    """The server's own full configuration plus these subjects: an update replaces everything."""
+    return {**config, "subjects": list(fold([*(config.get("subjects") or ()), *subjects]))}
+
+
+def with_sources(config: Config, spec: StreamSpec) -> dict[str, Any] | None:
+    """The same for a copying stream's sources; None when it has them already."""
+    has = {(one["name"], one.get("filter_subject", "")) for one in config.get("sources") or ()}
+    new = [one for one in source_configs(spec) if (one["name"], one["filter_subject"]) not in has]
+    return {**config, "sources": [*(config.get("sources") or ()), *new]} if new else None
+
+
+def stream_differences(spec: StreamSpec, config: Config, *, replicas: int = 1) -> tuple[str, ...]:
+    """How a standing stream differs from what we would have made, in words for a log line."""
+    found = []
+    extra = [one for one in config.get("subjects") or () if one not in spec.subjects]
+    if extra:
+        found.append(f"also holds {', '.join(extra)}")
+    max_age = config.get("max_age", 0) / NANO
+    if max_age != spec.max_age:
+        found.append(f"keeps {_days(max_age)} where we keep {_days(spec.max_age)}")
+    ours = stream_config(spec, replicas=replicas)
+    for key in ("retention", "storage", "discard", "num_replicas"):
+        if config.get(key, ours[key]) != ours[key]:
+            found.append(f"{key} {config[key]} where we have {ours[key]}")
+    # With a limit the oldest events go, or new ones are refused, long before max_age.
+    for key in ("max_msgs", "max_bytes", "max_msgs_per_subject", "max_msg_size", "max_consumers"):
+        if config.get(key, -1) > 0:
+            found.append(f"{key} {config[key]} where we have no limit")
+    if config.get("no_ack"):
+        found.append("no_ack, so nothing published there is ever confirmed")
+    window = config.get("duplicate_window", 0) / NANO
+    if window < DUPLICATE_WINDOW:
+        found.append(f"duplicate window {window:g} s where we have {DUPLICATE_WINDOW} s")
+    return tuple(found)
+
+
+def holds_events(config: Config) -> bool:
+    """Whether patterns read this stream: no bucket, nothing of the server's or ours, no copy."""
+    if config["name"].startswith(("KV_", "OBJ_")) or config.get("sources") or config.get("mirror"):
+        return False
+    subjects = config.get("subjects") or ()
+    return bool(subjects) and not any(
+        subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in subjects
+    )
+
+
+def route(filters: Iterable[str], standing: Iterable[Config]) -> dict[str, tuple[str, ...]]:
+    """Which streams hold these filters' events, with the filters narrowed to each stream.
+
+    The server takes a filter outside a stream without a word and never delivers, so what is not
+    here is not asked for.
+    """
+    wanted = tuple(filters)
+    routes: dict[str, tuple[str, ...]] = {}
+    for config in standing:
+        if not holds_events(config):
+            continue
+        shared = fold(
+            both
+            for has in config["subjects"]
+            for want in wanted
+            if (both := intersection(has, want)) is not None
+        )
+        if shared:
+            routes[config["name"]] = shared
+    return routes
+
+
+def unserved(filters: Iterable[str], standing: Sequence[Config]) -> tuple[str, ...]:
+    """The filters no stream stores, or that a single stream stores only in part."""
+    streams = [config for config in standing if holds_events(config)]
+    missing = []
+    for want in filters:
+        holding = [
+            config
+            for config in streams
+            if any(intersection(has, want) is not None for has in config["subjects"])
+        ]
+        whole = any(covers(has, want) for config in holding for has in config["subjects"])
+        # Several streams that share a filter between them are read together; a wildcard of the
+        # user's means whatever there is.
+        if not holding or not (whole or len(holding) > 1 or is_wild(_type_part(want))):
+            missing.append(want)
+    return tuple(missing)
+
+
+def copy_notice(spec: StreamSpec, config: Config) -> str | None:
+    """What to say when a copy does not reach back as far as a later handler asks; else None."""
+    if spec.source_start is not None:
+        return None
+    starts = [
+        one["opt_start_time"]
+        for one in config.get("sources") or ()
+        if one.get("filter_subject") in spec.source_filters and one.get("opt_start_time")
+    ]
+    if not starts:
+        return None
+    return (
+        f"stream {spec.name} copies {', '.join(spec.source_filters)} only from {max(starts)} on;"
+        f" earlier events are in {spec.source}"
+    )
+
+
+def rfc3339(when: datetime) -> str:
+    """A time as JetStream reads it."""
+    return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _type_part(filter: str) -> str:
+    return ".".join(filter.split(".")[:2])
+
+
+def _days(seconds: float) -> str:
+    if not seconds:
+        return "for ever"
+    return f"{seconds / DAY:g} d" if seconds >= DAY else f"{seconds:g} s"
