@@ -66,6 +66,16 @@ class Buckets:
 
         assert await bucket.get("key") is None
 
+    async def test_a_put_writes_whatever_stands_there(self, transport: Transport) -> None:
+        bucket = await transport.bucket("notes", ttl=60)
+
+        first = await bucket.put("key", b"1")
+        second = await bucket.put("key", b"2")
+
+        assert second > first
+        assert Entry(b"2", second) == await bucket.get("key")
+        assert await bucket.update("key", b"3", first) is None
+
     async def test_an_empty_value_is_a_value(self, transport: Transport) -> None:
         bucket = await transport.bucket("notes", ttl=60)
 
