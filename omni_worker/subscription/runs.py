@@ -40,7 +40,8 @@ class Runs:
 
     async def run(self, worker: Worker, reading: Reading, delivery: Delivery) -> bool:
         """Run it and answer. Says whether the event is settled."""
-        if delivery.count > 1:
+        # What a remade consumer or a killed server forgot comes as a first delivery.
+        if delivery.count > 1 or (reading.troubles and reading.trouble_of(delivery) is not None):
             return await self._run_again(worker, reading, delivery)
         outcome = await self._outcome(worker, delivery, None)
         if outcome is DONE:
