@@ -1,0 +1,115 @@
+"""`omni-worker run` with a target that leads to no app says which of the ways it went wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .support import call, too_wide
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("nosuch:app", "no such module: 'nosuch' (looked in the current directory and on the"),
+        ("nosuch.workers:app", "no such module: 'nosuch' (looked"),
+        ("shop.nosuch:app", "no such module: 'shop.nosuch' (looked"),
+        ("empty:app", "no App called 'app' in module 'empty'; it has no App at all"),
+        ("other:app", "no App called 'app' in module 'other'; it has router, second"),
+        ("number:app", "no App called 'app' in module 'number': app is of type int"),
+        ("other:router.name", "no App called 'router.name' in module 'other': router.name is of"),
+        ("other", "'other': expected MODULE:APP, for example myapp:app"),
+        ("other:", "'other:': expected MODULE:APP"),
+        (":app", "':app': expected MODULE:APP"),
+        ("other.py:app", "'other.py:app': expected a module, not a file; try other:app"),
+        ("./other:app", "'./other:app': expected MODULE:APP, for example shop.workers:app"),
+        ("..other:app", "'..other:app': expected MODULE:APP"),
+        ("other:router", "other:router has no handlers: declare one with @app.on(...)"),
+    ],
+)
+def test_a_target_that_leads_to_no_app_is_said_in_one_sentence(
+    tmp_path: Path, target: str, said: str
+) -> None:
+    (tmp_path / "empty.py").touch()
+    (tmp_path / "number.py").write_text("app = 3")
+    (tmp_path / "other.py").write_text(
+        "from omni_worker import App\nrouter = App('router')\nsecond = App('second')\n"
+    )
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+
+    ended = call("run", target, folder=tmp_path)
+
+    assert ended.code == 2
+    assert ended.line.startswith(f"omni-worker: {said}")
+    assert "Traceback" not in ended.err
+    assert ended.out == ""
+    assert too_wide(ended.err) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("import nosuchthing", "ModuleNotFoundError: No module named 'nosuchthing'"),
+        ("import play.nosuch", "ModuleNotFoundError: No module named 'play.nosuch'; 'play' is not"),
+        ("from os import nosuchthing", "ImportError: cannot import name 'nosuchthing' from 'os'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit('bye')", "SystemExit: bye"),
+        ("raise GeneratorExit", "GeneratorExit"),
+    ],
+)
+def test_a_module_that_fails_on_import_shows_its_own_traceback_only(
+    tmp_path: Path, source: str, error: str
+) -> None:
+    (tmp_path / "play.py").write_text("import deeper\n")
+    (tmp_path / "deeper.py").write_text(f"\n\n{source}\n")
+
+    ended = call("run", "play:app", folder=tmp_path)
+
+    assert ended.code == 2
+    lines = ended.err.splitlines()
+    assert lines[0] == "omni-worker: the module 'play' failed on import:"
+    assert lines[1] == "Traceback (most recent call last):"
+    files = [line.strip() for line in lines if line.startswith("  File")]
+    assert files == [
+        f'File "{tmp_path}/play.py", line 1, in <module>',
+        f'File "{tmp_path}/deeper.py", line 3, in <module>',
+    ]
+    assert lines[-1].startswith(error)
+
+
+def test_a_syntax_error_is_shown_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "play.py").write_text("def f(:\n")
+
+    ended = call("run", "play:app", folder=tmp_path)
+
+    assert ended.code == 2
+    assert f'File "{tmp_path}/play.py", line 1' in ended.err
+    assert ended.err.endswith("SyntaxError: invalid syntax\n")
+
+
+def test_a_wrong_option_is_shown_on_the_line_that_has_it(tmp_path: Path) -> None:
+    (tmp_path / "play.py").write_text(
+        "from omni_worker import App\n"
+        "app = App('router')\n\n"
+        "@app.on('message.received', durabel='r1')\n"
+        "async def route(event): ...\n"
+    )
+
+    ended = call("run", "play:app", folder=tmp_path)
+
+    assert ended.code == 2
+    assert [line.strip() for line in ended.err.splitlines() if line.startswith("  File")] == [
+        f'File "{tmp_path}/play.py", line 4, in <module>'
+    ]
+    assert "unknown option durabel=; did you mean durable=? (play.py:4)" in ended.err
+
+
+def test_a_user_who_leaves_during_a_slow_import_sees_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "play.py").write_text("raise KeyboardInterrupt")
+
+    ended = call("run", "play:app", folder=tmp_path)
+
+    assert ended.code == 1
+    assert ended.err.strip() == "Aborted!"
