@@ -125,7 +125,7 @@ class Context:
             payload=payload,
             channel=channel,
             instance=instance,
-            id=id or self._derived_id(type, payload, channel, instance),
+            id=id if id is not None else self._derived_id(type, payload, channel, instance),
             correlation_id=correlation_id or self.correlation_id,
             trace_id=trace_id or self.trace_id,
             person_id=person_id,

@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import ConfigError, InvalidEvent, InvalidPayload, PublishError
+from .errors import ConfigError, InvalidEvent, InvalidPayload, OmniWorkerError, PublishError
 from .events import DEAD_LETTER, Event, Metadata, Published, addressed
 from .schemas import Invalid, SchemaRegistry
 from .subjects import Address, build_subject, matches
 from .topology import DUPLICATE_WINDOW
 from .transports.base import Message, Stored, Transport
-from .wire import TRACEPARENT, encode_event
+from .wire import TRACEPARENT, encode_event, read_traceparent
 
 log = logging.getLogger("omni_worker.publish")
 
 DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_ID = 256  # characters; it travels in a header
+METADATA_KEYS = {field.alias for field in Metadata.model_fields.values()}
 
 PublishNext = Callable[[Event[Any]], Awaitable[Published]]
 PublishMiddleware = Callable[[Event[Any], PublishNext], Awaitable[Published]]
@@ -41,6 +42,7 @@ class Draft:
     platform_identity_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # further keys, as on the wire
     traceparent: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the envelope
 
 
 class PublishManyError(PublishError):
@@ -98,7 +100,7 @@ class Publisher:
         """
         check_timeout(timeout)
         if self.middlewares:
-            return [await self._through_middlewares(draft, timeout) for draft in drafts]
+            return await self._one_by_one(drafts, timeout)
         prepared = [self._prepare(draft) for draft in drafts]
         if prepared:
             timeout = min(self._within_window(one.subject, timeout) for _, one in prepared)
@@ -130,8 +132,13 @@ class Publisher:
             payload=payload,
             timestamp=time.time_ns() // 1_000_000,
             metadata=self._metadata(id, draft),
+            extra=draft.extra,
         )
-        headers = {TRACEPARENT: draft.traceparent} if draft.traceparent else {}
+        headers = {}
+        if draft.traceparent is not None:
+            if read_traceparent({TRACEPARENT: [draft.traceparent]}) is None:
+                raise InvalidEvent(f"{type}: traceparent= is no W3C trace context")
+            headers[TRACEPARENT] = draft.traceparent
         return id, Message(subject, body, id, headers)
 
     def _metadata(self, id: str, draft: Draft) -> dict[str, Any]:
@@ -150,7 +157,24 @@ class Publisher:
         ):
             if value is not None:
                 metadata[key] = value
+        for key, value in metadata.items():
+            if value is not None and not isinstance(value, str) and key in METADATA_KEYS:
+                # Every reader, we as well, would refuse the whole event for it.
+                kind = type(value).__name__
+                raise InvalidEvent(f"{draft.type}: metadata {key}: expected a string, got {kind}")
         return metadata
+
+    async def _one_by_one(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
+        ids: list[str] = []
+        results: list[Published | Exception] = []
+        for draft in drafts:
+            id = draft.id if draft.id is not None else str(uuid.uuid4())
+            ids.append(id)
+            try:
+                results.append(await self._through_middlewares(replace(draft, id=id), timeout))
+            except OmniWorkerError as error:
+                results.append(error)
+        return _all_or_error(ids, results)
 
     async def _through_middlewares(self, draft: Draft, timeout: float) -> Published:
         """The event as an object through every middleware; what comes out at the end is sent."""
@@ -177,6 +201,7 @@ class Publisher:
             payload=draft.payload,
             timestamp=time.time_ns() // 1_000_000,
             metadata=Metadata.model_validate(self._metadata(id, draft)),
+            **{key: value for key, value in draft.extra.items() if key not in Event.model_fields},
         )
         return addressed(event, Address(draft.type, draft.channel, draft.instance))
 
@@ -198,7 +223,8 @@ class Publisher:
 
 def check_timeout(timeout: float) -> None:
     """Refuse a publish timeout within which the server could forget the id."""
-    if not 0 < timeout < DUPLICATE_WINDOW:
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout < DUPLICATE_WINDOW:
         raise ConfigError(
             f"timeout={timeout!r}: expected seconds below {DUPLICATE_WINDOW}; after that the"
             " server may have forgotten the id, and a retry would store the event twice"
@@ -226,17 +252,27 @@ def _as_draft(event: Event[Any], draft: Draft) -> Draft:
         id=event.id,
         metadata=metadata,
         traceparent=draft.traceparent,
+        extra=event.model_extra or {},
     )
 
 
 def _bind(middleware: PublishMiddleware, call: PublishNext) -> PublishNext:
     async def bound(event: Event[Any]) -> Published:
-        return await middleware(event, call)
+        published: Any = await middleware(event, call)
+        if not isinstance(published, Published):
+            name = getattr(middleware, "__qualname__", type(middleware).__name__)
+            raise ConfigError(
+                f"publish middleware {name} returned {type(published).__name__}:"
+                " write return await call_next(event)"
+            )
+        return published
 
     return bound
 
 
-def _all_or_error(ids: list[str], results: list[Stored | Exception]) -> list[Published]:
+def _all_or_error(
+    ids: list[str], results: Sequence[Stored | Published | Exception]
+) -> list[Published]:
     published: list[Published] = []
     errors: dict[int, Exception] = {}
     for index, (id, result) in enumerate(zip(ids, results, strict=True)):

@@ -53,6 +53,10 @@ class DaemonThreads:
             if job is None:
                 return
             context, call, future = job
+            if future.cancelled():  # nobody waits any more: it must not begin now
+                with self._lock:
+                    self._busy -= 1
+                continue
             try:
                 result, error = context.run(call), None
             except BaseException as raised:  # SystemExit of a handler is its failure, not ours
