@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from .app import App
 from .bus import EventBus
 from .errors import OmniWorkerError
+from .health import Health
+from .notify import Notify, pm2_kill_timeout
 from .settings import Settings
 from .transports.base import Transport
 
@@ -46,7 +49,7 @@ class Stop:
             self.forced.set()
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT as the request."""
+        """Take SIGTERM and SIGINT as the request, wherever they come from."""
         for one in (signal.SIGTERM, signal.SIGINT):
             try:
                 self._loop.add_signal_handler(one, self.ask, one.name)
@@ -66,16 +69,42 @@ async def run_worker(
     transport: Transport | None = None,
     on_ready: Ready | None = None,
     stop: Stop | None = None,
+    health: Health | None = None,
+    notify: Notify | None = None,
 ) -> int:
     """Run an app until it is told to stop or cannot go on; returns the exit code.
 
     0 after SIGTERM or SIGINT, 1 after a failure (said in one line), 130 when a second signal ended
-    it at once.
+    it at once. ``notify`` tells who runs us; ``health`` is what may be asked meanwhile.
     """
     if stop is None:
         stop = Stop()
         stop.listen()
-    life = asyncio.create_task(_live(app, settings, transport, on_ready, stop))
+    health = health or Health()
+    notify = notify or Notify({})
+    notify.listen(stop.ask)
+    health.start()
+
+    def ready(bus: EventBus) -> None:
+        health.running(bus)
+        notify.ready()
+        if on_ready is not None:
+            on_ready(bus)
+
+    def stopping() -> None:
+        health.stopping()
+        notify.stopping()
+
+    try:
+        return await _run(_live(app, settings, transport, ready, stopping, stop), stop)
+    finally:
+        notify.close()
+        health.stop()
+
+
+async def _run(living: Coroutine[Any, Any, None], stop: Stop) -> int:
+    """Live, until it is over or a second request ends it; returns the exit code."""
+    life = asyncio.create_task(living)
     forced = asyncio.create_task(stop.forced.wait())
     asked = asyncio.create_task(_cancel_start(life, stop))
     try:
@@ -94,13 +123,13 @@ async def _live(
     app: App,
     settings: Settings | None,
     transport: Transport | None,
-    on_ready: Ready | None,
+    ready: Ready,
+    stopping: Callable[[], None],
     stop: Stop,
 ) -> None:
     async with app.run(transport=transport, settings=settings) as bus:
         stop.started = True
-        if on_ready is not None:
-            on_ready(bus)
+        ready(bus)
         failed = asyncio.create_task(bus.failed())
         asked = asyncio.create_task(stop.asked.wait())
         try:
@@ -108,6 +137,7 @@ async def _live(
             if failed.done():
                 raise failed.result()
         finally:
+            stopping()
             failed.cancel()
             asked.cancel()
 
@@ -130,3 +160,14 @@ def _exit_code(life: asyncio.Task[None]) -> int:
         log.error("%s", error)
         return FAILED
     raise error
+
+
+def warn_of_short_kill(environment: Mapping[str, str], grace: float) -> None:
+    """Say it when PM2 would kill us before our handlers had their grace."""
+    kill = pm2_kill_timeout(environment)
+    if kill is not None and kill < grace:
+        log.warning(
+            "PM2 kills this worker %.1f s after asking it to stop, handlers have a grace of %.0f s:"
+            " set kill_timeout: %d in its ecosystem file",
+            kill, grace, (grace + 5) * 1000,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command line: `omni-worker run`, `server`, `publish`, `version`.
+"""The command line: `omni-worker run`, `check`, `server`, `publish`, `version`.
 
 Each command's work is imported when it is called, so that `--help` answers at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,6 +15,20 @@ import click
 FAILED = 1
 CALLED_WRONGLY = 2
 WIDTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """Where a worker answers health probes."""
+
+    host: str
+    port: int
+
+
+_health_host = click.option(
+    "--health-host", default="127.0.0.1", show_default=True, envvar="OMNI_WORKER_HEALTH_HOST",
+    metavar="HOST", help="Where it answers; 0.0.0.0 for probes from outside.",
+)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -34,7 +49,20 @@ def main() -> None:
     help="Default: pretty on a terminal, else json.",
 )
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")
-def run(target: str, log_format: str | None, log_level: str) -> None:
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 256), metavar="N",
+    envvar="OMNI_WORKER_WORKERS", help="Processes, under one parent that restarts the dead.",
+)  # fmt: skip
+@click.option(
+    "--health-port", type=click.IntRange(0, 65_535), metavar="PORT",
+    envvar="OMNI_WORKER_HEALTH_PORT",
+    help="Answer /healthz and /readyz there; 0 takes a free port.",
+)  # fmt: skip
+@_health_host
+def run(
+    target: str, log_format: str | None, log_level: str,
+    workers: int, health_port: int | None, health_host: str,
+) -> None:  # fmt: skip
     """Run the handlers of an app until SIGTERM or Ctrl-C.
 
     MODULE:APP is where the App object lives: `myapp:app`, `shop.workers:app`. Handlers that are
@@ -45,7 +73,25 @@ def run(target: str, log_format: str | None, log_level: str) -> None:
     """
     from .run import run_command
 
-    sys.exit(run_command(target, log_format, log_level))
+    probing = Probing(health_host, health_port) if health_port is not None else None
+    sys.exit(run_command(target, log_format, log_level, workers, probing))
+
+
+@main.command()
+@click.option(
+    "--health-port", type=click.IntRange(1, 65_535), metavar="PORT", required=True,
+    envvar="OMNI_WORKER_HEALTH_PORT", help="That of `omni-worker run`.",
+)  # fmt: skip
+@_health_host
+@click.option("--ready", is_flag=True, help="Ask whether it is ready, not only alive.")
+def check(health_port: int, health_host: str, ready: bool) -> None:
+    """Ask a worker how it is: exit code 0 when it is well, else 1 and the reasons.
+
+    For exec probes; the port may be given as OMNI_WORKER_HEALTH_PORT to both commands.
+    """
+    from .check import check_command
+
+    sys.exit(check_command(Probing(health_host, health_port), ready=ready))
 
 
 @main.command()

@@ -12,25 +12,38 @@ from typing import Any
 
 import click
 
+from ..binding import is_shared
 from ..bus import EventBus
 from ..errors import ConfigError
+from ..health import Health
 from ..logs import LogObserver, set_up_logging
+from ..notify import Notify
 from ..settings import Settings
-from ..worker import run_worker
-from . import CALLED_WRONGLY, complain
+from ..worker import run_worker, warn_of_short_kill
+from . import CALLED_WRONGLY, FAILED, Probing, complain
 from .listing import listing
 from .loading import CannotLoad, load_app
+from .workers import number_lines, open_probes, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")
 
 LAST_WAIT = 1.0  # seconds for what was cancelled to end
 
 
-def run_command(target: str, log_format: str | None, log_level: str) -> int:
+def run_command(
+    target: str,
+    log_format: str | None,
+    log_level: str,
+    workers: int = 1,
+    probing: Probing | None = None,
+) -> int:
     """Returns the exit code."""
     if not isinstance(logging.getLevelName(log_level.upper()), int):
         complain(f"--log-level {log_level}: expected debug, info, warning or error")
         return CALLED_WRONGLY
+    if workers > 1:
+        return workers_command(target, log_format, log_level, workers, probing)
+    notify = Notify()  # before any code of the user's may start processes
     try:
         app = load_app(target)
         settings = app.settings or Settings()
@@ -48,7 +61,24 @@ def run_command(target: str, log_format: str | None, log_level: str) -> int:
     def ready(bus: EventBus) -> None:
         _say_ready(bus, as_json)
 
-    code = run_loop(lambda: run_worker(app, settings=settings, on_ready=ready))
+    number = own_number()
+    if number is not None:
+        number_lines(number)
+    if number in (None, "1"):  # the others would say the same
+        warn_of_short_kill(os.environ, settings.grace)
+    health = Health(notify.alive)
+    try:
+        probes = open_probes(probing, health.report)
+    except ConfigError as error:
+        complain(str(error))
+        return FAILED
+    try:
+        code = run_loop(
+            lambda: run_worker(app, settings=settings, on_ready=ready, health=health, notify=notify)
+        )
+    finally:
+        if probes is not None:
+            probes.close()
     _leave(code)
     return code
 
@@ -76,7 +106,8 @@ async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def _say_ready(bus: EventBus, as_json: bool) -> None:
-    if not as_json:
+    number = own_number()
+    if not as_json and number in (None, "1"):
         click.echo(listing(bus), err=True)
     for subscription in bus.subscriptions:
         for source in subscription.sources:
@@ -86,6 +117,12 @@ def _say_ready(bus: EventBus, as_json: bool) -> None:
         extra={"handlers": len(bus.subscriptions), "pid": os.getpid()}
         | ({"consumers": _consumers(bus)} if as_json else {}),
     )
+    lonely = [one.handler.function for one in bus.subscriptions if not is_shared(one.handler)]
+    if lonely and as_json and number == "1":  # the listing has said it to people
+        log.warning(
+            "each of the %d workers sees every event of %s: no durable, no queue",
+            siblings(), ", ".join(lonely),
+        )  # fmt: skip
 
 
 def _consumers(bus: EventBus) -> list[dict[str, Any]]:

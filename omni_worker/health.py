@@ -1,0 +1,138 @@
+"""Health: what a worker can honestly say of itself: that it is alive, that it is ready, or why not.
+
+`/healthz` and `/readyz`, systemd's watchdog and the parent of several workers all ask here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .bus import EventBus
+from .subscription import Subscription
+from .watchdog import Watchdog
+
+DISCONNECTED = 5.0  # seconds without a link; a blip is no reason to be restarted
+STALE = 8.0  # seconds without a word; the server speaks every 5 while a pull waits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Why a worker is not alive and why it is not ready; nothing is wrong when both are empty."""
+
+    not_alive: tuple[str, ...] = ()
+    not_ready: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def why_not_ready(self) -> tuple[str, ...]:
+        """Everything that speaks against sending it work."""
+        return (*self.not_alive, *self.not_ready)
+
+
+STARTING = Report(not_ready=("starting",))
+STOPPING = Report(not_ready=("stopping",))
+
+
+def examine(bus: EventBus, disconnected_for: float) -> Report:
+    """Look at a running bus; called on its loop."""
+    not_alive: list[str] = []
+    not_ready: list[str] = []
+    if not bus.is_connected:
+        lost = f"not connected to {bus.settings.shown_urls} for {disconnected_for:.0f} s"
+        (not_alive if disconnected_for >= DISCONNECTED else not_ready).append(lost)
+    for subscription in bus.subscriptions:
+        name = f"handler {subscription.handler.name}"
+        if subscription.missing:
+            consumers = "consumer is" if subscription.missing == 1 else "consumers are"
+            not_ready.append(f"{name}: {subscription.missing} {consumers} not bound")
+        if subscription.lapsed:
+            leases = "lease" if subscription.lapsed == 1 else "leases"
+            not_alive.append(f"{name}: {subscription.lapsed} {leases} lapsed")
+        if bus.is_connected:
+            not_alive += [f"{name}: {silence}" for silence in _silences(subscription)]
+    return Report(
+        not_alive=tuple(not_alive),
+        not_ready=tuple(not_ready),
+        facts={"handlers": [_facts(subscription) for subscription in bus.subscriptions]},
+    )
+
+
+class Health:
+    """One process's state over its life; ``report`` may be asked from any thread."""
+
+    def __init__(self, on_look: Callable[[Report], None] | None = None) -> None:
+        self._on_look = on_look
+        self._watchdog = Watchdog(self._examine, self._look)
+        self._bus: EventBus | None = None
+        self._connected_at = 0.0
+        self._seen = STARTING
+        self._born = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to watch the running loop."""
+        self._watchdog.start()
+
+    def running(self, bus: EventBus) -> None:
+        """Every handler runs: from now on the bus is looked at."""
+        self._bus = bus
+        self._connected_at = time.monotonic()
+        self._examine()
+
+    def stopping(self) -> None:
+        """No more work, please."""
+        self._bus = None
+        self._seen = STOPPING
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._watchdog.stop()
+
+    def report(self) -> Report:
+        """The latest look at the bus, and whether the loop turns right now."""
+        seen, blocked = self._seen, self._watchdog.blocked
+        return Report(
+            not_alive=(*((blocked,) if blocked is not None else ()), *seen.not_alive),
+            not_ready=seen.not_ready,
+            facts={
+                "pid": os.getpid(),
+                "uptime": round(time.monotonic() - self._born, 1),
+                **seen.facts,
+            },
+        )
+
+    def _examine(self) -> None:
+        if self._bus is None:
+            return
+        now = time.monotonic()
+        if self._bus.is_connected:
+            self._connected_at = now
+        self._seen = examine(self._bus, now - self._connected_at)
+
+    def _look(self) -> None:
+        if self._on_look is not None:
+            self._on_look(self.report())
+
+
+def _silences(subscription: Subscription) -> Iterator[str]:
+    for source in subscription.sources:
+        if source.silent_for >= STALE:
+            yield (
+                f"nothing heard of consumer {source.consumer} on {source.stream}"
+                f" for {source.silent_for:.0f} s"
+            )
+
+
+def _facts(subscription: Subscription) -> dict[str, Any]:
+    return {
+        "handler": subscription.handler.name,
+        "held": subscription.held,
+        "running": subscription.running,
+        "consumers": [
+            {"stream": source.stream, "consumer": source.consumer}
+            for source in subscription.sources
+        ],
+    }

@@ -1,0 +1,247 @@
+"""Notify: says to whoever runs this process that it is ready, alive or stopping.
+
+PM2 over its IPC channel, systemd over its notify socket, our own parent over a pipe; each only
+when its environment variable is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+
+from .health import Report
+
+log = logging.getLogger("omni_worker.worker")
+
+Environment = MutableMapping[str, str]
+Ask = Callable[[str], None]
+
+PARENT_FD = "OMNI_WORKER_PARENT_FD"
+PM2_KILL_TIMEOUT = 1.6  # seconds, unless the app's kill_timeout says otherwise
+REPORT_EVERY = 1.0  # seconds
+REASONS_TOLD = 6  # a line through the pipe must fit in 4 KiB to arrive whole
+REASON_LENGTH = 150  # characters
+
+
+class Notify:
+    """All of them at once. What it finds it takes out of the environment: it is not our children's.
+
+    ``ready`` and ``stopping`` are called on the loop, ``alive`` from the watchdog's thread.
+    """
+
+    def __init__(self, environment: Environment | None = None) -> None:
+        environment = os.environ if environment is None else environment
+        self.pm2 = Pm2.found(environment)
+        self._systemd = Systemd.found(environment)
+        self._parent = Parent.found(environment)
+
+    def listen(self, ask: Ask) -> None:
+        """Take PM2's `shutdown` and the end of our parent as the request to stop."""
+        loop = asyncio.get_running_loop()
+        if self.pm2 is not None:
+            self.pm2.listen(loop, ask)
+        if self._parent is not None:
+            self._parent.listen(loop, ask)
+
+    def ready(self) -> None:
+        """Every consumer is bound."""
+        if self.pm2 is not None:
+            self.pm2.ready()
+        if self._systemd is not None:
+            self._systemd.say("READY=1")
+
+    def stopping(self) -> None:
+        """Handlers may finish, nothing new begins."""
+        if self._systemd is not None:
+            self._systemd.say("STOPPING=1")
+
+    def alive(self, report: Report) -> None:
+        """Called several times a second, with the latest report."""
+        if self._systemd is not None and not report.not_alive:
+            self._systemd.alive()
+        if self._parent is not None:
+            self._parent.tell(report)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self.pm2 is not None:
+            self.pm2.close()
+
+
+class Pm2:
+    """PM2's IPC channel: one JSON value a line, both ways."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._read = b""
+
+    @classmethod
+    def found(cls, environment: Environment) -> Pm2 | None:
+        """The channel of whoever started us, if there is one."""
+        number = environment.pop("NODE_CHANNEL_FD", "")
+        if not number.isdigit():
+            return None
+        try:
+            os.set_inheritable(int(number), False)
+            channel = socket.socket(fileno=int(number))
+            channel.setblocking(False)
+        except OSError as error:  # the variable came down from a grandparent, the channel did not
+            log.debug("NODE_CHANNEL_FD=%s is no channel: %s", number, error)
+            return None
+        return cls(channel)
+
+    def ready(self) -> None:
+        """For `wait_ready: true`."""
+        with suppress(OSError):
+            self._channel.send(b'"ready"\n')
+
+    def listen(self, loop: asyncio.AbstractEventLoop, ask: Ask) -> None:
+        """Hear `shutdown`, which PM2 sends with `shutdown_with_message: true`."""
+        self._loop = loop
+        loop.add_reader(self._channel, self._on_readable, ask)
+
+    def close(self) -> None:
+        """Hear nothing more; the channel stays open as long as the process."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._channel)
+            self._loop = None
+
+    def _on_readable(self, ask: Ask) -> None:
+        try:
+            data = self._channel.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            log.warning("PM2 is gone; this worker goes on without it")
+            self.close()
+            return
+        *lines, self._read = (self._read + data).split(b"\n")
+        if b'"shutdown"' in (line.strip() for line in lines):
+            ask("PM2's shutdown")
+
+
+class Systemd:
+    """The service manager's notify socket, and its watchdog if it wants to be fed."""
+
+    def __init__(self, address: str, feed_every: float | None) -> None:
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        self._feed_every = feed_every
+        self._feed_at = 0.0
+
+    @classmethod
+    def found(cls, environment: Environment) -> Systemd | None:
+        """What systemd set for this very process."""
+        address = environment.pop("NOTIFY_SOCKET", "")
+        interval = environment.pop("WATCHDOG_USEC", "")
+        pid = environment.pop("WATCHDOG_PID", "")
+        if not address.startswith(("/", "@")):
+            return None
+        for_us = interval.isdigit() and pid in ("", str(os.getpid()))
+        return cls(address, int(interval) / 2e6 if for_us else None)
+
+    def alive(self) -> None:
+        """Feed the watchdog, twice as often as it asks for."""
+        now = time.monotonic()
+        if self._feed_every is not None and now >= self._feed_at:
+            self._feed_at = now + self._feed_every
+            self.say("WATCHDOG=1")
+
+    def say(self, state: str) -> None:
+        """One datagram; nobody may be there to take it."""
+        try:
+            self._socket.sendto(state.encode(), self._address)
+        except OSError as error:
+            log.warning("systemd was not told %s: %s", state, error)
+
+
+class Parent:
+    """The parent of several workers: it reads a report a second, and we end with it."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._told: tuple[object, object] | None = None
+        self._tell_at = 0.0
+        self._on_gone: Callable[[], object] | None = None
+
+    @classmethod
+    def found(cls, environment: Environment) -> Parent | None:
+        """The pipe our parent gave us."""
+        number = environment.pop(PARENT_FD, "")
+        if not number.isdigit():
+            return None
+        try:
+            os.set_inheritable(int(number), False)
+            os.set_blocking(int(number), False)
+        except OSError as error:
+            log.debug("%s=%s is no pipe: %s", PARENT_FD, number, error)
+            return None
+        return cls(int(number))
+
+    def listen(self, loop: asyncio.AbstractEventLoop, ask: Ask) -> None:
+        """Ask to stop when nobody reads any more."""
+
+        def on_gone() -> None:
+            with suppress(RuntimeError):  # the loop is closed: we are stopping already
+                loop.call_soon_threadsafe(ask, "the parent is gone")
+
+        self._on_gone = on_gone
+
+    def tell(self, report: Report) -> None:
+        """At once when something changed, else every second."""
+        told = (report.not_alive, report.not_ready)
+        now = time.monotonic()
+        if told == self._told and now < self._tell_at:
+            return
+        self._told = told
+        self._tell_at = now + REPORT_EVERY
+        try:
+            os.write(self._pipe, to_line(report))
+        except BlockingIOError:
+            pass  # it is not read at the moment; the next one will do
+        except OSError:
+            if self._on_gone is not None:
+                self._on_gone()
+                self._on_gone = None
+
+
+def to_line(report: Report) -> bytes:
+    """A report as one line of JSON, short enough to be written whole."""
+
+    def short(reasons: tuple[str, ...]) -> list[str]:
+        return [reason[:REASON_LENGTH] for reason in reasons[:REASONS_TOLD]]
+
+    line = {"notAlive": short(report.not_alive), "notReady": short(report.not_ready)}
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def from_line(line: bytes) -> Report | None:
+    """The report in a line, None when it holds none."""
+    try:
+        said = json.loads(line)
+        return Report(not_alive=tuple(said["notAlive"]), not_ready=tuple(said["notReady"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def pm2_kill_timeout(environment: Mapping[str, str]) -> float | None:
+    """Seconds PM2 waits between SIGINT and SIGKILL; None when we do not run under PM2.
+
+    PM2 hands an app's options down as environment variables; one left at its default is not there.
+    """
+    if "pm_id" not in environment:
+        return None
+    for name in ("kill_timeout", "PM2_KILL_TIMEOUT"):
+        if environment.get(name, "").isdigit():
+            return int(environment[name]) / 1000
+    return PM2_KILL_TIMEOUT

@@ -1,0 +1,281 @@
+"""Supervisor: several workers under one parent, which never imports the code they run.
+
+It starts the dead again, hands signals down, and gives up when they keep dying at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from .health import Report
+from .notify import PARENT_FD, from_line
+from .server import die_with_parent
+from .worker import FAILED, FORCED, FORCED_END, SAME_SIGNAL, STOPPED, Stop
+
+log = logging.getLogger("omni_worker.supervisor")
+
+NUMBER = "OMNI_WORKER_NUMBER"
+COUNT = "OMNI_WORKER_COUNT"
+CALLED_WRONGLY = 2  # what `omni-worker run` exits with when the code cannot be loaded
+
+AT_ONCE = 2.0  # seconds after being ready in which an end counts as one at once
+GIVE_UP_AFTER = 5  # ends at once in a row
+FIRST_PAUSE = 0.5  # seconds before a dead worker is started again, doubled each time
+LONGEST_PAUSE = 30.0
+SILENT = 4.0  # seconds without a report; each worker sends one a second
+
+
+def pause_before(early_deaths: int) -> float:
+    """Seconds until a worker is started again that died so often at once, in a row."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** max(0, early_deaths - 1))
+
+
+class Child:
+    """One of the workers, over all its lives."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: Process | None = None
+        self.report: Report | None = None  # its last word in this life
+        self.heard_at = 0.0
+        self.ready_at: float | None = None
+        self.loaded = asyncio.Event()  # its code could be imported, once: only then it reports
+        self.early_deaths = 0
+        self.death = "not started yet"
+
+    def begin(self) -> None:
+        """A new life; nothing of the last one counts."""
+        self.report = None
+        self.ready_at = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Running, and by its own last word ready."""
+        return self.process is not None and self.report is not None and not self.report.not_ready
+
+
+class Supervisor:
+    """Runs ``command`` ``count`` times until ``stop`` asks for the end."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        count: int,
+        *,
+        environment: Mapping[str, str],
+        stop: Stop,
+        on_ready: Callable[[], None],
+        on_report: Callable[[Report], None],
+    ) -> None:
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._stop = stop
+        self._on_ready = on_ready
+        self._on_report = on_report
+        self._children = [Child(number) for number in range(1, count + 1)]
+        self._was_ready = False
+        self._verdict: int | None = None
+        self._over = asyncio.Event()  # asked to stop, or given up
+        self._born = time.monotonic()
+
+    async def run(self) -> int:
+        """Returns the exit code: 0 stopped, 1 given up, 2 nothing to load, 130 stopped at once."""
+        # The first alone, until its code is loaded: what is wrong there is said once, not N times.
+        first, *others = self._children
+        lives = [asyncio.create_task(self._keep(first))]
+        aside = [asyncio.create_task(self._report_often()), asyncio.create_task(self._asked())]
+        try:
+            await self._until(first.loaded)
+            lives += [asyncio.create_task(self._keep(child)) for child in others]
+            await self._over.wait()
+            return await self._end(lives)
+        finally:
+            for task in (*aside, *lives):
+                task.cancel()
+            for child in self._children:
+                self._send(child, signal.SIGKILL)  # only after an error of ours
+
+    def report(self) -> Report:
+        """All of them as one; asked from any thread."""
+        not_alive: list[str] = []
+        not_ready: list[str] = ["stopping"] if self._stop.asked.is_set() else []
+        now = time.monotonic()
+        for child in self._children:
+            name = f"worker {child.number}"
+            if child.process is None:
+                not_ready.append(f"{name} is not running: {child.death}")
+            elif child.report is None:
+                not_ready.append(f"{name}: starting")
+            else:
+                if now - child.heard_at > SILENT:
+                    not_alive.append(f"{name}: no word for {now - child.heard_at:.0f} s")
+                not_alive += [f"{name}: {reason}" for reason in child.report.not_alive]
+                not_ready += [f"{name}: {reason}" for reason in child.report.not_ready]
+        return Report(
+            not_alive=tuple(not_alive),
+            not_ready=tuple(not_ready),
+            facts={
+                "pid": os.getpid(),
+                "uptime": round(now - self._born, 1),
+                "workers": {
+                    str(child.number): process.pid
+                    for child in self._children
+                    if (process := child.process) is not None
+                },
+            },
+        )
+
+    # --- one worker --------------------------------------------------------------------------
+
+    async def _keep(self, child: Child) -> None:
+        """Start it, and again when it dies."""
+        while not self._over.is_set():
+            code = await self._live(child)
+            if self._over.is_set():
+                return
+            if code == CALLED_WRONGLY and not child.loaded.is_set():
+                self._conclude(code)  # it has said why
+                return
+            if child.early_deaths >= GIVE_UP_AFTER:
+                log.error(
+                    "worker %d died %d times in a row as soon as it was started (%s); giving up",
+                    child.number, child.early_deaths, child.death,
+                )  # fmt: skip
+                self._conclude(FAILED)
+                return
+            pause = pause_before(child.early_deaths)
+            log.warning(
+                "worker %d died (%s); it is started again in %.1f s",
+                child.number, child.death, pause,
+            )  # fmt: skip
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), pause)
+
+    async def _live(self, child: Child) -> int:
+        """One life of it, from start to end; returns the exit code."""
+        child.begin()
+        reader, writer = os.pipe()
+        try:
+            child.process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env={
+                    **self._environment,
+                    PARENT_FD: str(writer),
+                    NUMBER: str(child.number),
+                    COUNT: str(len(self._children)),
+                },
+                stdin=DEVNULL,
+                pass_fds=(writer,),
+                preexec_fn=die_with_parent(),
+            )
+        finally:
+            os.close(writer)
+        listening = asyncio.create_task(self._listen(child, reader))
+        if self._over.is_set():  # asked for while it was being started
+            self._send(child, signal.SIGTERM)
+        code = await child.process.wait()
+        await asyncio.wait([listening], timeout=1.0)
+        listening.cancel()
+        child.process = None
+        child.death = _how_it_ended(code)
+        at_once = child.ready_at is None or time.monotonic() - child.ready_at < AT_ONCE
+        child.early_deaths = child.early_deaths + 1 if at_once else 0
+        return code
+
+    async def _listen(self, child: Child, pipe: int) -> None:
+        """Take its reports until it is gone."""
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb")
+        )
+        try:
+            while line := await stream.readline():
+                report = from_line(line)
+                if report is not None:
+                    self._take_in(child, report)
+        finally:
+            transport.close()
+
+    def _take_in(self, child: Child, report: Report) -> None:
+        child.report = report
+        child.heard_at = time.monotonic()
+        child.loaded.set()
+        if child.ready_at is None and child.is_ready:
+            child.ready_at = child.heard_at
+        if not self._was_ready and all(one.is_ready for one in self._children):
+            self._was_ready = True
+            self._on_ready()
+
+    # --- all of them -------------------------------------------------------------------------
+
+    async def _end(self, lives: list[asyncio.Task[None]]) -> int:
+        """Let every worker end; a second request ends them at once."""
+        self._send_all(signal.SIGTERM)
+        ending = asyncio.create_task(asyncio.wait(lives))
+        forced = asyncio.create_task(self._stop.forced.wait())
+        try:
+            await asyncio.wait([ending, forced], return_when=asyncio.FIRST_COMPLETED)
+            if not ending.done():
+                await self._force(ending)
+                return FORCED
+        finally:
+            forced.cancel()
+            ending.cancel()
+        return STOPPED if self._verdict is None else self._verdict
+
+    async def _force(self, ending: asyncio.Task[object]) -> None:
+        self._send_all(signal.SIGTERM)
+        # Again: a worker counts from when it took the first one, a little later than we did.
+        await asyncio.wait([ending], timeout=SAME_SIGNAL + 0.1)
+        self._send_all(signal.SIGTERM)
+        await asyncio.wait([ending], timeout=FORCED_END + 1.0)
+        self._send_all(signal.SIGKILL)
+        await asyncio.wait([ending], timeout=1.0)
+
+    async def _report_often(self) -> None:
+        while True:
+            self._on_report(self.report())
+            await asyncio.sleep(0.2)
+
+    async def _until(self, event: asyncio.Event) -> None:
+        """Wait for it, or for the end of everything."""
+        waiting = [asyncio.create_task(one.wait()) for one in (event, self._over)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _asked(self) -> None:
+        await self._stop.asked.wait()
+        self._over.set()
+
+    def _conclude(self, code: int) -> None:
+        if self._verdict is None:
+            self._verdict = code
+        self._over.set()
+
+    def _send_all(self, one: signal.Signals) -> None:
+        for child in self._children:
+            self._send(child, one)
+
+    def _send(self, child: Child, one: signal.Signals) -> None:
+        if child.process is not None and child.process.returncode is None:
+            with suppress(ProcessLookupError):
+                child.process.send_signal(one)
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
