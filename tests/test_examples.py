@@ -89,8 +89,9 @@ def test_the_readme_names_every_option_and_setting() -> None:
     from omni_worker import Settings
     from omni_worker.handlers import Options
 
-    shown = set(re.findall(r"`(\w+)`", README))
-    hidden = {"CONNECT_TIMEOUT", "FOREIGN_DELIVERY_LIMIT"}
+    shown = set(re.findall(r"`(\w+)=?`", README))
+    # Nobody needs to know the first two; the third belongs to exactly_once=.
+    hidden = {"CONNECT_TIMEOUT", "FOREIGN_DELIVERY_LIMIT", "GUARD_TTL"}
     named = {
         name.upper()
         for name, field in Settings.model_fields.items()
@@ -98,9 +99,7 @@ def test_the_readme_names_every_option_and_setting() -> None:
     }
 
     assert {field.name for field in fields(Options)} - shown == set()
-    assert {
-        name for name in named if f"OMNI_WORKER_{name}" not in shown and f"_{name}" not in shown
-    } == hidden
+    assert {name for name in named if not shown & {f"OMNI_WORKER_{name}", f"_{name}"}} <= hidden
 
 
 # --- support ----------------------------------------------------------------------------------
