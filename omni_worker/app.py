@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -96,6 +96,9 @@ class App:
         retry_delay: float | None = None,
         retry: RetryPolicy | None = None,
         reject_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        exactly_once: bool = False,
+        order_by: Callable[[Any], Hashable] | None = None,
+        breaker: int | None = None,
         **unknown: Never,
     ) -> Callable[[Call], Call]:
         """Run the decorated function for these event types; it stays a plain function.
@@ -104,6 +107,10 @@ class App:
         instead. ``durable`` names the consumer and must be given for what may not be lost while no
         worker runs; ``queue`` lets processes share without one; with neither every process sees
         every event. ``schema`` (or the annotation ``Event[Model]``) validates the payload.
+        ``exactly_once`` has one process at a time run an event, and none again once it succeeded.
+        ``order_by`` names an event's key: per key one runs at a time, in stream order, and a retry
+        holds its key (within a process; across processes with one process only). ``breaker``
+        failures in a row slow the handler to one trial at a time until one succeeds.
         Times are seconds; what is None takes the setting of that name.
 
         Raises ConfigError naming option, file and line.
@@ -122,6 +129,9 @@ class App:
             "retry_delay": retry_delay,
             "retry": retry,
             "reject_on": reject_on,
+            "exactly_once": exactly_once,
+            "order_by": order_by,
+            "breaker": breaker,
             **unknown,
         }
         shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])

@@ -6,35 +6,26 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from .assembly import Workshop, assemble
 from .binding import REFRESH, Binding, is_shared, plan_consumers
-from .context import Surroundings
-from .deadletter import Original
-from .dispatch import Dispatcher, Middleware
+from .dispatch import Middleware
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
 from .handlers import Handler, declare, with_settings
-from .notes import Attempts
-from .notes.attempts import BUCKET as NOTES
-from .notes.attempts import TTL as NOTES_TTL
-from .observer import ObservedDispatcher, Observer
+from .observer import Observer
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishMiddleware
 from .schemas import SchemaRegistry
 from .settings import Settings
-from .settle import Counts, Settler
 from .subjects import check_token
-from .subscription import Parts, Subscription
+from .subscription import Subscription
 from .threads import DaemonThreads
-from .topology import OWN_STREAM
-from .transports.base import Message, Source, Transport
+from .transports.base import Source, Transport
 
 log = logging.getLogger("omni_worker.bus")
-
-RAW_SUBJECT = "omni-worker.raw."
 
 
 class EventBus:
@@ -74,7 +65,7 @@ class EventBus:
             replicas=self.settings.replicas,
         )
         self._bindings: dict[Subscription, Binding] = {}
-        self._pools: dict[Subscription, DaemonThreads] = {}
+        self._threads: dict[Subscription, DaemonThreads] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -238,7 +229,14 @@ class EventBus:
         )
         self._refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
         around = self.middlewares if middlewares is None else middlewares
-        subscription, pool = self._assemble(handler, around, len(specs))
+        subscription, threads = assemble(
+            handler,
+            self._workshop(),
+            middlewares=around,
+            streams=len(specs),
+            on_lost=self._on_lost,
+            on_unsubscribe=self._drain,
+        )
         binding = Binding(
             subscription,
             self.transport,
@@ -247,8 +245,8 @@ class EventBus:
             keep=is_shared(handler) or self.settings.session is not None,
         )
         self._bindings[subscription] = binding
-        if pool is not None:
-            self._pools[subscription] = pool
+        if threads is not None:
+            self._threads[subscription] = threads
         try:
             await binding.bind(specs)
         except BaseException:
@@ -269,68 +267,15 @@ class EventBus:
         finally:
             waiting[0].cancel()
 
-    async def keep(self, original: Original) -> tuple[str, int]:
-        """Where a letter's too large original is found: its own stream, or a raw copy in ours.
-
-        Only limits retention keeps a message after it is settled.
-        """
-        if self._provisioner.retention(original.stream) == "limits":
-            return original.stream, original.sequence
-        await self._provisioner.ensure_own_stream()
-        # Without headers, not even an id: the body alone may fill a message.
-        stored = await self.transport.publish(
-            Message(RAW_SUBJECT + self.name, original.body, ""), timeout=DEFAULT_TIMEOUT
-        )
-        return OWN_STREAM.name, stored.sequence
-
-    def _assemble(
-        self, handler: Handler, middlewares: Sequence[Middleware], streams: int
-    ) -> tuple[Subscription, DaemonThreads | None]:
-        """Put a handler's parts together."""
-        pool = None
-        if not handler.is_async:
-            pool = DaemonThreads(handler.options.concurrency or 1, f"omni-worker {handler.name}")
-        counts = Counts()
-        attempts = Attempts(partial(self.transport.bucket, NOTES, ttl=NOTES_TTL), handler.name)
-        parts = Parts(
-            handler=handler,
-            dispatcher=self._dispatcher(handler, middlewares, pool),
-            settler=Settler(
-                handler,
-                publisher=self.publisher,
-                copies=self,
-                attempts=attempts,
-                counts=counts,
-            ),
-            attempts=attempts,
-            around=Surroundings(
-                handler=handler.name,
-                publisher=self.publisher,
-                loop=asyncio.get_running_loop(),
-                state=self.state,
-            ),
-            is_connected=lambda: self.transport.is_connected,
-            on_lost=self._on_lost,
-            on_unsubscribe=self._drain,
-            foreign_limit=self.settings.foreign_delivery_limit,
-            counts=counts,
-            streams=streams,
-        )
-        return Subscription(parts), pool
-
-    def _dispatcher(
-        self, handler: Handler, middlewares: Sequence[Middleware], threads: DaemonThreads | None
-    ) -> Dispatcher:
-        if self.observer is None:
-            return Dispatcher(
-                handler, registry=self.registry, middlewares=middlewares, threads=threads
-            )
-        return ObservedDispatcher(
-            handler,
-            self.observer,
+    def _workshop(self) -> Workshop:
+        return Workshop(
+            transport=self.transport,
+            provisioner=self._provisioner,
+            publisher=self.publisher,
             registry=self.registry,
-            middlewares=middlewares,
-            threads=threads,
+            settings=self.settings,
+            observer=self.observer,
+            state=self.state,
         )
 
     async def _drain(self, subscription: Subscription, grace: float | None = None) -> None:
@@ -339,9 +284,9 @@ class EventBus:
             return
         await subscription.drain(self.settings.grace if grace is None else grace)
         await binding.close()
-        pool = self._pools.pop(subscription, None)
-        if pool is not None:
-            pool.close()
+        threads = self._threads.pop(subscription, None)
+        if threads is not None:
+            threads.close()
 
     async def _keep(self) -> None:
         """Look at the consumers now and then, until the transport gives up for good."""

@@ -141,7 +141,8 @@ class Dispatcher:
 
 
 def _foreign(subject: str) -> HandBack:
-    return HandBack(FOREIGN_DELAY, f"{subject} matches no filter of this version of the handler")
+    reason = f"{subject} matches no filter of this version of the handler"
+    return HandBack(FOREIGN_DELAY, reason, foreign=True)
 
 
 def _innermost(handler: Handler, threads: DaemonThreads | None) -> CallNext:

@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from types import SimpleNamespace
@@ -42,6 +42,9 @@ class Options:
     retry_delay: float | None = None
     retry: RetryPolicy | None = None
     reject_on: tuple[type[BaseException], ...] = ()
+    exactly_once: bool = False  # one run per event among all processes; needs durable
+    order_by: Callable[[Any], Hashable] | None = None  # of the event; one key runs in stream order
+    breaker: int | None = None  # failures in a row that slow it to trials; 0 never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +130,7 @@ def with_settings(options: Options, settings: Settings) -> Options:
     )
     filled = {
         name: getattr(settings, name)
-        for name in ("concurrency", "prefetch", "timeout", "ack_wait")
+        for name in ("concurrency", "prefetch", "timeout", "ack_wait", "breaker")
         if getattr(options, name) is None
     }
     return replace(options, retry=policy, max_retries=None, retry_delay=None, **filled)
@@ -187,6 +190,10 @@ def _check_options(given: Mapping[str, Any]) -> Options:
     ):
         raise ConfigError("retry= beside max_retries= or retry_delay=: give one of them")
     _check_start(options.start_from)
+    if options.exactly_once and options.durable is None:
+        raise ConfigError("exactly_once=True needs durable=: processes must agree on a name")
+    if options.order_by is not None and not callable(options.order_by):
+        raise ConfigError(f"order_by={options.order_by!r}: expected a function of the event")
     return replace(options, reject_on=_exceptions(options.reject_on))
 
 
@@ -207,12 +214,13 @@ def _check_numbers(options: Options) -> None:
         "ack_wait": (0.1, 86_400),
         "max_retries": (0, 1_000_000),
         "retry_delay": (0, 86_400),
+        "breaker": (0, 1_000_000),
     }
     for option, (low, high) in bounds.items():
         value = getattr(options, option)
         if value is None:
             continue
-        whole = option in ("concurrency", "prefetch", "max_retries")
+        whole = option in ("concurrency", "prefetch", "max_retries", "breaker")
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
             expected = "a whole number" if whole else "seconds"
             raise ConfigError(f"{option}={value!r}: expected {expected}")

@@ -31,7 +31,13 @@ class Reject(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The handler returned: the event is handled."""
+    """The handler returned: the event is handled.
+
+    ``confirm``: the server's word on the ack is wanted. ``before``: handled by an earlier run.
+    """
+
+    confirm: bool = False
+    before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,11 @@ class HandBack:
 
     delay: float = 0.0  # seconds
     reason: str = ""
+    foreign: bool = False  # for another version of the handler: it does not wait for ever
 
 
 Outcome = Done | Skipped | Failed | Rejected | HandBack
 
 DONE = Done()
+CONFIRM = Done(confirm=True)
+DONE_BEFORE = Done(confirm=True, before=True)

@@ -83,11 +83,12 @@ class Settings(BaseSettings):
     ack_wait: float = Field(default=30.0, ge=0.1, le=86_400)
     max_retries: int = Field(default=3, ge=0, le=1_000_000)
     retry_delay: float = Field(default=1.0, ge=0, le=86_400)
+    breaker: int = Field(default=20, ge=0)  # failures in a row until only trials run; 0 never
 
     # The process.
     grace: float = Field(default=30.0, ge=0)
+    guard_ttl: float = Field(default=86_400.0, ge=120)  # how long exactly_once remembers an event
     foreign_delivery_limit: float = Field(default=3600.0, gt=0)
-    guard_ttl: float = Field(default=86_400.0, gt=0)  # how long exactly_once remembers an event
 
     def __init__(self, **values: Any) -> None:
         try:

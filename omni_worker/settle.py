@@ -106,6 +106,8 @@ class Settler:
         acknowledged.
         """
         match outcome:
+            case Done(confirm=True, before=before):
+                return await self._done_for_sure(delivery, before)
             case Done():
                 self.done(delivery)
                 return True
@@ -134,6 +136,15 @@ class Settler:
                 self._retry(delivery, trouble.failures, error, after)
                 self._counts.retried += 1
                 return False
+
+    async def _done_for_sure(self, delivery: Delivery, before: bool) -> bool:
+        """An unconfirmed ack does no harm: the guard answers when the event comes again."""
+        confirmed = await delivery.confirm()
+        if before:
+            self._counts.recognised += 1
+        else:
+            self._counts.handled += 1
+        return confirmed
 
     def _is_used_up(self, delivery: Delivery, trouble: Trouble) -> bool:
         attempts = self._policy.attempts

@@ -1,27 +1,30 @@
 """Guards: one run per event among all processes, for handlers that ask for `exactly_once`.
 
-A guard is running(owner, until) while its handler runs and its lease is extended, then done. While
-it is alive another delivery waits; when it expired somebody takes it over by compare-and-set; when
-it is done the delivery is acknowledged unrun.
+A guard is running while its handler runs and its lease is extended, then done. While it is alive
+another delivery waits; when it expired somebody takes it over by compare-and-set; when it is done
+the delivery is acknowledged unrun.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-import secrets
+import logging
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from ..errors import OmniWorkerError
 from ..transports.base import Entry, KeyValue
 
+log = logging.getLogger("omni_worker.worker")
+
 BUCKET = "omni-worker-guards"
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """Ours to run."""
+REMEMBERED = 10_000  # guards of others whose age we watch
+MARGIN = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,38 +40,17 @@ class Busy:
 
 
 class Guard:
-    """The guard of one event, as this process holds it."""
+    """The guard of one event that is ours to run."""
 
-    def __init__(self, bucket: KeyValue, key: str, lease: float) -> None:
+    def __init__(self, bucket: KeyValue, key: str, revision: int, lease: float) -> None:
         self._bucket = bucket
         self._key = key
-        self._lease = lease
-        self._owner = secrets.token_hex(8)
-        self._revision = 0
-
-    async def enter(self) -> Entered | DoneBefore | Busy:
-        """Try to become the one who runs it. Raises TransportError when nobody can tell."""
-        revision = await self._bucket.create(self._key, self._running())
-        if revision is not None:
-            self._revision = revision
-            return Entered()
-        entry = await self._bucket.get(self._key)
-        if entry is None:
-            return Busy(0.1)  # it was cleared this very moment
-        return await self._judge(entry)
-
-    async def extend(self) -> bool:
-        """Keep it while the handler runs. Says whether it is still ours."""
-        revision = await self._bucket.update(self._key, self._running(), self._revision)
-        if revision is None:
-            return False
         self._revision = revision
-        return True
+        self._lease = lease
 
     async def finish(self) -> bool:
         """The handler succeeded: written before the ack. Says whether it was still ours."""
-        done = json.dumps({"state": "done"}).encode()
-        return await self._bucket.update(self._key, done, self._revision) is not None
+        return await self._write(_done())
 
     async def clear(self) -> None:
         """A failure, a handback or a dead letter: the event may run again."""
@@ -76,38 +58,89 @@ class Guard:
         if entry is not None and entry.revision == self._revision:
             await self._bucket.delete(self._key)
 
-    async def _judge(self, entry: Entry) -> Entered | DoneBefore | Busy:
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Extend it every third of its lease while the handler runs."""
+        keeper = asyncio.create_task(self._keep(), name="omni-worker guard")
         try:
-            raw = json.loads(entry.value)
-            if raw["state"] == "done":
-                return DoneBefore()
-            left = float(raw["until"]) - time.time()
-        except (ValueError, KeyError, TypeError):
-            left = 0.0
-        if left > 0:
-            return Busy(min(left, self._lease) + 0.05)
-        revision = await self._bucket.update(self._key, self._running(), entry.revision)
-        if revision is None:
-            return Busy(self._lease)
-        self._revision = revision
-        return Entered()
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
 
-    def _running(self) -> bytes:
-        until = time.time() + self._lease
-        return json.dumps({"state": "running", "owner": self._owner, "until": until}).encode()
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            try:
+                if not await self._write(_running(self._lease)):
+                    log.warning("somebody took over an event that is still running here")
+                    return
+            except OmniWorkerError as error:
+                log.debug("a guard was not extended: %s", error)
+
+    async def _write(self, value: bytes) -> bool:
+        revision = await self._bucket.update(self._key, value, self._revision)
+        if revision is not None:
+            self._revision = revision
+        return revision is not None
 
 
 class Guards:
-    """Makes the guards of one handler."""
+    """The guards of one handler: key, its name and a hash of the event id."""
 
     def __init__(self, bucket: Callable[[], Awaitable[KeyValue]], handler: str) -> None:
         self._open_bucket = bucket
         self._bucket: KeyValue | None = None
         self._handler = handler
+        self._watched: dict[str, tuple[int, float]] = {}  # key → revision, since when (loop time)
 
-    async def guard(self, event_id: str, lease: float) -> Guard:
-        """The guard of one event, by consumer and event id; ``lease`` in seconds."""
+    async def enter(self, event_id: str, lease: float) -> Guard | DoneBefore | Busy:
+        """Try to become the one who runs it. Raises TransportError when nobody can tell."""
         if self._bucket is None:
             self._bucket = await self._open_bucket()
+        bucket = self._bucket
         key = hashlib.sha256(f"{self._handler}\n{event_id}".encode()).hexdigest()[:32]
-        return Guard(self._bucket, key, lease)
+        revision = await bucket.create(key, _running(lease))
+        if revision is None:
+            entry = await bucket.get(key)
+            if entry is None:
+                return Busy(MARGIN)  # it was cleared this very moment
+            if _is_done(entry):
+                return DoneBefore()
+            if (left := self._left(key, entry, lease)) > 0:
+                return Busy(left + MARGIN)
+            revision = await bucket.update(key, _running(lease), entry.revision)
+            if revision is None:
+                return Busy(lease)
+        self._watched.pop(key, None)
+        return Guard(bucket, key, revision, lease)
+
+    def _left(self, key: str, entry: Entry, lease: float) -> float:
+        """Seconds until a guard counts as expired: unchanged for a whole lease, by our own clock.
+
+        Clocks of two machines may differ by hours, so the time written in it is only for people.
+        """
+        now = asyncio.get_running_loop().time()
+        revision, since = self._watched.get(key, (0, now))
+        if revision != entry.revision:
+            since = now
+            if len(self._watched) >= REMEMBERED:
+                self._watched.pop(next(iter(self._watched)))
+            self._watched[key] = (entry.revision, now)
+        return lease - (now - since)
+
+
+def _running(lease: float) -> bytes:
+    until = round((time.time() + lease) * 1000)
+    return json.dumps({"state": "running", "owner": os.getpid(), "until": until}).encode()
+
+
+def _done() -> bytes:
+    return json.dumps({"state": "done", "at": round(time.time() * 1000)}).encode()
+
+
+def _is_done(entry: Entry) -> bool:
+    try:
+        return bool(json.loads(entry.value)["state"] == "done")
+    except (ValueError, KeyError, TypeError):
+        return False

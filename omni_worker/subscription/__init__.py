@@ -135,6 +135,7 @@ class Subscription:
         with their leases kept; what runs longer is handed back and cancelled.
         """
         self._draining = True
+        self._runs.breaker.release()
         self._credit.close()
         self._workers.close()
         await asyncio.gather(*(source.stop() for source in self._readings))
@@ -216,7 +217,8 @@ class Subscription:
             return
         worker.delivery = delivery
         try:
-            if await self._runs.run(worker, reading, delivery):
+            read = self._parts.dispatcher.read(delivery)
+            if await self._runs.run(worker, reading, delivery, read):
                 reading.settled.add(delivery.sequence, delivery.stored_at)
         except asyncio.CancelledError:
             self._hand_back(delivery)  # somebody ends our task: the event is not lost with it

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..context import Surroundings
 from ..dispatch import Dispatcher
 from ..handlers import Handler
-from ..notes import Attempts
+from ..notes import Attempts, Guards
 from ..settle import Counts, Settler
 from ..transports.base import Source
 
@@ -25,6 +25,7 @@ class Parts:
     dispatcher: Dispatcher
     settler: Settler
     attempts: Attempts
+    guards: Guards | None  # for exactly_once
     counts: Counts
     around: Surroundings
     is_connected: Callable[[], bool]

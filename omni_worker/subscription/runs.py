@@ -11,20 +11,24 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from ..context import Context
 from ..deadletter import Failure
 from ..dispatch import TimedOut
-from ..errors import TransportError
+from ..errors import OmniWorkerError, TransportError
 from ..events import Event
-from ..notes import Note, State
-from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected
+from ..notes import Busy, DoneBefore, Guards, Note, State
+from ..outcomes import CONFIRM, DONE, DONE_BEFORE, Failed, HandBack, Outcome, Rejected, Retry
 from ..settle import Trouble
 from ..transports.base import Delivery
+from .breaker import Breaker
 from .leases import Leases
 from .parts import Parts
 from .reading import Reading
 from .workers import Worker, Workers
+
+GUARD_DELAY = 1.0  # seconds until a guard nobody could ask about is asked again
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -36,20 +40,26 @@ class Runs:
         self._parts = parts
         self._workers = workers
         self._leases = leases
+        self._guards = parts.guards
+        self.breaker = Breaker(parts.handler.options.breaker or 0, parts.handler.name)
         self._said_foreign = False
 
-    async def run(self, worker: Worker, reading: Reading, delivery: Delivery) -> bool:
-        """Run it and answer. Says whether the event is settled."""
+    async def run(
+        self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
+    ) -> bool:
+        """Run what was read and answer. Says whether the event is settled."""
         # What a remade consumer or a killed server forgot comes as a first delivery.
         if delivery.count > 1 or (reading.troubles and reading.trouble_of(delivery) is not None):
-            return await self._run_again(worker, reading, delivery)
-        outcome = await self._outcome(worker, delivery, None)
+            return await self._run_again(worker, reading, delivery, read)
+        outcome = await self._outcome(worker, delivery, None, read)
         if outcome is DONE:
             self._parts.settler.done(delivery)
             return True
         return await self._settle(reading, delivery, outcome, Trouble(first_seen=time.time()))
 
-    async def _run_again(self, worker: Worker, reading: Reading, delivery: Delivery) -> bool:
+    async def _run_again(
+        self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
+    ) -> bool:
         trouble = reading.trouble_of(delivery) or Trouble(first_seen=time.time())
         is_suspect = trouble.letter is None and await self._recall(delivery, trouble)
         if trouble.letter is not None:
@@ -57,7 +67,7 @@ class Runs:
             return reading.note_settled(delivery, trouble, settled)
         async with self._turn(is_suspect, worker) as alone:
             await self._note_start(delivery, trouble, alone)
-            outcome = await self._outcome(worker, delivery, trouble)
+            outcome = await self._outcome(worker, delivery, trouble, read)
         return await self._settle(reading, delivery, outcome, trouble)
 
     async def _settle(
@@ -124,12 +134,77 @@ class Runs:
     # --- one run ---------------------------------------------------------------------------
 
     async def _outcome(
-        self, worker: Worker, delivery: Delivery, trouble: Trouble | None
+        self,
+        worker: Worker,
+        delivery: Delivery,
+        trouble: Trouble | None,
+        read: Event[Any] | Outcome,
     ) -> Outcome:
-        parts = self._parts
-        read = parts.dispatcher.read(delivery)
+        """Run it, unless something is in the way: it cannot be read, is guarded, or all fail."""
         if not isinstance(read, Event):
             return read
+        if self._guards is not None:
+            return await self._guarded(self._guards, worker, delivery, trouble, read)
+        return await self._attempt(worker, delivery, trouble, read)
+
+    async def _guarded(
+        self,
+        guards: Guards,
+        worker: Worker,
+        delivery: Delivery,
+        trouble: Trouble | None,
+        event: Event[Any],
+    ) -> Outcome:
+        """One run among all processes: enter the guard, run, mark it done before the ack."""
+        try:
+            guard = await guards.enter(event.id, self._leases.ack_wait)
+        except OmniWorkerError as error:
+            return HandBack(GUARD_DELAY, f"nobody can tell whether it runs elsewhere: {error}")
+        if isinstance(guard, DoneBefore):
+            return DONE_BEFORE
+        if isinstance(guard, Busy):
+            return HandBack(guard.delay, "it runs elsewhere")
+        outcome: Outcome | None = None
+        try:
+            async with guard.kept():
+                outcome = await self._attempt(worker, delivery, trouble, event)
+        finally:
+            if outcome is not DONE:
+                with suppress(OmniWorkerError):
+                    await guard.clear()
+        if outcome is not DONE:
+            return outcome
+        with suppress(OmniWorkerError):  # it ran: an ack that gets through still settles it
+            await guard.finish()
+        return CONFIRM
+
+    async def _attempt(
+        self, worker: Worker, delivery: Delivery, trouble: Trouble | None, event: Event[Any]
+    ) -> Outcome:
+        """Run it now; or, while everything fails, when its turn for a trial comes."""
+        breaker = self.breaker
+        if breaker.is_open:
+            async with breaker.trial() as turn:
+                if not turn:
+                    return HandBack(0.0, "we stop")
+                outcome = await self._call(worker, delivery, trouble, event)
+                self._tell_breaker(outcome)
+                return outcome
+        outcome = await self._call(worker, delivery, trouble, event)
+        if outcome is not DONE or breaker.failures:
+            self._tell_breaker(outcome)
+        return outcome
+
+    def _tell_breaker(self, outcome: Outcome) -> None:
+        if outcome is DONE:
+            self.breaker.succeeded()
+        elif isinstance(outcome, Failed) and not isinstance(outcome.error, Retry):
+            self.breaker.failed()  # a Retry was asked for, not suffered
+
+    async def _call(
+        self, worker: Worker, delivery: Delivery, trouble: Trouble | None, read: Event[Any]
+    ) -> Outcome:
+        parts = self._parts
         if trouble is None:
             context = Context(read, delivery, 1, time.time(), parts.around)
         else:
@@ -152,7 +227,7 @@ class Runs:
 
     def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:
         """Another version's delivery waits for that version, but not for ever."""
-        if not isinstance(outcome, HandBack):
+        if not isinstance(outcome, HandBack) or not outcome.foreign:
             return outcome
         now = self._leases.now()
         if trouble.handed_back_since is None:

@@ -1,0 +1,128 @@
+"""Assembly: one handler's subscription, put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .context import Surroundings
+from .deadletter import Original
+from .dispatch import Dispatcher, Middleware
+from .handlers import Handler
+from .notes import Attempts, Guards, attempts, guards
+from .observer import ObservedDispatcher, Observer
+from .provision import Provisioner
+from .publisher import DEFAULT_TIMEOUT, Publisher
+from .schemas import SchemaRegistry
+from .settings import Settings
+from .settle import Counts, Settler
+from .subscription import Parts, Subscription
+from .threads import DaemonThreads
+from .topology import OWN_STREAM
+from .transports.base import Message, Source, Transport
+
+RAW_SUBJECT = "omni-worker.raw."
+
+
+@dataclass(slots=True, kw_only=True)
+class Workshop:
+    """What every handler of a bus is built with."""
+
+    transport: Transport
+    provisioner: Provisioner
+    publisher: Publisher
+    registry: SchemaRegistry
+    settings: Settings
+    observer: Observer | None = None  # told of every run
+    state: Any = None  # what the app's lifespan yields
+
+
+def assemble(
+    handler: Handler,
+    workshop: Workshop,
+    *,
+    middlewares: Sequence[Middleware],
+    streams: int,
+    on_lost: Callable[[Source, Exception], None],
+    on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]],
+) -> tuple[Subscription, DaemonThreads | None]:
+    """A subscription that reads nothing yet, and its threads where it is a plain def."""
+    threads = None
+    if not handler.is_async:
+        threads = DaemonThreads(handler.options.concurrency or 1, f"omni-worker {handler.name}")
+    counts = Counts()
+    noted = Attempts(_bucket(workshop, attempts.BUCKET, attempts.TTL), handler.name)
+    guarded = None
+    if handler.options.exactly_once:
+        ttl = workshop.settings.guard_ttl
+        guarded = Guards(_bucket(workshop, guards.BUCKET, ttl), handler.name)
+    parts = Parts(
+        handler=handler,
+        dispatcher=_dispatcher(handler, workshop, middlewares, threads),
+        settler=Settler(
+            handler,
+            publisher=workshop.publisher,
+            copies=RawCopies(workshop),
+            attempts=noted,
+            counts=counts,
+        ),
+        attempts=noted,
+        guards=guarded,
+        around=Surroundings(
+            handler=handler.name,
+            publisher=workshop.publisher,
+            loop=asyncio.get_running_loop(),
+            state=workshop.state,
+        ),
+        is_connected=lambda: workshop.transport.is_connected,
+        on_lost=on_lost,
+        on_unsubscribe=on_unsubscribe,
+        foreign_limit=workshop.settings.foreign_delivery_limit,
+        counts=counts,
+        streams=streams,
+    )
+    return Subscription(parts), threads
+
+
+class RawCopies:
+    """Where the bytes of an event too large for its dead letter are found again."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+
+    async def keep(self, original: Original) -> tuple[str, int]:
+        """Its own stream where that keeps what is settled (limits), else a raw copy in ours."""
+        workshop = self._workshop
+        if workshop.provisioner.retention(original.stream) == "limits":
+            return original.stream, original.sequence
+        await workshop.provisioner.ensure_own_stream()
+        # Without headers, not even an id: the body alone may fill a message.
+        message = Message(RAW_SUBJECT + workshop.publisher.name, original.body, "")
+        stored = await workshop.transport.publish(message, timeout=DEFAULT_TIMEOUT)
+        return OWN_STREAM.name, stored.sequence
+
+
+def _bucket(workshop: Workshop, name: str, ttl: float) -> Callable[[], Awaitable[Any]]:
+    return partial(workshop.transport.bucket, name, ttl=ttl)
+
+
+def _dispatcher(
+    handler: Handler,
+    workshop: Workshop,
+    middlewares: Sequence[Middleware],
+    threads: DaemonThreads | None,
+) -> Dispatcher:
+    if workshop.observer is None:
+        return Dispatcher(
+            handler, registry=workshop.registry, middlewares=middlewares, threads=threads
+        )
+    return ObservedDispatcher(
+        handler,
+        workshop.observer,
+        registry=workshop.registry,
+        middlewares=middlewares,
+        threads=threads,
+    )
