@@ -1,0 +1,453 @@
+"""Publisher: what leaves is checked, enriched and addressed. The transport is a recorder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from omni_worker.context import Context, Surroundings
+from omni_worker.errors import (
+    ConfigError,
+    InvalidEvent,
+    InvalidPayload,
+    InvalidSubject,
+    TransportError,
+    UnknownEventType,
+)
+from omni_worker.events import Event, Metadata, Published
+from omni_worker.payloads import MessageReadPayload
+from omni_worker.publisher import Draft, Publisher, PublishManyError
+from omni_worker.schemas import SchemaRegistry
+from omni_worker.transports.base import Delivery, Message, Stored
+from omni_worker.wire import read_envelope
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Recorder:
+    """The two verbs of the port that publishing uses; remembers every message."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.timeouts: list[float] = []
+        self.refused: set[int] = set()  # which message, counted from zero, is not taken
+
+    async def publish(self, message: Message, *, timeout: float) -> Stored:
+        [result] = await self.publish_many([message], timeout=timeout)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def publish_many(
+        self, messages: Sequence[Message], *, timeout: float
+    ) -> list[Stored | Exception]:
+        self.timeouts.append(timeout)
+        results: list[Stored | Exception] = []
+        for message in messages:
+            number = len(self.messages)
+            self.messages.append(message)
+            results.append(
+                TransportError("no room")
+                if number in self.refused
+                else Stored("STREAM", number + 1, False)
+            )
+        return results
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(message.body) for message in self.messages]
+
+
+@pytest.fixture
+def transport() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def publisher(transport: Recorder) -> Publisher:
+    return Publisher(transport, SchemaRegistry(), "router")  # type: ignore[arg-type]
+
+
+def draft(type: str = "custom.x", payload: Any = None, **more: Any) -> Draft:
+    return Draft(type=type, payload={} if payload is None else payload, **more)
+
+
+# --- one event -----------------------------------------------------------------------------
+
+
+async def test_what_is_missing_is_filled_in(publisher: Publisher, transport: Recorder) -> None:
+    published = await publisher.publish(draft(payload={"a": 1}))
+
+    [body], [message] = transport.bodies, transport.messages
+    assert published == Published(published.id, "STREAM", 1, duplicate=False)
+    assert uuid.UUID(published.id).version == 4
+    assert list(body) == ["id", "type", "payload", "timestamp", "metadata"]
+    assert body["id"] == message.id == published.id
+    assert isinstance(body["timestamp"], int)
+    assert body["metadata"] == {
+        "correlationId": published.id, "traceId": published.id, "source": "router",
+    }  # fmt: skip
+    assert (message.subject, message.headers) == ("custom.x", {})
+
+
+async def test_what_is_given_wins(publisher: Publisher, transport: Recorder) -> None:
+    await publisher.publish(
+        draft(
+            channel="whatsapp", instance="wa-001", id="mine", correlation_id="c", trace_id="t",
+            person_id="p", platform_identity_id="pi", traceparent=TRACE,
+            metadata={"timings": [1], "source": "import", "channelType": "other"},
+        )
+    )  # fmt: skip
+
+    [message] = transport.messages
+    assert transport.bodies[0]["metadata"] == {
+        "timings": [1], "source": "import", "channelType": "whatsapp", "correlationId": "c",
+        "traceId": "t", "instanceId": "wa-001", "personId": "p", "platformIdentityId": "pi",
+    }  # fmt: skip
+    assert message.subject == "custom.x.whatsapp.wa-001"
+    assert (message.id, message.headers) == ("mine", {"traceparent": TRACE})
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "hint"),
+    [
+        ({"type": "message.recieved"}, UnknownEventType, "message.received"),
+        ({"type": "system.mine"}, UnknownEventType, "system.mine"),
+        ({"type": "custom..x"}, InvalidSubject, "empty token"),
+        ({"type": 5}, InvalidSubject, "expected a string"),
+        ({"channel": "x"}, InvalidSubject, "they go together"),
+        ({"channel": "x", "instance": "a b"}, InvalidSubject, "instance 'a b'"),
+        ({"channel": "x", "instance": 5}, InvalidSubject, "instance 5"),
+        ({"type": "message.read", "payload": {"chatId": "private"}}, InvalidPayload, "externalId"),
+        ({"payload": {"x": float("nan")}}, InvalidPayload, "NaN"),
+        ({"payload": object()}, InvalidPayload, "not JSON"),
+        ({"id": ""}, InvalidEvent, "event id"),
+        ({"id": "a\r\nb"}, InvalidEvent, "event id"),
+        ({"id": "a\x00"}, InvalidEvent, "event id"),
+        ({"id": " a"}, InvalidEvent, "spaces"),
+        ({"id": "a\u2028"}, InvalidEvent, "event id"),
+        ({"id": "x" * 257}, InvalidEvent, "256"),
+        ({"id": 5}, InvalidEvent, "event id"),
+        ({"correlation_id": 5}, InvalidEvent, "metadata correlationId: expected a string, got int"),
+        ({"metadata": {"traceId": ["private"]}}, InvalidEvent, "metadata traceId.*got list"),
+        ({"metadata": {"personId": 5}}, InvalidEvent, "metadata personId"),
+        ({"traceparent": "x\r\nNats-Msg-Id: 1"}, InvalidEvent, "traceparent="),
+        ({"traceparent": ""}, InvalidEvent, "traceparent="),
+    ],
+)
+@pytest.mark.parametrize("many", [False, True])
+async def test_what_cannot_be_published_is_refused_before_anything_is_sent(
+    publisher: Publisher,
+    transport: Recorder,
+    given: dict[str, Any],
+    error: type[Exception],
+    hint: str,
+    many: bool,
+) -> None:
+    bad = draft(**given)
+
+    with pytest.raises(error, match=hint) as refused:
+        await (publisher.publish_many([draft(), bad]) if many else publisher.publish(bad))
+
+    assert transport.messages == []
+    assert "private" not in str(refused.value)
+
+
+async def test_a_core_payload_may_be_a_model_or_a_dict_in_camel_case(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    payload = MessageReadPayload(external_id="1", chat_id="2", read_at=3)
+
+    await publisher.publish(draft("message.read", payload))
+    await publisher.publish(draft("message.read", {"externalId": "1", "chatId": "2", "readAt": 3}))
+
+    assert transport.bodies[0]["payload"] == transport.bodies[1]["payload"]
+
+
+async def test_what_was_read_is_published_again_with_every_key_it_had(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    body = json.dumps(
+        {"id": "1", "type": "custom.x", "payload": {"a": None}, "timestamp": 5, "version": 2,
+         "metadata": {"correlationId": "c", "traceId": "t", "source": "s", "timings": [1]}}
+    ).encode()  # fmt: skip
+    envelope = read_envelope(body, stored_at=1)
+
+    await publisher.publish(
+        Draft(
+            type=envelope.type, payload=envelope.payload, id=envelope.id,
+            metadata=envelope.metadata, extra=envelope.extra,
+        )
+    )  # fmt: skip
+
+    assert {**json.loads(body), "timestamp": 0} == {**transport.bodies[0], "timestamp": 0}
+
+
+# --- timeouts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [120, 1000, 0, -1, float("nan"), float("inf"), "5", None, True])
+async def test_a_timeout_in_which_the_server_may_forget_the_id_is_refused(
+    publisher: Publisher, transport: Recorder, timeout: Any
+) -> None:
+    for publishing in (
+        publisher.publish(draft(), timeout=timeout),
+        publisher.publish_many([draft()], timeout=timeout),
+    ):
+        with pytest.raises(ConfigError, match=r"timeout=.*below 120"):
+            await publishing
+
+    assert transport.messages == []
+
+
+async def test_the_timeout_is_thirty_seconds_unless_given(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    await publisher.publish(draft())
+    await publisher.publish(draft(), timeout=119.9)
+
+    assert transport.timeouts == [30.0, 119.9]
+
+
+async def test_a_short_window_cuts_the_timeout_to_three_quarters_and_is_said_once(
+    publisher: Publisher, transport: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.short_windows = {"custom.>": 20.0}
+
+    with caplog.at_level(logging.WARNING, "omni_worker.publish"):
+        await publisher.publish(draft())
+        await publisher.publish(draft(), timeout=10)
+        await publisher.publish_many([draft("system.replay.started"), draft()])
+        await publisher.publish(draft("system.replay.started"))
+
+    assert transport.timeouts == [15.0, 10, 15.0, 30.0]
+    said = [one.message for one in caplog.records if one.name == "omni_worker.publish"]
+    assert len(said) == 1
+    assert "custom.> is given up after 15.0 s" in said[0]
+
+
+# --- many ----------------------------------------------------------------------------------
+
+
+async def test_many_keep_their_order_and_each_has_its_confirmation(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    published = await publisher.publish_many(draft(id=str(n)) for n in range(3))
+
+    assert [one.id for one in published] == ["0", "1", "2"]
+    assert [one.sequence for one in published] == [1, 2, 3]
+    assert await publisher.publish_many([]) == []
+
+
+@pytest.mark.parametrize("with_middleware", [False, True])
+async def test_of_many_it_is_said_which_were_not_confirmed(
+    publisher: Publisher, transport: Recorder, with_middleware: bool
+) -> None:
+    async def middleware(event: Event[Any], call_next: Any) -> Published:
+        published: Published = await call_next(event)
+        return published
+
+    if with_middleware:
+        publisher.middlewares.append(middleware)
+    transport.refused = {1}
+
+    with pytest.raises(PublishManyError, match=r"1 of 3 .* the first: no room") as failed:
+        await publisher.publish_many(draft(id=str(n)) for n in range(3))
+
+    assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
+    assert list(failed.value.errors) == [1]
+    assert failed.value.event_id == "1"
+
+
+# --- middlewares ---------------------------------------------------------------------------
+
+
+async def test_publish_middlewares_run_in_order_and_may_change_the_event(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def outer(event: Event[Any], call_next: Any) -> Published:
+        event.payload = {**event.payload, "path": ["outer"]}
+        return await call_next(event)  # type: ignore[no-any-return]
+
+    async def inner(event: Event[Any], call_next: Any) -> Published:
+        event.payload["path"].append("inner")
+        event.metadata.person_id = "p"
+        event.version = 2  # type: ignore[attr-defined]
+        copied = event.model_copy(update={"type": "custom.y"})
+        return await call_next(copied)  # type: ignore[no-any-return]
+
+    publisher.middlewares += [outer, inner]
+
+    await publisher.publish(draft(payload={"a": 1}, channel="x", instance="y", traceparent=TRACE))
+
+    [body], [message] = transport.bodies, transport.messages
+    assert body["payload"] == {"a": 1, "path": ["outer", "inner"]}
+    assert body["metadata"]["personId"] == "p"
+    assert body["version"] == 2
+    assert message.subject == "custom.y.x.y"
+    assert message.headers == {"traceparent": TRACE}
+
+
+async def test_a_middleware_can_refuse(publisher: Publisher, transport: Recorder) -> None:
+    async def never(event: Event[Any], call_next: Any) -> Published:
+        raise InvalidEvent("not today")
+
+    publisher.middlewares.append(never)
+
+    with pytest.raises(InvalidEvent, match="not today"):
+        await publisher.publish(draft())
+
+    assert transport.messages == []
+
+
+async def test_a_middleware_that_forgets_to_return_is_named(publisher: Publisher) -> None:
+    async def forgetful(event: Event[Any], call_next: Any) -> None:
+        await call_next(event)
+
+    publisher.middlewares.append(forgetful)  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match="forgetful returned NoneType: write return await"):
+        await publisher.publish(draft())
+
+
+async def test_what_a_middleware_makes_is_checked_like_anything_else(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def breaks(event: Event[Any], call_next: Any) -> Published:
+        event.id = "a\nb"
+        return await call_next(event)  # type: ignore[no-any-return]
+
+    publisher.middlewares.append(breaks)
+
+    with pytest.raises(InvalidEvent, match="event id"):
+        await publisher.publish(draft())
+
+    assert transport.messages == []
+
+
+async def test_no_middleware_stands_before_a_dead_letter(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def never(event: Event[Any], call_next: Any) -> Published:
+        raise InvalidEvent("not today")
+
+    publisher.middlewares.append(never)
+
+    await publisher.publish_letter("1", {"error": "x"}, {"correlationId": "c"})
+
+    assert transport.messages[0].subject == "system.dead_letter"
+    assert transport.bodies[0]["metadata"]["correlationId"] == "c"
+
+
+# --- inside a handler ----------------------------------------------------------------------
+
+
+class Source:
+    """Where a delivery says it came from."""
+
+    stream = "CUSTOM"
+
+
+def context(publisher: Publisher, handler: str = "r1", **changed: Any) -> Context:
+    """A run of a handler."""
+    usual = {"id": "in", "type": "custom.in", "payload": {}, "timestamp": 1}
+    metadata = changed.pop("metadata", Metadata(correlation_id="c", trace_id="t"))
+    event = Event[Any](**(usual | changed), metadata=metadata)
+    block = f"NATS/1.0\r\ntraceparent: {TRACE}\r\n\r\n".encode()
+    delivery = Delivery(Source(), "custom.in.x.y", b"", block, b"", 1, 1, 1)  # type: ignore[arg-type]
+    around = Surroundings(handler=handler, publisher=publisher, loop=asyncio.get_running_loop())
+    return Context(event, delivery, 1, 0.0, around)
+
+
+async def test_correlation_and_trace_are_inherited_channel_and_instance_never(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    await context(publisher).publish("custom.out", {})
+
+    [body], [message] = transport.bodies, transport.messages
+    assert body["metadata"] == {"correlationId": "c", "traceId": "t", "source": "router"}
+    assert message.subject == "custom.out"
+    assert message.headers == {"traceparent": TRACE}
+
+
+async def test_without_a_correlation_the_incoming_events_id_begins_one(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    await context(publisher, metadata=Metadata()).publish("custom.out", {})
+
+    assert transport.bodies[0]["metadata"]["correlationId"] == "in"
+    assert transport.bodies[0]["metadata"]["traceId"] == "in"
+
+
+async def ids(run: Context) -> list[str]:
+    """What one run of a handler publishes: two that are the same, and two that are not."""
+    return [
+        (await run.publish("custom.out", {"a": 1})).id,
+        (await run.publish("custom.out", {"a": 1})).id,
+        (await run.publish("custom.out", {"a": 2})).id,
+        (await run.publish("custom.out", {"a": 1}, channel="x", instance="y")).id,
+    ]
+
+
+async def test_a_second_run_publishes_the_same_events_and_no_two_of_them_are_one(
+    publisher: Publisher,
+) -> None:
+    first = await ids(context(publisher))
+
+    assert first == await ids(context(publisher))
+    assert len(set(first)) == 4
+    assert {uuid.UUID(one).version for one in first} == {5}
+
+
+@pytest.mark.parametrize("other", [{"handler": "r2"}, {"id": "in2"}])
+async def test_another_handler_or_event_publishes_other_events(
+    publisher: Publisher, other: dict[str, str]
+) -> None:
+    mine, theirs = await ids(context(publisher)), await ids(context(publisher, **other))
+
+    assert set(mine).isdisjoint(theirs)
+
+
+async def test_the_order_of_different_events_does_not_change_their_ids(
+    publisher: Publisher,
+) -> None:
+    one, other = context(publisher), context(publisher)
+
+    forth = [(await one.publish("custom.out", {"a": n})).id for n in (1, 2)]
+    back = [(await other.publish("custom.out", {"a": n})).id for n in (2, 1)]
+
+    assert forth == back[::-1]
+
+
+async def test_a_given_id_wins_and_an_empty_one_is_refused(publisher: Publisher) -> None:
+    assert (await context(publisher).publish("custom.out", {}, id="mine")).id == "mine"
+    with pytest.raises(InvalidEvent, match="event id"):
+        await context(publisher).publish("custom.out", {}, id="")
+
+
+async def test_what_is_no_json_is_refused_properly_inside_a_handler_too(
+    publisher: Publisher,
+) -> None:
+    class Odd(BaseModel):
+        thing: Any
+
+    for payload in (object(), {"x": float("nan")}, Odd(thing=object())):
+        with pytest.raises(InvalidPayload):
+            await context(publisher).publish("custom.out", payload)
+
+
+async def test_waiting_is_for_threads(publisher: Publisher) -> None:
+    run = context(publisher)
+
+    with pytest.raises(ConfigError, match="await it"):
+        run.wait(run.publish("custom.out", {}))
+
+    published = await asyncio.to_thread(lambda: run.wait(run.publish("custom.out", {})))
+    assert published.stream == "STREAM"
