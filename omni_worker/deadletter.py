@@ -64,14 +64,6 @@ def error_text(error: BaseException) -> str:
         return f"its text cannot be had: {type(another).__name__}"
 
 
-def describe(error: BaseException) -> str:
-    """The text of an exception, its name where it has none or fails itself while saying it."""
-    try:
-        return str(error) or type(error).__name__
-    except Exception:
-        return f"{type(error).__name__} (its text cannot be read)"
-
-
 def letter_id(original: Original, handler: str) -> str:
     """The same for every process that gives up on this event in this handler."""
     return str(
