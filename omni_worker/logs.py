@@ -5,6 +5,7 @@ Use ``set_up_logging``, or hang ``add_event`` and a formatter into a configurati
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 from .context import Context, current_context
 from .handlers import Handler
-from .outcomes import DONE, Failed, Outcome, Rejected
+from .outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
 from .pretty import pretty
 
 __all__ = ["JsonFormatter", "LogObserver", "PrettyFormatter", "add_event", "set_up_logging"]
@@ -124,6 +125,8 @@ class LogObserver:
     def ended(self, handler: Handler, context: Context, outcome: Outcome, seconds: float) -> None:
         """One line for the run."""
         error = outcome.error if isinstance(outcome, Failed | Rejected) else None
+        if isinstance(error, Reject | Retry | asyncio.CancelledError):
+            error = None  # meant so, or cut off: where it was raised says nothing
         log.debug(
             "handled" if outcome is DONE else "failed",
             extra=run_fields(handler, context) | {"seconds": round(seconds, 6)},

@@ -41,7 +41,10 @@ def pretty(
     width = terminal_width()
     first, *rest = _body(text, width) if ours else text.split("\n")
     lines = [first, *(" " * INDENT + line for line in rest)]
-    shown = [paint(line, tint if tint not in (_DIM, _GREEN) else "") for line in lines]
+    shown = [paint(line, tint if tint != _DIM else "") for line in lines]
+    if colour and mark == "→":
+        for sign, hue in (("✓", _GREEN), ("✗", _RED)):
+            shown = [line.replace(f"  {sign} ", f"  {_paint(sign, hue)} ") for line in shown]
     if facts and INDENT + len(lines[-1]) + 2 + len(facts) <= width and len(lines) == 1:
         shown[-1] += "  " + paint(facts, _DIM)
     elif facts:
@@ -52,10 +55,11 @@ def pretty(
 
 
 def human_time(seconds: float) -> str:
-    """`3 ms`, `2.0 s`, `4 min`, `2 h`."""
-    if seconds < 0.0995:
-        milliseconds = seconds * 1000
-        return f"{milliseconds:.1f} ms" if milliseconds < 0.95 else f"{milliseconds:.0f} ms"
+    """`<1 ms`, `3 ms`, `2.0 s`, `4 min`, `2 h`."""
+    if seconds < 0.0005:
+        return "<1 ms" if seconds else "0 s"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 99.5:
@@ -153,7 +157,7 @@ def _short(text: str) -> str:
 
 def _whose(fields: Fields) -> str:
     """Which event it was, in which handler."""
-    parts = [_address(fields), f"handler {fields.get('handler', '')}"]
+    parts = [_address(fields), str(fields.get("function") or fields.get("handler", ""))]
     if "stream" in fields:
         parts.append(f"{fields['stream']} #{fields.get('sequence', '')}")
     if "event" in fields:

@@ -249,6 +249,7 @@ class Settler:
         return {
             **_event_of(delivery),
             "handler": self._handler.name,
+            "function": self._handler.function.rpartition(".")[2],
             "subject": delivery.subject,
             "stream": delivery.source.stream,
             "sequence": delivery.sequence,

@@ -1,4 +1,4 @@
-"""The command line: `omni-worker run`, `check`, `server`, `publish`, `version`.
+"""The command line: `init`, `dev`, `run`, `check`, `server`, `publish`, `version`.
 
 Each command's work is imported when it is called, so that `--help` answers at once.
 """
@@ -41,7 +41,49 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("target", metavar="MODULE:APP")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a small project into DIR: a handler, its test, and how it is run.
+
+    Nothing that stands in DIR is overwritten.
+    """
+    from .init import init_command
+
+    sys.exit(init_command(folder))
+
+
+@main.command()
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option(
+    "--watch", "folders", multiple=True, metavar="DIR", type=click.Path(path_type=Path),
+    help="Watch this directory, not the current one; may be repeated.",
+)  # fmt: skip
+@click.option("--payloads", is_flag=True, help="Show what is in the events, too.")
+@click.option("--port", default=4222, show_default=True, help="The server's, if it is free.")
+@click.option("--ephemeral", is_flag=True, help="Keep no data between runs.")
+@click.option("--use-running", is_flag=True, help="Use the server that listens on the port.")
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")
+def dev(
+    target: str, folders: tuple[Path, ...], payloads: bool, port: int,
+    ephemeral: bool, use_running: bool, log_level: str,
+) -> None:  # fmt: skip
+    """Run an app while you write it: a server of its own, a reload on every save.
+
+    Each event is a line: what came, which handler took it, how it ended. On a save the running
+    code hands back what it has not finished, and the new code goes on. With NATS_URL set that
+    server is used. Ctrl-C stops in good order, a second one at once.
+    """
+    from .dev import Options, dev_command
+
+    options = Options(
+        target=target, watch=folders or (Path(),), payloads=payloads, port=port,
+        ephemeral=ephemeral, use_running=use_running, log_level=log_level,
+    )  # fmt: skip
+    sys.exit(dev_command(options))
+
+
+@main.command()
+@click.argument("target", metavar="MODULE[:APP]")
 @click.option(
     "--log-format",
     type=click.Choice(["pretty", "json"]),
@@ -65,9 +107,10 @@ def run(
 ) -> None:  # fmt: skip
     """Run the handlers of an app until SIGTERM or Ctrl-C.
 
-    MODULE:APP is where the App object lives: `myapp:app`, `shop.workers:app`. Handlers that are
-    running when it is told to stop may finish within OMNI_WORKER_GRACE (30 s); what has not begun
-    is handed back at once. A second Ctrl-C stops at once.
+    MODULE:APP is where the App object lives: `myapp:app`, `shop.workers:app`; without APP it is
+    looked for in MODULE, MODULE.app and MODULE.worker. Handlers that are running when it is told
+    to stop may finish within OMNI_WORKER_GRACE (30 s); what has not begun is handed back at once.
+    A second Ctrl-C stops at once.
 
     Exit codes: 0 stopped, 1 could not go on, 2 called wrongly, 130 stopped at once.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import traceback
 from pathlib import Path
@@ -11,25 +12,55 @@ from types import ModuleType
 from ..app import App
 from ..errors import ConfigError
 
+USUAL_MODULES = ("app", "worker")  # of a package, after the package itself
+
 
 class CannotLoad(Exception):
     """The target leads to no App; the message says which of the three it is."""
 
 
 def load_app(target: str) -> App:
-    """Import `module:app` with the current directory on the path. Raises CannotLoad."""
+    """Import `module:app` with the current directory on the path. Raises CannotLoad.
+
+    `package` alone: the App in it, in `package.app` or in `package.worker`.
+    """
     module_name, colon, name = target.partition(":")
-    if not module_name or not colon or not name:
+    if not module_name or (colon and not name):
         raise CannotLoad(f"{target!r}: expected MODULE:APP, for example myapp:app")
     if module_name.endswith(".py"):
         raise CannotLoad(
-            f"{target!r}: expected a module, not a file; try {module_name[:-3]}:{name}"
+            f"{target!r}: expected a module, not a file; try {module_name[:-3]}:{name or 'app'}"
         )
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise CannotLoad(f"{target!r}: expected MODULE:APP, for example shop.workers:app")
     if "" not in sys.path:
         sys.path.insert(0, "")
+    if not colon:
+        return _look_for_app(module_name)
     return _find_app(_import(module_name), module_name, name)
+
+
+def _look_for_app(package: str) -> App:
+    looked = [package]
+    if hasattr(_import(package), "__path__"):
+        looked += [f"{package}.{each}" for each in USUAL_MODULES]
+    for name in looked:
+        # The package's own absence is an error; that of the others only means to look on.
+        if name != package and importlib.util.find_spec(name) is None:
+            continue
+        if (app := _only_app(_import(name), name)) is not None:
+            return app
+    raise CannotLoad(f"no App found in {', '.join(looked)}: name it as MODULE:APP")
+
+
+def _only_app(module: ModuleType, module_name: str) -> App | None:
+    apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
+    if "app" in apps:
+        return apps["app"]
+    if len({id(app) for app in apps.values()}) > 1:
+        choice = " or ".join(f"{module_name}:{key}" for key in apps)
+        raise CannotLoad(f"{module_name} has several Apps: name one, {choice}")
+    return next(iter(apps.values()), None)
 
 
 def _import(module_name: str) -> ModuleType:

@@ -79,7 +79,7 @@ def run_command(
     finally:
         if probes is not None:
             probes.close()
-    _leave(code)
+    leave(code)
     return code
 
 
@@ -139,7 +139,7 @@ def _consumers(bus: EventBus) -> list[dict[str, Any]]:
     ]
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
     """A handler's stuck thread must not keep the process after its grace."""
     others = [one for one in threading.enumerate() if one is not threading.main_thread()]
     if any(not one.daemon for one in others):

@@ -19,7 +19,7 @@ from .support import call, too_wide
         ("other:app", "no App called 'app' in module 'other'; it has router, second"),
         ("number:app", "no App called 'app' in module 'number': app is of type int"),
         ("other:router.name", "no App called 'router.name' in module 'other': router.name is of"),
-        ("other", "'other': expected MODULE:APP, for example myapp:app"),
+        ("other", "other has several Apps: name one, other:router or other:second"),
         ("other:", "'other:': expected MODULE:APP"),
         (":app", "':app': expected MODULE:APP"),
         ("other.py:app", "'other.py:app': expected a module, not a file; try other:app"),

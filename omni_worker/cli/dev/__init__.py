@@ -1,0 +1,182 @@
+"""`omni-worker dev`: the parent. It watches, keeps a server, and replaces the child that works.
+
+It never imports the project's code: that happens in `cli/dev_child`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import OmniWorkerError
+from .. import CALLED_WRONGLY, FAILED, complain
+from .children import Child, Children
+from .serving import Place, ServerEnded, open_place
+from .telling import Tell
+from .watching import Changed, Watch
+
+HAND_OVER = 5.0  # seconds a child may take to hand back what it holds
+NOW = 3.0  # seconds until a child that was told to stop now is killed
+OURS = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says."""
+
+    target: str
+    watch: tuple[Path, ...]
+    payloads: bool
+    port: int
+    ephemeral: bool
+    use_running: bool
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Somebody pressed Ctrl-C, or sent a SIGTERM."""
+
+
+def dev_command(options: Options) -> int:
+    """Returns the exit code: 0 stopped, 1 no server, 2 called wrongly, 130 stopped at once."""
+    tell = Tell()
+    missing = [str(folder) for folder in options.watch if not folder.is_dir()]
+    if missing:
+        complain(f"--watch {missing[0]}: no such directory")
+        return CALLED_WRONGLY
+    try:
+        place = open_place(options.port, options.ephemeral, options.use_running, tell)
+    except OmniWorkerError as error:
+        complain(str(error))
+        return FAILED
+    try:
+        return Dev(options, place, tell).run()
+    finally:
+        place.close()
+
+
+class Dev:
+    """The parent's life: one thing that happened after the other."""
+
+    def __init__(self, options: Options, place: Place, tell: Tell) -> None:
+        self._options = options
+        self._place = place
+        self._tell = tell
+        self._happened: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._children = Children(
+            options.target,
+            place.environment,
+            payloads=options.payloads,
+            log_level=options.log_level,
+            post=self._happened.put,
+        )
+        self._changed_at: float | None = None  # the change that the next child is started for
+        self._kill_at: float | None = None
+        self._asked = 0
+
+    def run(self) -> int:
+        """Until Ctrl-C."""
+        watch = Watch(self._options.watch, self._happened.put)
+        with _signals(lambda: self._happened.put(Asked())), self._children, watch:
+            self._place.watch(self._happened.put)
+            self._tell.watching(self._options.watch)
+            self._children.start(time.monotonic(), first=True)
+            while not (self._asked and self._children.working is None):
+                self._take(self._next())
+        self._tell.say("stopped")
+        return 130 if self._asked > 1 else 0
+
+    def _next(self) -> object:
+        try:
+            if self._kill_at is None:
+                return self._happened.get()
+            return self._happened.get(timeout=max(0.0, self._kill_at - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def _take(self, happened: object) -> None:
+        match happened:
+            case None:
+                self._kill()
+            case Asked():
+                self._stop()
+            case Changed(paths=paths, at=at) if not self._asked:
+                self._replace(paths, at)
+            case ServerEnded():
+                self._place.start_again(self._tell)
+            case (Child() as child, "ended"):
+                self._ended(child)
+            case (Child() as child, "ready") if child is self._children.working:
+                self._children.warm_up()
+
+    # --- what follows from it ----------------------------------------------------------------
+
+    def _replace(self, paths: tuple[Path, ...], at: float) -> None:
+        self._tell.changed(paths)
+        if any(path.is_relative_to(OURS) for path in paths):
+            self._children.drop_spare()  # it has the old framework in it
+        working = self._children.working
+        if working is None:
+            self._children.start(at)
+            return
+        self._changed_at = at
+        working.hand_over()
+        self._kill_at = self._kill_at or time.monotonic() + HAND_OVER
+
+    def _ended(self, child: Child) -> None:
+        if child is not self._children.working:
+            self._children.forget(child)
+            return
+        self._children.working = self._kill_at = None
+        if self._asked:
+            return
+        if self._changed_at is not None:
+            self._children.start(self._changed_at)
+            self._changed_at = None
+        else:
+            self._tell.ended(child.code)
+
+    def _stop(self) -> None:
+        """The first time in good order, the second time now."""
+        self._asked += 1
+        self._children.drop_spare()
+        working = self._children.working
+        if working is None:
+            return
+        if self._asked == 1:
+            self._tell.say("stopping; running handlers may finish (Ctrl-C again: now)")
+            working.stop()
+        else:
+            working.hand_over()
+            self._kill_at = time.monotonic() + NOW
+
+    def _kill(self) -> None:
+        self._kill_at = None
+        if self._children.working is not None:
+            self._tell.warn(
+                "the old process does not stop: something blocks its loop. It is killed; its"
+                " unfinished events come again after their ack_wait (30 s)"
+            )
+            self._children.working.kill()
+
+
+class _signals:
+    """Ctrl-C and SIGTERM call ``ask`` while this is entered."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+
+    def __enter__(self) -> None:
+        self._before = {
+            one: signal.signal(one, lambda *_: self._ask())
+            for one in (signal.SIGINT, signal.SIGTERM)
+        }
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)

@@ -1,0 +1,152 @@
+"""Serving: which server `dev` works with: one of its own, a running one, or that of NATS_URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ...errors import ConfigError, TransportError
+from ...server import ANY_PORT, LOOPBACK, NatsServer
+from ...settings import Settings
+from .telling import Tell
+
+FOLDER = Path(".omni-worker")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEnded:
+    """Our nats-server ended, and nobody had asked it to."""
+
+
+class Place:
+    """A server, and the environment that leads the children to it."""
+
+    def __init__(self, server: NatsServer | None, url: str | None, lock: IO[str] | None) -> None:
+        self._server = server
+        self._lock = lock
+        self._closing = False
+        self._post: Callable[[object], None] | None = None
+        # By the session, consumers without a durable keep their name from child to child.
+        more = {"OMNI_WORKER_SESSION": f"dev-{secrets.token_hex(3)}", "PYTHONUNBUFFERED": "1"}
+        if url is not None:
+            more["NATS_URL"] = url
+        self.environment: Mapping[str, str] = {**os.environ, **more}
+
+    def watch(self, post: Callable[[object], None]) -> None:
+        """Post ServerEnded when our server ends by itself."""
+        self._post = post
+        if self._server is not None:
+            threading.Thread(target=self._wait, args=(post,), daemon=True).start()
+
+    def start_again(self, tell: Tell) -> None:
+        """After a crash: the same port, the same data."""
+        if self._server is None or self._closing:
+            return
+        try:
+            self._server.start()
+        except TransportError as error:
+            tell.warn(f"nats-server ended and does not start again: {error}")
+            return
+        tell.warn(f"nats-server ended by itself; started again on {self._server.url}")
+        assert self._post is not None
+        self.watch(self._post)
+
+    def close(self) -> None:
+        """Stop our server, if there is one."""
+        self._closing = True
+        if self._server is not None:
+            self._server.stop()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _wait(self, post: Callable[[object], None]) -> None:
+        process = self._server.process if self._server else None
+        if process is not None:
+            process.wait()
+            if not self._closing:
+                post(ServerEnded())
+
+
+def open_place(port: int, ephemeral: bool, use_running: bool, tell: Tell) -> Place:
+    """Find or start the server, and say which. Raises ConfigError or TransportError."""
+    if os.environ.get("NATS_URL"):
+        tell.say(f"using {Settings().shown_urls} (NATS_URL)")
+        return Place(None, None, None)
+    running = speaks_nats(port)
+    url = f"nats://{LOOPBACK}:{port}"
+    if use_running:
+        if running is None:
+            raise TransportError(f"--use-running: nothing that speaks NATS listens on {url}")
+        tell.say(f"using {running} on {url}")
+        return Place(None, url, None)
+    lock = None if ephemeral else _lock()
+    server = NatsServer(
+        port=port if _is_free(port) else ANY_PORT, store=None if ephemeral else FOLDER / "nats"
+    )
+    try:
+        server.start()
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    if running is not None:
+        tell.warn(f"{running} listens on port {port} already: not touched (--use-running uses it)")
+    elif server.port != port:
+        tell.warn(f"port {port} is taken by something that does not speak NATS")
+    tell.say(f"nats-server of its own on {server.url}")
+    kept = f"data in {server.store}, kept between runs; --ephemeral for none"
+    tell.say("data is not kept after this run" if ephemeral else kept)
+    if lock is not None:
+        lock.write(f"{os.getpid()} {server.url}")
+        lock.flush()
+    return Place(server, server.url, lock)
+
+
+def speaks_nats(port: int) -> str | None:
+    """What listens there and greets as a NATS server does: its name and version."""
+    with suppress(OSError, ValueError), socket.create_connection((LOOPBACK, port), 1.0) as one:
+        one.settimeout(1.0)
+        with one.makefile("rb") as lines:
+            kind, _, rest = lines.readline(65_536).partition(b" ")
+        if kind == b"INFO":
+            return f"nats-server {json.loads(rest).get('version', '')}".strip()
+    return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def _lock() -> IO[str]:
+    """Two servers over one store would destroy it. Raises ConfigError naming the other dev."""
+    import fcntl
+
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / ".gitignore").write_text("*\n")
+    lock = (FOLDER / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        pid, _, url = lock.read().partition(" ")
+        lock.close()
+        raise ConfigError(
+            f"another dev (pid {pid}) runs in this project, on {url}: stop it, use its server"
+            f" (NATS_URL={url}) or give this one none to keep (--ephemeral)"
+        ) from None
+    lock.truncate(0)
+    return lock

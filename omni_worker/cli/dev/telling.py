@@ -1,0 +1,68 @@
+"""Telling: what the parent of `dev` says, in the manner of the log lines around it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ...pretty import pretty
+
+
+class Tell:
+    """Lines on standard error; coloured on a terminal."""
+
+    def __init__(self) -> None:
+        self._colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+
+    def say(self, text: str) -> None:
+        """Something happened."""
+        self._line("INFO", text)
+
+    def warn(self, text: str) -> None:
+        """Something that a person should read."""
+        self._line("WARNING", text)
+
+    def watching(self, folders: tuple[Path, ...]) -> None:
+        """What is watched, once."""
+        shown = ", ".join(relative(folder) for folder in folders)
+        self.say(f"watching {shown} for changes; Ctrl-C stops")
+
+    def changed(self, paths: tuple[Path, ...]) -> None:
+        """Which files were saved."""
+        first, *rest = sorted(relative(path) for path in paths)
+        more = f" and {len(rest)} more" if rest else ""
+        self.say(f"changed: {first}{more}")
+
+    def ended(self, code: int) -> None:
+        """The child ended and nobody had asked it to."""
+        if code == 2:  # it has said what it could not load
+            self.warn("waiting for the next save")
+            return
+        how = f"exit code {code}"
+        if code < 0:
+            try:
+                how = signal.Signals(-code).name
+            except ValueError:
+                how = f"signal {-code}"
+        self.warn(f"the worker ended by itself ({how}); waiting for the next save")
+
+    def _line(self, level: str, text: str) -> None:
+        at = time.strftime("%H:%M:%S")
+        click.echo(
+            pretty(at, level, text, {}, ours=True, colour=self._colour),
+            err=True,
+            color=self._colour,
+        )
+
+
+def relative(path: Path) -> str:
+    """From where dev was started, if it lies below."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

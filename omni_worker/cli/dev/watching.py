@@ -1,0 +1,76 @@
+"""Watching: which saved files replace the child. What git ignores does not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .ignoring import Ignored
+
+# Code and configuration. Data files are left out: a worker that writes one would reload for ever.
+SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".env"})
+STEP = 20  # milliseconds without another change until the changes are told
+LONGEST = 200  # milliseconds they are collected at most
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """These files were saved."""
+
+    paths: tuple[Path, ...]
+    at: float  # monotonic time
+
+
+class Watch:
+    """Watches folders in a thread while it is entered; returns from entering when it does."""
+
+    def __init__(self, folders: tuple[Path, ...], post: Callable[[object], None]) -> None:
+        self._folders = folders
+        self._post = post
+        self._stop = threading.Event()
+        self._watches = threading.Event()
+        self._ignored = Ignored()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._watches.wait(5.0)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join(2.0)
+
+    def _watch(self) -> None:
+        from watchfiles import DefaultFilter, watch
+
+        usual = DefaultFilter()
+        told = watch(
+            *self._folders,
+            watch_filter=lambda change, path: usual(change, path) and self._counts(Path(path)),
+            stop_event=self._stop,
+            step=STEP,
+            debounce=LONGEST,
+            rust_timeout=100,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        )
+        for changes in told:
+            self._watches.set()  # the first round may be empty: from here on nothing is missed
+            if changes:
+                paths = tuple({Path(path) for _, path in changes})
+                self._post(Changed(paths, time.monotonic()))
+
+    def _counts(self, path: Path) -> bool:
+        is_code = path.suffix in SUFFIXES or path.name == ".env"
+        return is_code and ".omni-worker" not in path.parts and not self._ignored.holds(path)

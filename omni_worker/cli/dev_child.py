@@ -1,0 +1,187 @@
+"""The child of `omni-worker dev`: it imports the project and runs it, until it is told to end.
+
+`python -m omni_worker.cli.dev_child FD TARGET payloads|plain LEVEL`; FD is a socket to the parent.
+It first imports the framework, then waits for the word to go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import click
+
+from ..app import App
+from ..bus import EventBus
+from ..context import Context
+from ..errors import ConfigError
+from ..handlers import Handler
+from ..logs import LogObserver, run_fields, set_up_logging
+from ..outcomes import Outcome
+from ..pretty import INDENT, human_time, terminal_width
+from ..settings import Settings
+from ..wire import plain_payload
+from ..worker import Stop, run_worker
+from . import CALLED_WRONGLY, complain
+from .listing import listing
+from .loading import CannotLoad, load_app
+from .run import leave, run_loop
+
+log = logging.getLogger("omni_worker.worker")
+
+SLOW = 1.0  # seconds until a running handler is mentioned before its end
+
+
+def main() -> int:
+    """Returns the exit code."""
+    # A Ctrl-C in the terminal reaches us too; the parent says what it means. Not SIG_IGN, which
+    # programs that a handler starts would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    parent = Parent(socket.socket(fileno=int(sys.argv[1])))
+    target, payloads, level = sys.argv[2:5]
+    _warm_up()
+    order = parent.wait()
+    if "go" not in order:
+        return 0
+    set_up_logging("pretty", level)
+    logging.getLogger("omni_worker.events").setLevel(logging.DEBUG)
+    try:
+        app = load_app(target)
+        settings = app.settings or Settings()
+        if not app.handlers:
+            raise CannotLoad(f"{target} has no handlers: declare one with @app.on(...)")
+    except (CannotLoad, ConfigError) as error:
+        complain(str(error))
+        return CALLED_WRONGLY
+    parent.tell("loaded")
+    if app.observer is None:
+        app.observer = Shown(payloads == "payloads")
+    code = run_loop(lambda: _work(app, settings, parent, order))
+    leave(code)
+    return code
+
+
+class Parent:
+    """The other end of the socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._rest = b""
+
+    def wait(self) -> dict[str, Any]:
+        """The next order; none at all when the parent is gone."""
+        while b"\n" not in self._rest:
+            more = self._connection.recv(4096)
+            if not more:
+                return {}
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        order: dict[str, Any] = json.loads(line)
+        return order
+
+    def tell(self, word: str) -> None:
+        """One word to the parent."""
+        try:
+            self._connection.sendall(word.encode() + b"\n")
+        except OSError:
+            log.debug("the parent is gone")
+
+    def listen(self, ending: Ending) -> None:
+        """From now on its orders end this process."""
+        self._connection.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._connection, self._heard, ending)
+        if self._rest:
+            ending.obey(self.wait())
+
+    def _heard(self, ending: Ending) -> None:
+        try:
+            order = self.wait()
+        except BlockingIOError:
+            return
+        if not order:
+            asyncio.get_running_loop().remove_reader(self._connection)
+        ending.obey(order)
+
+
+class Ending:
+    """How this process ends: in good order, or handing back at once what it holds."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """An order of the parent's; none means that it is gone."""
+        # The parent says what happens; our own lines about it would only repeat that.
+        log.setLevel(logging.WARNING)
+        if order.get("stop", "now") == "in order":
+            self._stop.ask("the parent")
+        elif self._stop.asked.is_set():
+            self._stop.forced.set()
+        else:
+            self._settings.grace = 0.0
+            self._stop.ask("the parent")
+
+
+class Shown(LogObserver):
+    """Every event as a line when its handler ends, and before that when it takes long."""
+
+    def __init__(self, payloads: bool) -> None:
+        self._payloads = payloads
+        self._running: dict[Context, asyncio.TimerHandle] = {}
+
+    def begun(self, handler: Handler, context: Context) -> None:
+        """Say so if it has not ended in a second."""
+        loop = asyncio.get_running_loop()
+        self._running[context] = loop.call_later(SLOW, self._slow, handler, context)
+
+    def ended(self, handler: Handler, context: Context, outcome: Outcome, seconds: float) -> None:
+        """The event, its handler, and how long it took."""
+        self._running.pop(context).cancel()
+        super().ended(handler, context, outcome, seconds)
+        if self._payloads:
+            self._show_payload(context)
+
+    def _slow(self, handler: Handler, context: Context) -> None:
+        logging.getLogger("omni_worker.events").debug("running", extra=run_fields(handler, context))
+
+    def _show_payload(self, context: Context) -> None:
+        text = json.dumps(plain_payload(context.event.payload), ensure_ascii=False, default=str)
+        room = terminal_width() - INDENT
+        for start in range(0, len(text), room):
+            click.echo(" " * INDENT + text[start : start + room], err=True)
+
+
+async def _work(app: App, settings: Settings, parent: Parent, order: dict[str, Any]) -> int:
+    stop = Stop()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask, "SIGTERM")
+    parent.listen(Ending(settings, stop))
+
+    def ready(bus: EventBus) -> None:
+        took = human_time(time.monotonic() - order["go"])
+        if order["first"]:
+            click.echo(listing(bus), err=True)
+            log.info("ready", extra={"handlers": len(bus.subscriptions), "pid": os.getpid()})
+        else:
+            log.info("reloaded in %s", took)
+        parent.tell("ready")
+
+    return await run_worker(app, settings=settings, on_ready=ready, stop=stop)
+
+
+def _warm_up() -> None:
+    """Import what every worker needs, while nobody waits for it."""
+    import uvloop  # noqa: F401
+
+    from ..transports import jetstream  # noqa: F401
+
+
+if __name__ == "__main__":
+    sys.exit(main())

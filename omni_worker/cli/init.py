@@ -1,0 +1,74 @@
+"""`omni-worker init`: a small project that runs and passes its test as it is written."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from ..errors import ConfigError
+from ..schemas import check_name
+from . import CALLED_WRONGLY, complain
+from .loading import USUAL_MODULES
+
+# From the template's name to the project's: no dots there, so that packaging takes them along.
+FILES = {
+    "app.py.txt": "app.py",
+    "test_app.py.txt": "test_app.py",
+    "pyproject.toml.txt": "pyproject.toml",
+    "Procfile.txt": "Procfile",
+    "ecosystem.config.cjs.txt": "ecosystem.config.cjs",
+    "gitignore.txt": ".gitignore",
+}
+WHAT = {
+    "app.py": "the app and its handler",
+    "test_app.py": "its test, without a server",
+    "pyproject.toml": "what it needs",
+    "Procfile": "for honcho, foreman, Heroku",
+    "ecosystem.config.cjs": "for PM2",
+    ".gitignore": "",
+}
+
+
+def init_command(folder: Path) -> int:
+    """Returns the exit code: 2 when something would be overwritten."""
+    if folder.exists() and not folder.is_dir():
+        complain(f"{folder} is no directory")
+        return CALLED_WRONGLY
+    taken = [name for name in FILES.values() if (folder / name).exists()]
+    if taken:
+        complain(f"{folder / taken[0]} is there already; nothing was written")
+        return CALLED_WRONGLY
+    name = app_name(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for template, target in FILES.items():
+        text = files(__package__).joinpath("template", template).read_text(encoding="utf-8")
+        (folder / target).write_text(text.replace("{{name}}", name), encoding="utf-8")
+    _say(folder, name)
+    return 0
+
+
+def app_name(folder: Path) -> str:
+    """The folder's name as an app may be called."""
+    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    try:
+        check_name(name, "name")
+    except ConfigError:
+        return "worker"
+    return name
+
+
+def _say(folder: Path, name: str) -> None:
+    click.echo(f"{name} in {folder}:")
+    for target in FILES.values():
+        click.echo(f"  {target:22}{WHAT[target]}".rstrip())
+    here = folder.resolve() == Path.cwd()
+    click.echo("Next:")
+    for line in [
+        *([] if here else [f"cd {folder}"]),
+        "python -m pytest",
+        f"omni-worker dev {USUAL_MODULES[0]}",
+    ]:
+        click.echo(f"  {line}")
