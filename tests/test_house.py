@@ -1,0 +1,202 @@
+"""The house: imports only go down, nats stays in one room, every file keeps the rules."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parent.parent / "omni_worker"
+
+# Every room, the lowest first: it may import what stands before it and nothing else. A new room
+# gets its place here; the flow of an event (docs) says which.
+ROOMS = [
+    "errors", "outcomes", "subjects", "settings", "events", "payloads", "schemas", "retry",
+    "topology", "wire", "deadletter", "handlers",
+    "transports", "transports.base", "transports.headers", "transports.timestamps",
+    "transports.bucket", "transports.memory", "transports.jetstream",
+    "threads", "settled", "watchdog", "server", "discovery",
+    "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
+    "assembly", "binding", "bus", "app",
+    "pretty", "logs", "health", "notify", "probes", "worker", "supervisor", "operations", "testing",
+    "cli", "__main__", "__init__",
+]  # fmt: skip
+
+# (importing room, imported room): why it may go up all the same.
+UPWARDS: dict[tuple[str, str], str] = {}
+
+LINES = 380
+# file: why it is longer; a file that is no longer so leaves the list.
+LONG = {"transports/jetstream/connection.py": "one connection's whole life, still to be parted"}
+
+FILES = sorted(
+    path for path in HOUSE.rglob("*.py") if "template" not in path.relative_to(HOUSE).parts
+)
+PARAMETERS = [pytest.param(path, id=str(path.relative_to(HOUSE))) for path in FILES]
+
+
+def room_of(parts: tuple[str, ...]) -> str:
+    """The room a dotted path below the package lies in."""
+    if parts[:1] == ("transports",):
+        return ".".join(parts[:2])
+    return parts[0] if parts else "__init__"
+
+
+def parts_of(path: Path) -> tuple[str, ...]:
+    """A file's dotted path below the package."""
+    parts = path.relative_to(HOUSE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Line, top-level package and path within it of every import, wherever it stands."""
+    package = path.relative_to(HOUSE).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top, *rest = alias.name.split(".")
+                yield node.lineno, top, tuple(rest)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            top, *rest = (node.module or "").split(".")
+            yield node.lineno, top, tuple(rest)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1]
+            if node.module:
+                yield node.lineno, "omni_worker", (*base, *node.module.split("."))
+            else:  # from . import this, that
+                for alias in node.names:
+                    yield node.lineno, "omni_worker", (*base, alias.name)
+
+
+def upward_imports(path: Path) -> list[str]:
+    """Each import that does not go down, with its line and both names."""
+    mine = room_of(parts_of(path))
+    found = []
+    for line, top, parts in imports_of(path):
+        other = room_of(parts)
+        if top != "omni_worker" or other == mine or (mine, other) in UPWARDS:
+            continue
+        if ROOMS.index(other) > ROOMS.index(mine):
+            found.append(f"{path.relative_to(HOUSE.parent)}:{line}: {mine} imports {other}")
+    return found
+
+
+def test_every_room_has_its_place() -> None:
+    unplaced = sorted({room_of(parts_of(path)) for path in FILES} - set(ROOMS))
+
+    assert unplaced == [], "give each a place in ROOMS"
+    assert len(ROOMS) == len(set(ROOMS))
+
+
+def test_imports_only_go_down() -> None:
+    assert [line for path in FILES for line in upward_imports(path)] == []
+
+
+def test_an_import_that_goes_up_is_found_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = tmp_path / "omni_worker"
+    (house / "transports" / "memory").mkdir(parents=True)
+    monkeypatch.setattr(sys.modules[__name__], "HOUSE", house)
+    (house / "wire.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "from .events import Event\n"
+        "from . import bus\n"
+        "if TYPE_CHECKING:\n"
+        "    from omni_worker.app import App\n"
+        "def late():\n"
+        "    from . import dispatch, events\n"
+        "    import omni_worker.binding\n"
+    )
+    inner = house / "transports" / "memory" / "server.py"
+    inner.write_text(
+        "from ...settle import Settler\nfrom ..base import Message\nfrom .x import y\n"
+    )
+
+    assert upward_imports(house / "wire.py") == [
+        "omni_worker/wire.py:3: wire imports bus",
+        "omni_worker/wire.py:5: wire imports app",
+        "omni_worker/wire.py:7: wire imports dispatch",
+        "omni_worker/wire.py:8: wire imports binding",
+    ]
+    assert upward_imports(inner) == [
+        "omni_worker/transports/memory/server.py:1: transports.memory imports settle"
+    ]
+
+
+def test_only_the_jetstream_adapter_imports_nats() -> None:
+    strangers = [
+        f"{path.relative_to(HOUSE)}:{line}"
+        for path in FILES
+        for line, top, _ in imports_of(path)
+        if top in ("nats", "nkeys") and room_of(parts_of(path)) != "transports.jetstream"
+    ]
+
+    assert strangers == []
+
+
+def test_private_names_of_nats_are_used_in_one_file() -> None:
+    found = []
+    for path in (HOUSE / "transports" / "jetstream").glob("*.py"):
+        if path.name == "client.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+                ours = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                if not ours and not node.attr.endswith("__"):
+                    found.append(f"{path.name}:{node.lineno}: {ast.unparse(node)}")
+
+    assert found == []
+
+
+def test_importing_the_package_needs_neither_a_server_s_client_nor_a_terminal_s() -> None:
+    code = (
+        "import sys, omni_worker\n"
+        "print(*sorted({'nats', 'nkeys', 'click', 'watchfiles', 'uvloop'} & set(sys.modules)))"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert ended.stdout == "\n"
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_a_file_opens_with_what_it_is_for(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+
+    assert docstring, f"{path.name} has no docstring"
+    assert docstring.split("\n\n")[0].rstrip().endswith((".", "`", ")", "!", "?"))
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_a_file_is_short_enough_to_be_read_at_once(path: Path) -> None:
+    long = len(path.read_text().splitlines()) > LINES
+
+    assert long == (str(path.relative_to(HOUSE)) in LONG)
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_a_file_prints_nothing_and_its_name_says_something(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+    assert [one.lineno for one in calls if ast.unparse(one.func) == "print"] == []
+    assert not {"utils", "util", "helpers", "helper", "types", "manager", "common", "misc"} & {
+        *parts_of(path)
+    }
+
+
+def test_every_public_name_is_there_and_said_to_be() -> None:
+    import omni_worker
+
+    named = {name for name in vars(omni_worker) if not name.startswith("_")}
+    folders = {path.stem for path in HOUSE.iterdir()}
+
+    assert sorted(omni_worker.__all__) == list(omni_worker.__all__)
+    assert set(omni_worker.__all__) <= named
+    assert named - set(omni_worker.__all__) - folders == set()
