@@ -103,12 +103,18 @@ async def read(transport: JetStreamTransport, reader: Reader) -> Source:
     return source
 
 
+async def consumer_info(transport: JetStreamTransport) -> dict[str, Any]:
+    """What the server says of the consumer."""
+    info = await transport.operators.consumer_info(STREAM, CONSUMER)
+    assert info is not None
+    return info
+
+
 async def parked(transport: JetStreamTransport) -> None:
     """Wait until a request waits at the consumer: one still on its way vanishes with it."""
     async with asyncio.timeout(10):
         while True:
-            info = await transport.operators.consumer_info(STREAM, CONSUMER)
-            if info is not None and info["num_waiting"]:
+            if (await consumer_info(transport))["num_waiting"]:
                 return
 
 

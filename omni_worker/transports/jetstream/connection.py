@@ -29,7 +29,7 @@ from ...errors import (
     TransportError,
 )
 from ...settings import Settings, without_userinfo
-from .client import Client, Sink
+from .client import Client, ConnectionLost, Sink
 
 log = logging.getLogger("omni_worker.transport")
 
@@ -358,7 +358,8 @@ class Connection:
                     options=self._options(_split(url)),
                 )
             except Exception as error:
-                cause = error
+                asks = bool(client.info().get("tls_verify")) and self._settings.cert is None
+                cause = CertificateWanted() if asks and _is_cut_off(error) else error
                 continue
             self._client = client
             return None
@@ -467,8 +468,21 @@ class Connection:
         return without_userinfo(url.geturl()) if url else self._settings.shown_urls
 
 
+class CertificateWanted(TransportError):
+    """The server asks for a client certificate; see NATS_CERT, NATS_KEY."""
+
+    def __init__(self) -> None:
+        super().__init__("the server asks for a client certificate; see NATS_CERT, NATS_KEY")
+
+
 class _LinkLost(TransportError):
     """The link broke under a request; it is asked again on the next one."""
+
+
+def _is_cut_off(error: Exception) -> bool:
+    # TLS 1.3 refuses a client after the handshake: often all we see is a broken connection.
+    untrusted = isinstance(error, ssl.SSLCertVerificationError)
+    return isinstance(error, (ssl.SSLError, ConnectionError, ConnectionLost)) and not untrusted
 
 
 def status_of(headers: bytes | None) -> int:
