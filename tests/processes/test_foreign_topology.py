@@ -72,10 +72,9 @@ async def thing(event):
     assert sorted(stage.ids()) == ["custom.thing", "message.received", "reaction.received"]
     assert await worker.stop() == 0
     assert before == {name: await stream_config(plain, name) for name in before}
-    differences = [one for one in worker.messages("info") if one.startswith("stream MESSAGE")]
-    assert differences == [
-        "stream MESSAGE stands: also holds chat.>; keeps 365 d where we keep 30 d"
-    ]
+    [said] = [one for one in worker.messages("info") if one.startswith("stream MESSAGE stands")]
+    for difference in ("chat.>", "365 d where we keep 30 d"):
+        assert difference in said
 
 
 async def test_a_durable_of_another_program_is_refused_by_name_and_left_alone(
@@ -148,10 +147,8 @@ async def test_what_no_handler_needs_is_only_a_warning(stage: Stage, plain: Clie
 
     worker = await stage.run(stage.app(APP))
 
-    assert worker.messages("warning") == [
-        "stream MEDIA does not store media.>: add the subject to the stream"
-        " (it is not ours to change unasked)"
-    ]
+    [said] = worker.messages("warning")
+    assert said.startswith("stream MEDIA does not store media.>")
 
 
 async def test_a_stream_of_another_name_that_owns_the_subjects_is_bound_to(

@@ -79,7 +79,7 @@ async def test_never_more_than_concurrency_and_prefetch_are_held(
     # The server may deliver the next before it has counted the acks that came in front of it: at
     # most as many as run at once.
     assert 8 <= highest["fixed"] <= 8 + 3
-    assert 3 < highest["adaptive"] <= 20  # at a hundred events a second it holds little
+    assert 3 < highest["adaptive"] < 100  # far from what a fast handler gets: at most 2 000
     assert highest["none"] <= 1 + 1
 
 
