@@ -6,12 +6,12 @@ READY  := $(VENV)/.installed
 RUN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types install clean
+.PHONY: help demo test check format lint types install pm2 clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "The first one installs into $(VENV); PYTHON=python3.12 picks the interpreter."
 
@@ -38,6 +38,10 @@ format: $(READY) ## Format the code and mend what can be mended
 	@$(RUN)/ruff check --quiet --fix . ; $(RUN)/ruff format .
 
 install: $(READY) ## Only make the virtual environment
+
+pm2: $(READY) ## Install PM2 for its tests (needs node and npm)
+	@test -x $(VENV)/pm2/node_modules/.bin/pm2 \
+	    || npm install --silent --no-fund --no-audit --prefix $(VENV)/pm2 pm2@7
 
 clean: ## Remove the virtual environment and all caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
