@@ -1,0 +1,151 @@
+"""Typing: a user's file checks under strict mypy, and a wrong option in it does not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+GOOD = """
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from omni_worker import (
+    App, Context, Draft, Event, EventBus, Invalid, MessageReceivedEvent, MessageReceivedHandler,
+    MessageReceivedPayload, Published, Reject, Retry, RetryPolicy, Settings, Valid, build_subject,
+)
+from pydantic import BaseModel
+
+
+class Received(BaseModel):
+    chatId: str
+
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[dict[str, int]]:
+    yield {"a": 1}
+
+
+app = App("router", lifespan=lifespan, settings=Settings(grace=1.0))
+
+
+@app.on("message.received", channel="whatsapp", queue="routers", durable="r1", schema=Received)
+async def route(event: Event[Received]) -> None:
+    published: Published = await app.publish(
+        "custom.reply.queued", {"chat": event.payload.chatId},
+        channel=event.channel, instance=event.instance,
+    )
+    reveal_type(event.payload.chatId)
+    reveal_type(published.duplicate)
+
+
+@app.on("message.*", channel=["a", "b"], start_from=datetime.now(UTC), timeout=5)
+@app.on(subject="custom.>", retry=RetryPolicy(retries=1), reject_on=(ValueError,))
+async def both(event: MessageReceivedEvent, ctx: Context) -> None:
+    if ctx.attempt > 3:
+        raise Reject("no")
+    await ctx.publish("custom.x", event.payload)
+    reveal_type(event.payload.content.media_url)
+    raise Retry(after=30)
+
+
+@app.on("custom.plain", reject_on=ValueError)
+def plain(event: Event[Received], ctx: Context) -> None:
+    ctx.wait(ctx.publish("custom.y"))
+
+
+
+
+
+async def received(event: Event[MessageReceivedPayload]) -> None: ...
+
+
+handler: MessageReceivedHandler = received
+
+
+async def main() -> None:
+    async with EventBus("nats://localhost:4222", name="x") as bus:
+        await bus.subscribe("message.received", received, durable="d", concurrency=3)
+        await bus.publish_many([Draft(type="custom.x", payload={"a": 1})])
+        match bus.registry.validate("custom.x", {}):
+            case Valid(value=value):
+                print(value)
+            case Invalid(error=error):
+                reveal_type(error)
+    route_again = route
+    reveal_type(route_again)
+    reveal_type(build_subject("message.received", "whatsapp", "wa-001"))
+"""
+BAD = {
+    "unknown option": '@app.on("message.received", durabel="r1")',
+    "number as text": '@app.on("message.received", concurrency="10")',
+    "unknown start": '@app.on("message.received", start_from="now")',
+    "schema no model": '@app.on("message.received", schema=dict)',
+    "type no text": "@app.on(5)",
+    "exception no class": '@app.on("message.received", reject_on=ValueError())',
+}
+HEAD = """
+from omni_worker import App, Event
+from typing import Any
+
+app = App("router")
+
+"""
+BODY = "\nasync def handle_{}(event: Event[Any]) -> None: ...\n\n"
+MORE_BAD = {
+    "app name": "App(5)",
+    "payload field": "async def f(e: Event[int]) -> str: return e.payload",
+    "publish channel": 'async def g() -> None: await app.publish("custom.x", channel=5)',
+}
+
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """Check one file as a user does; returns what mypy says, a line each."""
+    folder = tmp_path_factory.mktemp("typing")
+
+    def check(source: str) -> list[str]:
+        file = folder / "user.py"
+        file.write_text(source)
+        ended = subprocess.run(
+            [
+                sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--config-file=",
+                "--cache-dir", str(folder / "cache"), str(file),
+            ],
+            cwd=folder, env={"MYPYPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True,
+            timeout=120,
+        )  # fmt: skip
+        return [line for line in ended.stdout.splitlines() if "user.py" in line]
+
+    return check
+
+
+def test_a_users_file_checks_and_every_type_is_known(mypy: Callable[[str], list[str]]) -> None:
+    said = mypy(GOOD)
+
+    assert [line for line in said if "error:" in line] == []
+    revealed = [re.findall(r'is "(.*)"', line)[0] for line in said if "Revealed" in line]
+    assert revealed == [
+        "str", "bool", "str | None", "str", "def (event: omni_worker.events.Event[user.Received])"
+        " -> typing.Coroutine[Any, Any, None]", "str",
+    ]  # fmt: skip
+
+
+def test_every_wrong_option_is_an_error_of_its_own_line(mypy: Callable[[str], list[str]]) -> None:
+    handlers = [line + BODY.format(number) for number, line in enumerate(BAD.values())]
+    source = HEAD + "".join(handlers) + "\n".join(MORE_BAD.values())
+    lines = source.splitlines()
+
+    said = [line for line in mypy(source) if "error:" in line]
+
+    wrong = {lines[int(line.split(":")[1]) - 1] for line in said}
+    assert wrong == {*BAD.values(), *MORE_BAD.values()}
