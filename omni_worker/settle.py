@@ -38,6 +38,7 @@ class Trouble:
     handed_back_since: float | None = None  # loop time
     letter: Failure | None = None  # given up; only the letter is still to be stored
     letter_tries: int = 0
+    retry_in: float | None = None  # seconds; the event is kept here meanwhile, and with it its key
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class Settler:
         self._policy = handler.options.retry or RetryPolicy()
         self._publisher = publisher
         self._copies = copies
+        self._keeps_retries = handler.options.order_by is not None
         self._attempts = attempts
         self._counts = counts
 
@@ -133,7 +135,7 @@ class Settler:
                     return await self.send_letter(delivery, trouble)
                 # The note first: a process that dies in between counts one run twice at most.
                 await self._note(delivery, trouble, State.FAILED, _named(error))
-                self._retry(delivery, trouble.failures, error, after)
+                self._retry(delivery, trouble, error, after)
                 self._counts.retried += 1
                 return False
 
@@ -161,10 +163,14 @@ class Settler:
         await self._attempts.keep(delivery, note)
 
     def _retry(
-        self, delivery: Delivery, attempt: int, error: BaseException, after: float | None
+        self, delivery: Delivery, trouble: Trouble, error: BaseException, after: float | None
     ) -> None:
+        attempt = trouble.failures
         delay = retry_delay(self._policy, attempt, random.random()) if after is None else after
-        delivery.nak(delay)
+        if self._keeps_retries:
+            trouble.retry_in = delay
+        else:
+            delivery.nak(delay)
         log.warning(
             "retry",
             extra={

@@ -17,6 +17,7 @@ from ..notes import State
 from ..settle import Counts
 from ..transports.base import Delivery, Source
 from .credit import Credit
+from .lanes import Lanes
 from .leases import Leases
 from .parts import Parts
 from .reading import Reading
@@ -56,9 +57,11 @@ class Subscription:
             concurrency=options.concurrency,
             prefetch=options.prefetch,
             streams=parts.streams,
+            ordered=options.order_by is not None,
             now=self._leases.now,
         )
         self._runs = Runs(parts, self._workers, self._leases)
+        self._lanes = Lanes(options.order_by) if options.order_by is not None else None
         self._draining = False
 
     # --- for users -------------------------------------------------------------------------
@@ -72,6 +75,11 @@ class Subscription:
     def running(self) -> int:
         """Handlers running right now."""
         return sum(worker.delivery is not None for worker in self._workers.all)
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Every event failed lately: one trial at a time runs until one succeeds."""
+        return self._runs.breaker.is_open
 
     @property
     def sources(self) -> list[Source]:
@@ -114,9 +122,8 @@ class Subscription:
         reading = self._readings.pop(source, None)
         if reading is None:
             return None
-        buffer = self._workers.buffer
-        for delivery in [one for one in buffer if one.source is source]:
-            buffer.remove(delivery)
+        for delivery in self._waiting([reading]):
+            self._workers.withdraw(delivery)
             self._release(reading, delivery)
         for delivery in reading.held.values():
             delivery.lapsed = True
@@ -140,7 +147,7 @@ class Subscription:
         self._workers.close()
         await asyncio.gather(*(source.stop() for source in self._readings))
         try:
-            await self._hand_back_buffer()
+            await self._hand_back_waiting()
             await self._workers.wait(grace)
         finally:  # a second signal cancels the wait, not the handing back
             await self._hand_back_running()
@@ -216,10 +223,19 @@ class Subscription:
             self._release(reading, delivery)
             return
         worker.delivery = delivery
+        kept = False
         try:
             read = self._parts.dispatcher.read(delivery)
+            if self._lanes is not None:
+                entered = self._lanes.enter(delivery, read)
+                if entered is None:
+                    kept = True  # behind another event of its key
+                    return
+                read = entered
             if await self._runs.run(worker, reading, delivery, read):
                 reading.settled.add(delivery.sequence, delivery.stored_at)
+            elif self._lanes is not None:
+                kept = self._keep_for_retry(reading, delivery)
         except asyncio.CancelledError:
             self._hand_back(delivery)  # somebody ends our task: the event is not lost with it
             raise
@@ -228,7 +244,8 @@ class Subscription:
             self._hand_back(delivery, FAULT_DELAY)
         finally:
             worker.delivery = None
-            self._release(reading, delivery)
+            if not kept:
+                self._release(reading, delivery)
         if worker.is_cancelled:
             # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands, and
             # this task ends; the next event gets a new one.
@@ -237,10 +254,29 @@ class Subscription:
     def _release(self, reading: Reading, delivery: Delivery) -> None:
         if reading.held.get(delivery.sequence) is delivery:
             del reading.held[delivery.sequence]
+        if self._lanes is not None:
+            following = self._lanes.leave(delivery)
+            if following is not None:
+                self._workers.offer_first(following)
         self._credit.give_back()
 
-    async def _hand_back_buffer(self) -> None:
-        waiting = list(self._workers.buffer)
+    def _keep_for_retry(self, reading: Reading, delivery: Delivery) -> bool:
+        """A retry holds its key: the event stays here, leased, until it is time."""
+        trouble = reading.trouble_of(delivery)
+        if trouble is None or trouble.retry_in is None or self._draining:
+            return False
+        self._leases.call_later(trouble.retry_in, self._workers.offer_first, delivery)
+        trouble.retry_in = None
+        return True
+
+    def _waiting(self, readings: Iterable[Reading]) -> list[Delivery]:
+        """What is held and not with a worker: in the buffer, behind its key, or for a retry."""
+        running = {worker.delivery for worker in self._workers.all}
+        held = [one for reading in readings for one in reading.held.values()]
+        return [delivery for delivery in held if delivery not in running]
+
+    async def _hand_back_waiting(self) -> None:
+        waiting = self._waiting(self._readings.values())
         self._workers.buffer.clear()
         try:
             await self._note_handed_back(waiting)

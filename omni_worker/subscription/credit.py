@@ -9,6 +9,7 @@ from .reading import Reading
 
 MAX_ADAPTIVE = 2_000  # deliveries prefetched at most
 MAX_ADAPTIVE_BYTES = 16 * 1024 * 1024  # and not more than this
+ORDERED_AHEAD = 16  # times concurrency, where events of one key wait for each other
 HORIZON = 0.1  # seconds of work to have at hand: more than a round trip, less than a hold-up
 SHORTEST_MEASURE = 0.005  # seconds
 
@@ -27,6 +28,7 @@ class Credit:
         concurrency: int,
         prefetch: int | None,
         streams: int,
+        ordered: bool,
         now: Callable[[], float],
     ) -> None:
         self._readings = readings
@@ -35,9 +37,12 @@ class Credit:
         self._now = now
         self._adaptive = prefetch is None
         # One request has to stand at every stream, or events there would wait for ever.
-        least = concurrency if prefetch is None else prefetch
+        ahead = ORDERED_AHEAD if ordered else 1
+        least = concurrency * ahead if prefetch is None else prefetch
         self._floor = max(least, streams if prefetch is None else streams - concurrency)
         self.limit = concurrency + self._floor
+        # What waits behind its key uses up credit: ask early, or other keys would wait with it.
+        self._low = 7 / 8 if ordered else 1 / 2
         self.held = 0
         self._open = True
         self._only: Source | None = None
@@ -72,7 +77,7 @@ class Credit:
         """Ask again once half is used: fewer, larger requests."""
         only = self._only
         outstanding = only.outstanding if only is not None else self._outstanding()
-        if self.held + outstanding <= self.limit >> 1:
+        if self.held + outstanding <= self.limit * self._low:
             self.refill()
 
     def refill(self) -> None:

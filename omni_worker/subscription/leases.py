@@ -38,6 +38,7 @@ class Leases:
         self._is_connected = is_connected
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._calls: set[asyncio.TimerHandle] = set()
         self.now = self._loop.time
 
     def begin(self, delivery: Delivery) -> None:
@@ -74,8 +75,21 @@ class Leases:
             if not self.has_lapsed(delivery):
                 self._extend(delivery)
 
+    def call_later(self, delay: float, call: Callable[[Delivery], None], one: Delivery) -> None:
+        """Later; nothing is called after ``close``."""
+
+        def when_due() -> None:
+            self._calls.discard(timer)
+            call(one)
+
+        timer = self._loop.call_later(delay, when_due)
+        self._calls.add(timer)
+
     def close(self) -> None:
-        """No more timer."""
+        """No more timers."""
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

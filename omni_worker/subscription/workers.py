@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from ..transports.base import Delivery
 
@@ -58,6 +58,17 @@ class Workers:
         self.buffer.append(delivery)
         if not self._waking:
             self._wake_one()
+
+    def offer_first(self, delivery: Delivery) -> None:
+        """Run it before everything else that waits."""
+        self.buffer.appendleft(delivery)
+        if not self._waking:
+            self._wake_one()
+
+    def withdraw(self, delivery: Delivery) -> None:
+        """Do not run it after all, if it still waits here."""
+        with suppress(ValueError):
+            self.buffer.remove(delivery)
 
     def close(self) -> None:
         """Begin nothing more; what runs goes on."""

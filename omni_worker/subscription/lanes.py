@@ -1,0 +1,57 @@
+"""Lanes: events with one key run one at a time, in stream order; other keys run on."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from ..events import Event
+from ..outcomes import Failed, Outcome
+from ..transports.base import Delivery
+
+
+class Lanes:
+    """One lane a key, for as long as somebody is in it; ``key_of`` names an event's key."""
+
+    def __init__(self, key_of: Callable[[Any], Hashable]) -> None:
+        self._key_of = key_of
+        self._waiting: dict[Hashable, list[Delivery]] = {}  # by sequence, behind the head
+        self._heads: dict[Delivery, Hashable] = {}
+
+    def enter(self, delivery: Delivery, read: Event[Any] | Outcome) -> Event[Any] | Outcome | None:
+        """The same again when it may run now, None when it waits behind another one.
+
+        What cannot be read has no key; a ``key_of`` that raises is a failure of the handler.
+        """
+        if not isinstance(read, Event) or delivery in self._heads:
+            return read
+        try:
+            key = self._key_of(read)
+            hash(key)
+        except Exception as error:
+            return Failed(error)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            self._waiting[key] = []
+            self._heads[delivery] = key
+            return read
+        insort(waiting, delivery, key=lambda one: one.sequence)
+        return None
+
+    def leave(self, delivery: Delivery) -> Delivery | None:
+        """It is done, or gone; returns the one that has its key now."""
+        if delivery not in self._heads:
+            for waiting in self._waiting.values():
+                if delivery in waiting:
+                    waiting.remove(delivery)
+                    break
+            return None
+        key = self._heads.pop(delivery)
+        waiting = self._waiting[key]
+        if not waiting:
+            del self._waiting[key]
+            return None
+        following = waiting.pop(0)
+        self._heads[following] = key
+        return following

@@ -1,0 +1,229 @@
+"""Promise 12 and the guard: order per key, one run among all processes, and the breaker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from omni_worker import Context, Draft, Event
+from omni_worker.subscription import breaker
+
+from .conftest import World, until
+
+
+async def test_events_of_one_key_run_in_order_and_other_keys_run_on(world: World) -> None:
+    bus = await world.bus()
+    ended: list[tuple[str, int]] = []
+    now: dict[str, int] = {}
+    most_of_one_key = most = 0
+
+    async def handle(event: Event[Any]) -> None:
+        nonlocal most_of_one_key, most
+        key = event.payload["key"]
+        now[key] = now.get(key, 0) + 1
+        most_of_one_key = max(most_of_one_key, now[key])
+        most = max(most, sum(now.values()))
+        await asyncio.sleep(0.003 * (1 + event.payload["n"] % 3))
+        now[key] -= 1
+        ended.append((key, event.payload["n"]))
+
+    await bus.subscribe(
+        "custom.thing", handle, durable="d", concurrency=8, order_by=lambda e: e.payload["key"]
+    )
+    await bus.publish_many(
+        Draft(type="custom.thing", payload={"key": f"k{n % 5}", "n": n}) for n in range(100)
+    )
+    await until(lambda: len(ended) == 100)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    for key in {key for key, _ in ended}:
+        numbers = [n for one, n in ended if one == key]
+        assert numbers == sorted(numbers)
+    assert most_of_one_key == 1
+    assert most == 5
+
+
+async def test_a_retry_holds_its_key_and_nobody_elses(world: World) -> None:
+    bus = await world.bus()
+    story: list[str] = []
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        story.append(f"{event.payload}:{ctx.attempt}")
+        if event.payload == "a1" and ctx.attempt < 3:
+            raise ValueError("not yet")
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="d", retry_delay=0.1, order_by=lambda e: e.payload[0]
+    )
+    for payload in ("a1", "a2", "b1", "a3", "b2"):
+        await bus.publish("custom.thing", payload)
+    await until(lambda: subscription.counts.handled == 5)
+
+    assert [one for one in story if one[0] == "a"] == ["a1:1", "a1:2", "a1:3", "a2:1", "a3:1"]
+    assert story.index("b2:1") < story.index("a1:2")
+
+
+async def test_a_key_whose_event_is_given_up_goes_on(world: World) -> None:
+    bus = await world.bus()
+    handled: list[str] = []
+
+    async def handle(event: Event[Any]) -> None:
+        if event.payload == "a1":
+            raise ValueError("never")
+        handled.append(event.payload)
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="d", max_retries=1, retry_delay=0.01,
+        order_by=lambda e: e.payload[0],
+    )  # fmt: skip
+    for payload in ("a1", "a2"):
+        await bus.publish("custom.thing", payload)
+    await until(lambda: handled == ["a2"])
+
+    assert subscription.counts.dead_lettered == 1
+
+
+async def test_stopping_hands_back_what_waits_behind_its_key(world: World) -> None:
+    bus, other = await world.bus(), await world.bus()
+    begun = asyncio.Event()
+    handled: list[int] = []
+
+    async def slow(event: Event[Any]) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+        handled.append(event.payload)
+
+    async def fast(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    subscription = await bus.subscribe("custom.thing", slow, durable="d", order_by=lambda e: "one")
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(10))
+    await begun.wait()
+    await until(lambda: subscription.held == 10)
+    await subscription.unsubscribe()
+    await other.subscribe("custom.thing", fast, durable="d")
+    await until(lambda: len(handled) == 10, timeout=5)
+
+    assert sorted(handled) == list(range(10))
+
+
+async def test_exactly_once_runs_an_event_once_though_its_ack_is_lost(world: World) -> None:
+    one, other = await world.bus(), await world.bus()
+    runs: list[str] = []
+
+    async def handle(event: Event[Any]) -> None:
+        runs.append(event.id)
+
+    options: dict[str, Any] = {"durable": "d", "exactly_once": True, "ack_wait": 0.5}
+    first = await one.subscribe("custom.thing", handle, **options)
+
+    async def lose(self: Any) -> bool:
+        return False  # the confirmation never comes, and neither did the ack
+
+    delivered = type("Lost", (), {"confirm": lose})
+    first._parts.settler._done_for_sure = lambda delivery, before: delivered().confirm()  # type: ignore[method-assign,assignment]
+    await one.publish("custom.thing", {})
+    await until(lambda: len(runs) == 1)
+    await first.unsubscribe(grace=0)
+    second = await other.subscribe("custom.thing", handle, **options)
+    await until(lambda: second.counts.recognised == 1)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    assert len(runs) == 1
+
+
+async def test_exactly_once_waits_for_whoever_runs_it(world: World) -> None:
+    one, other = await world.bus(), await world.bus()
+    runs: list[str] = []
+    release = asyncio.Event()
+
+    async def hang(event: Event[Any]) -> None:
+        runs.append("one")
+        await release.wait()
+
+    async def handle(event: Event[Any]) -> None:
+        runs.append("other")
+
+    options: dict[str, Any] = {"durable": "d", "exactly_once": True, "ack_wait": 1.0}
+    first = await one.subscribe("custom.thing", hang, **options)
+    await one.publish("custom.thing", {})
+    await until(lambda: runs == ["one"])
+    [delivery] = [worker.delivery for worker in first._workers.all if worker.delivery]
+    second = await other.subscribe("custom.thing", handle, **options)
+    await delivery.source.stop()
+    delivery.source.answer(delivery, b"-NAK")  # the server gives it to the other one as well
+    await until(lambda: second.counts.handed_back >= 1)
+    release.set()
+    await until(lambda: second.counts.recognised + first.counts.recognised >= 1)
+
+    assert runs == ["one"]
+
+
+async def test_exactly_once_retries_a_failure(world: World) -> None:
+    bus = await world.bus()
+    attempts: list[int] = []
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        if ctx.attempt == 1:
+            raise ValueError("once")
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="d", exactly_once=True, retry_delay=0.05
+    )
+    await bus.publish("custom.thing", {})
+    await until(lambda: subscription.counts.handled == 1)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    assert attempts == [1, 2]
+
+
+async def test_when_everything_fails_one_trial_at_a_time_runs_and_the_backlog_survives(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.1)
+    bus = await world.bus()
+    down = True
+    failures = 0
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        nonlocal failures
+        if down:
+            failures += 1
+            raise ConnectionError("the database is away")
+        handled.append(event.payload)
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="d", breaker=5, retry_delay=0.05, concurrency=4
+    )
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(60))
+    await until(lambda: subscription.is_on_trial)
+    await until(lambda: failures >= 9)
+    during = subscription.counts.dead_lettered
+    down = False
+    await until(lambda: len(handled) == 60, timeout=20)
+
+    assert during == 0
+    assert subscription.counts.dead_lettered == 0
+    assert failures < 30
+    assert not subscription.is_on_trial
+
+
+async def test_stopping_does_not_wait_for_a_trial(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 60.0)
+    bus = await world.bus()
+
+    async def handle(event: Event[Any]) -> None:
+        raise ConnectionError("away")
+
+    subscription = await bus.subscribe("custom.thing", handle, durable="d", breaker=2)
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(20))
+    await until(lambda: subscription.is_on_trial)
+
+    async with asyncio.timeout(3):
+        await subscription.unsubscribe(grace=10)
