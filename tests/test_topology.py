@@ -197,6 +197,12 @@ def test_a_handler_reads_the_streams_that_hold_its_events_and_no_other(
     assert expected == route(filters, EVERYTHING)
 
 
+def test_a_stream_that_copies_and_takes_events_of_its_own_is_read_for_those() -> None:
+    both = stream("BOTH", "order.>", sources=[{"name": "ELSEWHERE"}])
+
+    assert route(["order.created"], [both]) == {"BOTH": ("order.created",)}
+
+
 @pytest.mark.parametrize(
     ("filters", "standing", "expected"),
     [

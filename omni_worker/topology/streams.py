@@ -219,9 +219,9 @@ def stream_differences(spec: StreamSpec, config: Config, *, replicas: int = 1) -
 
 def holds_events(config: Config) -> bool:
     """Whether patterns read this stream: no bucket, nothing of the server's or ours, no copy."""
-    if config["name"].startswith(("KV_", "OBJ_")) or config.get("sources") or config.get("mirror"):
+    if config["name"].startswith(("KV_", "OBJ_")):
         return False
-    subjects = config.get("subjects") or ()
+    subjects = config.get("subjects") or ()  # a copy has none; what also takes events has its own
     return bool(subjects) and not any(
         subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in subjects
     )
