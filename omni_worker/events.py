@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 from pydantic.alias_generators import to_camel
+from typing_extensions import TypeVar
 
 from .subjects import Address
 
-T = TypeVar("T")
+T = TypeVar("T", default=Any)  # a bare Event holds any payload
 
 # Core event types: their payloads are registered beforehand (see payloads).
 DEAD_LETTER = "system.dead_letter"

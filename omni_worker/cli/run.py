@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -97,6 +98,9 @@ def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """A handler that swallows its cancellation must not keep the process: a loop waits for it."""
     code = await main()
+    if hasattr(signal, "pthread_sigmask"):
+        # The handlers go with the loop: a late second signal would end us with a code of its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
