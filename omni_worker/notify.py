@@ -134,8 +134,6 @@ class Systemd:
 
     def __init__(self, address: str, feed_every: float | None) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
         self._feed_every = feed_every
         self._feed_at = 0.0
 
@@ -160,7 +158,9 @@ class Systemd:
     def say(self, state: str) -> None:
         """One datagram; nobody may be there to take it."""
         try:
-            self._socket.sendto(state.encode(), self._address)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+                one.setblocking(False)
+                one.sendto(state.encode(), self._address)
         except OSError as error:
             log.warning("systemd was not told %s: %s", state, error)
 

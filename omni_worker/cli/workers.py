@@ -73,7 +73,7 @@ def open_probes(probing: Probing | None, report: Callable[[], Report]) -> Probes
     if probing is None:
         return None
     probes = Probes(probing.host, probing.port, report)
-    log.info("health on %s/healthz and /readyz", probes.url)
+    log.info("health on %s", probes.url)
     return probes
 
 

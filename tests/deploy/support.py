@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..processes.support import PROGRAM, clean_environment
+from omni_worker.server import die_with_parent
+
+from ..processes.support import PROGRAM, Stage, Worker, clean_environment, until
 
 ROOT = Path(__file__).parents[2]
 ECOSYSTEM = ROOT / "examples" / "pm2" / "ecosystem.config.cjs"
@@ -151,3 +154,54 @@ def is_alive(pid: int) -> bool:
 def in_ci() -> bool:
     """Whether a test that cannot run is a failure."""
     return os.environ.get("CI") == "true"
+
+
+class Running(Worker):
+    """One `omni-worker run` with any options; the rest as in the process tests."""
+
+    def __init__(self, stage: Stage, *arguments: str, url: str | None = None, **env: str) -> None:
+        self.name = f"w{len(stage.workers) + 1}"
+        stage.workers.append(self)
+        self._log = stage.folder / f"{self.name}.log"
+        environment = {
+            **clean_environment(),
+            "NATS_URL": url or stage.url,
+            "EFFECTS": str(stage.folder / "effects.jsonl"),
+            "WORKER": self.name,
+            **env,
+        }
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [PROGRAM, "run", *arguments],
+                cwd=stage.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+        self.pid = self._process.pid
+
+
+async def until_probed(
+    port: int, path: str, code: int, reason: str = "", timeout: float = 15.0
+) -> str:
+    """Wait until a probe is answered like this; returns the reasons as one text."""
+    said: object = None
+
+    async def answered() -> bool:
+        nonlocal said
+        try:
+            said = await asyncio.to_thread(probe, port, path)
+        except OSError as error:
+            said = error
+            return False
+        return said[0] == code and any(reason in one for one in (said[1] or [""]))
+
+    try:
+        await until(answered, timeout)
+    except TimeoutError:
+        raise AssertionError(f"expected {code} with {reason!r}, got {said}") from None
+    assert isinstance(said, tuple)
+    return "; ".join(said[1])

@@ -1,0 +1,209 @@
+"""`--workers N`: N processes share the work under a parent that starts the dead again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from nats.aio.client import Client
+
+from omni_worker.supervisor import FIRST_PAUSE, LONGEST_PAUSE, pause_before
+
+from ..processes.support import Stage, eventually, publish_foreign, until_settled
+from .support import Running, is_alive, until_probed
+
+APP = """
+app = App("play")
+effect("imported", pid=os.getpid(), parent=os.getppid())
+
+
+@app.on("message.received", durable="r1")
+async def route(event):
+    effect("begun", id=event.id, pid=os.getpid())
+    if os.path.exists("slow"):
+        await asyncio.sleep(2)
+    if os.path.exists("block"):
+        while not os.path.exists("go-on"):
+            time.sleep(0.01)
+    await asyncio.sleep(0.002)
+    effect("handled", id=event.id, pid=os.getpid())
+
+
+@app.on("message.sent")
+async def audit(event):
+    pass
+"""
+
+
+async def run(stage: Stage, *options: str, count: int = 2, source: str = APP) -> Running:
+    """A parent, once all its workers are ready."""
+    parent = Running(stage, stage.app(source), "--workers", str(count), *options)
+    await parent.until_said(f"all {count} workers are ready")
+    return parent
+
+
+def pids(stage: Stage) -> list[int]:
+    """Every process that has imported the app, in order."""
+    return [one["pid"] for one in stage.effects("imported")]
+
+
+def by_worker(parent: Running, message: str) -> list[Any]:
+    """Which worker said this."""
+    return sorted(one["worker"] for one in parent.lines() if message in one["message"])
+
+
+def test_a_worker_is_started_again_after_a_growing_pause() -> None:
+    pauses = [pause_before(early_deaths) for early_deaths in range(12)]
+
+    assert pauses[:5] == [FIRST_PAUSE, 0.5, 1.0, 2.0, 4.0]
+    assert pauses[-1] == LONGEST_PAUSE
+
+
+async def test_they_share_the_events_and_the_parent_imports_nothing(
+    stage: Stage, plain: Client
+) -> None:
+    parent = await run(stage, count=3)
+
+    ids = await publish_foreign(plain, 300)
+    await stage.until_effects(300, "handled")
+
+    assert sorted(stage.ids()) == ids
+    assert {one["pid"] for one in stage.effects("handled")} == set(pids(stage))
+    assert len(pids(stage)) == 3
+    assert {one["parent"] for one in stage.effects("imported")} == {parent.pid}
+    assert by_worker(parent, "ready") == ["*", "1", "2", "3"]
+
+
+async def test_what_every_process_runs_is_said_once(stage: Stage) -> None:
+    parent = await run(stage, count=2)
+
+    [line] = [one for one in parent.lines() if "sees every event" in one["message"]]
+    assert line["message"].startswith("each of the 2 workers sees every event of play.audit")
+    assert line["worker"] == "1"
+
+
+async def test_a_dead_worker_is_started_again(stage: Stage, plain: Client) -> None:
+    parent = await run(stage)
+    first, second = pids(stage)
+
+    os.kill(first, signal.SIGKILL)
+    await parent.until_said("worker 1 died (killed by SIGKILL); it is started again in 0.5 s")
+    await eventually(lambda: by_worker(parent, "ready").count("1") == 2)
+
+    await publish_foreign(plain, 100)
+    await stage.until_effects(100, "handled")
+    assert {one["pid"] for one in stage.effects("handled")} == {pids(stage)[2], second}
+
+
+async def test_the_dead_turn_readiness_red_and_not_the_rest(stage: Stage, free_port: int) -> None:
+    await run(stage, "--health-port", str(free_port))
+    await until_probed(free_port, "/readyz", 200)
+
+    os.kill(pids(stage)[0], signal.SIGKILL)
+
+    await until_probed(free_port, "/readyz", 503, "worker 1 is not running: killed by SIGKILL")
+    await until_probed(free_port, "/healthz", 200)
+    await until_probed(free_port, "/readyz", 200)
+
+
+async def test_a_blocked_worker_turns_the_whole_red(
+    stage: Stage, free_port: int, plain: Client
+) -> None:
+    parent = await run(stage, "--health-port", str(free_port))
+    (stage.folder / "block").touch()
+
+    await publish_foreign(plain, 1)
+    reasons = await until_probed(free_port, "/healthz", 503)
+
+    [blocked] = stage.effects("begun")
+    number = pids(stage).index(blocked["pid"]) + 1
+    assert reasons.startswith(f"worker {number}: the event loop is blocked")
+    assert "by handler r1 (play.py:" in reasons
+    (stage.folder / "go-on").touch()
+    await until_probed(free_port, "/healthz", 200)
+    assert parent.is_running
+
+
+async def test_a_stopped_worker_is_missed(stage: Stage, free_port: int) -> None:
+    await run(stage, "--health-port", str(free_port))
+    one = pids(stage)[1]
+
+    os.kill(one, signal.SIGSTOP)
+    try:
+        await until_probed(free_port, "/healthz", 503, "worker 2: no word for")
+    finally:
+        os.kill(one, signal.SIGCONT)
+
+    await until_probed(free_port, "/healthz", 200)
+
+
+async def test_those_that_keep_dying_are_given_up(stage: Stage) -> None:
+    target = stage.app(APP + "\nos._exit(7)")
+    parent = Running(stage, target, "--workers", "2")
+
+    assert await parent.exit(30) == 1
+
+    assert len(pids(stage)) == 5
+    assert parent.messages("error") == [
+        "worker 1 died 5 times in a row as soon as it was started (exit code 7); giving up"
+    ]
+
+
+async def test_code_that_cannot_be_loaded_is_said_once(stage: Stage) -> None:
+    parent = Running(stage, "nowhere:app", "--workers", "3")
+
+    assert await parent.exit() == 2
+
+    assert parent.said().count("no such module: 'nowhere'") == 1
+
+
+async def test_sigterm_lets_every_handler_finish(stage: Stage, plain: Client) -> None:
+    parent = await run(stage)
+    (stage.folder / "slow").touch()
+    ids = await publish_foreign(plain, 10)
+    await stage.until_effects(10, "begun")
+
+    assert await parent.stop() == 0
+
+    assert sorted(stage.ids()) == ids
+    await until_settled(plain, "r1")
+    assert by_worker(parent, "stopped") == ["*", "1", "2"]
+
+
+async def test_a_ctrl_c_that_reaches_everybody_is_one_request(stage: Stage, plain: Client) -> None:
+    parent = await run(stage)
+    (stage.folder / "slow").touch()
+    ids = await publish_foreign(plain, 10)
+    await stage.until_effects(10, "begun")
+
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
+
+    assert await parent.exit() == 0
+    assert sorted(stage.ids()) == ids
+    assert not [one for one in parent.messages() if "at once" in one]
+
+
+async def test_a_second_signal_ends_all_of_them_at_once(stage: Stage, plain: Client) -> None:
+    parent = await run(stage, source=APP.replace("asyncio.sleep(2)", "asyncio.sleep(60)"))
+    (stage.folder / "slow").touch()
+    await publish_foreign(plain, 10)
+    await stage.until_effects(10, "begun")
+
+    parent.signal(signal.SIGTERM)
+    await eventually(lambda: len(by_worker(parent, "stopping: ")) == 3)
+    first = time.monotonic()  # what comes within a second is the same request
+    await eventually(lambda: time.monotonic() - first > 1.2)
+    parent.signal(signal.SIGTERM)
+
+    assert await parent.exit() == 130
+    assert not any(is_alive(pid) for pid in pids(stage))
+
+
+async def test_they_end_with_their_parent(stage: Stage) -> None:
+    parent = await run(stage)
+
+    parent.kill()
+
+    await eventually(lambda: not any(is_alive(pid) for pid in pids(stage)))
