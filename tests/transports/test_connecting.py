@@ -13,7 +13,8 @@ import nkeys
 import pytest
 
 from omni_worker.errors import ApiError, TransportError
-from omni_worker.transports.jetstream import JetStreamTransport
+from omni_worker.transports.jetstream import JetStreamTransport, client
+from omni_worker.transports.jetstream.login import tls_context
 
 from .certificates import Certificates, make_certificates, make_creds, make_key
 from .support import (
@@ -194,7 +195,9 @@ async def test_a_server_that_says_nothing_is_given_up_in_time():
         assert "no answer in time" in await refused(server.url, connect_timeout=0.1)
 
 
-async def test_a_login_is_answered_through_pings_and_news_of_the_cluster():
+async def test_a_login_is_answered_through_pings_and_news_of_the_cluster(monkeypatch):
+    monkeypatch.setattr(client, "PING_INTERVAL", 0.02)
+
     class Chatty(FakeServer):
         def answer(self, line, writer):
             if line == b"PING\r\n":
@@ -202,8 +205,9 @@ async def test_a_login_is_answered_through_pings_and_news_of_the_cluster():
 
     async with Chatty() as server, connected(server.url) as transport:
         assert transport.is_connected
-        assert await transport.flush(2)
-        await eventually(lambda: server.received.count(b"PONG\r\n") == 2)
+        await eventually(lambda: server.received.count(b"PONG\r\n") >= 3)
+        # nats-py believes it too: a server that hangs later is pinged.
+        assert server.received.count(b"PING\r\n") >= 3
 
 
 async def test_nobody_listening_is_told_as_that():
@@ -435,9 +439,7 @@ async def test_a_server_with_slow_filters_is_told_once(caplog):
 
 async def test_the_tls_floor_is_the_systems(certificates):
     # No option of ours weakens what Python's default context demands.
-    from omni_worker.transports.jetstream.connection import _tls_context
-
-    context = _tls_context(settings("nats://localhost", ca=certificates.ca))
+    context = tls_context(settings("nats://localhost", ca=certificates.ca))
 
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED

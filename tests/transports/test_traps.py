@@ -242,24 +242,21 @@ async def test_a_flush_stands_behind_what_was_published_before():
 
 async def test_closing_writes_out_what_was_sent():
     class Slow(FakeServer):
-        def greet(self, writer):
-            super().greet(writer)
-            writer.transport.pause_reading()
-            asyncio.get_running_loop().call_later(0.05, writer.transport.resume_reading)
-
         def answer(self, line, writer):
             super().answer(line, writer)
-            if line == b"PING\r\n":  # logged in; now be slow again
+            if line == b"PING\r\n":  # logged in; now read nothing
                 writer.transport.pause_reading()
-                asyncio.get_running_loop().call_later(0.3, writer.transport.resume_reading)
+                self.resume = writer.transport.resume_reading
 
-    frame = b"PUB a 1000000\r\n%b\r\n" % (b"x" * 1_000_000)
+    frame = b"PUB a 8000\r\n%b\r\n" % (b"x" * 8000)
     async with Slow() as server:
         link = connection.Connection(settings(server.url))
         await link.open("tests")
-        for _ in range(20):
+        while not link.unsent():  # the system takes no more
             link.send(frame)
+            await asyncio.sleep(0)
         link.send(b"PUB last 0\r\n\r\n")
+        asyncio.get_running_loop().call_later(0.1, server.resume)
         await link.close(timeout=5)
         await eventually(lambda: b"PUB last 0\r\n" in server.received)
 
@@ -470,6 +467,8 @@ async def test_a_transport_that_gave_up_can_be_opened_again(nats_server):
     assert transport.failure is None
     await make_stream(transport)
     await transport.publish(message(), timeout=5)
+    subjects = [subject for subject, _ in transport._connection._listening.values()]
+    assert len(subjects) == len(set(subjects))  # nothing is heard twice
     await transport.close()
 
 

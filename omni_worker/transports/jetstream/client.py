@@ -216,7 +216,10 @@ class Client(nats_client.Client):
 
 
 class _Transport(TcpTransport):
-    """nats-py's TCP transport, except that letting go never waits for a peer that hangs."""
+    """nats-py's TCP transport, except that a login is read with care and letting go is ours.
+
+    nats-py's own close waits for a peer that hangs; nothing here calls it.
+    """
 
     _introduced = False  # whether the server's first INFO is read
 
@@ -260,13 +263,6 @@ class _Transport(TcpTransport):
             if writer is not None:
                 with contextlib.suppress(Exception):
                     writer.transport.abort()
-
-    def close(self) -> None:
-        self.abort()
-
-    async def wait_closed(self) -> None:
-        # With unsent bytes for a hung server nats-py waits here until the peer dies.
-        return None
 
 
 class _Parser:

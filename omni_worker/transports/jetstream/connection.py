@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import random
 import re
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
 
 import backoff
 from nats import errors as nats_errors
@@ -29,7 +26,8 @@ from ...errors import (
     TransportError,
 )
 from ...settings import Settings, without_userinfo
-from .client import Client, ConnectionLost, Sink
+from .client import Client, Sink
+from .login import describe, explain, login_options, split_url
 
 log = logging.getLogger("omni_worker.transport")
 
@@ -355,11 +353,10 @@ class Connection:
                 await client.start(
                     without_userinfo(url),
                     timeout=self._settings.connect_timeout,
-                    options=self._options(_split(url)),
+                    options={"name": self._name, **login_options(self._settings, url)},
                 )
             except Exception as error:
-                asks = bool(client.info().get("tls_verify")) and self._settings.cert is None
-                cause = CertificateWanted() if asks and _is_cut_off(error) else error
+                cause = explain(error, client.info(), self._settings)
                 continue
             self._client = client
             return None
@@ -383,39 +380,14 @@ class Connection:
         client.sinks[sid] = sink
         client.send(b"SUB %b %d\r\n" % (subject, sid))
 
-    def _options(self, url: SplitResult) -> dict[str, Any]:
-        settings = self._settings
-        options: dict[str, Any] = {"name": self._name}
-        if settings.user is not None and settings.password is not None:
-            options["user"] = settings.user
-            options["password"] = settings.password.get_secret_value()
-        elif settings.token is not None:
-            options["token"] = settings.token.get_secret_value()
-        else:
-            options |= _userinfo(url)
-        if settings.creds is not None:
-            options["user_credentials"] = str(settings.creds)
-        if settings.nkey is not None:
-            options["nkeys_seed"] = str(settings.nkey)
-        if settings.wants_tls:
-            options["tls"] = _tls_context(settings)
-            options["tls_hostname"] = self._name_to_verify(url)
-        return options
-
-    def _name_to_verify(self, url: SplitResult) -> str | None:
-        # Discovered servers come as addresses; the certificate has the name we were given.
-        configured = _split(self._settings.urls[0]).hostname
-        discovered = url.geturl() in self._discovered
-        return configured if discovered and _is_address(url.hostname or "") else url.hostname
-
     def _read_info(self, info: dict[str, Any]) -> None:
         self.max_payload = int(info.get("max_payload") or self.max_payload)
         self._discover(info.get("connect_urls") or [])
 
     def _discover(self, servers: list[str]) -> None:
         """Remember the other servers of the cluster; we log in there as we do here."""
-        known = {_split(url).netloc.rpartition("@")[2] for url in self._settings.urls}
-        first = _split(self._settings.urls[0])
+        known = {split_url(url).netloc.rpartition("@")[2] for url in self._settings.urls}
+        first = split_url(self._settings.urls[0])
         userinfo, at, _ = first.netloc.rpartition("@")
         self._discovered = [
             f"{first.scheme}://{userinfo}{at}{server}" for server in servers if server not in known
@@ -468,21 +440,8 @@ class Connection:
         return without_userinfo(url.geturl()) if url else self._settings.shown_urls
 
 
-class CertificateWanted(TransportError):
-    """The server asks for a client certificate; see NATS_CERT, NATS_KEY."""
-
-    def __init__(self) -> None:
-        super().__init__("the server asks for a client certificate; see NATS_CERT, NATS_KEY")
-
-
 class _LinkLost(TransportError):
     """The link broke under a request; it is asked again on the next one."""
-
-
-def _is_cut_off(error: Exception) -> bool:
-    # TLS 1.3 refuses a client after the handshake: often all we see is a broken connection.
-    untrusted = isinstance(error, ssl.SSLCertVerificationError)
-    return isinstance(error, (ssl.SSLError, ConnectionError, ConnectionLost)) and not untrusted
 
 
 def status_of(headers: bytes | None) -> int:
@@ -491,55 +450,6 @@ def status_of(headers: bytes | None) -> int:
         return 0
     digits = headers[9:12]
     return int(digits) if digits.isdigit() else 0
-
-
-def describe(error: Exception) -> str:
-    """A cause in words a person can act on; never a URL, which may hold a password."""
-    text = str(error).removeprefix("nats: ").strip("'\" ")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted ({error.verify_message}); see NATS_CA"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or 'handshake refused'}); see NATS_CA, NATS_CERT"
-    if isinstance(error, nats_errors.SecureConnWantedError):
-        return "TLS is asked for and the server offers none; nothing was sent"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused: nothing listens there"
-    if isinstance(error, OSError):
-        # A name with several addresses: asyncio joins the causes and leaves strerror empty.
-        return error.strerror or text or type(error).__name__
-    if "authorization violation" in text.lower() or "authentication" in text.lower():
-        return f"{text.lower()}; see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
-    return text or type(error).__name__
-
-
-def _split(url: str) -> SplitResult:
-    return urlsplit(url if "://" in url else f"nats://{url}")
-
-
-def _userinfo(url: SplitResult) -> dict[str, Any]:
-    """The login in a URL, where special characters are percent-encoded."""
-    if url.username is None:
-        return {}
-    if url.password is None:
-        return {"token": unquote(url.username)}
-    return {"user": unquote(url.username), "password": unquote(url.password)}
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _tls_context(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.ca)
-    if settings.cert is not None:
-        context.load_cert_chain(settings.cert, settings.key)
-    return context
 
 
 def _setter(future: asyncio.Future[Exception]) -> Callable[[Exception], None]:

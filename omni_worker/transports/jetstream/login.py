@@ -1,0 +1,108 @@
+"""Login: what one server is told of us, and in a person's words why it would not have us.
+
+No word of a cause holds a secret: URLs with a login in them never reach a text.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from nats import errors as nats_errors
+
+from ...errors import TransportError
+from ...settings import Settings
+from .client import ConnectionLost
+
+
+def login_options(settings: Settings, url: str) -> dict[str, Any]:
+    """The options nats-py connects to ``url`` with: who we are, and whom we trust."""
+    server = split_url(url)
+    options: dict[str, Any] = {}
+    if settings.user is not None and settings.password is not None:
+        options["user"] = settings.user
+        options["password"] = settings.password.get_secret_value()
+    elif settings.token is not None:
+        options["token"] = settings.token.get_secret_value()
+    else:
+        options |= _userinfo(server)
+    if settings.creds is not None:
+        options["user_credentials"] = str(settings.creds)
+    if settings.nkey is not None:
+        options["nkeys_seed"] = str(settings.nkey)
+    if settings.wants_tls:
+        options["tls"] = tls_context(settings)
+        options["tls_hostname"] = _name_to_verify(settings, server)
+    return options
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ca)
+    if settings.cert is not None:
+        context.load_cert_chain(settings.cert, settings.key)
+    return context
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a server's URL, with or without a scheme."""
+    return urlsplit(url if "://" in url else f"nats://{url}")
+
+
+def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Exception:
+    """The cause behind ``error``, where the server's greeting tells more than it."""
+    wants_certificate = bool(info.get("tls_verify")) and settings.cert is None
+    untrusted = isinstance(error, ssl.SSLCertVerificationError)
+    # TLS 1.3 refuses a client after the handshake: often all we see is a broken connection.
+    cut_off = isinstance(error, (ssl.SSLError, ConnectionError, ConnectionLost))
+    if wants_certificate and cut_off and not untrusted:
+        return TransportError("the server asks for a client certificate; see NATS_CERT, NATS_KEY")
+    return error
+
+
+def describe(error: Exception) -> str:
+    """A cause in words a person can act on; never a URL, which may hold a password."""
+    text = str(error).removeprefix("nats: ").strip("'\" ")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted ({error.verify_message}); see NATS_CA"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or 'handshake refused'}); see NATS_CA, NATS_CERT"
+    if isinstance(error, nats_errors.SecureConnWantedError):
+        return "TLS is asked for and the server offers none; nothing was sent"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: nothing listens there"
+    if isinstance(error, OSError):
+        # A name with several addresses: asyncio joins the causes and leaves strerror empty.
+        return error.strerror or text or type(error).__name__
+    if "authorization violation" in text.lower() or "authentication" in text.lower():
+        return f"{text.lower()}; see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
+    return text or type(error).__name__
+
+
+def _userinfo(url: SplitResult) -> dict[str, Any]:
+    """The login in a URL, where special characters are percent-encoded."""
+    if url.username is None:
+        return {}
+    if url.password is None:
+        return {"token": unquote(url.username)}
+    return {"user": unquote(url.username), "password": unquote(url.password)}
+
+
+def _name_to_verify(settings: Settings, server: SplitResult) -> str | None:
+    # Discovered servers come as addresses; their certificate has a name we were given.
+    names = [split_url(url).hostname or "" for url in settings.urls]
+    if server.hostname in names or not _is_address(server.hostname or ""):
+        return server.hostname
+    return names[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
