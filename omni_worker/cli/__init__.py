@@ -59,7 +59,7 @@ def init(folder: Path) -> None:
     help="Watch this directory, not the current one; may be repeated.",
 )  # fmt: skip
 @click.option("--payloads", is_flag=True, help="Show what is in the events, too.")
-@click.option("--port", default=4222, show_default=True, help="The server's, if it is free.")
+@click.option("--port", default=4222, show_default=True, help="Its server's, if free; 0: any.")
 @click.option("--ephemeral", is_flag=True, help="Keep no data between runs.")
 @click.option("--use-running", is_flag=True, help="Use the server that listens on the port.")
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")

@@ -1,7 +1,7 @@
-"""The child of `omni-worker dev`: it imports the project and runs it, until it is told to end.
+"""The children of `omni-worker dev`: they import the project and run it, until told to end.
 
 `python -m omni_worker.cli.dev_child FD TARGET payloads|plain LEVEL`; FD is a socket to the parent.
-It first imports the framework, then waits for the word to go.
+This process imports the framework only, and forks a child whenever it is asked to.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -24,8 +25,9 @@ from ..context import Context
 from ..errors import ConfigError
 from ..handlers import Handler
 from ..logs import LogObserver, run_fields, set_up_logging
-from ..outcomes import Outcome
+from ..outcomes import Failed, Outcome
 from ..pretty import INDENT, human_time, terminal_width
+from ..server import die_with_parent
 from ..settings import Settings
 from ..wire import plain_payload
 from ..worker import Stop, run_worker
@@ -40,16 +42,38 @@ SLOW = 1.0  # seconds until a running handler is mentioned before its end
 
 
 def main() -> int:
-    """Returns the exit code."""
+    """The template's life: fork a child for every order. Returns the exit code."""
     # A Ctrl-C in the terminal reaches us too; the parent says what it means. Not SIG_IGN, which
     # programs that a handler starts would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
-    parent = Parent(socket.socket(fileno=int(sys.argv[1])))
+    control = socket.socket(fileno=int(sys.argv[1]))
     target, payloads, level = sys.argv[2:5]
     _warm_up()
-    order = parent.wait()
-    if "go" not in order:
-        return 0
+    die = die_with_parent()
+    signal.signal(signal.SIGCHLD, lambda *_: _tell_ended(control))
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        if not data:
+            return 0
+        if os.fork():
+            os.close(descriptors[0])
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if die is not None:
+            die()
+        control.close()
+        return work(
+            Parent(socket.socket(fileno=descriptors[0])),
+            json.loads(data),
+            target,
+            payloads=payloads == "payloads",
+            level=level,
+        )
+
+
+def work(parent: Parent, order: dict[str, Any], target: str, *, payloads: bool, level: str) -> int:
+    """The child's life. Returns the exit code."""
+    parent.tell(f"pid {os.getpid()}")
     set_up_logging("pretty", level)
     logging.getLogger("omni_worker.events").setLevel(logging.DEBUG)
     try:
@@ -61,11 +85,24 @@ def main() -> int:
         complain(str(error))
         return CALLED_WRONGLY
     parent.tell("loaded")
+    shown = Shown(payloads)
     if app.observer is None:
-        app.observer = Shown(payloads == "payloads")
+        app.observer = shown
     code = run_loop(lambda: _work(app, settings, parent, order))
+    if shown.cut_off:
+        log.error("%d unfinished events handed back", shown.cut_off)
     leave(code)
     return code
+
+
+def _tell_ended(control: socket.socket) -> None:
+    """How a child of ours ended: only we can know."""
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 class Parent:
@@ -120,7 +157,7 @@ class Ending:
     def obey(self, order: dict[str, Any]) -> None:
         """An order of the parent's; none means that it is gone."""
         # The parent says what happens; our own lines about it would only repeat that.
-        log.setLevel(logging.WARNING)
+        log.setLevel(logging.ERROR)
         if order.get("stop", "now") == "in order":
             self._stop.ask("the parent")
         elif self._stop.asked.is_set():
@@ -135,6 +172,7 @@ class Shown(LogObserver):
 
     def __init__(self, payloads: bool) -> None:
         self._payloads = payloads
+        self.cut_off = 0
         self._running: dict[Context, asyncio.TimerHandle] = {}
 
     def begun(self, handler: Handler, context: Context) -> None:
@@ -145,6 +183,9 @@ class Shown(LogObserver):
     def ended(self, handler: Handler, context: Context, outcome: Outcome, seconds: float) -> None:
         """The event, its handler, and how long it took."""
         self._running.pop(context).cancel()
+        if isinstance(outcome, Failed) and isinstance(outcome.error, asyncio.CancelledError):
+            self.cut_off += 1
+            return
         super().ended(handler, context, outcome, seconds)
         if self._payloads:
             self._show_payload(context)
@@ -165,7 +206,7 @@ async def _work(app: App, settings: Settings, parent: Parent, order: dict[str, A
     parent.listen(Ending(settings, stop))
 
     def ready(bus: EventBus) -> None:
-        took = human_time(time.monotonic() - order["go"])
+        took = human_time(time.monotonic() - order["since"])
         if order["first"]:
             click.echo(listing(bus), err=True)
             log.info("ready", extra={"handlers": len(bus.subscriptions), "pid": os.getpid()})

@@ -109,17 +109,15 @@ class Dev:
                 self._replace(paths, at)
             case ServerEnded():
                 self._place.start_again(self._tell)
-            case (Child() as child, "ended"):
+            case (Child() as child, "ended") if child is self._children.working:
                 self._ended(child)
-            case (Child() as child, "ready") if child is self._children.working:
-                self._children.warm_up()
 
     # --- what follows from it ----------------------------------------------------------------
 
     def _replace(self, paths: tuple[Path, ...], at: float) -> None:
         self._tell.changed(paths)
         if any(path.is_relative_to(OURS) for path in paths):
-            self._children.drop_spare()  # it has the old framework in it
+            self._children.renew_template()
         working = self._children.working
         if working is None:
             self._children.start(at)
@@ -129,9 +127,6 @@ class Dev:
         self._kill_at = self._kill_at or time.monotonic() + HAND_OVER
 
     def _ended(self, child: Child) -> None:
-        if child is not self._children.working:
-            self._children.forget(child)
-            return
         self._children.working = self._kill_at = None
         if self._asked:
             return
@@ -144,7 +139,6 @@ class Dev:
     def _stop(self) -> None:
         """The first time in good order, the second time now."""
         self._asked += 1
-        self._children.drop_spare()
         working = self._children.working
         if working is None:
             return

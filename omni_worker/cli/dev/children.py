@@ -1,12 +1,13 @@
-"""Children: the processes that run the project's code, one at a time, and one that is warm.
+"""Children: the processes that run the project's code, one after the other.
 
-The warm one has imported the framework and waits: a change costs the time of the project's own
-imports, not of ours. Parent and child talk over a socket, in lines.
+They are forked from a template that has imported the framework and nothing of the project: a
+change costs the time of the project's own imports, not of ours.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -23,9 +24,66 @@ Post = Callable[[tuple["Child", str]], None]
 
 
 class Child:
-    """One process. ``post`` is called from a thread: (child, "ready" …), at last "ended"."""
+    """One process, at the other end of a socket. What it says is posted from a thread."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], post: Post) -> None:
+    def __init__(self, connection: socket.socket, post: Post) -> None:
+        self._socket = connection
+        self._post = post
+        self._pid: int | None = None
+        self._loading = True
+        self._is_over = False
+        self.code = 0  # once it has ended: its exit code, or minus the signal that ended it
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def hand_over(self) -> None:
+        """Hand back what it holds and end, now."""
+        self._end("now")
+
+    def stop(self) -> None:
+        """End in good order: running handlers may finish."""
+        self._end("in order")
+
+    def kill(self) -> None:
+        """End it like a crash."""
+        self._signal(signal.SIGKILL)
+
+    def ended(self, code: int) -> None:
+        """The template's word that it is gone."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._listener.join(1.0)  # what it said last comes first
+        self._pid, self.code = None, code
+        self._socket.close()
+        self._post((self, "ended"))
+
+    def _end(self, how: str) -> None:
+        with suppress(OSError):  # it has ended: "ended" is on its way
+            self._socket.sendall(json.dumps({"stop": how}).encode() + b"\n")
+        if self._loading:
+            self._signal(signal.SIGTERM)  # it holds nothing yet, and does not listen
+
+    def _listen(self) -> None:
+        with suppress(OSError, ValueError), self._socket.makefile("r") as lines:
+            for line in lines:
+                word, _, value = line.strip().partition(" ")
+                if word == "pid":
+                    self._pid = int(value)
+                elif word == "loaded":
+                    self._loading = False
+                self._post((self, word))
+
+    def _signal(self, one: signal.Signals) -> None:
+        if self._pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, one)
+
+
+class Template:
+    """The process that children are forked from, one at a time; it says how they ended."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -38,57 +96,44 @@ class Child:
                 preexec_fn=_before_it_runs(),
             )
         self._socket = ours
-        self._post = post
-        self._loading = False
+        self._child: Child | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
+    def fork(self, since: float, first: bool, post: Post) -> Child:
+        """A child that loads the project and runs it; ``since`` is when that was asked for."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            child = self._child = Child(ours, post)
+            order = json.dumps({"since": since, "first": first}).encode() + b"\n"
+            with suppress(OSError):  # the template has ended, and with it the child
+                socket.send_fds(self._socket, [order], [theirs.fileno()])
+        return child
+
     @property
-    def code(self) -> int:
-        """Its exit code; minus the signal that ended it."""
-        return self._process.wait()
+    def is_alive(self) -> bool:
+        """Whether it can fork."""
+        return self._process.poll() is None
 
-    def go(self, since: float, first: bool) -> None:
-        """Load the project and run it; ``since`` is when that was asked for, in monotonic time."""
-        self._loading = True
-        self._send(go=since, first=first)
-
-    def hand_over(self) -> None:
-        """Hand back what it holds and end, now."""
-        self._send(stop="now")
-        if self._loading:
-            self._signal(signal.SIGTERM)  # it holds nothing yet, and does not listen
-
-    def stop(self) -> None:
-        """End in good order: running handlers may finish."""
-        self._send(stop="in order")
-        if self._loading:
-            self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it like a crash."""
-        self._signal(signal.SIGKILL)
+    def close(self) -> None:
+        """End it, and with it what it forked."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
+        self._socket.close()
 
     def _listen(self) -> None:
-        with self._socket, self._socket.makefile("r") as lines:
-            with suppress(OSError):
-                for line in lines:
-                    if line.strip() == "loaded":
-                        self._loading = False
-                    self._post((self, line.strip()))
-            self._process.wait()
-        self._post((self, "ended"))
+        with suppress(OSError, ValueError), self._socket.makefile("r") as lines:
+            for line in lines:
+                self._tell(int(line))
+        self._tell(self._process.wait())
 
-    def _send(self, **command: object) -> None:
-        with suppress(OSError):  # it has ended: "ended" is on its way
-            self._socket.sendall(json.dumps(command).encode() + b"\n")
-
-    def _signal(self, one: signal.Signals) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(one)
+    def _tell(self, code: int) -> None:
+        if self._child is not None:
+            self._child.ended(code)
 
 
 class Children:
-    """The one that works, and the warm one."""
+    """The one that works, and the template of the next."""
 
     def __init__(
         self,
@@ -102,31 +147,21 @@ class Children:
         self._arguments = [target, "payloads" if payloads else "plain", log_level]
         self._environment = environment
         self._post = post
-        self._spare: Child | None = None
-        self._dropped: set[Child] = set()
+        self._template: Template | None = None
+        self._is_stale = False
         self.working: Child | None = None
 
     def start(self, since: float, *, first: bool = False) -> None:
         """Let the next one work."""
-        child, self._spare = self._spare or self._make(), None
-        child.go(since, first)
-        self.working = child
+        if self._template is None or self._is_stale or not self._template.is_alive:
+            self._close_template()
+            self._template = Template(self._arguments, self._environment)
+            self._is_stale = False
+        self.working = self._template.fork(since, first, self._post)
 
-    def warm_up(self) -> None:
-        """Have the next one ready."""
-        if self._spare is None:
-            self._spare = self._make()
-
-    def drop_spare(self) -> None:
-        """The warm one is not needed any more."""
-        if self._spare is not None:
-            self._spare.kill()
-            self._spare = None
-
-    def forget(self, child: Child) -> None:
-        """A child that does not work has ended."""
-        if child is self._spare:
-            self._spare = None
+    def renew_template(self) -> None:
+        """The framework itself has changed: the next one comes from a new template."""
+        self._is_stale = True
 
     def __enter__(self) -> Self:
         return self
@@ -137,12 +172,14 @@ class Children:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.drop_spare()
         if self.working is not None:
             self.working.kill()
+        self._close_template()
 
-    def _make(self) -> Child:
-        return Child(self._arguments, self._environment, self._post)
+    def _close_template(self) -> None:
+        if self._template is not None:
+            self._template.close()
+            self._template = None
 
 
 def _before_it_runs() -> Callable[[], None]:

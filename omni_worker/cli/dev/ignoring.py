@@ -97,7 +97,8 @@ def _wild(token: str) -> str:
     if token.startswith("\\"):
         return re.escape(token[1:])
     if token.startswith("["):
-        return "[^" + token[2:] if token.startswith("[!") else token
+        inside = token[1:-1].replace("[", r"\[")
+        return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
     return "[^/]*"
 
 

@@ -80,7 +80,7 @@ def open_place(port: int, ephemeral: bool, use_running: bool, tell: Tell) -> Pla
     if os.environ.get("NATS_URL"):
         tell.say(f"using {Settings().shown_urls} (NATS_URL)")
         return Place(None, None, None)
-    running = speaks_nats(port)
+    running = speaks_nats(port) if port else None
     url = f"nats://{LOOPBACK}:{port}"
     if use_running:
         if running is None:
@@ -89,7 +89,8 @@ def open_place(port: int, ephemeral: bool, use_running: bool, tell: Tell) -> Pla
         return Place(None, url, None)
     lock = None if ephemeral else _lock()
     server = NatsServer(
-        port=port if _is_free(port) else ANY_PORT, store=None if ephemeral else FOLDER / "nats"
+        port=port if port and _is_free(port) else ANY_PORT,
+        store=None if ephemeral else FOLDER / "nats",
     )
     try:
         server.start()
@@ -99,7 +100,7 @@ def open_place(port: int, ephemeral: bool, use_running: bool, tell: Tell) -> Pla
         raise
     if running is not None:
         tell.warn(f"{running} listens on port {port} already: not touched (--use-running uses it)")
-    elif server.port != port:
+    elif port and server.port != port:
         tell.warn(f"port {port} is taken by something that does not speak NATS")
     tell.say(f"nats-server of its own on {server.url}")
     kept = f"data in {server.store}, kept between runs; --ephemeral for none"

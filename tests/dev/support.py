@@ -1,0 +1,112 @@
+"""Support for the tests of dev mode: one `omni-worker dev` process in a project of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import textwrap
+from contextlib import closing, suppress
+from pathlib import Path
+
+from omni_worker.server import LOOPBACK, die_with_parent
+
+from ..processes.support import _HEAD as HEAD
+from ..processes.support import PROGRAM, Stage, clean_environment, eventually
+
+
+class Dev:
+    """One `omni-worker dev`, with what it said so far."""
+
+    def __init__(self, stage: Stage, *arguments: str, url: str | None = None) -> None:
+        number = len(list(stage.folder.glob("dev-*.log"))) + 1
+        self._log = stage.folder / f"dev-{number}.log"
+        environment = {
+            **clean_environment(),
+            "EFFECTS": str(stage.folder / "effects.jsonl"),
+            "WORKER": f"dev-{number}",
+            **({"NATS_URL": url} if url else {}),
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [PROGRAM, "dev", "play", *arguments],
+                cwd=stage.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    def said(self) -> str:
+        """Everything it wrote so far, a long line's parts put together again."""
+        return self._log.read_text().replace("\n           ", " ")
+
+    async def until_said(self, text: str, times: int = 1, timeout: float = 15.0) -> None:
+        """Wait until it has said this, so many times in all."""
+        with suppress(TimeoutError):
+            await eventually(
+                lambda: self.said().count(text) >= times or self.process.poll() is not None,
+                timeout,
+            )
+        assert self.said().count(text) >= times, f"not said: {text!r} in\n{self.said()}"
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    async def exit(self, timeout: float = 15.0) -> int:
+        """Wait for its end; returns the exit code."""
+        await eventually(lambda: self.process.poll() is not None, timeout)
+        return self.process.wait()
+
+    async def stop(self) -> int:
+        """Ctrl-C, and the exit code."""
+        self.interrupt()
+        return await self.exit()
+
+    def end(self) -> None:
+        """End it however it stands; its child and its server go with it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Project:
+    """A stage with its dev processes."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.folder: Path = stage.folder
+        self.devs: list[Dev] = []
+
+    def write(self, source: str) -> None:
+        """Save the app, as an editor does: the whole file at once, under another name first."""
+        (self.folder / "play.py~").write_text(HEAD + textwrap.dedent(source))
+        os.replace(self.folder / "play.py~", self.folder / "play.py")
+
+    async def dev(self, *arguments: str, url: str | None = None) -> Dev:
+        """Start dev and wait until it works."""
+        dev = self.spawn(*arguments, url=url)
+        await dev.until_said("ready: ")
+        return dev
+
+    def spawn(self, *arguments: str, url: str | None = None) -> Dev:
+        """Start dev, and do not wait."""
+        dev = Dev(self.stage, *arguments, url=url)
+        self.devs.append(dev)
+        return dev
+
+
+def free_port() -> int:
+    """One that is free now."""
+    with closing(socket.socket()) as one:
+        one.bind((LOOPBACK, 0))
+        found: int = one.getsockname()[1]
+        return found
