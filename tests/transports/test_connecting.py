@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import traceback
 from contextlib import suppress
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import nkeys
 import pytest
+from nats import errors as nats_errors
 
 from omni_worker.errors import ApiError, TransportError
 from omni_worker.transports.jetstream import JetStreamTransport, client
-from omni_worker.transports.jetstream.login import tls_context
+from omni_worker.transports.jetstream.login import describe, tls_context
 
 from .certificates import Certificates, make_certificates, make_creds, make_key
 from .support import (
@@ -212,6 +214,21 @@ async def test_a_login_is_answered_through_pings_and_news_of_the_cluster(monkeyp
 
 async def test_nobody_listening_is_told_as_that():
     assert "connection refused" in await refused(f"nats://127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(111, "x"), "connection refused: nothing listens there"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (OSError("Multiple exceptions: [Errno 111] ::1, [Errno 111] 127.0.0.1"), "Multiple exce"),
+        (TimeoutError(), "no answer in time"),
+        (nats_errors.Error("nats: 'Authorization Violation'"), "authorization violation; see NATS"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_a_cause_is_told_in_words_a_person_can_act_on(error, words):
+    assert describe(error).startswith(words)
 
 
 # --- TLS --------------------------------------------------------------------------------------
