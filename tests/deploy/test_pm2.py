@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from nats.aio.client import Client
 
 from ..processes.support import (
@@ -179,3 +180,15 @@ async def test_several_workers_under_one_pm2_process_are_ready_together(
     assert sorted(played.ids()) == ids
     assert pm2.messages().count("stopped") == 3  # PM2 signals the whole tree, we pass it on too
     assert not [one for one in pm2.messages() if "at once" in one]
+
+
+async def test_one_that_is_called_wrongly_is_not_started_again(pm2: Pm2, played: Stage) -> None:
+    pm2.change(played.folder, args=["run", "nowhere:app"], wait_ready=False)
+
+    await start(pm2)
+    await eventually(lambda: pm2.apps()[0]["pm2_env"].get("exit_code") == 2)
+
+    # PM2 lists it as "waiting restart" all the same; the example's pause would be 0.2 s.
+    with pytest.raises(TimeoutError):
+        await eventually(lambda: pm2.apps()[0]["pm2_env"]["restart_time"] > 0, timeout=2)
+    assert pm2.said("worker").count("no such module: 'nowhere'") == 1
