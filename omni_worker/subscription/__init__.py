@@ -100,6 +100,11 @@ class Subscription:
             for delivery in reading.held.values()
         )
 
+    def holds(self, stream: str) -> set[int]:
+        """The sequences of a stream that are buffered or running."""
+        readings = self._readings.items()
+        return {one for source, known in readings if source.stream == stream for one in known.held}
+
     async def unsubscribe(self, grace: float | None = None) -> None:
         """Stop reading and hand back what has not begun; running handlers get ``grace`` seconds.
 

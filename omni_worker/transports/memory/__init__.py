@@ -45,7 +45,7 @@ class MemoryTransport:
         self.operators: Operators = self._operators
         self._sources: set[MemorySource] = set()
         self._kept: deque[Callable[[], None]] = deque(maxlen=KEPT_ANSWERS)
-        self._answers_to_drop = 0
+        self._answers_to_drop = self._acks_to_drop = 0
         self._up = asyncio.Event()  # set as well when there is nothing left to wait for
         self._up.set()
         self._is_open = False
@@ -179,6 +179,10 @@ class MemoryTransport:
         """Lose the next ``count`` answers on their way to the server."""
         self._answers_to_drop += count
 
+    def drop_acks(self, count: int) -> None:
+        """The same for acks alone."""
+        self._acks_to_drop += count
+
     # --- inside ----------------------------------------------------------------------------
 
     async def _ask(self, question: Callable[[], T], timeout: float = PATIENCE) -> T:
@@ -214,9 +218,11 @@ class MemoryTransport:
         except Exception as error:
             return error
 
-    def _send_answer(self, act: Callable[[], None]) -> None:
+    def _send_answer(self, answer: bytes, act: Callable[[], None]) -> None:
         if self._answers_to_drop:
             self._answers_to_drop -= 1
+        elif self._acks_to_drop and answer == b"+ACK":
+            self._acks_to_drop -= 1
         elif self._link.is_up:
             self._link.send(act)
         elif self._is_open:

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ...errors import TransportError
@@ -127,6 +127,14 @@ class MemoryConsumer:
         threshold = self.config.get("inactive_threshold", 0) / _NANO
         idle = asyncio.get_running_loop().time() - self._used_at
         return bool(threshold) and not self._waiting and idle > threshold
+
+    def unsettled(self) -> Iterator[tuple[Record, int, float | None]]:
+        """What is not settled: each message, how often it was delivered, when it comes again."""
+        self.stream.expire(self._clock())
+        for sequence, pending in list(self._pending.items()):
+            if (record := self.stream.get(sequence)) is not None:
+                yield record, self._redelivered.get(sequence, 0) + 1, pending.due
+        yield from ((one, 0, None) for one in self.stream.since(self._next) if self._wants(one))
 
     def info(self) -> dict[str, Any]:
         """Configuration and state, as the server says them."""

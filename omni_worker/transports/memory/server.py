@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...errors import NoStream, TransportError
@@ -43,6 +43,7 @@ class MemoryServer:
         self._copied: dict[tuple[str, str, str], int] = {}  # copy, origin, filter → next sequence
         self._epoch: int | None = None
         self._last_time = 0
+        self.watchers: list[Callable[[str, Record], None]] = []  # told of all that was published
 
     def clock(self) -> int:
         """Epoch nanoseconds by the loop's clock, never the same twice."""
@@ -68,6 +69,9 @@ class MemoryServer:
             raise NoStream(f"no stream on the server stores {subject!r}")
         stored = owner.store(subject, body, headers)
         if not stored.duplicate:
+            if self.watchers and (record := owner.get(stored.sequence)) is not None:
+                for watch in self.watchers:
+                    watch(owner.name, record)
             self._after_store(owner)
         return stored
 

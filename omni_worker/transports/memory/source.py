@@ -11,7 +11,7 @@ from .link import Link, LinkLost
 from .server import MemoryServer
 from .stream import Record
 
-Answer = Callable[[Callable[[], None]], None]
+Answer = Callable[[bytes, Callable[[], None]], None]
 
 
 class MemorySource:
@@ -51,7 +51,8 @@ class MemorySource:
     def answer(self, delivery: Delivery, answer: bytes) -> None:
         """Send one answer."""
         self._send_answer(
-            partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer)
+            answer,
+            partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer),
         )
 
     async def confirm(self, delivery: Delivery) -> bool:

@@ -1,0 +1,101 @@
+"""Pending: the events an app still owes an answer, and the words for an app that never rests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..bus import EventBus
+from ..events import Event
+from ..handlers import Handler
+from ..subscription import Subscription
+from ..transports.memory import MemoryServer
+from ..transports.memory.consumer import MemoryConsumer
+from .records import Run, named, read
+
+SHOWN = 5  # of a kind, in an error's text
+
+
+class Unsettled(AssertionError):
+    """The app did not come to rest: the text says what still moves, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """One event a handler has not settled. ``event`` is None where it cannot be read."""
+
+    handler: Handler
+    subject: str
+    event: Event[Any] | None
+    deliveries: int
+    state: str  # "waiting", "held" (buffered or running) or "retry"
+    due: float | None  # seconds until it comes again, for a retry and for a lost answer
+
+    def __str__(self) -> str:
+        of = f"{self.event.type} {self.event.id}" if self.event else self.subject
+        when = f", again in {shown(self.due)}" if self.due is not None else ""
+        return f"{named(self.handler)}: {of} {self.state}{when}"
+
+
+def is_quiet(bus: EventBus, server: MemoryServer) -> bool:
+    """Whether every event of every handler is settled."""
+    return all(
+        not subscription.held
+        and not subscription.missing
+        and not any(next(one.unsettled(), None) for one in _consumers(subscription, server))
+        for subscription in bus.subscriptions
+    )
+
+
+def pending(bus: EventBus, server: MemoryServer, now: float) -> Iterator[Pending]:
+    """Every event that is not settled, by handler and then in stream order."""
+    for subscription in bus.subscriptions:
+        for consumer in _consumers(subscription, server):
+            held = subscription.holds(consumer.stream.name)
+            for record, deliveries, due in consumer.unsettled():
+                state = "held" if record.sequence in held else "retry" if due else "waiting"
+                yield Pending(
+                    handler=subscription.handler,
+                    subject=record.subject,
+                    event=read(record),
+                    deliveries=deliveries,
+                    state=state,
+                    due=max(0.0, due - now) if due is not None and state == "retry" else None,
+                )
+
+
+def explain(
+    why: str, waiting: Iterable[Pending], runs: list[Run], outside: list[str], standing: list[str]
+) -> Unsettled:
+    """The error of an app that never rests."""
+    lines = [why]
+    lines += [f"  waits for the outside world: {where}" for where in outside[:SHOWN]]
+    lines += [f"  running: {where}" for where in standing[:SHOWN]]
+    every = [str(one) for one in waiting]
+    lines += [f"  {line}" for line in every[:SHOWN]]
+    if len(every) > SHOWN:
+        lines.append(f"  … and {len(every) - SHOWN} events more")
+    ran = Counter((named(run.handler), run.event.type) for run in runs)
+    for (handler, type), count in ran.most_common(SHOWN):
+        lines.append(f"  since it began {handler} ran {count} times for {type}{_error_of(runs)}")
+    return Unsettled("\n".join(lines))
+
+
+def shown(seconds: float) -> str:
+    """A duration as people say it."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _error_of(runs: list[Run]) -> str:
+    error = getattr(runs[-1].outcome, "error", None)
+    return "" if error is None else f"; the last error: {type(error).__name__}: {error}"
+
+
+def _consumers(subscription: Subscription, server: MemoryServer) -> list[MemoryConsumer]:
+    found = [server.consumer(one.stream, one.consumer) for one in subscription.sources]
+    return [one for one in found if one is not None]

@@ -1,0 +1,117 @@
+"""Process: the app as one process of its own on the server in memory; it can die and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ..app import App
+from ..bus import EventBus
+from ..context import Context
+from ..errors import TransportError
+from ..handlers import Handler
+from ..observer import Observer
+from ..outcomes import Outcome
+from ..settings import Settings
+from ..transports.memory import MemoryServer, MemoryTransport
+from .clock import VirtualTime
+from .records import Records, Run, identity
+
+
+@dataclass(slots=True)
+class Crash:
+    """A process is to die when this handler has done its work, before anything is answered."""
+
+    handlers: list[Handler]
+    on_attempt: int | None
+    times: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Surroundings:
+    """What outlives a process."""
+
+    app: App
+    server: MemoryServer
+    settings: Settings | None
+    clock: VirtualTime
+    records: Records
+    crashes: list[Crash] = field(default_factory=list)
+
+
+class Process:
+    """One life of the app: from ``begin`` to ``end`` or ``die``. Implements the Observer."""
+
+    def __init__(self, around: Surroundings, observer: Observer | None) -> None:
+        self.is_ready = asyncio.Event()
+        self.is_dead = False
+        self.transport = MemoryTransport(around.server, around.settings or around.app.settings)
+        self.bus: EventBus | None = None
+        self._around = around
+        self._observer = observer  # the app's own
+        self._running: dict[Context, Run] = {}
+        self._stop = asyncio.Event()
+        self.died = asyncio.Event()
+        self.life: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Start it; it runs once ``is_ready`` is set, or failed when ``life`` is done."""
+        self.life = self._around.clock.start(self._live(), "app")
+
+    def end(self) -> None:
+        """Ask it to stop in good order; it has stopped when ``life`` is done."""
+        self._stop.set()
+
+    def die(self) -> None:
+        """From here on nothing of it reaches the server."""
+        self.is_dead = True
+        self.transport.give_up(TransportError("the process died: a crash the test asked for"))
+        self._stop.set()
+        self.died.set()
+
+    # --- the Observer ----------------------------------------------------------------------
+
+    def begun(self, handler: Handler, context: Context) -> None:
+        """A handler is about to run."""
+        self._around.clock.begin_run(context)
+        run = Run(handler=handler, event=context.event, attempt=context.attempt)
+        self._running[context] = run
+        self._around.records.begun(run)
+        if self._observer is not None:
+            self._observer.begun(handler, context)
+
+    def ended(self, handler: Handler, context: Context, outcome: Outcome, seconds: float) -> None:
+        """It ended; a process that is to die here dies before it can answer."""
+        self._around.clock.end_run()
+        run = self._running.pop(context)
+        if self.is_dead:
+            return
+        if self._is_to_die(handler, context.attempt):
+            self.die()
+            return
+        self._around.records.ended(run, outcome)
+        if self._observer is not None:
+            self._observer.ended(handler, context, outcome, seconds)
+
+    # --- inside ----------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        app, around = self._around.app, self._around
+        around.clock.begin_run(None)  # a lifespan may wait for the outside world
+        app.observer = self
+        try:
+            async with app.run(transport=self.transport, settings=around.settings) as bus:
+                self.bus = bus
+                self.is_ready.set()
+                await self._stop.wait()
+        finally:
+            app.observer = self._observer
+            around.clock.end_run()
+
+    def _is_to_die(self, handler: Handler, attempt: int) -> bool:
+        for crash in self._around.crashes:
+            is_meant = identity(handler) in map(identity, crash.handlers)
+            if is_meant and crash.times and crash.on_attempt in (None, attempt):
+                crash.times -= 1
+                return True
+        return False

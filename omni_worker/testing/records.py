@@ -1,0 +1,125 @@
+"""Records: what a test may ask about afterwards. Every run and how it ended, every event stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError, InvalidEvent
+from ..events import DEAD_LETTER, Event, addressed
+from ..handlers import Handler
+from ..outcomes import Failed, Outcome, Retry
+from ..subjects import matches, parse_subject
+from ..transports.memory.stream import Record
+from ..wire import read_envelope, to_event
+
+Named = Callable[..., Any] | str  # a handler: its function, its durable or its function's name
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run of a handler. ``outcome`` is None while it runs, and when its process died."""
+
+    handler: Handler
+    event: Event[Any]
+    attempt: int
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class Records:
+    """Everything that happened since the kit was entered, restarts and crashes included."""
+
+    app: str
+    runs: list[Run] = field(default_factory=list)
+    stored: list[Event[Any]] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)  # of handlers, not yet raised
+    moves: int = 0  # grows with whatever happens
+
+    def begun(self, run: Run) -> None:
+        """A handler is about to run."""
+        self.runs.append(run)
+        self.moves += 1
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        """It ended."""
+        run.outcome = outcome
+        self.moves += 1
+        if isinstance(outcome, Failed) and not isinstance(outcome.error, Retry):
+            self.errors.append(_shown(run, outcome.error))
+
+    def on_stored(self, stream: str, record: Record) -> None:
+        """Whatever anybody published; kept is what came from the app."""
+        self.moves += 1
+        event = read(record)
+        if event is not None and event.metadata.source == self.app:
+            self.stored.append(event)
+
+    def published(
+        self, pattern: str | None, channel: str | None, instance: str | None
+    ) -> list[Event[Any]]:
+        """What the app published, dead letters only where they are asked for."""
+        return [
+            event
+            for event in self.stored
+            if (event.type != DEAD_LETTER if pattern is None else matches(pattern, event.type))
+            and channel in (None, event.channel)
+            and instance in (None, event.instance)
+        ]
+
+    def runs_of(self, handlers: Iterable[Handler], event: str | None) -> list[Run]:
+        """The runs of these handlers, of one event or of all."""
+        wanted = [identity(handler) for handler in handlers]
+        return [
+            run
+            for run in self.runs
+            if event in (None, run.event.id) and identity(run.handler) in wanted
+        ]
+
+
+def find(handlers: list[Handler], wanted: Named) -> list[Handler]:
+    """The declarations of a function, or those of a name. Raises ConfigError when there is none."""
+    found = [one for one in handlers if _is_meant(one, wanted)]
+    if not found:
+        shown = wanted if isinstance(wanted, str) else getattr(wanted, "__qualname__", wanted)
+        known = ", ".join(sorted({named(one) for one in handlers})) or "none"
+        raise ConfigError(f"{shown} is no handler of this app; its handlers: {known}")
+    return found
+
+
+def read(record: Record) -> Event[Any] | None:
+    """The event in a stored message, None where it is none."""
+    try:
+        envelope = read_envelope(record.body, stored_at=record.stored_at // 1_000_000)
+        event = to_event(Event[Any], envelope)
+        return addressed(event, parse_subject(record.subject, event.type))
+    except InvalidEvent:
+        return None
+
+
+def identity(handler: Handler) -> tuple[Any, ...]:
+    """The same for a declaration and for the copy of it that runs, with its options filled in."""
+    return handler.name, handler.filters, handler.call
+
+
+def named(handler: Handler) -> str:
+    """What a person calls it."""
+    return handler.function.rpartition(".")[2]
+
+
+def _is_meant(handler: Handler, wanted: Named) -> bool:
+    if isinstance(wanted, str):
+        return wanted in (handler.name, handler.function, named(handler))
+    return handler.call is wanted or handler.call == wanted
+
+
+def _shown(run: Run, error: BaseException) -> BaseException:
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    # Raised as it is it would cancel the test.
+    return TimeoutError(
+        f"{named(run.handler)} was cancelled in attempt {run.attempt}: it ran longer than its"
+        " timeout=, or cancelled itself"
+    )

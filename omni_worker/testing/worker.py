@@ -1,0 +1,344 @@
+"""TestWorker: an app on a JetStream in memory, with its real engine and with time in your hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from ..app import App
+from ..errors import ConfigError
+from ..events import DEAD_LETTER, Event, Published
+from ..handlers import Handler
+from ..outcomes import Outcome
+from ..publisher import Draft, Publisher
+from ..settings import Settings
+from ..transports.memory import MemoryServer, MemoryTransport
+from .clock import NothingMoves, TooLong, VirtualTime
+from .pending import Pending, Unsettled, explain, is_quiet, pending, shown
+from .process import Crash, Process, Surroundings
+from .records import Named, Records, Run, find
+
+PATIENCE = 10.0  # real seconds
+STEPS = 5_000  # timers that may pass without anything happening, where only ours are left
+SOURCE = "test"  # who publishes what a test publishes
+
+
+class TestWorker:
+    """Runs ``app`` as one process, as ``async with TestWorker(app) as t``.
+
+    Its handlers, middlewares, lifespan and settings are the app's own; retries, acks and dead
+    letters are the real engine's. Time moves only in ``settle`` and ``advance``, for the whole
+    event loop. With a ``server`` of your own several workers share its streams; ``raise_errors``
+    has a handler's exception fail the test. ``patience`` is real seconds.
+    """
+
+    __test__ = False  # it is no test, whatever pytest thinks of its name
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        server: MemoryServer | None = None,
+        settings: Settings | None = None,
+        raise_errors: bool = False,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.app = app
+        self.server = server or MemoryServer()
+        self._settings = settings
+        self._raise_errors = raise_errors
+        self._patience = patience
+        self._clock: VirtualTime | None = None
+        self._observer = app.observer
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._clock is not None:
+            raise ConfigError("this TestWorker is running already: make another one")
+        self._clock = clock = VirtualTime.take()
+        self._observer = self.app.observer
+        self._records = Records(self.app.name)
+        self.server.watchers.append(self._records.on_stored)
+        self._around = Surroundings(
+            app=self.app, server=self.server, settings=self._settings, clock=clock,
+            records=self._records,
+        )  # fmt: skip
+        self._outside = MemoryTransport(self.server)
+        self._publisher = Publisher(self._outside, self.app.registry, SOURCE)
+        self._down_until: asyncio.TimerHandle | None = None
+        self._coming_back: asyncio.Task[None] | None = None
+        clock.workers.append(self)
+        try:
+            await self._outside.open(SOURCE)
+            self._begin()
+            await self._move("the app did not start", self._has_begun)
+            self._raise_if_failed()
+        except BaseException:
+            await self._close(quietly=True)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._close(quietly=error is not None)
+        if error is None:
+            self._raise_errors_of_handlers()
+
+    async def restart(self) -> None:
+        """Stop the app as a deploy does and start it again: nothing is lost, memory is empty."""
+        await self._stop("the app did not stop")
+        self._begin()
+        await self._move("the app did not start again", self._has_begun)
+        self._raise_if_failed()
+
+    # --- events in -------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        channel: str | None = None,
+        instance: str | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        trace_id: str | None = None,
+        person_id: str | None = None,
+        platform_identity_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Published:
+        """Publish as another program would, by a connection of its own: no fault touches it.
+
+        Checked as ``EventBus.publish`` is. Handlers begin at once; time does not move.
+        """
+        self._running().tested_by_current_task()
+        draft = Draft(
+            type=type, payload=payload, channel=channel, instance=instance, id=id,
+            correlation_id=correlation_id, trace_id=trace_id, person_id=person_id,
+            platform_identity_id=platform_identity_id, metadata=metadata or {},
+        )  # fmt: skip
+        return await self._publisher.publish(draft)
+
+    # --- time ------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Move time until nothing is left to do: every event handled or dead-lettered.
+
+        Waits for retries, leases and restarts, of every TestWorker on this loop. Raises Unsettled
+        when that never comes, saying what still moves.
+        """
+        await self._move("the app does not come to rest", self._is_at_rest)
+        self._raise_errors_of_handlers()
+
+    async def advance(
+        self,
+        duration: timedelta | None = None,
+        *,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """Move time on by so much; whatever is due on the way happens in its order."""
+        given = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        total = (given + (duration or timedelta())).total_seconds()
+        if total <= 0:
+            raise ConfigError(f"advance by {total:g} s: time only moves on")
+        until = self._running().now + total
+        await self._move(f"time cannot move on by {shown(total)}", self._has_errors, until)
+        self._raise_errors_of_handlers()
+
+    # --- what happened ---------------------------------------------------------------------
+
+    def published(
+        self,
+        type: str | None = None,
+        *,
+        channel: str | None = None,
+        instance: str | None = None,
+    ) -> list[Event[Any]]:
+        """What the app published, in the order it was stored, by type or pattern (``custom.*``).
+
+        An event published twice under one id is one event; dead letters only by their type.
+        """
+        return self._records.published(type, channel, instance)
+
+    @property
+    def dead_letters(self) -> list[Event[Any]]:
+        """The app's dead letters; ``payload["error"]`` and ``["originalEventId"]`` say of what."""
+        return self._records.published(DEAD_LETTER, None, None)
+
+    def attempts(self, handler: Named, event: Published | Event[Any] | str | None = None) -> int:
+        """How often a handler ran, for one event or for all."""
+        return len(self.runs(handler, event))
+
+    def outcomes(
+        self, handler: Named, event: Published | Event[Any] | str | None = None
+    ) -> list[Outcome]:
+        """How its runs ended, in order; one whose process died has no ending."""
+        return [run.outcome for run in self.runs(handler, event) if run.outcome is not None]
+
+    def runs(self, handler: Named, event: Published | Event[Any] | str | None = None) -> list[Run]:
+        """Its runs in order of their beginning, with event and attempt."""
+        id = event if event is None or isinstance(event, str) else event.id
+        return self._records.runs_of(find(self.app.handlers, handler), id)
+
+    @property
+    def pending(self) -> list[Pending]:
+        """The events no handler has settled yet, those that wait for a retry included."""
+        clock, bus = self._running(), self._process.bus
+        return [] if bus is None else list(pending(bus, self.server, clock.now))
+
+    # --- faults ----------------------------------------------------------------------------
+
+    def drop_next_ack(self, count: int = 1) -> None:
+        """Lose the next acks on their way: the events come again after ack_wait."""
+        self._running()
+        self._process.transport.drop_acks(count)
+
+    def disconnect(self, seconds: float | None = 1.0) -> None:
+        """Break the app's connection, for so long or (None) until ``reconnect``."""
+        clock = self._running()
+        self._process.transport.disconnect()
+        if seconds is not None:
+            self._down_until = clock.call_later(seconds, self.reconnect)
+
+    def reconnect(self) -> None:
+        """Let the app connect again."""
+        if self._down_until is not None:
+            self._down_until.cancel()
+            self._down_until = None
+        self._process.transport.reconnect()
+
+    def crash(self, handler: Named, *, on_attempt: int | None = 1, times: int = 1) -> None:
+        """Let the process die when the handler has done its work, before anything is answered.
+
+        In that attempt, or (None) in the next one, ``times`` times in all; each time a new process
+        takes over at once.
+        """
+        self._running()
+        meant: list[Handler] = find(self.app.handlers, handler)
+        self._around.crashes.append(Crash(meant, on_attempt, times))
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _running(self) -> VirtualTime:
+        if self._clock is None:
+            raise ConfigError("this TestWorker is not running: async with TestWorker(app) as t: …")
+        return self._clock
+
+    def _begin(self) -> None:
+        self._process = Process(self._around, self._observer)
+        self._process.begin()
+        self._coming_back = self._around.clock.start(self._come_back(self._process), "supervisor")
+
+    async def _come_back(self, process: Process) -> None:
+        """What a supervisor does: start it again when it died."""
+        await process.died.wait()
+        assert process.life is not None
+        await asyncio.wait([process.life])
+        self._begin()
+
+    async def _stop(self, why: str) -> None:
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+        self._process.end()
+        await self._move(why, self._has_ended)
+        if self._down_until is not None:
+            self._down_until.cancel()
+
+    async def _close(self, *, quietly: bool) -> None:
+        clock = self._running()
+        try:
+            await self._stop("the app does not stop")
+            life = self._process.life
+            if not quietly and life is not None and not self._process.is_dead:
+                life.result()
+        except Unsettled:
+            await self._abandon()
+            if not quietly:
+                raise
+        finally:
+            await self._outside.close()
+            self.server.watchers.remove(self._records.on_stored)
+            self.app.observer = self._observer
+            clock.workers.remove(self)
+            clock.release()
+            self._clock = None
+
+    async def _abandon(self) -> None:
+        """It does not stop: end it as a kill would."""
+        life = self._process.life
+        if life is not None:
+            life.cancel()
+
+    async def _move(self, why: str, done: Callable[[], bool], until: float | None = None) -> None:
+        clock = self._running()
+        clock.tested_by_current_task()
+        first, steps, moves, began = len(self._records.runs), 0, -1, clock.now
+
+        def is_done() -> bool:
+            nonlocal steps, moves
+            steps = steps + 1 if moves == self._records.moves else 0
+            moves = self._records.moves
+            if done():
+                return True
+            if until is None and steps > STEPS and clock.only_ours_left():
+                raise NothingMoves
+            return False
+
+        try:
+            await clock.move(is_done, patience=self._patience, until=until)
+        except (NothingMoves, TooLong) as error:
+            real = f"{self._patience:g} s of real time and {shown(clock.now - began)} of its own"
+            ended = "nothing left could change that" if isinstance(error, NothingMoves) else real
+            raise explain(
+                f"{why}: {ended}{self._link_words()}",
+                self.pending if self._clock else [],
+                self._records.runs[first:],
+                clock.waiting_for_outside(),
+                clock.running(),
+            ) from None
+
+    def _link_words(self) -> str:
+        if self._process.transport.is_connected or self._process.is_dead:
+            return ""
+        return "; the connection is down, and only t.reconnect() ends that"
+
+    def _has_begun(self) -> bool:
+        life = self._process.life
+        return self._process.is_ready.is_set() or (life is not None and life.done())
+
+    def _has_ended(self) -> bool:
+        life = self._process.life
+        return life is None or life.done()
+
+    def _is_at_rest(self) -> bool:
+        return self._has_errors() or all(one._is_quiet() for one in self._running().workers)
+
+    def _is_quiet(self) -> bool:
+        process = self._process
+        if process.is_dead or not process.is_ready.is_set() or process.bus is None:
+            return process.life is not None and process.life.done() and not process.is_dead
+        return self._down_until is None and is_quiet(process.bus, self.server)
+
+    def _has_errors(self) -> bool:
+        return self._raise_errors and bool(self._records.errors)
+
+    def _raise_if_failed(self) -> None:
+        life = self._process.life
+        if life is not None and life.done():
+            life.result()
+
+    def _raise_errors_of_handlers(self) -> None:
+        if self._has_errors():
+            errors, self._records.errors = self._records.errors, []
+            raise errors[0]

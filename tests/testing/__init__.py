@@ -1,0 +1,1 @@
+"""Tests of the kit itself: omni_worker.testing."""
