@@ -30,6 +30,7 @@ Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
 
 FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
 TYPES_REMEMBERED = 1_024
+SUBJECTS_REMEMBERED = 20_000
 
 
 class TimedOut(Exception):
@@ -51,22 +52,23 @@ class Dispatcher:
         self._registry = registry
         self._model = handler.model
         self._reject_on: tuple[type[BaseException], ...] = (Reject, *handler.options.reject_on)
-        self._known: dict[str, bool] = {}
+        self._wanted: dict[str, bool] = {}  # by type
+        self._addresses: dict[str, Address] = {}  # by subject: those that are ours
+        self._validates = handler.options.validate
         self._call = _chain(_innermost(handler, threads), middlewares)
 
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:
         """The event in a delivery, or the outcome when it is not for this handler to run."""
-        subject = delivery.subject
         event = read_fast(self._model, delivery.body)
         if event is None:
             return self._read_slowly(delivery)
-        type = event.type
-        wanted = self._known.get(type)
-        if wanted is None:
-            wanted = self._wants(type)
-        if not wanted or not subject.startswith(type):
-            return self._not_ours(subject, type) or self._address_and_check(event, subject)
-        return self._address_and_check(event, subject)
+        address = self._addresses.get(delivery.subject)
+        if address is None or address.type != event.type:
+            found = self._locate(delivery.subject, event.type)
+            if not isinstance(found, Address):
+                return found
+            address = found
+        return self._validated(addressed(event, address))
 
     async def run(self, event: Event[Any], context: Context) -> Outcome:
         """Run the handler; every way it can end is an outcome."""
@@ -95,49 +97,50 @@ class Dispatcher:
         try:
             envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
             # The type comes first: another type's payload need not fit our model.
-            if (outcome := self._not_ours(subject, envelope.type)) is not None:
-                return outcome
-            return self._address_and_check(to_event(self._model, envelope), subject)
+            found = self._locate(subject, envelope.type)
+            if not isinstance(found, Address):
+                return found
+            return self._validated(addressed(to_event(self._model, envelope), found))
         except InvalidEvent as error:
             if not any(matches(one, subject) for one in self._handler.filters):
                 return _foreign(subject)
             return Rejected(error, unreadable=True)
 
-    def _address_and_check(self, event: Event[Any], subject: str) -> Event[Any] | Outcome:
-        type = event.type
-        if len(subject) == len(type):
-            address = Address(type, None, None)
-        else:
-            # As parse_subject, which has checked the prefix where it was in doubt.
-            channel, dot, instance = subject[len(type) + 1 :].partition(".")
-            address = Address(type, channel, instance) if dot else Address(type, None, None)
-        if self._handler.options.validate:
-            checked = self._registry.validate(type, event.payload)
-            if isinstance(checked, Invalid):
-                return Rejected(InvalidPayload(f"{type}: {checked.error}"), unreadable=True)
-            event.payload = checked.value
-        return addressed(event, address)
-
-    def _not_ours(self, subject: str, type: str) -> Outcome | None:
-        """Why this delivery is not run, None when it is ours after all."""
+    def _locate(self, subject: str, type: str) -> Address | Outcome:
+        """Where the event is from, or the outcome when it is not ours. The subject comes first."""
         if not any(matches(one, subject) for one in self._handler.filters):
             return _foreign(subject)
         try:
-            parse_subject(subject, type)
+            address = parse_subject(subject, type)
         except InvalidEvent as error:
             return Rejected(Unreadable(str(error)), unreadable=True)
-        return None if self._wants(type) else Skipped(type)
+        if not self._wants(type):
+            return Skipped(type)
+        # Instances can be many, and some publishers make one per event.
+        if len(self._addresses) >= SUBJECTS_REMEMBERED:
+            self._addresses.clear()
+        self._addresses[subject] = address
+        return address
+
+    def _validated(self, event: Event[Any]) -> Event[Any] | Outcome:
+        if self._validates:
+            checked = self._registry.validate(event.type, event.payload)
+            if isinstance(checked, Invalid):
+                error = InvalidPayload(f"{event.type}: {checked.error}")
+                return Rejected(error, unreadable=True)
+            event.payload = checked.value
+        return event
 
     def _wants(self, type: str) -> bool:
-        known = self._known.get(type)
-        if known is None:
+        wanted = self._wanted.get(type)
+        if wanted is None:
             types = self._handler.types
-            known = not types or any(matches(one, type) for one in types)
+            wanted = not types or any(matches(one, type) for one in types)
             # Types are a publisher's text: a stream of new ones must not grow our memory.
-            if len(self._known) >= TYPES_REMEMBERED:
-                self._known.clear()
-            self._known[type] = known
-        return known
+            if len(self._wanted) >= TYPES_REMEMBERED:
+                self._wanted.clear()
+            self._wanted[type] = wanted
+        return wanted
 
 
 def _foreign(subject: str) -> HandBack:

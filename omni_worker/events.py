@@ -20,6 +20,8 @@ T = TypeVar("T", default=Any)  # a bare Event holds any payload
 # Core event types: their payloads are registered beforehand (see payloads).
 DEAD_LETTER = "system.dead_letter"
 
+_set = object.__setattr__  # past pydantic's own, which would refuse the slot
+
 
 class Metadata(BaseModel):
     """What an event carries besides its payload, snake_case here, camelCase on the wire.
@@ -83,7 +85,7 @@ class Event(BaseModel, Generic[T]):
 
 def addressed(event: Event[T], address: Address) -> Event[T]:
     """Tell an event which subject it came on; returns the same event."""
-    object.__setattr__(event, "_address", address)
+    _set(event, "_address", address)
     return event
 
 
@@ -91,7 +93,7 @@ AnyEvent = TypeVar("AnyEvent", bound=Event[Any])
 
 
 def _same_address(copy: AnyEvent, original: AnyEvent) -> AnyEvent:
-    object.__setattr__(copy, "_address", _address_of(original))
+    _set(copy, "_address", _address_of(original))
     return copy
 
 

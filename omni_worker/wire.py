@@ -97,9 +97,11 @@ def read_fast(model: type[Event[Any]], body: bytes) -> Event[Any] | None:
     if may_hold_nan(body):
         return None
     try:
-        return model.model_validate_json(body)
+        # As model_validate_json, without half a microsecond of looking at its keyword arguments.
+        event: Event[Any] = model.__pydantic_validator__.validate_json(body)
     except ValidationError:
         return None
+    return event
 
 
 def read_envelope(body: bytes, *, stored_at: int) -> Envelope:

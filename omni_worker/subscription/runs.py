@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 from ..context import Context
 from ..deadletter import Failure
@@ -41,6 +41,7 @@ class Runs:
         self._workers = workers
         self._leases = leases
         self._guards = parts.guards
+        self._model = parts.handler.model
         self.breaker = Breaker(parts.handler.options.breaker or 0, parts.handler.name)
         self._said_foreign = False
 
@@ -51,7 +52,12 @@ class Runs:
         # What a remade consumer or a killed server forgot comes as a first delivery.
         if delivery.count > 1 or (reading.troubles and reading.trouble_of(delivery) is not None):
             return await self._run_again(worker, reading, delivery, read)
-        outcome = await self._outcome(worker, delivery, None, read)
+        if type(read) is self._model and self._guards is None and not self.breaker.is_open:
+            outcome = await self._call(worker, delivery, None, read)
+            if outcome is not DONE or self.breaker.failures:
+                self._tell_breaker(outcome)
+        else:
+            outcome = await self._outcome(worker, delivery, None, read)
         if outcome is DONE:
             self._parts.settler.done(delivery)
             return True
@@ -141,8 +147,8 @@ class Runs:
         read: Event[Any] | Outcome,
     ) -> Outcome:
         """Run it, unless something is in the way: it cannot be read, is guarded, or all fail."""
-        if not isinstance(read, Event):
-            return read
+        if type(read) is not self._model:
+            return cast("Outcome", read)
         if self._guards is not None:
             return await self._guarded(self._guards, worker, delivery, trouble, read)
         return await self._attempt(worker, delivery, trouble, read)
@@ -210,14 +216,16 @@ class Runs:
         else:
             attempt = trouble.failures + 1
             context = Context(read, delivery, attempt, trouble.first_seen, parts.around)
-        self._leases.begin_run(worker)
+        leases = self._leases
+        if leases.timeout is not None:
+            leases.begin_run(worker)
         worker.is_running = True
         outcome = await parts.dispatcher.run(read, context)
         worker.is_running = False
-        if self._leases.end_run(worker):
+        if leases.timeout is not None and leases.end_run(worker):
             if isinstance(outcome, Failed | Rejected):
-                limit = self._leases.timeout
-                return Failed(TimedOut(f"the handler ran longer than timeout={limit:g} s"))
+                text = f"the handler ran longer than timeout={leases.timeout:g} s"
+                return Failed(TimedOut(text))
         elif worker.is_cancelled:
             if delivery.lapsed:
                 raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
