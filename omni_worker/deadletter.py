@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from .errors import InvalidEvent
+from .schemas import explain
 from .subjects import parse_subject
 from .wire import Envelope, read_envelope
 
@@ -58,6 +61,8 @@ class Failure:
 
 def error_text(error: BaseException) -> str:
     """What an exception says; a handler's own one may fail at that too."""
+    if isinstance(error, ValidationError):
+        return explain(error)  # pydantic's own text repeats what it was given
     try:
         return str(error)
     except Exception as another:

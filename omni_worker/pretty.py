@@ -161,7 +161,7 @@ def _whose(fields: Fields) -> str:
     if "stream" in fields:
         parts.append(f"{fields['stream']} #{fields.get('sequence', '')}")
     if "event" in fields:
-        parts.append(f"event {_short_id(str(fields['event']))}")
+        parts.append(_short_id(str(fields["event"])))
     return " · ".join(parts)
 
 

@@ -1,0 +1,257 @@
+"""Logs: every line of a handler names its event, none shows a secret or a payload."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from omni_worker import App, Event, Reject, Settings
+from omni_worker.logs import JsonFormatter, LogObserver, PrettyFormatter, add_event
+from omni_worker.pretty import human_time
+from omni_worker.transports.memory import MemoryTransport
+
+SECRET = "a very private word"
+theirs = logging.getLogger("somebody.elses")
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """What is logged, as JSON, from level debug on."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    handler.addFilter(add_event)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield stream
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+@pytest.fixture
+def lines(stream: io.StringIO) -> Lines:
+    """The lines so far."""
+    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+async def play(app: App, *ids: str, until: asyncio.Event) -> None:
+    """Publish events to the app on a transport in memory, and wait for it to say it has enough."""
+    async with app.run(
+        transport=MemoryTransport(), settings=Settings(max_retries=1, retry_delay=0)
+    ) as bus:
+        for id in ids:
+            await bus.publish(
+                "custom.note",
+                {"text": SECRET},
+                id=id,
+                channel="whatsapp",
+                instance="wa-001",
+                correlation_id="the-correlation",
+                trace_id="the-trace",
+            )
+        await asyncio.wait_for(until.wait(), 5)
+
+
+NAMED = {
+    "event": "one",
+    "type": "custom.note",
+    "handler": "notes",
+    "attempt": 1,
+    "correlation": "the-correlation",
+    "trace": "the-trace",
+}
+
+
+async def test_a_line_of_any_logger_inside_a_handler_names_its_event(lines: Lines) -> None:
+    app, done = App("logs"), asyncio.Event()
+
+    @app.on("custom.note", durable="notes")
+    async def note(event: Event[Any], ctx: Any) -> None:
+        theirs.info("mine", extra={"chats": 3})
+        await asyncio.to_thread(theirs.info, "from a thread")
+        ctx.log.info("from the context")
+        done.set()
+
+    await play(app, "one", until=done)
+
+    said = {line["message"]: line for line in lines()}
+    messages = ("mine", "from a thread", "from the context")
+    for message in messages:
+        assert NAMED.items() <= said[message].items()
+    assert said["mine"]["chats"] == 3
+    outside = [line for line in lines() if line["message"] not in messages]
+    assert outside
+    assert not any("event" in line for line in outside)
+
+
+async def test_a_line_of_a_plain_def_handler_names_its_event(lines: Lines) -> None:
+    app, done = App("logs"), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @app.on("custom.note", durable="notes")
+    def note(event: Event[Any]) -> None:
+        theirs.warning("in a thread")
+        loop.call_soon_threadsafe(done.set)
+
+    await play(app, "one", until=done)
+
+    said = next(line for line in lines() if line["message"] == "in a thread")
+    assert NAMED.items() <= said.items()
+
+
+async def test_a_retry_and_a_dead_letter_name_their_event(lines: Lines) -> None:
+    app, done = App("logs"), asyncio.Event()
+
+    @app.on("custom.note", durable="notes")
+    async def note(event: Event[Any]) -> None:
+        raise ValueError("the phone is off")
+
+    @app.on("system.dead_letter", durable="letters")
+    async def letter(event: Event[Any]) -> None:
+        done.set()
+
+    await play(app, "one", until=done)
+
+    said = {line["message"]: line for line in lines()}
+    named = {key: value for key, value in NAMED.items() if key != "attempt"}
+    assert named.items() <= said["retry"].items()
+    assert named.items() <= said["dead letter"].items()
+    assert (said["retry"]["attempt"], said["dead letter"]["attempts"]) == (1, 2)
+
+
+async def test_the_observer_logs_one_line_for_each_run_with_its_duration(lines: Lines) -> None:
+    app, done = App("logs"), asyncio.Event()
+    app.observer = LogObserver()
+
+    @app.on("custom.note", durable="notes")
+    async def note(event: Event[Any]) -> None:
+        if event.id == "two":
+            done.set()
+            raise Reject("no")
+        await asyncio.sleep(0.01)
+
+    await play(app, "one", "two", until=done)
+
+    said = [line for line in lines() if line["logger"] == "omni_worker.events"]
+    found = {line["event"]: (line["message"], line["seconds"] >= 0.009) for line in said}
+    assert found == {"one": ("handled", True), "two": ("failed", False)}
+
+
+async def test_an_observer_that_fails_changes_nothing(lines: Lines) -> None:
+    app, done = App("logs"), asyncio.Event()
+
+    class Broken(LogObserver):
+        def begun(self, *_: Any) -> None:
+            raise RuntimeError("broken")
+
+    app.observer = Broken()
+
+    @app.on("custom.note", durable="notes")
+    async def note(event: Event[Any]) -> None:
+        done.set()
+
+    await play(app, "one", until=done)
+
+    assert [line for line in lines() if "observer failed" in line["message"]]
+    assert [line["event"] for line in lines() if line["message"] == "handled"] == ["one"]
+
+
+async def test_no_payload_gets_into_the_log(stream: io.StringIO) -> None:
+    app, done = App("logs"), asyncio.Event()
+    app.observer = LogObserver()
+
+    class Number(BaseModel):
+        text: int
+
+    @app.on("custom.note", durable="unreadable", schema=Number)
+    async def unreadable(event: Event[Any]) -> None: ...
+
+    @app.on("custom.note", durable="notes")
+    async def note(event: Event[Any]) -> None:
+        try:
+            Number.model_validate(event.payload)
+        except ValueError:
+            theirs.exception("it does not fit")
+        if event.id == "two":
+            done.set()
+        Number.model_validate(event.payload)
+
+    await play(app, "one", "two", until=done)
+
+    assert "it does not fit" in stream.getvalue()
+    assert "int_parsing" in stream.getvalue()
+    assert SECRET not in stream.getvalue()
+
+
+def record(message: str, level: int = logging.INFO, /, **fields: Any) -> logging.LogRecord:
+    """A log record of the framework's."""
+    one = logging.LogRecord("omni_worker.worker", level, "", 0, message, None, None)
+    vars(one).update(fields)
+    return one
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), PrettyFormatter()])
+def test_user_and_password_of_a_url_are_hidden(formatter: logging.Formatter) -> None:
+    said = formatter.format(record("no answer from nats://ana:hunter2@example.org:4222"))
+
+    assert "hunter2" not in said
+    assert "nats://***@example.org:4222" in said
+
+
+def test_a_field_of_somebodys_does_not_replace_what_every_line_has() -> None:
+    said = json.loads(JsonFormatter().format(record("hello", level="mine", time=1, other=2)))
+
+    assert (said["message"], said["level"], said["other"]) == ("hello", "info", 2)
+
+
+RETRY = {
+    "event": "3f1d2c4b-0000-4000-8000-000000000000",
+    "type": "message.received",
+    "handler": "app.shop.handlers.route-17698afc",
+    "function": "route",
+    "subject": "message.received.whatsapp.wa-001",
+    "stream": "MESSAGE",
+    "sequence": 12,
+    "attempt": 2,
+    "of": 4,
+    "after": 2.04,
+    "error": "ValueError: the phone is off and nobody knows when it will be on again, if at all",
+}
+
+
+def test_a_retry_reads_well_in_80_columns() -> None:
+    said = PrettyFormatter().format(record("retry", logging.WARNING, **RETRY)).splitlines()
+
+    assert said[0][8:] == " ↻ retry 2 of 3 in 2.0 s: ValueError: the phone is off and nobody knows"
+    assert [line.strip() for line in said[1:]] == [
+        "when it will be on again, if at all",
+        "message.received whatsapp/wa-001 · route · MESSAGE #12 · 3f1d2c4b",
+    ]
+    assert [line for line in said if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"),
+        (0.0002, "<1 ms"),
+        (0.0031, "3 ms"),
+        (0.42, "420 ms"),
+        (2.04, "2.0 s"),
+        (42.0, "42 s"),
+        (240.0, "4 min"),
+        (7200.0, "2 h"),
+    ],
+)
+def test_times_are_human(seconds: float, text: str) -> None:
+    assert human_time(seconds) == text
