@@ -16,6 +16,7 @@ from .subscription import Subscription
 from .watchdog import Watchdog
 
 DISCONNECTED = 5.0  # seconds without a link; a blip is no reason to be restarted
+EXAMINE_EVERY = 5  # beats of the watchdog: a second
 STALE = 8.0  # seconds without a word; the server speaks every 5 while a pull waits
 
 
@@ -66,10 +67,11 @@ class Health:
 
     def __init__(self, on_look: Callable[[Report], None] | None = None) -> None:
         self._on_look = on_look
-        self._watchdog = Watchdog(self._examine, self._look)
+        self._watchdog = Watchdog(self._beat, self._look)
         self._bus: EventBus | None = None
         self._connected_at = 0.0
         self._seen = STARTING
+        self._beats = 0
         self._born = time.monotonic()
 
     def start(self) -> None:
@@ -103,6 +105,11 @@ class Health:
                 **seen.facts,
             },
         )
+
+    def _beat(self) -> None:
+        self._beats += 1
+        if self._beats % EXAMINE_EVERY == 0:
+            self._examine()
 
     def _examine(self) -> None:
         if self._bus is None:

@@ -108,7 +108,11 @@ class Pm2:
         loop.add_reader(self._channel, self._on_readable, ask)
 
     def close(self) -> None:
-        """Hear nothing more; the channel stays open as long as the process."""
+        """Hear nothing more. The channel itself ends with the process: to PM2 that is our end."""
+        self._listen_no_more()
+        self._channel.detach()
+
+    def _listen_no_more(self) -> None:
         if self._loop is not None:
             self._loop.remove_reader(self._channel)
             self._loop = None
@@ -122,7 +126,8 @@ class Pm2:
             data = b""
         if not data:
             log.warning("PM2 is gone; this worker goes on without it")
-            self.close()
+            self._listen_no_more()
+            self._channel.close()
             return
         *lines, self._read = (self._read + data).split(b"\n")
         if b'"shutdown"' in (line.strip() for line in lines):

@@ -26,10 +26,16 @@ COUNT = "OMNI_WORKER_COUNT"
 CALLED_WRONGLY = 2  # what `omni-worker run` exits with when the code cannot be loaded
 
 AT_ONCE = 2.0  # seconds after being ready in which an end counts as one at once
+NEVER_READY = 30.0  # and after its start, if it never was: it may have tried to connect that long
 GIVE_UP_AFTER = 5  # ends at once in a row
 FIRST_PAUSE = 0.5  # seconds before a dead worker is started again, doubled each time
 LONGEST_PAUSE = 30.0
 SILENT = 4.0  # seconds without a report; each worker sends one a second
+
+
+def is_early(lived: float, ready_for: float | None) -> bool:
+    """Whether a worker died as soon as it was started; ``ready_for`` is None if it never was."""
+    return lived < NEVER_READY if ready_for is None else ready_for < AT_ONCE
 
 
 def pause_before(early_deaths: int) -> float:
@@ -44,6 +50,7 @@ class Child:
         self.number = number
         self.process: Process | None = None
         self.report: Report | None = None  # its last word in this life
+        self.started_at = 0.0
         self.heard_at = 0.0
         self.ready_at: float | None = None
         self.loaded = asyncio.Event()  # its code could be imported, once: only then it reports
@@ -54,6 +61,7 @@ class Child:
         """A new life; nothing of the last one counts."""
         self.report = None
         self.ready_at = None
+        self.started_at = time.monotonic()
 
     @property
     def is_ready(self) -> bool:
@@ -185,9 +193,13 @@ class Supervisor:
         listening.cancel()
         child.process = None
         child.death = _how_it_ended(code)
-        at_once = child.ready_at is None or time.monotonic() - child.ready_at < AT_ONCE
-        child.early_deaths = child.early_deaths + 1 if at_once else 0
+        self._count(child, time.monotonic())
         return code
+
+    def _count(self, child: Child, now: float) -> None:
+        ready_for = None if child.ready_at is None else now - child.ready_at
+        early = is_early(now - child.started_at, ready_for)
+        child.early_deaths = child.early_deaths + 1 if early else 0
 
     async def _listen(self, child: Child, pipe: int) -> None:
         """Take its reports until it is gone."""

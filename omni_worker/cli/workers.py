@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..health import Report
-from ..logs import set_up_logging
+from ..logs import JsonFormatter, set_up_logging
 from ..notify import Notify
 from ..supervisor import COUNT, NUMBER, Supervisor
 from ..worker import FAILED, STOPPED, Stop
@@ -96,7 +96,7 @@ def number_lines(number: str) -> None:
     """Begin each log line with the worker's number, or give it as a field where lines are JSON."""
     for handler in logging.getLogger().handlers:
         inner = handler.formatter
-        if inner is None or type(inner).__name__ == "JsonFormatter":
+        if inner is None or isinstance(inner, JsonFormatter):
             handler.addFilter(_Numbering(number))
         else:
             handler.setFormatter(_Numbered(number, inner))

@@ -9,7 +9,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from omni_worker.supervisor import FIRST_PAUSE, LONGEST_PAUSE, pause_before
+from omni_worker.supervisor import FIRST_PAUSE, LONGEST_PAUSE, is_early, pause_before
 
 from ..processes.support import Stage, eventually, publish_foreign, until_settled
 from .support import Running, is_alive, until_probed
@@ -59,6 +59,13 @@ def test_a_worker_is_started_again_after_a_growing_pause() -> None:
 
     assert pauses[:5] == [FIRST_PAUSE, 0.5, 1.0, 2.0, 4.0]
     assert pauses[-1] == LONGEST_PAUSE
+
+
+def test_dying_early_is_dying_before_any_work_was_done() -> None:
+    assert is_early(lived=3.0, ready_for=None)
+    assert is_early(lived=3.0, ready_for=1.0)
+    assert not is_early(lived=90.0, ready_for=None)  # it has tried to reach the server
+    assert not is_early(lived=8.0, ready_for=6.0)
 
 
 async def test_they_share_the_events_and_the_parent_imports_nothing(
