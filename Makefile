@@ -31,7 +31,7 @@ lint: $(READY) ## Check formatting and style
 
 types: $(READY) ## Check types, strictly
 	@echo "mypy --strict"
-	@$(RUN)/mypy --no-error-summary omni_worker
+	@$(RUN)/mypy --no-error-summary omni_worker pytest_omni_worker.py
 	@$(RUN)/mypy --no-error-summary --explicit-package-bases examples
 
 format: $(READY) ## Format the code and mend what can be mended

@@ -34,7 +34,8 @@ class Records:
 
     app: str
     runs: list[Run] = field(default_factory=list)
-    stored: list[Event[Any]] = field(default_factory=list)
+    stored: list[Event[Any]] = field(default_factory=list)  # by the app
+    unread: list[Record] = field(default_factory=list)  # by anybody; read when somebody asks
     errors: list[BaseException] = field(default_factory=list)  # of handlers, not yet raised
     moves: int = 0  # grows with whatever happens
 
@@ -51,16 +52,17 @@ class Records:
             self.errors.append(_shown(run, outcome.error))
 
     def on_stored(self, stream: str, record: Record) -> None:
-        """Whatever anybody published; kept is what came from the app."""
+        """Whatever anybody published."""
         self.moves += 1
-        event = read(record)
-        if event is not None and event.metadata.source == self.app:
-            self.stored.append(event)
+        self.unread.append(record)
 
     def published(
         self, pattern: str | None, channel: str | None, instance: str | None
     ) -> list[Event[Any]]:
         """What the app published, dead letters only where they are asked for."""
+        unread, self.unread = self.unread, []
+        events = [event for record in unread if (event := read(record)) is not None]
+        self.stored += [event for event in events if event.metadata.source == self.app]
         return [
             event
             for event in self.stored
