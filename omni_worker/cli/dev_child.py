@@ -90,7 +90,10 @@ def work(parent: Parent, order: dict[str, Any], target: str, *, payloads: bool, 
         app.observer = shown
     code = run_loop(lambda: _work(app, settings, parent, order))
     if shown.cut_off:
-        log.error("%d unfinished events handed back", shown.cut_off)
+        events = (
+            "1 unfinished event" if shown.cut_off == 1 else f"{shown.cut_off} unfinished events"
+        )
+        logging.getLogger("omni_worker.dev").info("%s handed back", events)
     leave(code)
     return code
 
@@ -212,7 +215,6 @@ async def _work(app: App, settings: Settings, parent: Parent, order: dict[str, A
             log.info("ready", extra={"handlers": len(bus.subscriptions), "pid": os.getpid()})
         else:
             log.info("reloaded in %s", took)
-        parent.tell("ready")
 
     return await run_worker(app, settings=settings, on_ready=ready, stop=stop)
 

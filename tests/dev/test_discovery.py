@@ -113,11 +113,19 @@ def test_discover_lets_a_modules_own_error_pass() -> None:
         App("shop").discover("shop.handlers")
 
 
-def test_importing_the_package_pulls_in_neither_click_nor_watchfiles() -> None:
-    code = "import sys, omni_worker.app, omni_worker.logs; print(*sorted(sys.modules))"
+@pytest.mark.parametrize(
+    ("module", "needless"),
+    [
+        ("omni_worker", {"click", "watchfiles", "nats", "uvloop"}),
+        ("omni_worker.logs", {"click", "watchfiles", "nats", "uvloop"}),
+        ("omni_worker.cli", {"watchfiles", "nats", "uvloop", "pytest"}),
+    ],
+)
+def test_an_import_pulls_in_nothing_needless(module: str, needless: set[str]) -> None:
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
 
-    assert "omni_worker.logs" in said
-    assert {"click", "watchfiles", "nats", "uvloop"} & set(said) == set()
+    assert module in said
+    assert needless & set(said) == set()

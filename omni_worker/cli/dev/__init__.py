@@ -5,6 +5,7 @@ It never imports the project's code: that happens in `cli/dev_child`, in a proce
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ...errors import OmniWorkerError
 from .. import CALLED_WRONGLY, FAILED, complain
-from .children import Child, Children
+from .children import Child, Children, Ended
 from .serving import Place, ServerEnded, open_place
 from .telling import Tell
 from .watching import Changed, Watch
@@ -45,6 +46,9 @@ class Asked:
 def dev_command(options: Options) -> int:
     """Returns the exit code: 0 stopped, 1 no server, 2 called wrongly, 130 stopped at once."""
     tell = Tell()
+    if not hasattr(os, "fork"):
+        complain("dev needs fork, which this system does not have; use `omni-worker run`")
+        return CALLED_WRONGLY
     missing = [str(folder) for folder in options.watch if not folder.is_dir()]
     if missing:
         complain(f"--watch {missing[0]}: no such directory")
@@ -109,7 +113,7 @@ class Dev:
                 self._replace(paths, at)
             case ServerEnded():
                 self._place.start_again(self._tell)
-            case (Child() as child, "ended") if child is self._children.working:
+            case Ended(child) if child is self._children.working:
                 self._ended(child)
 
     # --- what follows from it ----------------------------------------------------------------

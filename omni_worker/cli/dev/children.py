@@ -15,16 +15,25 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from ...server import die_with_parent
 
-Post = Callable[[tuple["Child", str]], None]
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A child is gone; its ``code`` says how."""
+
+    child: Child
+
+
+Post = Callable[[Ended], None]
 
 
 class Child:
-    """One process, at the other end of a socket. What it says is posted from a thread."""
+    """One process, at the other end of a socket. Its end is posted from a thread."""
 
     def __init__(self, connection: socket.socket, post: Post) -> None:
         self._socket = connection
@@ -56,10 +65,10 @@ class Child:
         self._listener.join(1.0)  # what it said last comes first
         self._pid, self.code = None, code
         self._socket.close()
-        self._post((self, "ended"))
+        self._post(Ended(self))
 
     def _end(self, how: str) -> None:
-        with suppress(OSError):  # it has ended: "ended" is on its way
+        with suppress(OSError):  # it has ended: the word is on its way
             self._socket.sendall(json.dumps({"stop": how}).encode() + b"\n")
         if self._loading:
             self._signal(signal.SIGTERM)  # it holds nothing yet, and does not listen
@@ -72,7 +81,6 @@ class Child:
                     self._pid = int(value)
                 elif word == "loaded":
                     self._loading = False
-                self._post((self, word))
 
     def _signal(self, one: signal.Signals) -> None:
         if self._pid is not None:
