@@ -5,13 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, Never, TypeVar
-
-from pydantic import BaseModel
+from typing import Any, TypeVar, Unpack
 
 from .bus import EventBus, check_app_name
 from .context import current_context
@@ -19,13 +17,13 @@ from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
-from .handlers import Handler, check_middleware, declare
+from .handlers import Handler, HandlerOptions, check_middleware, declare
 from .observer import Observer
 from .publisher import DEFAULT_TIMEOUT, Draft, PublishMiddleware
-from .retry import RetryPolicy
-from .schemas import SchemaRegistry, check_name
+from .schemas import SchemaRegistry
 from .settings import Settings
-from .topology import STREAMS, StartFrom, route, stream_config
+from .subjects import filters_for
+from .topology import STREAMS, route, stream_config
 from .transports.base import Transport
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -59,7 +57,6 @@ class App:
         lifespan: Lifespan | None = None,
     ) -> None:
         check_app_name(name)
-        check_name(name, f"app name {name!r}")  # it begins the names of consumers
         if lifespan is not None and inspect.isasyncgenfunction(lifespan):
             raise ConfigError(f"lifespan {lifespan.__qualname__}: decorate it @asynccontextmanager")
         self.name = name
@@ -83,23 +80,7 @@ class App:
         subject: str | None = None,
         channel: str | Sequence[str] | None = None,
         instance: str | None = None,
-        queue: str | None = None,
-        durable: str | None = None,
-        start_from: StartFrom = "new",
-        schema: type[BaseModel] | None = None,
-        validate: bool = False,
-        concurrency: int | None = None,
-        prefetch: int | None = None,
-        timeout: float | None = None,
-        ack_wait: float | None = None,
-        max_retries: int | None = None,
-        retry_delay: float | None = None,
-        retry: RetryPolicy | None = None,
-        reject_on: type[BaseException] | tuple[type[BaseException], ...] = (),
-        exactly_once: bool = False,
-        order_by: Callable[[Any], Hashable] | None = None,
-        breaker: int | None = None,
-        **unknown: Never,
+        **options: Unpack[HandlerOptions],
     ) -> Callable[[Call], Call]:
         """Run the decorated function for these event types; it stays a plain function.
 
@@ -115,25 +96,6 @@ class App:
 
         Raises ConfigError naming option, file and line.
         """
-        options: dict[str, Any] = {
-            "queue": queue,
-            "durable": durable,
-            "start_from": start_from,
-            "schema": schema,
-            "validate": validate,
-            "concurrency": concurrency,
-            "prefetch": prefetch,
-            "timeout": timeout,
-            "ack_wait": ack_wait,
-            "max_retries": max_retries,
-            "retry_delay": retry_delay,
-            "retry": retry,
-            "reject_on": reject_on,
-            "exactly_once": exactly_once,
-            "order_by": order_by,
-            "breaker": breaker,
-            **unknown,
-        }
         shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])
         frame = sys._getframe(1)
         where = _caller(frame)
@@ -308,7 +270,7 @@ class App:
         options = handler.options
         for other in self.handlers:
             if options.durable is not None and options.durable == other.options.durable:
-                shared = _streams(handler) & _streams(other)
+                shared = self._streams(handler) & self._streams(other)
                 if shared:
                     raise ConfigError(
                         f"durable={options.durable!r} is taken in stream"
@@ -325,22 +287,28 @@ class App:
                     f"queue={options.queue!r} with this pattern is taken by {other.function}"
                     f" ({other.where}); they would share one consumer"
                 )
-            elif handler.name == other.name and not _streams(handler).isdisjoint(_streams(other)):
+            elif handler.name == other.name and not self._streams(handler).isdisjoint(
+                self._streams(other)
+            ):
                 # Ids of what it publishes and of its dead letters are made of the name.
                 raise ConfigError(
                     f"{handler.function} with this pattern is declared already ({other.where});"
                     " give each a durable= or queue="
                 )
 
-
-def _streams(handler: Handler) -> set[str]:
-    """Where a handler will read, as far as one can tell without a server."""
-    # A domain without a stream of ours stands for the foreign one that holds it.
-    return {
-        stream
-        for one in handler.filters
-        for stream in route([one], _SEVEN) or {one.split(".", 1)[0]}
-    }
+    def _streams(self, handler: Handler) -> set[str]:
+        """Where a handler will read, as far as one can tell without a server."""
+        schemas = [self.registry.get(type) for type in handler.literal_types]
+        copies = {one.type: one.stream for one in schemas if one and one.stream}
+        plain = handler.filters
+        if copies:
+            rest = [type for type in handler.types if type not in copies]
+            plain = filters_for(rest, handler.channels, handler.instance)
+        # A domain without a stream of ours stands for the foreign one that holds it.
+        held = {
+            stream for one in plain for stream in route([one], _SEVEN) or {one.split(".", 1)[0]}
+        }
+        return held | set(copies.values())
 
 
 def _caller(frame: FrameType) -> str:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from .assembly import Workshop, assemble
 from .binding import REFRESH, Binding, is_shared, plan_consumers
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
-from .handlers import Handler, declare, with_settings
+from .handlers import Handler, HandlerOptions, declare, with_settings
 from .observer import Observer
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishMiddleware
-from .schemas import SchemaRegistry
+from .schemas import SchemaRegistry, check_name
 from .settings import Settings
 from .subjects import check_token
 from .subscription import Subscription
@@ -193,12 +194,12 @@ class EventBus:
         subject: str | None = None,
         channel: str | Sequence[str] | None = None,
         instance: str | None = None,
-        **options: Any,
+        **options: Unpack[HandlerOptions],
     ) -> Subscription:
         """Run ``handler`` for these event types, or for a raw ``subject``, from now on.
 
-        The options are those of ``@app.on`` (see ``handlers.Options``). Raises ConfigError for a
-        bad one, TopologyError for a stream or consumer that stands in the way.
+        The options are those of ``@app.on`` (see ``handlers.HandlerOptions``). Raises ConfigError
+        for a bad one, TopologyError for a stream or consumer that stands in the way.
         """
         if handler is None:
             raise ConfigError("subscribe(types, handler): the handler is missing")
@@ -210,6 +211,7 @@ class EventBus:
             channel=channel,
             instance=instance,
             options=options,
+            names=sys._getframe(1).f_locals,
         )
         return await self.run_handler(record)
 
@@ -343,6 +345,7 @@ def check_app_name(name: str) -> None:
         check_token(name, f"app name {name!r}")
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    check_name(name, f"app name {name!r}")
 
 
 def _jetstream(settings: Settings) -> Transport:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypedDict, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel
 
@@ -45,6 +45,27 @@ class Options:
     exactly_once: bool = False  # one run per event among all processes; needs durable
     order_by: Callable[[Any], Hashable] | None = None  # of the event; one key runs in stream order
     breaker: int | None = None  # failures in a row that slow it to trials; 0 never
+
+
+class HandlerOptions(TypedDict, total=False):
+    """The same as keyword arguments of `@app.on` and `EventBus.subscribe`."""
+
+    queue: str | None
+    durable: str | None
+    start_from: StartFrom
+    schema: type[BaseModel] | None
+    validate: bool
+    concurrency: int | None
+    prefetch: int | None
+    timeout: float | None
+    ack_wait: float | None
+    max_retries: int | None
+    retry_delay: float | None
+    retry: RetryPolicy | None
+    reject_on: type[BaseException] | tuple[type[BaseException], ...]
+    exactly_once: bool
+    order_by: Callable[[Any], Hashable] | None
+    breaker: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

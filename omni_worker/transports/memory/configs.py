@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from ...errors import ApiError
-from ...subjects import intersection
+from ...subjects import covers, intersection
 from ...topology import filters_of
 
 Config = dict[str, Any]
@@ -118,7 +118,7 @@ def full_consumer_config(requested: Mapping[str, Any]) -> Config:
         text = "consumer cannot have both FilterSubject and FilterSubjects specified"
         raise refusal(verb, text, 400, 10136)
     for one, other in combinations(filters_of(config), 2):
-        if intersection(one, other) is not None:
+        if covers(one, other) or covers(other, one):  # a partial overlap is taken
             raise refusal(verb, "consumer subject filters cannot overlap", 400, 10138)
     _check_start(verb, config)
     return config
