@@ -247,8 +247,8 @@ async def test_a_cancelled_publish_leaves_nothing_behind(nats_server, many):
             one.cancel()
         await asyncio.gather(*publishing, return_exceptions=True)
 
-        await eventually(lambda: waiting(transport) == 0)
-        await eventually(lambda: transport._outbox._sweep is None)
+        await eventually(lambda: waiting(transport) == 0, timeout=2)
+        await eventually(lambda: transport._outbox._sweep is None, timeout=2)
 
 
 async def test_a_message_that_cannot_be_written_costs_only_itself(nats_server):
@@ -299,3 +299,22 @@ async def test_the_streams_own_word_counts_whoever_else_replies(quick_resends, n
         result = await publishing
 
     assert (result.stream, result.sequence) == (STREAM, 1)
+
+
+async def test_an_id_that_is_on_its_way_may_be_stored(quick_resends):
+    class Replicating(FakeServer):
+        def answer(self, line, writer):
+            super().answer(line, writer)
+            words = line.split()
+            if line.startswith(b"SUB "):
+                self.sids = {**getattr(self, "sids", {}), words[1].removesuffix(b".*"): words[2]}
+            if line.startswith(b"HPUB "):
+                body = b'{"error":{"code":409,"err_code":10158,"description":"in process"}}'
+                sid = self.sids[words[2].rpartition(b".")[0]]
+                writer.write(b"MSG %b %b %d\r\n%b\r\n" % (words[2], sid, len(body), body))
+
+    async with Replicating() as server, connected(server.url) as transport:
+        with pytest.raises(PublishError, match=r"in process \(10158\); it may or may not be"):
+            await transport.publish(message(), timeout=0.3)
+
+    assert server.received.count(b"HPUB ") >= 2
