@@ -14,8 +14,8 @@ from types import FrameType
 
 log = logging.getLogger("omni_worker.worker")
 
-BEAT = 0.2  # seconds between two signs of life of the loop
-LOOK = 0.1  # seconds between two looks of the thread
+BEAT = 0.25  # seconds between two signs of life of the loop
+LOOK = 0.25  # seconds between two looks of the thread
 BLOCKED = 1.0  # seconds without a turn that are worth a line
 
 _LIBRARIES = tuple(

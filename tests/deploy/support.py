@@ -21,6 +21,7 @@ from ..processes.support import PROGRAM, Stage, Worker, clean_environment, until
 
 ROOT = Path(__file__).parents[2]
 ECOSYSTEM = ROOT / "examples" / "pm2" / "ecosystem.config.cjs"
+PM2_MISSING = "the PM2 tests need node, npm and PM2: apt-get install nodejs npm; make pm2"
 PATIENCE = 60.0  # seconds one pm2 command may take
 
 

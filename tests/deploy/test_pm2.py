@@ -19,7 +19,10 @@ from ..processes.support import (
     publish_foreign,
     repeated,
 )
-from .support import Pm2, is_alive
+from .support import PM2_MISSING, Pm2, find_pm2, in_ci, is_alive
+
+if find_pm2() is None and not in_ci():
+    pytest.skip(PM2_MISSING, allow_module_level=True)  # one line for all of them
 
 APP = """
 app = App("play")
