@@ -28,7 +28,7 @@ def port() -> int:
 async def test_its_server_takes_the_port_and_keeps_its_data(project: Project, port: int) -> None:
     project.write(app(0, "r1"))
     dev = await project.dev("--port", str(port))
-    assert "data in .omni-worker/nats, kept between runs" in dev.said()
+    assert "data in .omni-worker/dev, kept between runs" in dev.said()
     await publish(f"nats://{LOOPBACK}:{port}", "one")
     await project.stage.until_effects(1, "handled")
     await dev.stop()

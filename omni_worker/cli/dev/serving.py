@@ -18,7 +18,7 @@ from ...server import ANY_PORT, LOOPBACK, NatsServer
 from ...settings import Settings
 from .telling import Tell
 
-FOLDER = Path(".omni-worker")
+FOLDER = Path(".omni-worker")  # with a store of dev's own in it: PM2's server may run as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def open_place(port: int, ephemeral: bool, use_running: bool, tell: Tell) -> Pla
     lock = None if ephemeral else _lock()
     server = NatsServer(
         port=port if port and _is_free(port) else ANY_PORT,
-        store=None if ephemeral else FOLDER / "nats",
+        store=None if ephemeral else FOLDER / "dev",
     )
     try:
         server.start()
