@@ -159,11 +159,13 @@ async def test_those_that_keep_dying_are_given_up(stage: Stage) -> None:
 
 
 async def test_code_that_cannot_be_loaded_is_said_once(stage: Stage) -> None:
-    parent = Running(stage, "nowhere:app", "--workers", "3")
+    target = stage.app('effect("imported", pid=os.getpid())\ntime.sleep(0.5)\nwrong')
+    parent = Running(stage, target, "--workers", "3")
 
     assert await parent.exit() == 2
 
-    assert parent.said().count("no such module: 'nowhere'") == 1
+    assert len(pids(stage)) == 1
+    assert parent.said().count("name 'wrong' is not defined") == 1
 
 
 async def test_sigterm_lets_every_handler_finish(stage: Stage, plain: Client) -> None:
