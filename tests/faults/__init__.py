@@ -1,0 +1,1 @@
+"""Faults: real servers and real workers that are really killed, and an account of every event."""

@@ -1,0 +1,250 @@
+"""A scene: one server, workers that run one app, a publisher that does not give up, an account."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from omni_worker import Draft, EventBus
+from omni_worker.publisher import PublishManyError
+from omni_worker.server import NatsServer
+from omni_worker.settings import Settings
+
+from ..processes.support import Stage, Worker, api, consumer, eventually, plain_client, until
+from .accounts import Account, Row
+
+# Reconnects of tests: often, and for as long as a test may take.
+QUICK = {"reconnect_delay": 0.05, "reconnect_max_delay": 0.2, "reconnect_max_retries": 1_000}
+SLICE = 100  # events published together
+
+# What most scenarios run: two effects around a little work.
+LOAD = """
+app = App("router")
+
+@app.on("message.received", durable="r1", start_from="first", {options})
+async def route(event, ctx):
+    effect("begun", id=event.id, attempt=ctx.attempt)
+    await asyncio.sleep({work})
+    effect("handled", id=event.id)
+"""
+
+
+def load(work: float = 0.002, **options: object) -> str:
+    """The usual app; ``options`` are those of its handler."""
+    given = {"concurrency": 8, "ack_wait": 1, **options}
+    return LOAD.format(work=work, options=", ".join(f"{k}={v!r}" for k, v in given.items()))
+
+
+class Scene:
+    """What a scenario is played on. ``rows`` takes the account it ends with."""
+
+    def __init__(self, folder: Path, server: NatsServer, rows: list[Row]) -> None:
+        self.server = server
+        self.stage = Stage(folder, server.url)
+        self._rows = rows
+        self._settings = Settings(urls=(server.url,), **QUICK)
+        self.bus = EventBus(name="publisher", settings=self._settings)
+        self.plain: Client
+        self.confirmed: set[str] = set()  # stored, by the server's own word
+        self.expected_skips: set[str] = set()
+        self.destroyed: set[str] = set()
+        self.duplicates = 0  # publishes the server had stored already
+        self._numbers = 0
+
+    async def __aenter__(self) -> Self:
+        await self.bus.connect()
+        self.plain = await plain_client(self.server.url)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stage.__exit__(kind, error, trace)
+        await self.plain.close()
+        await self.bus.close(grace=0)
+
+    # --- workers ---------------------------------------------------------------------------
+
+    async def run(self, source: str | None = None, module: str = "play", **settings: Any) -> Worker:
+        """Start one worker and wait until it runs."""
+        target = self.stage.app(source, module) if source is not None else f"{module}:app"
+        return await self.stage.run(target, **{**QUICK, **settings})
+
+    def spawn(self, source: str | None = None, module: str = "play", **settings: Any) -> Worker:
+        """Start one worker and go on at once."""
+        target = self.stage.app(source, module) if source is not None else f"{module}:app"
+        return self.stage.spawn(target, **{**QUICK, **settings})
+
+    # --- publishing ------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        count: int,
+        *,
+        type: str = "message.received",
+        payload: Callable[[int], dict[str, Any]] | None = None,
+        every: float = 0.0,
+        skipped: bool = False,
+        types_as: str | None = None,
+    ) -> list[str]:
+        """Publish numbered events, each until it is confirmed; ``every`` so many seconds a slice.
+
+        A publish that fails is made again with the same id, as PublishError asks for.
+        """
+        first = self._numbers
+        self._numbers += count
+        drafts = [
+            Draft(
+                type=type,
+                payload=payload(number) if payload else _message(number),
+                channel="whatsapp",
+                instance=f"wa-{number % 50}",
+                id=f"event-{number:06}",
+            )
+            for number in range(first, first + count)
+        ]
+        for start in range(0, count, SLICE):
+            await self._store(drafts[start : start + SLICE])
+            if every:
+                await asyncio.sleep(every)
+        ids = [draft.id for draft in drafts if draft.id is not None]
+        if skipped:
+            self.expected_skips |= set(ids)
+        return ids
+
+    async def _store(self, drafts: list[Draft]) -> None:
+        while drafts:
+            try:
+                published = await self.bus.publish_many(drafts, timeout=20)
+            except PublishManyError as error:
+                self._note(one for one in error.published if one is not None)
+                drafts = [drafts[index] for index in error.errors]
+            else:
+                self._note(published)
+                return
+
+    def _note(self, published: Iterable[Any]) -> None:
+        for one in published:
+            self.confirmed.add(one.id)
+            self.duplicates += one.duplicate
+
+    # --- how it ends -----------------------------------------------------------------------
+
+    async def settled(self, durable: str = "r1", timeout: float = 60.0) -> None:
+        """Wait until nothing is waiting at the server, neither to deliver nor to be answered."""
+
+        async def at_rest() -> bool:
+            info = await consumer(self.plain, durable)
+            return info.get("num_pending") == 0 and info.get("num_ack_pending") == 0
+
+        await until(at_rest, timeout)
+
+    async def handled(self, count: int, timeout: float = 30.0) -> None:
+        """Wait until so many different events came to their end."""
+
+        def seen() -> int:
+            return len(set(self.stage.ids("handled")))
+
+        try:
+            await eventually(lambda: seen() >= count, timeout)
+        except TimeoutError:
+            raise AssertionError(f"{seen()} of {count} events handled in {timeout} s") from None
+
+    async def account(self, durable: str = "r1", stream: str = "MESSAGE") -> Account:
+        """Where every event is now."""
+        stored = await stored_ids(self.plain, stream)
+        assert len(stored) == len(set(stored.values())), "an id is stored twice"
+        info = await consumer(self.plain, durable, stream)
+        floor = info["ack_floor"]["stream_seq"]
+        ended = Counter(self.stage.ids("handled"))
+        begun = Counter(self.stage.ids("begun"))
+        lettered = set(await lettered_ids(self.plain))
+        open_now = {id for sequence, id in stored.items() if sequence > floor}
+        return Account(
+            published=frozenset(self.confirmed),
+            handled=frozenset(ended),
+            skipped=frozenset(self.expected_skips - begun.keys() - open_now),
+            lettered=frozenset(lettered),
+            waiting=frozenset(open_now - ended.keys() - lettered),
+            destroyed=frozenset(self.destroyed),
+            begun=begun,
+            ended=ended,
+        )
+
+    async def ends(self, scenario: str, note: str = "", durable: str = "r1") -> Account:
+        """The account of a scenario: checked, and a row of the table."""
+        account = await self.account(durable)
+        self._rows.append(Row(scenario, account, note))
+        account.check()
+        for worker in self.stage.workers:
+            check_said(worker)
+        return account
+
+
+def _message(number: int) -> dict[str, Any]:
+    return {
+        "externalId": f"ext-{number}",
+        "chatId": f"chat-{number % 20}",
+        "from": "user-1",
+        "content": {"type": "text", "text": f"number {number}"},
+    }
+
+
+def check_said(worker: Worker) -> None:
+    """Whatever happened was expected: a log of whole JSON lines, without a traceback."""
+    said = worker.said()
+    assert "Traceback" not in said, said[-4_000:]
+    assert "fault of the framework" not in said
+    assert "number 1" not in re.sub(r'"function":.*', "", said), "a payload in the log"
+
+
+async def stored_ids(client: Client, stream: str) -> dict[int, str]:
+    """The id of every event in a stream, by sequence."""
+    state = (await api(client, f"STREAM.INFO.{stream}"))["state"]
+    found: dict[int, str] = {}
+    if not state["messages"]:
+        return found
+    reader = await client.jetstream().pull_subscribe(
+        "", stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+    )
+    while len(found) < state["messages"]:
+        for message in await reader.fetch(1_000, timeout=5):
+            found[message.metadata.sequence.stream] = _id_of(message.data)
+    await reader.unsubscribe()
+    return found
+
+
+def _id_of(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+async def lettered_ids(client: Client) -> list[str]:
+    """The events the dead letters are about; each letter is stored once."""
+    info = await api(client, "STREAM.INFO.SYSTEM")
+    if not info.get("state", {}).get("messages"):
+        return []
+    reader = await client.jetstream().pull_subscribe(
+        "system.dead_letter", stream="SYSTEM", config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+    )
+    count = (await reader.consumer_info()).num_pending
+    found: list[str] = []
+    while len(found) < count:
+        for message in await reader.fetch(1_000, timeout=5):
+            found.append(json.loads(message.data)["payload"]["originalEventId"])
+    await reader.unsubscribe()
+    return found

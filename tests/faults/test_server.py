@@ -1,0 +1,222 @@
+"""Servers that are killed, hang, come late: nothing is lost, and one worker runs nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from omni_worker.server import NatsServer
+
+from ..processes.support import Stage, consumer, eventually, foreign_event, free_port, until
+from .accounts import Row
+from .scene import Scene, load
+from .servers import pause, resume
+
+
+async def test_a_server_killed_while_events_are_published_and_handled(scene: Scene) -> None:
+    worker = await scene.run(load(work=0.005, concurrency=20))
+    feed = asyncio.create_task(scene.publish(3_000, every=0.02))
+
+    for kills in range(5):
+        await scene.handled(250 * (kills + 1))
+        scene.server.kill()
+        await eventually(lambda: not scene.bus.is_connected)
+        scene.server.start()
+    await feed
+    await scene.handled(3_000, timeout=60)
+    await scene.settled()
+
+    account = await scene.ends(
+        "server kill -9 and back 5 ×, while publishing and handling",
+        f"{scene.duplicates} publishes repeated, stored once",
+    )
+    assert account.run_twice == 0
+    assert worker.messages("error") == []
+    assert await worker.stop() == 0
+
+
+async def test_a_server_killed_beside_two_workers(scene: Scene) -> None:
+    await scene.run(load(work=0.005, concurrency=10))
+    await scene.run()
+    feed = asyncio.create_task(scene.publish(3_000, every=0.02))
+
+    for kills in range(3):
+        await scene.handled(300 * (kills + 1))
+        scene.server.kill()
+        await eventually(lambda: not scene.bus.is_connected)
+        scene.server.start()
+    await feed
+    await scene.handled(3_000, timeout=60)
+    await scene.settled()
+
+    await scene.ends(
+        "the same 3 ×, two workers on one durable",
+        "doubles: acks of its last 100 ms forgotten, redelivered to the other worker",
+    )
+
+
+async def test_a_server_killed_while_a_pull_waits_delivers_at_once_when_it_is_back(
+    scene: Scene,
+) -> None:
+    await scene.run(load())
+    await scene.publish(1)
+    await scene.handled(1)
+    await scene.settled()
+    gaps = []
+    for lives in range(5):
+        scene.server.kill()
+        scene.server.start()
+        back = time.monotonic()
+        await scene.publish(1)
+        await scene.handled(lives + 2)
+        gaps.append(time.monotonic() - back)
+    await scene.settled()
+
+    account = await scene.ends(
+        "idle, a pull outstanding, kill -9 and back 5 ×",
+        f"next event after {max(gaps) * 1000:.0f} ms at most",
+    )
+    assert account.run_twice == 0
+    assert max(gaps) < 1.5
+
+
+async def test_a_server_killed_right_after_acks_forgets_them_and_the_worker_does_not(
+    scene: Scene,
+) -> None:
+    await scene.run(load(work=0.0, concurrency=50))
+    forgotten = 0
+    for kills in range(4):
+        await scene.publish(300)
+        await scene.handled(300 * (kills + 1))  # all are acknowledged this very moment
+        scene.server.kill()
+        scene.server.start()
+        forgotten += max(0, 300 * (kills + 1) - await _floor(scene))
+    await scene.settled()
+
+    account = await scene.ends(
+        "kill -9 within milliseconds of 300 acks, 4 ×", f"acks forgotten by the server: {forgotten}"
+    )
+    assert account.run_twice == 0
+
+
+async def _floor(scene: Scene) -> int:
+    return int((await consumer(scene.plain, "r1"))["ack_floor"]["stream_seq"])
+
+
+async def test_a_server_killed_while_workers_start(scene: Scene) -> None:
+    await scene.publish(400)
+    source = load()
+    for moment in (0.25, 0.35, 0.45):
+        worker = scene.spawn(source)
+        await asyncio.sleep(moment)  # the fault itself: somewhere in its start
+        scene.server.kill()
+        scene.server.start()
+        await worker.ready(20)
+    await scene.handled(400)
+    await scene.settled()
+
+    account = await scene.ends("server kill -9 at 3 moments of a worker's start")
+    assert account.run_twice <= 3 * 8  # acks forgotten, redelivered to the next worker
+
+
+async def test_a_server_that_hangs_is_noticed_and_comes_back(scene: Scene) -> None:
+    worker = await scene.run(load(work=0.01, ack_wait=2))
+    await scene.publish(2_000)
+    await scene.handled(100)
+
+    pause(scene.server)
+    await worker.until_said("connection lost", timeout=25)
+    resume(scene.server)
+    await scene.handled(2_000)
+    await scene.settled()
+
+    account = await scene.ends("server SIGSTOP until noticed (pings), SIGCONT")
+    assert account.run_twice == 0
+    assert await worker.stop() == 0
+
+
+async def test_a_server_that_hangs_shortly_changes_nothing(scene: Scene) -> None:
+    worker = await scene.run(load(work=0.01, ack_wait=1))
+    feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+    for pauses in range(3):
+        await scene.handled(100 * (pauses + 1))
+        pause(scene.server)
+        await asyncio.sleep(1.2)  # the fault itself: longer than ack_wait
+        resume(scene.server)
+    await feed
+    await scene.handled(1_500)
+    await scene.settled()
+
+    account = await scene.ends("server SIGSTOP 3 × 1.2 s, ack_wait 1 s")
+    assert account.run_twice == 0
+    assert not account.lettered
+    assert await worker.stop() == 0
+
+
+async def test_a_server_started_only_after_its_workers(tmp_path: Path, rows: list[Row]) -> None:
+    port = free_port()
+    server = NatsServer(port=port, store=tmp_path / "store")
+    with Stage(tmp_path, server.url) as stage:
+        target = stage.app(load(), "early")
+        early = [
+            stage.spawn(target, reconnect_delay=0.1, reconnect_max_delay=0.3) for _ in range(2)
+        ]
+        for worker in early:
+            await worker.until_said("cannot connect: connection refused")
+        with server:
+            async with Scene(tmp_path, server, rows) as scene:
+                for worker in early:
+                    await worker.ready()
+                await scene.publish(200)
+                await scene.handled(200)
+                await scene.settled()
+                account = await scene.ends("server started only after two workers")
+                assert account.run_twice == 0
+        for worker in early:
+            assert worker.messages("error") == []
+
+
+async def test_an_outage_longer_than_the_budget_loses_nothing(scene: Scene) -> None:
+    source = load(work=0.02, concurrency=4, ack_wait=1)
+    first = await scene.run(source, reconnect_max_retries=3)
+    await scene.publish(200)
+    await scene.handled(20)
+
+    scene.server.kill()
+    assert await first.exit() == 1
+    scene.server.start()
+    await scene.run()
+    await scene.handled(200)
+    await scene.settled()
+
+    account = await scene.ends(
+        "outage longer than the budget, worker exits 1, another is started",
+        "doubles: ended while there was nobody to take the ack",
+    )
+    assert account.run_twice <= 30
+    assert "connection refused" in first.messages("error")[-1]
+
+
+async def test_a_foreign_program_publishes_on_through_a_restart_in_order(scene: Scene) -> None:
+    """SIGTERM of the server (a rolling update of NATS): clients are told, nothing is forgotten."""
+    worker = await scene.run(load(work=0.005))
+    feed = asyncio.create_task(scene.publish(1_000, every=0.05))
+    for restarts in range(3):
+        await scene.handled(100 * (restarts + 1))
+        scene.server.stop()
+        scene.server.start()
+    await feed
+    await scene.plain.jetstream().publish(*foreign_event("message.received", id="foreign"))
+    scene.confirmed.add("foreign")
+    await scene.handled(1_001)
+    await scene.settled()
+
+    account = await scene.ends("server SIGTERM and back 3 × (update of the server)")
+    assert account.run_twice == 0
+
+    async def nothing_redelivered() -> bool:
+        return (await consumer(scene.plain, "r1"))["num_redelivered"] == 0
+
+    await until(nothing_redelivered)
+    assert await worker.stop() == 0

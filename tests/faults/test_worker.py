@@ -1,0 +1,169 @@
+"""Workers that are killed, stopped, blocked: nothing is lost, and doubles have a cause."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+
+from ..processes.support import consumer, eventually, until
+from .scene import Scene, load
+
+
+async def test_workers_killed_again_and_again_under_load(scene: Scene) -> None:
+    app = load(work=0.02, concurrency=10)
+    workers = [await scene.run(app), await scene.run()]
+    feed = asyncio.create_task(scene.publish(3_000, every=0.1))
+    kills = 0
+
+    while kills < 8:
+        await scene.handled(200 * (kills + 1))
+        victim = random.randrange(2)
+        workers[victim].kill()
+        kills += 1
+        workers[victim] = scene.spawn()
+    ids = await feed
+    await scene.handled(len(ids), timeout=60)
+    await scene.settled()
+
+    account = await scene.ends(
+        "two workers on one durable, 8 × kill -9 under load",
+        "doubles: ended and not yet acknowledged when killed",
+    )
+    # Only what ran when its worker was killed begins twice: 10 at a time.
+    assert account.run_twice <= kills * 10 + 8 * 10
+    assert not account.lettered
+
+
+async def test_a_worker_that_stands_still_past_ack_wait_answers_nothing_twice(
+    scene: Scene,
+) -> None:
+    app = load(work=0.3, concurrency=4, prefetch=8, ack_wait=0.5)
+    first = await scene.run(app)
+    ids = await scene.publish(40)
+    await scene.handled(4)
+
+    first.signal(signal.SIGSTOP)
+    second = await scene.run()
+    # Everything the stopped one held goes to the other: also what it had begun.
+    await eventually(
+        lambda: {one["id"] for one in scene.stage.effects("handled")} >= set(ids), timeout=30
+    )
+    await scene.settled()
+    first.signal(signal.SIGCONT)
+    await scene.publish(20)
+    await scene.handled(60)
+    await scene.settled()
+
+    account = await scene.ends(
+        "SIGSTOP past ack_wait, a second worker takes over, SIGCONT",
+        "doubles: what ran in the stopped process",
+    )
+    # What the stopped one had buffered it drops: only what was running ends twice.
+    assert account.run_twice <= 4
+    assert await first.stop() == 0
+    assert await second.stop() == 0
+
+
+async def test_a_handler_that_blocks_the_loop_past_ack_wait(scene: Scene) -> None:
+    worker = await scene.run("""
+        app = App("router")
+
+        @app.on("message.received", durable="r1", concurrency=4, ack_wait=0.5, start_from="first")
+        async def route(event, ctx):
+            effect("begun", id=event.id, attempt=ctx.attempt)
+            if event.id == "event-000010" and ctx.attempt == 1:
+                time.sleep(2)  # not await: the loop stands still, and every lease with it
+            effect("handled", id=event.id)
+    """)
+    await scene.publish(300)
+    await scene.handled(300)
+    await scene.settled()
+
+    account = await scene.ends(
+        "a handler blocks the loop 4 × ack_wait", "one process: recognised when it came again"
+    )
+    assert account.run_twice == 0
+    assert not account.lettered
+    assert any("blocked" in said for said in worker.messages())
+    assert await worker.stop() == 0
+
+
+async def test_a_blocked_loop_beside_a_second_worker(scene: Scene) -> None:
+    app = """
+        app = App("router")
+
+        @app.on("message.received", durable="r1", concurrency=4, ack_wait=0.5, start_from="first")
+        async def route(event, ctx):
+            effect("begun", id=event.id, attempt=ctx.attempt)
+            if event.id == "event-000010" and ctx.attempt == 1 and not os.path.exists("blocked"):
+                open("blocked", "w").close()
+                time.sleep(2)
+            await asyncio.sleep(0.005)
+            effect("handled", id=event.id)
+    """
+    await scene.run(app)
+    await scene.run()
+    await scene.publish(300)
+    await scene.handled(300)
+    await scene.settled()
+    # Also the blocked one's own late ending: the row counts it.
+    await eventually(lambda: scene.stage.ids("begun").count("event-000010") <= len(
+        [one for one in scene.stage.ids("handled") if one == "event-000010"]))  # fmt: skip
+
+    account = await scene.ends(
+        "the loop blocked 4 × ack_wait, a second worker beside it",
+        "doubles: what ran in the blocked process, or ended in the turn that blocked",
+    )
+    assert account.run_twice <= 2 * 4
+    assert not account.lettered
+
+
+async def test_a_worker_started_and_killed_before_it_is_ready_harms_nothing(scene: Scene) -> None:
+    target = load()
+    ids = await scene.publish(300)
+    for pause in (0.2, 0.35, 0.5, 0.6, 0.7):
+        worker = scene.spawn(target)
+        await asyncio.sleep(pause)  # the fault itself: somewhere in its start
+        worker.kill()
+    await scene.run()
+    await scene.handled(len(ids))
+    await scene.settled()
+
+    account = await scene.ends("kill -9 at 5 moments of the start")
+    assert account.run_twice <= 5 * 8
+
+
+async def test_a_stop_under_load_costs_nothing(scene: Scene) -> None:
+    app = load(work=0.05, concurrency=10)
+    one, two = await scene.run(app), await scene.run()
+    feed = asyncio.create_task(scene.publish(2_000, every=0.05))
+    await scene.handled(150)
+    for _ in range(3):
+        assert await one.stop() == 0
+        one, two = two, await scene.run()
+    await feed
+    await scene.handled(2_000)
+    await scene.settled()
+
+    account = await scene.ends("rolling restarts: 3 × SIGTERM under load")
+    assert account.run_twice == 0
+    assert not account.lettered
+    for worker in scene.stage.workers:
+        assert "never ended" not in worker.said()
+    assert await one.stop() == await two.stop() == 0
+
+
+async def test_nobody_is_locked_out_after_a_stop(scene: Scene) -> None:
+    worker = await scene.run(load(work=0.2, concurrency=2, prefetch=50, ack_wait=30))
+    await scene.publish(60)
+    await scene.handled(2)
+    assert await worker.stop() == 0
+
+    async def free() -> bool:
+        return (await consumer(scene.plain, "r1"))["num_ack_pending"] == 0
+
+    # Nothing stays locked: what was handed back is due again at once.
+    await until(free, 5)
+    account = await scene.ends("SIGTERM with 50 buffered, no other worker", "nothing locked")
+    assert len(account.waiting) == 60 - len(account.handled)
