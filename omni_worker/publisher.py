@@ -20,6 +20,7 @@ from .wire import TRACEPARENT, encode_event, read_traceparent
 log = logging.getLogger("omni_worker.publish")
 
 DEFAULT_TIMEOUT = 30.0  # seconds
+LETTER_TIMEOUT = 5.0  # seconds
 MAX_ID = 256  # characters; it travels in a header
 METADATA_KEYS = {field.alias for field in Metadata.model_fields.values()}
 
@@ -114,7 +115,8 @@ class Publisher:
         _, message = self._prepare(
             Draft(type=DEAD_LETTER, payload=payload, id=id, metadata=metadata)
         )
-        stored = await self._transport.publish(message, timeout=DEFAULT_TIMEOUT)
+        # Short: the event holds its slot meanwhile, and comes again for its letter anyway.
+        stored = await self._transport.publish(message, timeout=LETTER_TIMEOUT)
         return Published(id, stored.stream, stored.sequence, stored.duplicate)
 
     def _prepare(self, draft: Draft) -> tuple[str, Message]:

@@ -43,6 +43,7 @@ class Subscription:
         self.counts = parts.counts
         self._parts = parts
         self._readings: dict[Source, Reading] = {}
+        self._pulled: dict[Source, Reading] = {}  # those of them this subscription asks itself
         self._workers = Workers(options.concurrency, self._run, f"omni-worker {parts.handler.name}")
         self._leases = Leases(
             self._readings,
@@ -53,7 +54,7 @@ class Subscription:
             is_connected=parts.is_connected,
         )
         self._credit = Credit(
-            self._readings,
+            self._pulled,
             concurrency=options.concurrency,
             prefetch=options.prefetch,
             streams=parts.streams,
@@ -84,12 +85,12 @@ class Subscription:
     @property
     def sources(self) -> list[Source]:
         """The consumers it reads."""
-        return list(self._readings)
+        return list(self._pulled)
 
     @property
     def missing(self) -> int:
         """Consumers it should read and does not: they were lost, and are not made again yet."""
-        return max(0, self._parts.streams - len(self._readings))
+        return max(0, self._parts.streams - len(self._pulled))
 
     @property
     def lapsed(self) -> int:
@@ -114,17 +115,24 @@ class Subscription:
 
     # --- for bus and binding ---------------------------------------------------------------
 
-    def attach(self, source: Source, after: Reading | None = None) -> None:
-        """Read one more source, from now on; ``after`` is the lost one it takes the place of."""
+    def attach(self, source: Source, after: Reading | None = None, *, fed: bool = False) -> None:
+        """Read one more source, from now on; ``after`` is the lost one it takes the place of.
+
+        One that is ``fed`` is asked and stopped by somebody else, who hands over its deliveries.
+        """
         reading = Reading(source)
         if after is not None:
             reading.succeed(after)
         self._readings[source] = reading
+        if fed:
+            return
+        self._pulled[source] = reading
         self._credit.sources_changed()
 
     def detach(self, source: Source) -> Reading | None:
         """Forget a lost source: what has not begun is dropped, what runs may only be acked."""
         reading = self._readings.pop(source, None)
+        self._pulled.pop(source, None)
         if reading is None:
             return None
         for delivery in self._waiting([reading]):
@@ -150,7 +158,7 @@ class Subscription:
         self._runs.breaker.release()
         self._credit.close()
         self._workers.close()
-        await asyncio.gather(*(source.stop() for source in self._readings))
+        await asyncio.gather(*(source.stop() for source in self._pulled))
         try:
             await self._hand_back_waiting()
             await self._workers.wait(grace)

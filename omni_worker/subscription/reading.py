@@ -39,6 +39,15 @@ class Reading:
         self.troubles = lost.troubles
         self.highest = self.look_up_until = lost.highest
 
+    def may_be_repeat(self, delivery: Delivery) -> bool:
+        """Whether a first delivery may be none: a remade consumer, a killed server forget counts.
+
+        Others may have spent attempts on it meanwhile, and left a note; or its retry was kept here.
+        """
+        if delivery.sequence <= self.look_up_until:
+            return True
+        return bool(self.troubles) and self.trouble_of(delivery) is not None
+
     def trouble_of(self, delivery: Delivery) -> Trouble | None:
         """What this process knows of an event that comes again."""
         return self.troubles.get((delivery.sequence, delivery.stored_at))

@@ -49,8 +49,7 @@ class Runs:
         self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
     ) -> bool:
         """Run what was read and answer. Says whether the event is settled."""
-        # What a remade consumer or a killed server forgot comes as a first delivery.
-        if delivery.count > 1 or (reading.troubles and reading.trouble_of(delivery) is not None):
+        if delivery.count > 1 or reading.may_be_repeat(delivery):
             return await self._run_again(worker, reading, delivery, read)
         if type(read) is self._model and self._guards is None and not self.breaker.is_open:
             outcome = await self._call(worker, delivery, None, read)
@@ -67,7 +66,10 @@ class Runs:
         self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
     ) -> bool:
         trouble = reading.trouble_of(delivery) or Trouble(first_seen=time.time())
-        is_suspect = trouble.letter is None and await self._recall(delivery, trouble)
+        # A first delivery here is one the server forgot: nothing says that it ended a process.
+        is_suspect = (
+            trouble.letter is None and await self._recall(delivery, trouble) and delivery.count > 1
+        )
         if trouble.letter is not None:
             settled = await self._parts.settler.send_letter(delivery, trouble)
             return reading.note_settled(delivery, trouble, settled)

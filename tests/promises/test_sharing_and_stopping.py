@@ -344,3 +344,31 @@ async def test_middlewares_go_around_every_handler_in_order(world: World) -> Non
     await until(lambda: subscription.counts.handled == 1)
 
     assert story == ["outer", "inner", "handler", "outer ends"]
+
+
+async def test_attempts_of_another_process_count_though_the_server_forgot_them(
+    world: World,
+) -> None:
+    one, other = await world.bus(), await world.bus()
+    attempts: list[tuple[str, int]] = []
+
+    def failing(name: str) -> Any:
+        async def fail(event: Event[Any], ctx: Context) -> None:
+            attempts.append((name, ctx.attempt))
+            raise ValueError("always")
+
+        return fail
+
+    options: dict[str, Any] = {"durable": "d", "max_retries": 2, "retry_delay": 0.3}
+    first = await one.subscribe("custom.thing", failing("one"), **options)
+    await one.publish("custom.thing", {})
+    await until(lambda: len(attempts) == 1)
+    await until(lambda: first.counts.retried == 1)
+    second = await other.subscribe("custom.thing", failing("other"), **options)
+    [reading] = second._readings.values()
+    reading.highest = reading.look_up_until = 1  # it saw the event before, and reconnected since
+    await first.unsubscribe()
+    await one.transport.operators.delete_consumer("CUSTOM", "d")
+    await until(lambda: second.counts.dead_lettered == 1)
+
+    assert attempts == [("one", 1), ("other", 2), ("other", 3)]
