@@ -36,7 +36,13 @@ def waiting(transport: JetStreamTransport) -> int:
     return len(transport._outbox._pending)
 
 
-async def test_a_publish_while_disconnected_waits_and_is_stored_once(nats_server):
+@pytest.fixture
+def no_resends(monkeypatch):
+    """Only a new link sends again."""
+    monkeypatch.setattr(outbox, "RESEND_AFTER", 60.0)
+
+
+async def test_a_publish_while_disconnected_waits_and_is_stored_once(no_resends, nats_server):
     async with connected(nats_server.url) as transport:
         await make_stream(transport)
         nats_server.kill()
@@ -51,7 +57,9 @@ async def test_a_publish_while_disconnected_waits_and_is_stored_once(nats_server
         assert await stored(transport) == 1
 
 
-async def test_a_publish_whose_confirmation_was_lost_is_sent_again_and_stored_once(nats_server):
+async def test_a_publish_whose_confirmation_was_lost_is_sent_again_and_stored_once(
+    no_resends, nats_server
+):
     async with Proxy(nats_server) as proxy, connected(proxy.url) as transport:
         await make_stream(transport)
         proxy.deaf = True  # what the server says does not arrive
