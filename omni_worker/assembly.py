@@ -87,6 +87,17 @@ def assemble(
     return Subscription(parts), threads
 
 
+def settler_for(handler: Handler, workshop: Workshop) -> Settler:
+    """What answers for a handler this process does not run."""
+    return Settler(
+        handler,
+        publisher=workshop.publisher,
+        copies=RawCopies(workshop),
+        attempts=Attempts(_bucket(workshop, attempts.BUCKET, attempts.TTL), handler.name),
+        counts=Counts(),
+    )
+
+
 class RawCopies:
     """Where the bytes of an event too large for its dead letter are found again."""
 

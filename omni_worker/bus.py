@@ -10,20 +10,23 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from .assembly import Workshop, assemble
+from .assembly import Workshop, assemble, settler_for
 from .binding import REFRESH, Binding, is_shared, plan_consumers
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
 from .handlers import Handler, HandlerOptions, declare, with_settings
 from .observer import Observer
+from .operations.dead_letters import DeadLetters
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishMiddleware
+from .returns import Returns
 from .schemas import SchemaRegistry, check_name
 from .settings import Settings
 from .subjects import check_token
 from .subscription import Subscription
 from .threads import DaemonThreads
+from .topology import OWN_STREAM
 from .transports.base import Source, Transport
 
 log = logging.getLogger("omni_worker.bus")
@@ -67,6 +70,13 @@ class EventBus:
         )
         self._bindings: dict[Subscription, Binding] = {}
         self._threads: dict[Subscription, DaemonThreads] = {}
+        self._returns = Returns(
+            name,
+            self.transport,
+            self._provisioner,
+            subscriptions=lambda: list(self._bindings),
+            settler=lambda handler: settler_for(handler, self._workshop()),
+        )
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -115,7 +125,9 @@ class EventBus:
 
     async def drain(self, grace: float | None = None) -> None:
         """End every subscription as ``close`` does, and stay connected."""
+        await self._returns.stop()
         await asyncio.gather(*(self._drain(one, grace) for one in list(self._bindings)))
+        await self._returns.close()
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -178,6 +190,12 @@ class EventBus:
         """
         self._check_connected()
         return await self.publisher.publish_many(drafts, timeout=timeout)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The server's dead letters: to list, to show, to send back, to put aside."""
+        create = self.settings.provision == "on"
+        return DeadLetters(self.transport, create=create, replicas=self.settings.replicas)
 
     def publish_middleware(self, middleware: PublishMiddleware) -> PublishMiddleware:
         """Put ``async def (event, call_next)`` around every publish, in order of registration."""
@@ -254,6 +272,8 @@ class EventBus:
         except BaseException:
             await self._drain(subscription, 0.0)
             raise
+        if self._provisioner.stands(OWN_STREAM.name) and not self._returns.is_reading:
+            await self._returns.look()
         return subscription
 
     async def failed(self) -> Exception:
@@ -304,6 +324,7 @@ class EventBus:
         for subscription, binding in list(self._bindings.items()):
             binding.fail(gave_up.result())
             await self._drain(subscription, 0.0)
+        await self._returns.close()
 
     async def _refresh(self) -> None:
         for binding in list(self._bindings.values()):
@@ -311,6 +332,7 @@ class EventBus:
                 await binding.refresh()
             except TransportError as error:
                 log.debug("consumers not read: %s", error)
+        await self._returns.look()
 
     def _on_lost(self, source: Source, cause: Exception) -> None:
         for binding in self._bindings.values():

@@ -25,6 +25,12 @@ MAX_TRACEBACK = 8_192  # characters
 MAX_ERROR = 2_048  # characters
 MAX_HEADERS = 16_384  # bytes of the original's headers; more are cut
 
+# On an event that comes back to the handler it failed in: who that is, the subject it first came
+# on, and the letter it was brought back from.
+HANDLER_HEADER = "Omni-Worker-Handler"
+SUBJECT_HEADER = "Omni-Worker-Subject"
+RETRY_OF_HEADER = "Omni-Worker-Retry-Of"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
@@ -99,7 +105,7 @@ def compose(
         "errorType": failure.error_type,
         "traceback": failure.traceback,
         "headers": _trimmed(original.headers),
-        "retryOf": None,
+        "retryOf": next(iter(original.headers.get(RETRY_OF_HEADER, ())), None),
     }
     return payload, _metadata(envelope, original)
 

@@ -157,6 +157,10 @@ class Provisioner:
             " is another version of this app starting over and over?"
         )
 
+    def stands(self, stream: str) -> bool:
+        """Whether there is a stream of that name, as last read."""
+        return any(config["name"] == stream for config in self._standing)
+
     def short_windows(self) -> dict[str, float]:
         """Subject patterns whose stream dedupes for less than our two minutes: seconds."""
         return {

@@ -21,8 +21,8 @@ ROOMS = [
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "settled", "watchdog", "server", "discovery",
     "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
-    "assembly", "binding", "bus", "app",
-    "pretty", "logs", "health", "notify", "probes", "worker", "supervisor", "operations", "testing",
+    "assembly", "binding", "returns", "operations", "bus", "app",
+    "pretty", "logs", "health", "notify", "probes", "worker", "supervisor", "testing",
     "cli", "__main__", "__init__",
 ]  # fmt: skip
 

@@ -98,6 +98,11 @@ class MemoryConsumer:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
+    def on_stored(self, subject: str) -> None:
+        """A message was stored; one of no concern does not even move the position."""
+        if self._waiting and self._wants(subject):
+            self.wake()
+
     def answer(self, sequence: int, answer: bytes) -> None:
         """Take the answer to a delivery; one that is not held (any more) changes nothing."""
         self._touch()
@@ -134,14 +139,16 @@ class MemoryConsumer:
         for sequence, pending in list(self._pending.items()):
             if (record := self.stream.get(sequence)) is not None:
                 yield record, self._redelivered.get(sequence, 0) + 1, pending.due
-        yield from ((one, 0, None) for one in self.stream.since(self._next) if self._wants(one))
+        yield from (
+            (one, 0, None) for one in self.stream.since(self._next) if self._wants(one.subject)
+        )
 
     def info(self) -> dict[str, Any]:
         """Configuration and state, as the server says them."""
         self.stream.expire(self._clock())
         self._drop_expired()
         consumer_floor, stream_floor = self._floor
-        pending = sum(self._wants(record) for record in self.stream.since(self._next))
+        pending = sum(self._wants(record.subject) for record in self.stream.since(self._next))
         return {
             "stream_name": self.stream.name,
             "name": self.config["name"],
@@ -176,6 +183,10 @@ class MemoryConsumer:
         if request.left > 0:
             self._waiting.append(request)
         self._consumer_sequence += 1
+        if self.config["ack_policy"] == "none":
+            self._floor = (self._consumer_sequence, record.sequence)
+            request.puller.take(record, 1, self._consumer_sequence)
+            return
         pending = self._pending.get(record.sequence)
         if pending is None:
             pending = self._pending[record.sequence] = _Pending(self._consumer_sequence, 0.0)
@@ -203,17 +214,16 @@ class MemoryConsumer:
             return None
         for record in self.stream.since(self._next):
             self._next = record.sequence + 1
-            if self._wants(record):
+            if self._wants(record.subject):
                 return record
         return None
 
-    def _wants(self, record: Record) -> bool:
+    def _wants(self, subject: str) -> bool:
         if not self._filters:
             return True
-        wanted = self._wanted.get(record.subject)
+        wanted = self._wanted.get(subject)
         if wanted is None:
-            wanted = any(matches(one, record.subject) for one in self._filters)
-            self._wanted[record.subject] = wanted
+            wanted = self._wanted[subject] = any(matches(one, subject) for one in self._filters)
         return wanted
 
     # --- what is held ----------------------------------------------------------------------
@@ -291,7 +301,7 @@ class MemoryConsumer:
             case "new":
                 return stream.last_sequence + 1
             case "last":
-                last = [one.sequence for one in stream.since(0) if self._wants(one)][-1:]
+                last = [one.sequence for one in stream.since(0) if self._wants(one.subject)][-1:]
                 return last[0] if last else 1
             case "by_start_sequence":
                 return max(int(self.config["opt_start_seq"]), stream.first_sequence)

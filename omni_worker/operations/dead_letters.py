@@ -1,0 +1,277 @@
+"""Dead letters: found, shown, sent back to the handler they failed in, or put aside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic_core import from_json
+
+from ..deadletter import HANDLER_HEADER, RETRY_OF_HEADER, SUBJECT_HEADER
+from ..errors import EventTooLarge, OmniWorkerError, TopologyError
+from ..events import DEAD_LETTER
+from ..provision import Provisioner
+from ..returns import retry_consumer, retry_subject
+from ..topology import OWN_STREAM, route
+from ..transports.base import Message, StoredMessage, Transport
+from ..transports.headers import MESSAGE_ID
+from .letters import (
+    DeadLetter,
+    Pointer,
+    State,
+    Wanted,
+    matches_wanted,
+    original_body,
+    original_headers,
+    read_letter,
+)
+from .marks import Mark, Marks
+from .scan import Scan
+
+PAGE = 128  # letters whose marks are asked for together
+TIMEOUT = 30.0  # seconds
+FILTERS = (DEAD_LETTER, f"{DEAD_LETTER}.>")  # other programs may add channel and instance
+
+Progress = Callable[[int, int], None]  # done, of how many
+
+
+class CannotRetry(OmniWorkerError):
+    """You must act: this letter cannot be sent back as it is; the message says why."""
+
+
+class NoSuchLetter(OmniWorkerError):
+    """You must act: no letter answers to this number or id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """A letter's event is on its way back; ``before``: it already was, and nothing was sent."""
+
+    letter: DeadLetter
+    subject: str
+    before: bool = False
+
+
+class DeadLetters:
+    """The dead letters on one server. Nothing is created before the first retry or discard."""
+
+    def __init__(self, transport: Transport, *, create: bool = True, replicas: int = 1) -> None:
+        self._transport = transport
+        self._operators = transport.operators
+        self._create = create
+        self._provisioner = Provisioner(transport.operators, create=create, replicas=replicas)
+        self._marks = Marks(transport, create=create)
+
+    async def list(
+        self,
+        *,
+        type: str | None = None,
+        handler: str | None = None,
+        error: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        all: bool = False,
+        progress: Progress | None = None,
+    ) -> AsyncIterator[DeadLetter]:
+        """The letters that are still open, the oldest first; with ``all`` the others too.
+
+        ``error`` is a part of the error or of its type; ``since`` and ``until`` are about when
+        the letter was written.
+        """
+        wanted = Wanted(
+            type=type, handler=handler, error=error, since=since, until=until, all=all
+        )  # fmt: skip
+        async for page in self._pages(wanted, progress):
+            for letter in await self._marked(page):
+                if all or letter.state in (State.OPEN, State.RETRYING):
+                    yield letter
+
+    async def get(self, which: str | int) -> DeadLetter:
+        """One letter by its number in its stream, its id, or the beginning of its id.
+
+        Raises NoSuchLetter, also when several ids begin so.
+        """
+        letter = await self._find(str(which).strip().removeprefix("#"))
+        return (await self._marked([letter]))[0]
+
+    async def body(self, letter: DeadLetter) -> bytes | None:
+        """The bytes of the event that failed, None where nobody kept them.
+
+        Raises CannotRetry when they were kept somewhere and are gone.
+        """
+        _, payload = await self._read(letter)
+        return await self._original(letter, payload)
+
+    async def retry(self, letter: DeadLetter, *, again: bool = False) -> Retried:
+        """Send the event back to the handler it failed in, and to no other.
+
+        Repeating it sends nothing unless ``again``: the letter is marked. Raises CannotRetry.
+        """
+        if letter.why_not:
+            raise CannotRetry(f"letter #{letter.sequence}: {letter.why_not}")
+        assert letter.app is not None
+        mark = (await self._marks.of([letter]))[0]
+        subject = retry_subject(letter.app)
+        if mark.state is State.RETRIED and not again:
+            return Retried(letter=_with_mark(letter, mark), subject=subject, before=True)
+        body, headers = await self._composed(letter)
+        await self._ensure_way_back(letter.app)
+        began = mark.at if mark.state is State.RETRYING else _now()
+        if mark.state is not State.RETRYING:
+            mark = await self._write(letter, mark, State.RETRYING, at=began)
+        id = f"{letter.id}:{mark.times}"
+        if not await self._was_sent(letter.app, id, since=began):
+            await self._send(Message(subject, body, id, headers), letter)
+        mark = await self._write(letter, mark, State.RETRIED, at=_now())
+        return Retried(letter=_with_mark(letter, mark), subject=subject)
+
+    async def discard(self, letter: DeadLetter) -> DeadLetter:
+        """Put a letter aside: it is listed no more, and stays in its stream."""
+        mark = (await self._marks.of([letter]))[0]
+        if mark.state is not State.DISCARDED:
+            mark = await self._write(letter, mark, State.DISCARDED, at=_now())
+        return _with_mark(letter, mark)
+
+    # --- reading ---------------------------------------------------------------------------
+
+    async def _pages(
+        self, wanted: Wanted, progress: Progress | None
+    ) -> AsyncIterator[Sequence[DeadLetter]]:
+        stream = await self._stream()
+        if stream is None:
+            return
+        page: list[DeadLetter] = []
+        async with Scan(self._transport, stream, filters=FILTERS, since=wanted.since) as messages:
+            done = 0
+            async for message in messages:
+                done += 1
+                if progress is not None and done % PAGE == 0:
+                    progress(done, messages.total)
+                letter = read_letter(message, stream)
+                if matches_wanted(letter, wanted):
+                    page.append(letter)
+                if len(page) >= PAGE:
+                    yield page
+                    page = []
+        yield page
+
+    async def _marked(self, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
+        marks = await self._marks.of(letters)
+        return [_with_mark(letter, mark) for letter, mark in zip(letters, marks, strict=True)]
+
+    async def _find(self, which: str) -> DeadLetter:
+        stream = await self._stream()
+        if stream is None:
+            raise NoSuchLetter("no stream on this server stores dead letters")
+        if which.isdecimal():
+            message = await self._operators.message(stream, int(which))
+            if message is not None and message.subject.startswith(DEAD_LETTER):
+                return read_letter(message, stream)
+        found: DeadLetter | None = None
+        async with Scan(self._transport, stream, filters=FILTERS) as messages:
+            async for message in messages:
+                letter = read_letter(message, stream)
+                if letter.id == which:
+                    return letter
+                if which and letter.id.startswith(which):
+                    if found is not None:
+                        raise NoSuchLetter(f"several letters' ids begin with {which}: give more")
+                    found = letter
+        if found is None:
+            raise NoSuchLetter(
+                f"no dead letter {which} in {stream}: see omni-worker dead-letters list --all"
+            )
+        return found
+
+    async def _stream(self) -> str | None:
+        standing = [info["config"] for info in await self._operators.streams()]
+        return next(iter(route([DEAD_LETTER], standing)), None)
+
+    async def _read(self, letter: DeadLetter) -> tuple[StoredMessage, dict[str, Any]]:
+        message = await self._operators.message(letter.stream, letter.sequence)
+        if message is None or read_letter(message, letter.stream).id != letter.id:
+            raise NoSuchLetter(f"letter #{letter.sequence} is not in {letter.stream} any more")
+        return message, from_json(message.body)["payload"]
+
+    async def _original(self, letter: DeadLetter, payload: dict[str, Any]) -> bytes | None:
+        found = original_body(payload)
+        if not isinstance(found, Pointer):
+            return found
+        message = await self._operators.message(found.stream, found.sequence)
+        stored_at = payload.get("storedAt")
+        if message is not None and (
+            found != letter.origin or stored_at == message.stored_at // 1_000_000
+        ):
+            return message.body
+        raise CannotRetry(
+            f"letter #{letter.sequence}: the event was too large for its letter, and"
+            f" {found.stream} does not hold it any more"
+        )
+
+    # --- the way back ----------------------------------------------------------------------
+
+    async def _composed(self, letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
+        _, payload = await self._read(letter)
+        body = await self._original(letter, payload)
+        assert body is not None
+        assert letter.handler is not None
+        assert letter.subject is not None
+        own = {
+            HANDLER_HEADER: letter.handler,
+            SUBJECT_HEADER: letter.subject,
+            RETRY_OF_HEADER: letter.id,
+        }
+        return body, {**original_headers(payload), **own}
+
+    async def _ensure_way_back(self, app: str) -> None:
+        """Our stream and the app's consumer: before the event, or nobody would see it."""
+        spec = retry_consumer(app)
+        if await self._operators.stream_info(OWN_STREAM.name) is None:
+            if not self._create:
+                raise TopologyError(
+                    f"stream {OWN_STREAM.name} is missing, and provisioning is off:"
+                    " omni-worker plan MODULE:APP --apply makes it"
+                )
+            await self._provisioner.ensure_own_stream()
+        if await self._operators.consumer_info(spec.stream, spec.name) is None:
+            await self._provisioner.ensure_consumer(spec)
+
+    async def _send(self, message: Message, letter: DeadLetter) -> None:
+        try:
+            await self._transport.publish(message, timeout=TIMEOUT)
+        except EventTooLarge as error:
+            raise CannotRetry(
+                f"letter #{letter.sequence}: with the headers of its way back the event is too"
+                f" large for the server ({error})"
+            ) from None
+
+    async def _was_sent(self, app: str, id: str, *, since: int) -> bool:
+        """Whether a retry that was interrupted had come so far; the server forgets ids."""
+        moment = datetime.fromtimestamp(since / 1000, UTC) - timedelta(seconds=60)
+        if _now() - since < 1_000:  # it began just now
+            return False
+        async with Scan(
+            self._transport, OWN_STREAM.name, filters=[retry_subject(app)], since=moment
+        ) as messages:
+            async for message in messages:
+                if id in message.headers.get(MESSAGE_ID, ()):
+                    return True
+        return False
+
+    async def _write(self, letter: DeadLetter, mark: Mark, state: State, *, at: int) -> Mark:
+        written = await self._marks.write(letter, mark, state, at=at)
+        if written is None:
+            raise CannotRetry(f"letter #{letter.sequence}: somebody else is at it; look again")
+        return written
+
+
+def _with_mark(letter: DeadLetter, mark: Mark) -> DeadLetter:
+    when = datetime.fromtimestamp(mark.at / 1000, UTC) if mark.at else None
+    return replace(letter, state=mark.state, state_time=when)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,235 @@
+"""Scan: past messages of one stream in order, in bounded memory, disturbing no consumer.
+
+It reads by a consumer of its own that acknowledges nothing and goes when the scan ends. A stream
+that allows no such consumer (a work queue) is read message by message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import TopologyError, TransportError
+from ..subjects import matches
+from ..topology import NANO, rfc3339
+from ..transports.base import Delivery, Source, StoredMessage, Transport
+from ..transports.headers import parse_headers
+
+FIRST_WINDOW = 8  # messages asked for at once, as long as nobody knows how large they are
+MAX_WINDOW = 512
+MAX_BYTES = 1024 * 1024  # held at once, unless a single message is larger
+PATIENCE = 2.0  # seconds without a message until the server is asked whether more will come
+UNUSED = 60.0  # seconds after which the server drops a consumer we could not remove
+AT_ONCE = 32  # messages asked for side by side where there is no consumer
+
+
+class Scan:
+    """The messages a stream holds when it is entered: ``async with Scan(…) as messages``.
+
+    Each comes once, in stream order, from ``since`` on, whatever the connection does meanwhile.
+    ``total`` is how many there were at the beginning.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        stream: str,
+        *,
+        filters: Sequence[str] = (),
+        since: datetime | None = None,
+    ) -> None:
+        self.total = 0
+        self._transport = transport
+        self._operators = transport.operators
+        self._stream = stream
+        self._filters = tuple(filters)
+        self._since = since
+        self._first = 1
+        self._last = 0
+        self._is_queue = False
+        self._reader: _Reader | None = None
+
+    async def __aenter__(self) -> Self:
+        info = await self._operators.stream_info(self._stream)
+        if info is None:
+            raise TopologyError(f"there is no stream {self._stream} on the server")
+        self._first = max(1, int(info["state"]["first_seq"]))
+        self._last = int(info["state"]["last_seq"])
+        self._is_queue = info["config"].get("retention") == "workqueue"
+        if self._is_queue:
+            self.total = int(info["state"]["messages"])
+        elif self._last >= self._first:
+            self.total = await self._begin(0)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def __aiter__(self) -> AsyncIterator[StoredMessage]:
+        messages = self._one_by_one() if self._is_queue else self._read()
+        async for message in messages:
+            yield message
+
+    async def _read(self) -> AsyncIterator[StoredMessage]:
+        left, next_sequence = self.total, 0
+        while left > 0:
+            assert self._reader is not None
+            try:
+                delivery = await self._reader.next()
+            except _Interrupted:
+                await self._end()
+                left = await self._begin(next_sequence)
+                continue
+            if delivery is None or delivery.sequence > self._last:
+                return
+            left, next_sequence = left - 1, delivery.sequence + 1
+            yield _stored(delivery)
+
+    async def _begin(self, sequence: int) -> int:
+        """Read from there on, by a new consumer; returns how many messages it will see."""
+        name = f"omni-worker-scan-{secrets.token_hex(4)}"
+        info = await self._operators.create_consumer(self._stream, self._config(name, sequence))
+        reader = _Reader(self._transport)
+        reader.source = await self._transport.consume(self._stream, name, reader)
+        self._reader = reader
+        return int(info["num_pending"])
+
+    async def _end(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is None or reader.source is None:
+            return
+        await reader.source.close()
+        if self._transport.is_connected:
+            with suppress(TransportError):  # it goes by itself when it is unused
+                await self._operators.delete_consumer(self._stream, reader.source.consumer)
+
+    def _config(self, name: str, sequence: int) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "name": name,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "deliver_policy": "all",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": int(UNUSED * NANO),
+        }
+        if len(self._filters) == 1:
+            config["filter_subject"] = self._filters[0]
+        elif self._filters:
+            config["filter_subjects"] = list(self._filters)
+        if sequence:
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
+        elif self._since is not None:
+            config |= {
+                "deliver_policy": "by_start_time",
+                "opt_start_time": rfc3339(self._since),
+            }
+        return config
+
+    async def _one_by_one(self) -> AsyncIterator[StoredMessage]:
+        earliest = round(self._since.timestamp() * NANO) if self._since else 0
+        for first in range(self._first, self._last + 1, AT_ONCE):
+            sequences = range(first, min(first + AT_ONCE, self._last + 1))
+            found = await asyncio.gather(
+                *(self._operators.message(self._stream, one) for one in sequences)
+            )
+            for message in found:
+                if message is None or message.stored_at < earliest:
+                    continue
+                if not self._filters or any(matches(f, message.subject) for f in self._filters):
+                    yield message
+
+
+class _Interrupted(Exception):
+    """What was asked for may not come: read on by a new consumer."""
+
+
+class _Reader:
+    """A Receiver that holds no more than a window of deliveries."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.source: Source | None = None
+        self._operators = transport.operators
+        self._buffer: deque[Delivery] = deque()
+        self._came = asyncio.Event()
+        self._is_broken = False
+        self._window = FIRST_WINDOW
+        self._seen = self._bytes = 0
+
+    async def next(self) -> Delivery | None:
+        """The next delivery, None when there are no more. Raises _Interrupted."""
+        assert self.source is not None
+        while not self._buffer:
+            if self._is_broken:
+                raise _Interrupted
+            self._ask()
+            self._came.clear()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._came.wait()
+            except TimeoutError:
+                if await self._is_over():
+                    return None
+        delivery = self._buffer.popleft()
+        if len(self._buffer) + self.source.outstanding <= self._window // 2:
+            self._ask()
+        return delivery
+
+    def _ask(self) -> None:
+        assert self.source is not None
+        if self._seen:
+            affordable = int(MAX_BYTES / max(1.0, self._bytes / self._seen))
+            self._window = max(1, min(MAX_WINDOW, self._window * 2, affordable))
+        self.source.request(self._window - len(self._buffer) - self.source.outstanding)
+
+    async def _is_over(self) -> bool:
+        """Some that were counted may have expired since."""
+        assert self.source is not None
+        info = await self._operators.consumer_info(self.source.stream, self.source.consumer)
+        if info is None:
+            raise _Interrupted
+        return info["num_pending"] == 0 and not self._buffer
+
+    # --- the port's Receiver ---------------------------------------------------------------
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take one delivery; it needs no answer."""
+        self._buffer.append(delivery)
+        self._seen += 1
+        self._bytes += len(delivery.body)
+        self._came.set()
+
+    def replenish(self, source: Source) -> None:
+        """A pull ended."""
+        self._came.set()
+
+    def resumed(self, source: Source) -> None:
+        """The connection is back: what was on its way is lost, and nothing would bring it again."""
+        self._is_broken = True
+        self._came.set()
+
+    def lost(self, source: Source, cause: Exception) -> None:
+        """The consumer is gone."""
+        self._is_broken = True
+        self._came.set()
+
+
+def _stored(delivery: Delivery) -> StoredMessage:
+    return StoredMessage(
+        subject=delivery.subject,
+        sequence=delivery.sequence,
+        body=delivery.body,
+        headers=parse_headers(delivery.raw_headers),
+        stored_at=delivery.stored_at,
+    )

@@ -1,0 +1,215 @@
+"""Returns: events on their way back from a dead letter, handed to the handler they failed in.
+
+One consumer per app on our own stream, shared by its processes. It is made by whoever sends the
+first event back; a worker looks for it now and then, and until it stands this costs nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from .deadletter import HANDLER_HEADER, SUBJECT_HEADER, Failure
+from .errors import ApiError, OmniWorkerError, PermissionDenied, TransportError
+from .handlers import Handler
+from .provision import Provisioner
+from .settle import Settler, Trouble
+from .subscription import Subscription
+from .topology import NANO, OWN_STREAM, ConsumerSpec
+from .transports.base import Delivery, Source, Transport
+from .transports.headers import parse_headers
+
+log = logging.getLogger("omni_worker.worker")
+
+AT_ONCE = 64  # events on their way back that one process holds, beside what its handlers prefetch
+ACK_WAIT = 300.0  # seconds; above that of the usual handler, since one consumer serves them all
+UNKNOWN_FOR = 30.0  # seconds an event waits for a process that knows its handler
+UNKNOWN_DELAY = 1.0  # seconds between two looks
+ROOM_LOOK = 0.02  # seconds between two looks at how many are still held
+
+
+def retry_subject(app: str) -> str:
+    """Where an app's events come back."""
+    return f"omni-worker.retry.{app}"
+
+
+def retry_consumer(app: str) -> ConsumerSpec:
+    """The consumer all processes of an app read them from."""
+    return ConsumerSpec(
+        stream=OWN_STREAM.name,
+        name=f"{app}-retry",
+        app=app,
+        filters=(retry_subject(app),),
+        ack_wait=ACK_WAIT,
+        # It stands before anything is sent, so nothing is missed; and one made again after
+        # somebody deleted it does not run a month of old retries.
+        start_from="new",
+    )
+
+
+class UnknownHandler(Exception):
+    """No process of the app has a handler of this name (any more)."""
+
+
+class Returns:
+    """Reads an app's returning events while it has handlers. Implements the port's Receiver."""
+
+    def __init__(
+        self,
+        app: str,
+        transport: Transport,
+        provisioner: Provisioner,
+        *,
+        subscriptions: Callable[[], Iterable[Subscription]],
+        settler: Callable[[Handler], Settler],
+    ) -> None:
+        self._spec = retry_consumer(app)
+        self._transport = transport
+        self._provisioner = provisioner
+        self._subscriptions = subscriptions
+        self._settler = settler
+        self._source: Source | None = None
+        self._fed: set[Subscription] = set()
+        self._began = 0.0  # epoch seconds
+        self._denied = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._giving_up: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the consumer stands and is read."""
+        return self._source is not None
+
+    async def look(self) -> None:
+        """Begin to read once there is something to read and a handler to run it."""
+        handlers = [one.handler for one in self._subscriptions()]
+        if self._denied or not handlers:
+            return
+        try:
+            info = await self._transport.operators.consumer_info(self._spec.stream, self._spec.name)
+            if info is not None:
+                if self._source is None:
+                    await self._begin()
+                await self._raise_ack_wait(info, handlers)
+        except PermissionDenied as error:
+            self._denied = True
+            log.warning("dead letters cannot be sent back to this worker: %s", error)
+        except OmniWorkerError as error:
+            log.debug("returning events not read: %s", error)
+
+    async def stop(self) -> None:
+        """Ask for nothing more; what is held is the handlers' to finish or to hand back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._source is not None:
+            await self._source.stop()
+        await asyncio.gather(*self._giving_up, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Forget the consumer; it stays on the server."""
+        source, self._source = self._source, None
+        self._fed.clear()
+        if source is not None:
+            await source.close()
+
+    # --- the port's Receiver ---------------------------------------------------------------
+
+    def receive(self, delivery: Delivery) -> None:
+        """Hand it to its handler, on the subject it first came on."""
+        headers = parse_headers(delivery.raw_headers)
+        name = next(iter(headers.get(HANDLER_HEADER, ())), "")
+        # Filters and addresses are those of its first time.
+        delivery.subject = next(iter(headers.get(SUBJECT_HEADER, ())), delivery.subject)
+        for subscription in self._subscriptions():
+            if subscription.handler.name == name:
+                self._feed(subscription, delivery)
+                break
+        else:
+            self._on_unknown(name, delivery)
+        self._look_for_room()
+
+    def replenish(self, source: Source) -> None:
+        """A pull ended."""
+        self._ask()
+
+    def resumed(self, source: Source) -> None:
+        """The connection is back."""
+        for subscription in self._fed:
+            subscription.resumed(source)
+        self._ask()
+
+    def lost(self, source: Source, cause: Exception) -> None:
+        """The consumer is gone; the next retry makes it anew, and the next look finds it."""
+        log.error("%s; what waited there can be retried with --again", cause)
+        for subscription in self._fed:
+            subscription.detach(source)
+        self._fed.clear()
+        self._source = None
+
+    # --- inside ----------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        self._began = time.time()
+        self._source = await self._transport.consume(self._spec.stream, self._spec.name, self)
+        log.debug("reading what is sent back", extra={"consumer": self._spec.name})
+        self._ask()
+
+    async def _raise_ack_wait(self, info: dict[str, Any], handlers: Iterable[Handler]) -> None:
+        """A handler extends its leases by its own ack_wait: the server's may not be shorter."""
+        longest = max(one.options.ack_wait or 0.0 for one in handlers)
+        if info["config"]["ack_wait"] < longest * NANO:
+            await self._provisioner.ensure_consumer(replace(self._spec, ack_wait=longest))
+
+    def _feed(self, subscription: Subscription, delivery: Delivery) -> None:
+        self._fed &= set(self._subscriptions())
+        if subscription not in self._fed:
+            self._fed.add(subscription)
+            subscription.attach(delivery.source, fed=True)
+        subscription.receive(delivery)
+
+    def _ask(self) -> None:
+        if self._source is not None:
+            held = sum(len(one.holds(self._spec.stream)) for one in self._fed)
+            self._source.request(AT_ONCE - held - len(self._giving_up) - self._source.outstanding)
+
+    def _look_for_room(self) -> None:
+        """Handlers finish without telling us: while they hold something we look again."""
+        if self._timer is None and self._source is not None:
+            self._timer = asyncio.get_running_loop().call_later(ROOM_LOOK, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._ask()
+        if any(one.holds(self._spec.stream) for one in self._fed):
+            self._look_for_room()
+
+    def _on_unknown(self, name: str, delivery: Delivery) -> None:
+        """Perhaps another process knows it, or this one has not declared it yet; then a letter."""
+        since = max(self._began, delivery.stored_at / NANO)
+        if time.time() - since < UNKNOWN_FOR:
+            delivery.nak(UNKNOWN_DELAY)
+            return
+        task = asyncio.get_running_loop().create_task(self._give_up(name, delivery))
+        self._giving_up.add(task)
+        task.add_done_callback(self._giving_up.discard)
+
+    async def _give_up(self, name: str, delivery: Delivery) -> None:
+        handler = next((one.handler for one in self._subscriptions()), None)
+        if handler is None:
+            delivery.nak(UNKNOWN_DELAY)
+            return
+        error = UnknownHandler(f"no handler of {self._spec.app!r} is called {name!r}")
+        unknown = replace(
+            handler, function=name, options=replace(handler.options, durable=name, order_by=None)
+        )
+        try:
+            await self._settler(unknown).send_letter(
+                delivery, Trouble(first_seen=time.time(), letter=Failure.of(error, 0))
+            )
+        except (ApiError, TransportError) as failure:
+            log.error("an event for an unknown handler waits: %s", failure)

@@ -1,0 +1,1 @@
+"""What people ask at night: the operators' commands, on a real server."""
