@@ -72,7 +72,7 @@ class MemoryServer:
             if self.watchers and (record := owner.get(stored.sequence)) is not None:
                 for watch in self.watchers:
                     watch(owner.name, record)
-            self._after_store(owner)
+            self._after_store(owner, subject)
         return stored
 
     # --- streams ---------------------------------------------------------------------------
@@ -207,10 +207,10 @@ class MemoryServer:
     def _other_configs(self, name: str) -> list[Config]:
         return [stream.config for stream in self.streams.values() if stream.name != name]
 
-    def _after_store(self, stream: MemoryStream) -> None:
+    def _after_store(self, stream: MemoryStream, subject: str) -> None:
         for (owner, _), consumer in self._consumers.items():
             if owner == stream.name:
-                consumer.wake()
+                consumer.on_stored(subject)
         for copy in list(self.streams.values()):
             if any(source["name"] == stream.name for source in copy.config.get("sources") or ()):
                 self._copy_into(copy)
@@ -228,8 +228,7 @@ class MemoryServer:
                     found += self._uncopied(copy, origin, source)
             for _, pattern, record in sorted(found, key=lambda one: one[0]):
                 copy.store(record.subject, record.body, _sourced(record, name, pattern))
-            if found:
-                self._after_store(copy)
+                self._after_store(copy, record.subject)
 
     def _uncopied(
         self, copy: MemoryStream, origin: MemoryStream, source: Mapping[str, Any]
