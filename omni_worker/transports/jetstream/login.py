@@ -40,6 +40,7 @@ def login_options(settings: Settings, url: str) -> dict[str, Any]:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Whom we trust and who we are, by certificates; nothing weaker than Python's default."""
     context = ssl.create_default_context(cafile=settings.ca)
     if settings.cert is not None:
         context.load_cert_chain(settings.cert, settings.key)
