@@ -47,12 +47,17 @@ def load(work: float = 0.002, **options: object) -> str:
 class Scene:
     """What a scenario is played on. ``rows`` takes the account it ends with."""
 
-    def __init__(self, folder: Path, server: NatsServer, rows: list[Row]) -> None:
+    def __init__(
+        self, folder: Path, server: NatsServer, rows: list[Row], **settings: Any
+    ) -> None:
         self.server = server
+        folder.mkdir(exist_ok=True)
         self.stage = Stage(folder, server.url)
         self._rows = rows
-        self._settings = Settings(urls=(server.url,), **QUICK)
-        self.bus = EventBus(name="publisher", settings=self._settings)
+        urls = tuple(server.url.split(","))
+        self.bus = EventBus(
+            name="publisher", settings=Settings(**{"urls": urls, **QUICK, **settings})
+        )
         self.plain: Client
         self.confirmed: set[str] = set()  # stored, by the server's own word
         self.expected_skips: set[str] = set()
@@ -183,9 +188,11 @@ class Scene:
             ended=ended,
         )
 
-    async def ends(self, scenario: str, note: str = "", durable: str = "r1") -> Account:
+    async def ends(
+        self, scenario: str, note: str = "", durable: str = "r1", stream: str = "MESSAGE"
+    ) -> Account:
         """The account of a scenario: checked, and a row of the table."""
-        account = await self.account(durable)
+        account = await self.account(durable, stream)
         self._rows.append(Row(scenario, account, note))
         account.check()
         for worker in self.stage.workers:

@@ -97,3 +97,13 @@ class Cluster:
                 if name := (said.get("cluster") or {}).get("leader"):
                     return str(name)
                 await asyncio.sleep(0.05)
+
+    async def healed(self, client: Client, stream: str) -> None:
+        """Wait until every replica of a stream is back and has caught up."""
+
+        async def current() -> bool:
+            cluster = (await api(client, f"STREAM.INFO.{stream}")).get("cluster") or {}
+            replicas = cluster.get("replicas") or []
+            return len(replicas) == 2 and all(one.get("current") for one in replicas)
+
+        await until(current, 30)

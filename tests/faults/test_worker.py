@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 
-from ..processes.support import consumer, eventually, until
+from ..processes.support import eventually
 from .scene import Scene, load
 
 
@@ -152,18 +152,3 @@ async def test_a_stop_under_load_costs_nothing(scene: Scene) -> None:
     for worker in scene.stage.workers:
         assert "never ended" not in worker.said()
     assert await one.stop() == await two.stop() == 0
-
-
-async def test_nobody_is_locked_out_after_a_stop(scene: Scene) -> None:
-    worker = await scene.run(load(work=0.2, concurrency=2, prefetch=50, ack_wait=30))
-    await scene.publish(60)
-    await scene.handled(2)
-    assert await worker.stop() == 0
-
-    async def free() -> bool:
-        return (await consumer(scene.plain, "r1"))["num_ack_pending"] == 0
-
-    # Nothing stays locked: what was handed back is due again at once.
-    await until(free, 5)
-    account = await scene.ends("SIGTERM with 50 buffered, no other worker", "nothing locked")
-    assert len(account.waiting) == 60 - len(account.handled)

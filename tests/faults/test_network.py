@@ -1,0 +1,118 @@
+"""Links that delay, cut, swallow and go deaf: the server lives, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+from omni_worker.server import NatsServer
+
+from ..processes.support import eventually
+from .accounts import Row
+from .links import Link
+from .scene import Scene, load
+from .servers import pause, resume
+
+
+async def test_a_slow_link_costs_time_only(scene: Scene) -> None:
+    async with Link(scene.server.port) as link:
+        worker = await scene.run(load(work=0.01, concurrency=20), url=link.url)
+        link.delay = 0.2
+        await scene.publish(1_000)
+        await scene.handled(1_000)
+        await scene.settled()
+
+        account = await scene.ends("200 ms each way")
+        assert account.run_twice == 0
+        assert await worker.stop() == 0
+
+
+async def test_a_link_cut_in_the_middle_of_messages(scene: Scene) -> None:
+    async with Link(scene.server.port) as link:
+        worker = await scene.run(load(work=0.002, concurrency=20), url=link.url)
+        feed = asyncio.create_task(scene.publish(3_000, every=0.05))
+        for cuts in range(12):
+            link.cut_after(random.randrange(200, 20_000))
+            await eventually(lambda cuts=cuts: link.cuts > cuts)
+        await feed
+        await scene.handled(3_000)
+        await scene.settled()
+
+        account = await scene.ends("cut mid-message 12 ×, at random bytes")
+        assert account.run_twice == 0
+        assert sum("connection lost" in said for said in worker.messages()) >= 12
+        assert worker.messages("error") == []
+        assert await worker.stop() == 0
+
+
+async def test_swallowed_acks_are_repaired_by_the_process_that_gave_them(scene: Scene) -> None:
+    async with Link(scene.server.port) as link:
+        worker = await scene.run(load(ack_wait=0.5), url=link.url)
+        link.swallows_acks = True
+        await scene.publish(500)
+        await scene.handled(500)
+        await eventually(lambda: link.swallowed >= 500)
+        link.swallows_acks = False
+        await scene.settled()
+
+        account = await scene.ends("every ack swallowed, one worker", f"{link.swallowed} swallowed")
+        assert account.run_twice == 0
+        assert await worker.stop() == 0
+
+
+async def test_acks_swallowed_beside_another_worker_run_there_again(scene: Scene) -> None:
+    async with Link(scene.server.port) as link:
+        await scene.run(load(ack_wait=0.5, work=0.02), url=link.url)
+        await scene.run()
+        link.swallows_acks = True
+        await scene.publish(200)
+        await scene.handled(200)
+        link.swallows_acks = False
+        await scene.settled()
+
+        await scene.ends(
+            "every ack of one of two workers swallowed",
+            f"{link.swallowed} swallowed; doubles: redelivered to the other worker",
+        )
+
+
+async def test_a_deaf_link_and_a_hung_server_are_noticed(
+    nats_server: NatsServer, tmp_path: Path, rows: list[Row]
+) -> None:
+    async def deaf() -> None:
+        async with Scene(tmp_path / "deaf", nats_server, rows) as scene, Link(
+            nats_server.port
+        ) as link:
+            worker = await scene.run(load(work=0.01, ack_wait=2), url=link.url)
+            await scene.publish(2_000)
+            await scene.handled(100)
+            link.is_deaf = True
+            lost = asyncio.create_task(worker.until_said("connection lost", timeout=25))
+            await asyncio.wait([lost])
+            link.is_deaf = False
+            await lost
+            await scene.handled(2_000)
+            await scene.settled()
+            account = await scene.ends("the link goes deaf until noticed (nothing arrives, no FIN)")
+            assert account.run_twice == 0
+            assert await worker.stop() == 0
+
+    async def hung() -> None:
+        with NatsServer(store=tmp_path / "hung-store") as server:
+            async with Scene(tmp_path / "hung", server, rows) as scene:
+                worker = await scene.run(load(work=0.01, ack_wait=2))
+                await scene.publish(2_000)
+                await scene.handled(100)
+                pause(server)
+                try:
+                    await worker.until_said("connection lost", timeout=25)
+                finally:
+                    resume(server)
+                await scene.handled(2_000)
+                await scene.settled()
+                account = await scene.ends("server SIGSTOP until noticed, SIGCONT")
+                assert account.run_twice == 0
+                assert await worker.stop() == 0
+
+    await asyncio.gather(deaf(), hung())

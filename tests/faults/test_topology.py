@@ -1,0 +1,199 @@
+"""What operations do underneath: pause, purge, delete, alter. The log says it, work goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from ..processes.support import api, consumer, eventually, until
+from .scene import Scene, load, stored_ids
+
+
+async def test_a_paused_consumer_is_waited_for(scene: Scene) -> None:
+    worker = await scene.run(load())
+    await scene.publish(100)
+    await scene.handled(100)
+    until_then = datetime.now(UTC) + timedelta(minutes=5)
+    await api(
+        scene.plain, "CONSUMER.PAUSE.MESSAGE.r1", {"pause_until": until_then.isoformat()}
+    )
+    await scene.publish(100)
+
+    # The fault itself: longer than it takes to call a silent pull lost (11 s).
+    await asyncio.sleep(13)
+    waiting = await scene.account()
+    assert len(waiting.waiting) == 100
+    assert "connection lost" not in worker.said()
+    await api(scene.plain, "CONSUMER.PAUSE.MESSAGE.r1", {})
+    await scene.handled(200, timeout=10)
+    await scene.settled()
+
+    account = await scene.ends("consumer paused 13 s with 100 waiting, resumed")
+    assert account.run_twice == 0
+    assert worker.messages("error") == []
+    assert await worker.stop() == 0
+
+
+async def test_a_purged_stream_goes_on_with_what_comes(scene: Scene) -> None:
+    worker = await scene.run(load(work=0.02, concurrency=4, prefetch=10))
+    await scene.publish(500)
+    await scene.handled(50)
+
+    scene.destroyed |= set((await stored_ids(scene.plain, "MESSAGE")).values())
+    await api(scene.plain, "STREAM.PURGE.MESSAGE")
+    await scene.publish(100)
+    after = {f"event-{number:06}" for number in range(500, 600)}
+    await eventually(lambda: after <= set(scene.stage.ids("handled")), timeout=20)
+    await scene.settled()
+
+    account = await scene.ends("stream purged with hundreds waiting")
+    assert account.run_twice == 0
+    assert worker.messages("error") == []
+    assert await worker.stop() == 0
+
+
+async def test_a_deleted_consumer_of_two_workers(scene: Scene) -> None:
+    workers = [await scene.run(load(work=0.01)), await scene.run()]
+    feed = asyncio.create_task(scene.publish(2_000, every=0.05))
+    for deletions in range(3):
+        await scene.handled(300 * (deletions + 1))
+        await scene.plain.jetstream().delete_consumer("MESSAGE", "r1")
+    await feed
+    await scene.handled(2_000)
+    await scene.settled()
+
+    await scene.ends(
+        "consumer deleted 3 × under two workers",
+        "doubles: what the other worker had settled since the floor was read",
+    )
+    for worker in workers:
+        assert any("making it again" in said for said in worker.messages("error"))
+        assert await worker.stop() == 0
+
+
+async def test_a_deleted_stream_of_two_workers(scene: Scene) -> None:
+    workers = [await scene.run(load(work=0.01, prefetch=10)), await scene.run()]
+    await scene.publish(500)
+    await scene.handled(100)
+
+    scene.destroyed |= set((await stored_ids(scene.plain, "MESSAGE")).values())
+    await scene.plain.jetstream().delete_stream("MESSAGE")
+    for worker in workers:
+        await worker.until_said("stream MESSAGE is new")
+    await scene.publish(300)
+    after = {f"event-{number:06}" for number in range(500, 800)}
+    await eventually(lambda: after <= set(scene.stage.ids("handled")), timeout=20)
+    await scene.settled()
+
+    account = await scene.ends("stream deleted under two workers", "its events went with it")
+    assert {id for id, count in account.begun.items() if count > 1} & after == set()
+    for worker in workers:
+        assert await worker.stop() == 0
+
+
+async def test_streams_altered_by_operations(scene: Scene) -> None:
+    worker = await scene.run(load(work=0.01))
+    feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+    await scene.handled(200)
+    config = (await api(scene.plain, "STREAM.INFO.MESSAGE"))["config"]
+    alterations = (
+        {"max_age": 3_600 * 10**9},
+        {"subjects": ["message.>", "letters.>"]},
+        {"discard": "new", "max_msgs": 10_000},
+        {"description": "ours now", "duplicate_window": 60 * 10**9},
+    )
+    for altered in alterations:
+        config |= altered
+        assert "error" not in await api(scene.plain, "STREAM.UPDATE.MESSAGE", config)
+        await scene.handled(len(set(scene.stage.ids())) + 100)
+    await feed
+    await scene.handled(1_500)
+    await scene.settled()
+    second = await scene.run()
+
+    account = await scene.ends("stream altered by operations 4 ×: age, subjects, limits, window")
+    assert account.run_twice == 0
+    standing = (await api(scene.plain, "STREAM.INFO.MESSAGE"))["config"]
+    assert {key: standing[key] for key in config} == config
+    assert await worker.stop() == await second.stop() == 0
+
+
+async def test_max_ack_pending_below_our_concurrency_slows_and_loses_nothing(
+    scene: Scene,
+) -> None:
+    worker = await scene.run(load(work=0.02, concurrency=20))
+    config = (await consumer(scene.plain, "r1"))["config"]
+    said = await api(
+        scene.plain, "CONSUMER.CREATE.MESSAGE.r1",
+        {"stream_name": "MESSAGE", "config": config | {"max_ack_pending": 3}, "action": "update"},
+    )  # fmt: skip
+    assert "error" not in said
+    await scene.publish(200)
+    most = 0
+
+    async def all_handled() -> bool:
+        nonlocal most
+        begun, ended = len(scene.stage.ids("begun")), len(scene.stage.ids("handled"))
+        most = max(most, begun - ended)
+        return ended >= 200
+
+    await until(all_handled, 30)
+    await scene.settled()
+
+    account = await scene.ends("max_ack_pending 3, concurrency 20", f"{most} ran at once at most")
+    assert account.run_twice == 0
+    assert most <= 3
+    assert await worker.stop() == 0
+
+
+async def test_two_versions_with_other_filters_and_options_at_once(scene: Scene) -> None:
+    old = await scene.run(load(work=0.01, ack_wait=1, prefetch=10), "old")
+    feed = asyncio.create_task(scene.publish(600, every=0.1))
+    await scene.handled(50)
+    new = await scene.run(
+        load(work=0.01, ack_wait=2, prefetch=10).replace(
+            '"message.received",', '"message.received", "message.sent",'
+        ),
+        "new",
+    )
+    sent = await scene.publish(
+        60, type="message.sent",
+        payload=lambda n: {"externalId": f"x{n}", "chatId": "c", "to": "u", "content": {
+            "type": "text", "text": "hi"}},
+    )  # fmt: skip
+    await feed
+    assert await old.stop() == 0
+    await scene.handled(660)
+    await scene.settled()
+
+    account = await scene.ends(
+        "rolling deploy: two versions, other filters and ack_wait, one durable"
+    )
+    by_worker = {one["id"]: one["worker"] for one in scene.stage.effects("handled")}
+    assert {by_worker[id] for id in sent} == {new.name}
+    assert account.run_twice == 0
+    assert not account.lettered
+    assert (await consumer(scene.plain, "r1"))["config"]["ack_wait"] == 2 * 10**9
+    assert await new.stop() == 0
+
+
+async def test_what_is_of_another_type_is_skipped_and_counted(scene: Scene) -> None:
+    worker = await scene.run(
+        load().replace('"message.received",', '"custom.webhook.github",')
+        .replace('durable="r1"', 'durable="hooks"')
+    )  # fmt: skip
+    await scene.publish(50, type="custom.webhook.github", payload=lambda n: {"n": n})
+    # On subjects below our own type's: our filter takes them, the type says they are not ours.
+    await scene.publish(
+        50, type="custom.webhook.github.push", payload=lambda n: {"n": n}, skipped=True
+    )
+    await scene.handled(50)
+
+    async def at_rest() -> bool:
+        info = await consumer(scene.plain, "hooks", "CUSTOM")
+        return bool(info["num_pending"] == 0 and info["num_ack_pending"] == 0)
+
+    await until(at_rest)
+    account = await scene.ends("another type on our subjects", durable="hooks", stream="CUSTOM")
+    assert len(account.skipped) == 50
+    assert await worker.stop() == 0
