@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -19,7 +19,7 @@ from .errors import ConfigError, NotConnected
 from .events import Published
 from .handlers import Handler, HandlerOptions, check_middleware, declare
 from .observer import Observer
-from .publisher import DEFAULT_TIMEOUT, Draft, PublishMiddleware
+from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .subjects import filters_for
@@ -177,15 +177,8 @@ class App:
         type: str,
         payload: Any = None,
         *,
-        channel: str | None = None,
-        instance: str | None = None,
-        id: str | None = None,
-        correlation_id: str | None = None,
-        trace_id: str | None = None,
-        person_id: str | None = None,
-        platform_identity_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        **fields: Unpack[EventFields],
     ) -> Published:
         """Publish an event; inside a handler this is ``ctx.publish``.
 
@@ -196,25 +189,17 @@ class App:
         context = current_context.get()
         inside = context is not None and context.publisher is bus.publisher
         publish = context.publish if context is not None and inside else bus.publish
-        return await publish(
-            type,
-            payload,
-            channel=channel,
-            instance=instance,
-            id=id,
-            correlation_id=correlation_id,
-            trace_id=trace_id,
-            person_id=person_id,
-            platform_identity_id=platform_identity_id,
-            metadata=metadata,
-            timeout=timeout,
-        )
+        return await publish(type, payload, timeout=timeout, **fields)
 
     async def publish_many(
         self, drafts: Sequence[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> list[Published]:
-        """Publish many, pipelined; see ``EventBus.publish_many``. Nothing is inherited."""
-        return await self._running().publish_many(drafts, timeout=timeout)
+        """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
+        bus = self._running()
+        context = current_context.get()
+        if context is not None and context.publisher is bus.publisher:
+            return await context.publish_many(drafts, timeout=timeout)
+        return await bus.publish_many(drafts, timeout=timeout)
 
     @asynccontextmanager
     async def run(

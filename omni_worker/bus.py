@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -19,7 +19,14 @@ from .handlers import Handler, HandlerOptions, declare, with_settings
 from .observer import Observer
 from .operations.dead_letters import DeadLetters
 from .provision import Provisioner
-from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishMiddleware
+from .publisher import (
+    DEFAULT_TIMEOUT,
+    Draft,
+    EventFields,
+    Publisher,
+    PublishMiddleware,
+    draft_of,
+)
 from .returns import Returns
 from .schemas import SchemaRegistry, check_name
 from .settings import Settings
@@ -147,15 +154,8 @@ class EventBus:
         type: str,
         payload: Any = None,
         *,
-        channel: str | None = None,
-        instance: str | None = None,
-        id: str | None = None,
-        correlation_id: str | None = None,
-        trace_id: str | None = None,
-        person_id: str | None = None,
-        platform_identity_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        **fields: Unpack[EventFields],
     ) -> Published:
         """Publish one event and await the server's confirmation.
 
@@ -164,21 +164,7 @@ class EventBus:
         whether it is stored, another TransportError when it certainly is not.
         """
         self._check_connected()
-        return await self.publisher.publish(
-            Draft(
-                type=type,
-                payload=payload,
-                channel=channel,
-                instance=instance,
-                id=id,
-                correlation_id=correlation_id,
-                trace_id=trace_id,
-                person_id=person_id,
-                platform_identity_id=platform_identity_id,
-                metadata=metadata or {},
-            ),
-            timeout=timeout,
-        )
+        return await self.publisher.publish(draft_of(type, payload, fields), timeout=timeout)
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT

@@ -6,17 +6,17 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from pydantic_core import to_json
 
 from .errors import ConfigError
 from .events import Event, Published
-from .publisher import DEFAULT_TIMEOUT, Draft, Publisher
+from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .subjects import build_subject
 from .transports.base import Delivery
 from .transports.headers import parse_headers
@@ -104,15 +104,8 @@ class Context:
         type: str,
         payload: Any = None,
         *,
-        channel: str | None = None,
-        instance: str | None = None,
-        id: str | None = None,
-        correlation_id: str | None = None,
-        trace_id: str | None = None,
-        person_id: str | None = None,
-        platform_identity_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        **fields: Unpack[EventFields],
     ) -> Published:
         """Publish an event this one caused.
 
@@ -120,20 +113,15 @@ class Context:
         that a second run of the handler publishes the same event and the server keeps one copy; a
         given ``id`` wins. Raises as ``EventBus.publish`` does.
         """
-        draft = Draft(
-            type=type,
-            payload=payload,
-            channel=channel,
-            instance=instance,
-            id=id if id is not None else self._derived_id(type, payload, channel, instance),
-            correlation_id=correlation_id or self.correlation_id,
-            trace_id=trace_id or self.trace_id,
-            person_id=person_id,
-            platform_identity_id=platform_identity_id,
-            metadata=metadata or {},
-            traceparent=self.traceparent,
-        )
+        draft = self._caused(draft_of(type, payload, fields))
         return await self._around.publisher.publish(draft, timeout=timeout)
+
+    async def publish_many(
+        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> list[Published]:
+        """The same for many, pipelined and in this order; raises as ``EventBus.publish_many``."""
+        caused = [self._caused(draft) for draft in drafts]
+        return await self._around.publisher.publish_many(caused, timeout=timeout)
 
     def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
         """In a plain `def` handler: run a coroutine on the loop and wait for its result.
@@ -179,12 +167,20 @@ class Context:
             )
         return self._log
 
-    def _derived_id(
-        self, type: str, payload: Any, channel: str | None, instance: str | None
-    ) -> str:
-        subject = build_subject(type, channel, instance)
+    def _caused(self, draft: Draft) -> Draft:
+        """As an event of this run: inherited where nothing is given, with an id of its own."""
+        return replace(
+            draft,
+            id=draft.id if draft.id is not None else self._derived_id(draft),
+            correlation_id=draft.correlation_id or self.correlation_id,
+            trace_id=draft.trace_id or self.trace_id,
+            traceparent=draft.traceparent or self.traceparent,
+        )
+
+    def _derived_id(self, draft: Draft) -> str:
+        subject = build_subject(draft.type, draft.channel, draft.instance)
         try:
-            content = to_json(plain_payload(payload), inf_nan_mode="constants")
+            content = to_json(plain_payload(draft.payload), inf_nan_mode="constants")
         except Exception:  # refused with a proper word when it is published
             content = b""
         same = f"{subject}\n{hashlib.sha256(content).hexdigest()}"

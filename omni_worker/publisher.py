@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from .errors import ConfigError, InvalidEvent, InvalidPayload, OmniWorkerError, PublishError
 from .events import DEAD_LETTER, Event, Metadata, Published, addressed
@@ -44,6 +44,28 @@ class Draft:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # further keys, as on the wire
     traceparent: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the envelope
+
+
+class EventFields(TypedDict, total=False):
+    """What ``publish`` takes besides type and payload.
+
+    ``metadata`` holds further keys, as on the wire; the named ones win.
+    """
+
+    channel: str | None
+    instance: str | None
+    id: str | None
+    correlation_id: str | None
+    trace_id: str | None
+    person_id: str | None
+    platform_identity_id: str | None
+    metadata: Mapping[str, Any] | None
+
+
+def draft_of(type: str, payload: Any, fields: EventFields) -> Draft:
+    """The arguments of a ``publish`` as one value. Raises TypeError for one it does not take."""
+    given: dict[str, Any] = {**fields, "metadata": fields.get("metadata") or {}}
+    return Draft(type=type, payload=payload, **given)
 
 
 class PublishManyError(PublishError):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from ..app import App
 from ..errors import ConfigError
 from ..events import DEAD_LETTER, Event, Published
 from ..handlers import Handler
 from ..outcomes import Outcome
-from ..publisher import Draft, Publisher
+from ..publisher import EventFields, Publisher, draft_of
 from ..settings import Settings
 from ..transports.memory import MemoryServer, MemoryTransport
 from .clock import NothingMoves, TooLong, VirtualTime
@@ -105,27 +105,14 @@ class TestWorker:
         self,
         type: str,
         payload: Any = None,
-        *,
-        channel: str | None = None,
-        instance: str | None = None,
-        id: str | None = None,
-        correlation_id: str | None = None,
-        trace_id: str | None = None,
-        person_id: str | None = None,
-        platform_identity_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        **fields: Unpack[EventFields],
     ) -> Published:
         """Publish as another program would, by a connection of its own: no fault touches it.
 
         Checked as ``EventBus.publish`` is. Handlers begin at once; time does not move.
         """
         self._running().tested_by_current_task()
-        draft = Draft(
-            type=type, payload=payload, channel=channel, instance=instance, id=id,
-            correlation_id=correlation_id, trace_id=trace_id, person_id=person_id,
-            platform_identity_id=platform_identity_id, metadata=metadata or {},
-        )  # fmt: skip
-        return await self._publisher.publish(draft)
+        return await self._publisher.publish(draft_of(type, payload, fields))
 
     # --- time ------------------------------------------------------------------------------
 

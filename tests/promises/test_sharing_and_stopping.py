@@ -372,3 +372,23 @@ async def test_attempts_of_another_process_count_though_the_server_forgot_them(
     await until(lambda: second.counts.dead_lettered == 1)
 
     assert attempts == [("one", 1), ("other", 2), ("other", 3)]
+
+
+async def test_many_published_by_a_handler_are_the_same_events_in_a_second_run(
+    world: World,
+) -> None:
+    bus = await world.bus()
+    published: list[tuple[str, bool]] = []
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        drafts = [Draft(type="custom.other", payload=n) for n in (1, 1, 2)]
+        published.extend((one.id, one.duplicate) for one in await ctx.publish_many(drafts))
+        if ctx.attempt == 1:
+            raise ValueError("after publishing")
+
+    subscription = await bus.subscribe("custom.thing", handle, durable="d", retry_delay=0.02)
+    await bus.publish("custom.thing", {})
+    await until(lambda: subscription.counts.handled == 1)
+
+    assert len({id for id, _ in published}) == 3
+    assert [duplicate for _, duplicate in published] == [False] * 3 + [True] * 3
