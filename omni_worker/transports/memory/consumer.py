@@ -41,12 +41,17 @@ class _Request:
         self.left = left
 
 
+# Loop time, and which act of the server's set it: in virtual time many leases end at one time, and
+# yet the one set last ends last. Those of one act end together, and come in stream order.
+_Due = tuple[float, int]
+
+
 class _Pending:
     __slots__ = ("consumer_sequence", "due", "queued")
 
-    def __init__(self, consumer_sequence: int, due: float) -> None:
+    def __init__(self, consumer_sequence: int) -> None:
         self.consumer_sequence = consumer_sequence  # of the first delivery
-        self.due = due
+        self.due: _Due = (0.0, 0)
         self.queued = False  # to be delivered again as soon as somebody asks
 
 
@@ -60,11 +65,13 @@ class MemoryConsumer:
         self._waiting: deque[_Request] = deque()
         self._pending: dict[int, _Pending] = {}
         self._again: deque[int] = deque()
-        self._due: list[tuple[float, int]] = []  # a heap; entries of the past are passed over
+        self._due: list[tuple[_Due, int]] = []  # a heap; entries of the past are passed over
+        self._act = 0
         self._redelivered: dict[int, int] = {}
         self._consumer_sequence = 0
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        stream.on_removed.append(self._on_removed)
         self._touch()
         self.configure(config)
         self._next = self._start()  # the stream sequence looked at next
@@ -106,6 +113,7 @@ class MemoryConsumer:
     def answer(self, sequence: int, answer: bytes) -> None:
         """Take the answer to a delivery; one that is not held (any more) changes nothing."""
         self._touch()
+        self._act += 1
         # First, or a late in_progress would bring back a lease that has lapsed.
         self._queue_lapsed()
         pending = self._pending.get(sequence)
@@ -122,6 +130,7 @@ class MemoryConsumer:
 
     def end(self, cause: TransportError) -> None:
         """The consumer is deleted: tell those who wait."""
+        self.stream.on_removed.remove(self._on_removed)
         waiting, self._waiting = self._waiting, deque()
         for puller in {id(one.puller): one.puller for one in waiting}.values():
             puller.gone(cause)
@@ -138,7 +147,7 @@ class MemoryConsumer:
         self.stream.expire(self._clock())
         for sequence, pending in list(self._pending.items()):
             if (record := self.stream.get(sequence)) is not None:
-                yield record, self._redelivered.get(sequence, 0) + 1, pending.due
+                yield record, self._redelivered.get(sequence, 0) + 1, pending.due[0]
         yield from (
             (one, 0, None) for one in self.stream.since(self._next) if self._wants(one.subject)
         )
@@ -146,7 +155,6 @@ class MemoryConsumer:
     def info(self) -> dict[str, Any]:
         """Configuration and state, as the server says them."""
         self.stream.expire(self._clock())
-        self._drop_expired()
         consumer_floor, stream_floor = self._floor
         pending = sum(self._wants(record.subject) for record in self.stream.since(self._next))
         return {
@@ -167,6 +175,7 @@ class MemoryConsumer:
 
     def _dispatch(self) -> None:
         self._scheduled = False
+        self._act += 1
         self.stream.expire(self._clock())
         self._queue_lapsed()
         while self._waiting:
@@ -189,7 +198,7 @@ class MemoryConsumer:
             return
         pending = self._pending.get(record.sequence)
         if pending is None:
-            pending = self._pending[record.sequence] = _Pending(self._consumer_sequence, 0.0)
+            pending = self._pending[record.sequence] = _Pending(self._consumer_sequence)
         self._hold(record.sequence, pending, self._ack_wait)
         count = self._redelivered.get(record.sequence, 0) + 1
         request.puller.take(record, count, self._consumer_sequence)
@@ -229,7 +238,7 @@ class MemoryConsumer:
     # --- what is held ----------------------------------------------------------------------
 
     def _hold(self, sequence: int, pending: _Pending, seconds: float) -> None:
-        pending.due = asyncio.get_running_loop().time() + seconds
+        pending.due = asyncio.get_running_loop().time() + seconds, self._act
         heapq.heappush(self._due, (pending.due, sequence))
 
     def _on_nak(self, sequence: int, pending: _Pending, delay: float) -> None:
@@ -244,16 +253,20 @@ class MemoryConsumer:
             self._again.append(sequence)
 
     def _queue_lapsed(self) -> None:
-        """Queue every delivery whose lease or delay is over, in stream order."""
+        """Queue every delivery whose lease or delay is over, as they ended."""
         now = asyncio.get_running_loop().time()
-        lapsed = set()
-        while self._due and self._due[0][0] <= now:
+        while self._due and self._due[0][0][0] <= now:
             due, sequence = heapq.heappop(self._due)
             pending = self._pending.get(sequence)
             if pending is not None and pending.due == due:
-                lapsed.add(sequence)
-        for sequence in sorted(lapsed):
-            self._queue(sequence, self._pending[sequence])
+                self._queue(sequence, pending)
+
+    def _on_removed(self, sequence: int) -> None:
+        """The stream has dropped a message: nobody owes an answer for it any more."""
+        pending = self._pending.get(sequence)
+        if pending is not None:
+            self._settle(sequence, pending)
+            self.wake()
 
     def _settle(self, sequence: int, pending: _Pending) -> None:
         """Forget a delivery, and move the ack floor up to the oldest one still held."""
@@ -268,15 +281,11 @@ class MemoryConsumer:
                     self._floor = (held.consumer_sequence - 1, later - 1)
                     break
 
-    def _drop_expired(self) -> None:
-        for sequence in [one for one in self._pending if self.stream.get(one) is None]:
-            self._settle(sequence, self._pending[sequence])
-
     def _set_timer(self) -> None:
         """Wake when the next lease or delay ends, while somebody waits for it."""
         while self._due and self._is_past(*self._due[0]):
             heapq.heappop(self._due)
-        due = self._due[0][0] if self._due and self._waiting else None
+        due = self._due[0][0][0] if self._due and self._waiting else None
         if self._timer is not None and self._timer.when() != due:
             self._timer.cancel()
             self._timer = None
@@ -287,7 +296,7 @@ class MemoryConsumer:
         self._timer = None
         self._dispatch()
 
-    def _is_past(self, due: float, sequence: int) -> bool:
+    def _is_past(self, due: _Due, sequence: int) -> bool:
         pending = self._pending.get(sequence)
         return pending is None or pending.queued or pending.due != due
 

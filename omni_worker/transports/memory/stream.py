@@ -40,6 +40,7 @@ class MemoryStream:
     def __init__(self, config: Config, clock: Clock) -> None:
         self.config = config
         self.last_sequence = 0
+        self.on_removed: list[Callable[[int], None]] = []  # told of what is kept no longer
         self._clock = clock
         self.created = clock()
         self._records: dict[int, Record] = {}
@@ -162,14 +163,19 @@ class MemoryStream:
         sequences.append(record.sequence)
         limit = self.config["max_msgs_per_subject"]
         while 0 < limit < len(sequences):
-            self._records.pop(sequences.popleft())
+            self._drop(sequences.popleft())
 
     def _forget(self, record: Record) -> None:
-        del self._records[record.sequence]
         sequences = self._by_subject[record.subject]
         sequences.popleft()
         if not sequences:
             del self._by_subject[record.subject]
+        self._drop(record.sequence)
+
+    def _drop(self, sequence: int) -> None:
+        del self._records[sequence]
+        for tell in self.on_removed:
+            tell(sequence)
 
 
 def stored_message(record: Record) -> StoredMessage:

@@ -1,0 +1,95 @@
+"""The memory server does what a real one does: random traces on both, side by side.
+
+OMNI_TRACES=3000 runs more of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from pprint import pformat
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from omni_worker.server import NatsServer
+
+from .examples import ONCE_DIFFERENT
+from .running import Report, run_for_real, run_on_memory
+from .traces import Trace, traces
+
+BATCH = 50  # traces an example of hypothesis's has
+TRACES = int(os.environ.get("OMNI_TRACES", "350"))
+# A trace in which this machine was too busy to keep time is run again, among fewer.
+AT_ONCE = (16, 8, 2, 1, 1)
+IS_CI = "OMNI_TRACES" not in os.environ  # there a failure is not made smaller: that takes minutes
+
+_names = (f"T{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[NatsServer]:
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("trace", ONCE_DIFFERENT, ids=range(len(ONCE_DIFFERENT)))
+def test_traces_that_once_differed_agree(trace: Trace, server: NatsServer) -> None:
+    assert differences([trace], server) == []
+
+
+def test_random_traces_agree(server: NatsServer) -> None:
+    told = 0
+
+    @settings(
+        max_examples=-(-TRACES // BATCH),
+        deadline=None,
+        database=None,
+        derandomize=IS_CI,
+        print_blob=False,
+        phases=(Phase.generate,) if IS_CI else (Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(traces, min_size=BATCH, max_size=BATCH))
+    def agree(batch: list[Trace]) -> None:
+        nonlocal told
+        clear = [trace for trace, report in _in_memory(batch) if not report.late]
+        told += len(clear)
+        assert differences(clear, server) == []
+
+    agree()
+    assert told >= 0.9 * TRACES
+
+
+def differences(batch: list[Trace], server: NatsServer) -> list[str]:
+    """Where the two servers differ, in words to read."""
+    expected = [report for _, report in _in_memory(batch)]
+    found = asyncio.run(_run_all(batch, expected, server))
+    return [
+        f"{trace}\nin memory: {pformat(one.facts())}\nreally: {pformat(other.facts())}"
+        for trace, one, other in zip(batch, expected, found, strict=True)
+        if one.facts() != other.facts()
+    ]
+
+
+def _in_memory(batch: list[Trace]) -> list[tuple[Trace, Report]]:
+    return list(zip(batch, asyncio.run(run_on_memory(batch)), strict=True))
+
+
+async def _run_all(batch: list[Trace], expected: list[Report], server: NatsServer) -> list[Report]:
+    reports: dict[int, Report] = {}
+    for at_once in AT_ONCE:
+        missing = [number for number in range(len(batch)) if number not in reports]
+        while missing:
+            numbers, missing = missing[:at_once], missing[at_once:]
+            run = [
+                run_for_real(batch[one], expected[one], server.port, next(_names), turn / at_once)
+                for turn, one in enumerate(numbers)
+            ]
+            found = zip(numbers, await asyncio.gather(*run), strict=True)
+            reports |= {number: report for number, report in found if not report.late}
+    assert len(reports) == len(batch), "this machine is too busy to keep time"
+    return [reports[number] for number in range(len(batch))]
