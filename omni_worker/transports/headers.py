@@ -43,3 +43,11 @@ def format_headers(headers: Mapping[str, str]) -> bytes:
             raise InvalidEvent(f"header {name}: a value cannot hold line breaks or NUL")
         lines.append(f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
     return b"".join([*lines, b"\r\n"])
+
+
+def status_of(headers: bytes | None) -> int:
+    """The status in a header block's first line, 0 where there is none."""
+    if headers is None or not headers.startswith(b"NATS/1.0 "):
+        return 0
+    digits = headers[9:12]
+    return int(digits) if digits.isdigit() else 0

@@ -14,6 +14,7 @@ from .api import Api
 from .connection import Connection
 from .outbox import Outbox
 from .pull import Pull
+from .requests import Requests
 
 log = logging.getLogger("omni_worker.transport")
 
@@ -27,7 +28,8 @@ class JetStreamTransport:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connection = Connection(settings)
-        self._api = Api(self._connection, settings.js_domain)
+        self._requests = Requests(self._connection)
+        self._api = Api(self._requests, settings.js_domain)
         self.operators: Operators = self._api
         self._outbox = Outbox(self._connection, self._api.owner)
         self._pulls: set[Pull] = set()
@@ -60,6 +62,7 @@ class JetStreamTransport:
     async def open(self, name: str) -> None:
         """Connect and check the server. Raises TransportError."""
         if await self._connection.open(name):
+            self._requests.listen()
             self._pulls.clear()  # of a connection that was given up: they read nothing any more
             self._outbox.listen()
         try:
@@ -80,6 +83,7 @@ class JetStreamTransport:
         self._pulls.clear()
         self._outbox.close(NotConnected("the connection was closed"))
         await self._connection.close()
+        self._requests.close()
 
     async def flush(self, timeout: float) -> bool:
         """A PING behind everything written so far."""
@@ -103,7 +107,13 @@ class JetStreamTransport:
         """Read a consumer that exists."""
         self._pulls = {pull for pull in self._pulls if not pull.is_over}
         pull = Pull(
-            self._connection, self._api.prefix, stream, consumer, receiver, self._api.consumer_info
+            self._connection,
+            self._requests,
+            self._api.prefix,
+            stream,
+            consumer,
+            receiver,
+            self._api.consumer_info,
         )
         self._pulls.add(pull)
         return pull

@@ -11,7 +11,7 @@ from ...errors import ApiError, TransportError
 from ..base import StoredMessage
 from ..headers import parse_headers
 from ..timestamps import nanoseconds
-from .connection import Connection, Reply
+from .requests import Reply, Requests
 
 NOT_FOUND = 404
 JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
@@ -20,8 +20,8 @@ JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
 class Api:
     """Implements the Operators port. Raises ApiError with the server's own words and codes."""
 
-    def __init__(self, connection: Connection, domain: str | None) -> None:
-        self._connection = connection
+    def __init__(self, requests: Requests, domain: str | None) -> None:
+        self._requests = requests
         self.prefix = f"$JS.{domain}.API." if domain else "$JS.API."
 
     async def streams(self) -> list[dict[str, Any]]:
@@ -79,12 +79,12 @@ class Api:
     ) -> dict[str, Any]:
         """One API request."""
         payload = json.dumps(dict(body)).encode() if body is not None else b""
-        reply = await self._connection.request(self.prefix + verb, payload, timeout=timeout)
+        reply = await self._requests.ask(self.prefix + verb, payload, timeout=timeout)
         return _checked(verb, reply)
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
         """Store one message with headers of its own, by request; returns its sequence."""
-        reply = await self._connection.request(subject, body, headers=headers, timeout=10.0)
+        reply = await self._requests.ask(subject, body, headers=headers, timeout=10.0)
         return int(_checked(subject, reply)["seq"])
 
     async def _stored(self, stream: str, which: Mapping[str, Any]) -> StoredMessage | None:

@@ -1,4 +1,4 @@
-"""The connection: one server link after another, subscriptions that outlive them, and requests.
+"""The connection: one server link after another, and subscriptions that outlive them.
 
 It knows NATS, not JetStream. Every way a link can end is treated alike: a new client is made.
 """
@@ -11,12 +11,10 @@ import logging
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import backoff
 from nats import errors as nats_errors
-from nats.nuid import NUID
 
 from ...errors import (
     EventTooLarge,
@@ -39,15 +37,6 @@ _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 _DENIED = re.compile(r'for (publish|subscription) to "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer to a request; ``status`` is 503 when nobody listens."""
-
-    status: int
-    headers: bytes | None
-    body: bytes
-
-
 class Connection:
     """A link to the server that is made again when it breaks, as often as the settings allow."""
 
@@ -65,10 +54,6 @@ class Connection:
         self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
         self._kept: list[bytes] = []
         self._discovered: list[str] = []
-        self._inbox = b"_INBOX." + bytes(NUID().next())
-        self._requests: dict[bytes, asyncio.Future[Reply]] = {}
-        self._subjects: dict[bytes, str] = {}  # what each request asks, to name a denied one
-        self._token = 0
         self.max_payload = 1_048_576  # bytes of body and headers; the server's word replaces it
         self.on_up: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
@@ -104,7 +89,6 @@ class Connection:
         self._closed.clear()
         self._failed = loop.create_future()
         self._listening.clear()
-        self.listen(self._inbox + b".*", self._on_reply)
         try:
             await self._connect()
         except TransportError as error:
@@ -124,7 +108,6 @@ class Connection:
         if self._client is not None:
             await self._client.finish(timeout)
             self._client = None
-        self._fail_requests(NotConnected("the connection was closed"))
         self._listening.clear()
 
     async def failed(self) -> Exception:
@@ -233,49 +216,6 @@ class Connection:
         done, _ = await asyncio.wait([self._client.pong()], timeout=timeout)
         return any(not pong.cancelled() for pong in done)
 
-    async def request(
-        self, subject: str, body: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0
-    ) -> Reply:
-        """Ask and wait; while the link is down it waits for it first.
-
-        Raises PermissionDenied naming the subject, or TransportError when no answer comes.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while True:
-            await self.wait_up(max(0.0, deadline - loop.time()))
-            self.check_heard(self._inbox + b".*")
-            try:
-                left = max(0.01, deadline - loop.time())
-                return await self._request_once(subject, body, headers, left)
-            except _LinkLost:
-                if loop.time() >= deadline:
-                    raise TransportError(f"{subject}: the connection broke, no answer") from None
-
-    async def _request_once(
-        self, subject: str, body: bytes, headers: bytes, timeout: float
-    ) -> Reply:
-        self._token += 1
-        token = b"%d" % self._token
-        data = self.frame(subject, b"%b.%b" % (self._inbox, token), headers, body)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._requests[token] = future
-        self._subjects[token] = subject
-        self.send(data)
-        try:
-            async with asyncio.timeout(timeout):
-                return await future
-        except TimeoutError:
-            raise TransportError(f"{subject}: no answer in {timeout:.1f} s") from None
-        finally:
-            self._requests.pop(token, None)
-            self._subjects.pop(token, None)
-
-    def _on_reply(self, subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
-        future = self._requests.get(subject[len(self._inbox) + 1 :])
-        if future is not None and not future.done():
-            future.set_result(Reply(status_of(headers), headers, body))
-
     # --- connecting ------------------------------------------------------------------------
 
     async def _keep(self) -> None:
@@ -297,7 +237,6 @@ class Connection:
             came_up = loop.time()
             cause = await self._lost
             self._up.clear()
-            self._fail_requests(_LinkLost())
             for hook in self.on_down:
                 hook()
             log.warning("connection lost: %s", describe(cause), extra={"server": self._shown()})
@@ -401,13 +340,6 @@ class Connection:
         subject = re.sub(r"\\(.)", r"\1", subject)
         if verb.lower() == "subscription":
             self._denied[subject.encode()] = error
-            if subject.encode() == self._inbox + b".*":
-                self._fail_requests(error)
-        else:
-            for token, asked in self._subjects.items():
-                future = self._requests[token]
-                if asked == subject and not future.done():
-                    future.set_exception(error)
         for hook in self.on_denied:
             hook(subject, error)
 
@@ -415,14 +347,8 @@ class Connection:
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(error)
         self._client = None
-        self._fail_requests(error)
         for hook in self.on_fail:
             hook(error)
-
-    def _fail_requests(self, error: Exception) -> None:
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(error)
 
     async def _up_or_over(self) -> None:
         assert self._failed is not None
@@ -438,18 +364,6 @@ class Connection:
     def _shown(self) -> str:
         url = self._client.connected_url if self._client else None
         return without_userinfo(url.geturl()) if url else self._settings.shown_urls
-
-
-class _LinkLost(TransportError):
-    """The link broke under a request; it is asked again on the next one."""
-
-
-def status_of(headers: bytes | None) -> int:
-    """The status in a header block's first line, 0 where there is none."""
-    if headers is None or not headers.startswith(b"NATS/1.0 "):
-        return 0
-    digits = headers[9:12]
-    return int(digits) if digits.isdigit() else 0
 
 
 def _setter(future: asyncio.Future[Exception]) -> Callable[[Exception], None]:

@@ -22,8 +22,8 @@ from ...errors import (
     TransportError,
 )
 from ..base import Message, Stored
-from ..headers import message_headers
-from .connection import Connection, status_of
+from ..headers import message_headers, status_of
+from .connection import Connection
 
 log = logging.getLogger("omni_worker.transport")
 

@@ -16,7 +16,9 @@ from nats.nuid import NUID
 
 from ...errors import PermissionDenied, TransportError
 from ..base import Delivery, Receiver
-from .connection import Connection, status_of
+from ..headers import status_of
+from .connection import Connection
+from .requests import Requests
 
 log = logging.getLogger("omni_worker.transport")
 
@@ -38,13 +40,14 @@ class Pull:
     """A Source of the port: reads one consumer that exists."""
 
     def __init__(
-        self, connection: Connection, prefix: str, stream: str, consumer: str,
+        self, connection: Connection, requests: Requests, prefix: str, stream: str, consumer: str,
         receiver: Receiver, consumer_info: ConsumerInfo,
     ) -> None:  # fmt: skip
         self.stream = stream
         self.consumer = consumer
         self.outstanding = 0
         self._connection = connection
+        self._requests = requests
         self._receiver = receiver
         self._consumer_info = consumer_info
         self._inbox = b"_INBOX." + bytes(NUID().next())
@@ -96,7 +99,7 @@ class Pull:
         """Acknowledge by request; asked again, since a second ack of an acked message is fine."""
         for _ in range(CONFIRM_TRIES):
             try:
-                answer = await self._connection.request(
+                answer = await self._requests.ask(
                     delivery.reply.decode(), b"+ACK", timeout=CONFIRM_TIMEOUT
                 )
             except TransportError as error:

@@ -1,0 +1,101 @@
+"""Requests: ask the server and wait for its answer, over whichever link stands."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from nats.nuid import NUID
+
+from ...errors import NotConnected, PermissionDenied, TransportError
+from ..headers import status_of
+from .connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer to a request; ``status`` is 503 when nobody listens."""
+
+    status: int
+    headers: bytes | None
+    body: bytes
+
+
+class Requests:
+    """One inbox for all of them; each is told by its token."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox = b"_INBOX." + bytes(NUID().next())
+        self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
+        self._subjects: dict[bytes, str] = {}  # what each asks, to name a denied one
+        self._token = 0
+        connection.on_down.append(lambda: self._fail(_LinkLost()))
+        connection.on_fail.append(self._fail)
+        connection.on_denied.append(self._on_denied)
+
+    def listen(self) -> None:
+        """Subscribe to the answers; once per opened connection."""
+        self._connection.listen(self._inbox + b".*", self._on_reply)
+
+    def close(self) -> None:
+        """Nobody gets an answer any more."""
+        self._fail(NotConnected("the connection was closed"))
+
+    async def ask(
+        self, subject: str, body: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0
+    ) -> Reply:
+        """Ask and wait; while the link is down it waits for it first.
+
+        Raises PermissionDenied naming the subject, or TransportError when no answer comes.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            await self._connection.wait_up(max(0.0, deadline - loop.time()))
+            self._connection.check_heard(self._inbox + b".*")
+            try:
+                left = max(0.01, deadline - loop.time())
+                return await self._ask_once(subject, body, headers, left)
+            except _LinkLost:
+                if loop.time() >= deadline:
+                    raise TransportError(f"{subject}: the connection broke, no answer") from None
+
+    async def _ask_once(self, subject: str, body: bytes, headers: bytes, timeout: float) -> Reply:
+        self._token += 1
+        token = b"%d" % self._token
+        data = self._connection.frame(subject, b"%b.%b" % (self._inbox, token), headers, body)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        self._subjects[token] = subject
+        self._connection.send(data)
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            raise TransportError(f"{subject}: no answer in {timeout:.1f} s") from None
+        finally:
+            self._waiting.pop(token, None)
+            self._subjects.pop(token, None)
+
+    def _on_reply(self, subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
+        future = self._waiting.get(subject[len(self._inbox) + 1 :])
+        if future is not None and not future.done():
+            future.set_result(Reply(status_of(headers), headers, body))
+
+    def _on_denied(self, subject: str, error: PermissionDenied) -> None:
+        if subject.encode() == self._inbox + b".*":
+            self._fail(error)
+        for token, asked in self._subjects.items():
+            future = self._waiting[token]
+            if asked == subject and not future.done():
+                future.set_exception(error)
+
+    def _fail(self, error: Exception) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+
+class _LinkLost(TransportError):
+    """The link broke under a request; it is asked again on the next one."""
