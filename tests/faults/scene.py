@@ -6,17 +6,17 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from omni_worker import Draft, EventBus
 from omni_worker.publisher import PublishManyError
-from omni_worker.server import NatsServer
 from omni_worker.settings import Settings
 
 from ..processes.support import Stage, Worker, api, consumer, eventually, plain_client, until
@@ -44,12 +44,18 @@ def load(work: float = 0.002, **options: object) -> str:
     return LOAD.format(work=work, options=", ".join(f"{k}={v!r}" for k, v in given.items()))
 
 
+class HasUrl(Protocol):
+    """What a scene asks of its server, or cluster: where it is."""
+
+    @property
+    def url(self) -> str:
+        """Comma-separated, where there are several."""
+
+
 class Scene:
     """What a scenario is played on. ``rows`` takes the account it ends with."""
 
-    def __init__(
-        self, folder: Path, server: NatsServer, rows: list[Row], **settings: Any
-    ) -> None:
+    def __init__(self, folder: Path, server: HasUrl, rows: list[Row], **settings: Any) -> None:
         self.server = server
         folder.mkdir(exist_ok=True)
         self.stage = Stage(folder, server.url)
@@ -129,6 +135,24 @@ class Scene:
             self.expected_skips |= set(ids)
         return ids
 
+    @asynccontextmanager
+    async def publishing(self, every: float) -> AsyncIterator[None]:
+        """Publish a slice every so many seconds, until the block ends and its last is stored."""
+        over = asyncio.Event()
+
+        async def go_on() -> None:
+            while not over.is_set():
+                await self.publish(SLICE)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), every)
+
+        feed = asyncio.create_task(go_on())
+        try:
+            yield
+        finally:
+            over.set()
+            await feed
+
     async def _store(self, drafts: list[Draft]) -> None:
         while drafts:
             try:
@@ -166,6 +190,10 @@ class Scene:
             await eventually(lambda: seen() >= count, timeout)
         except TimeoutError:
             raise AssertionError(f"{seen()} of {count} events handled in {timeout} s") from None
+
+    async def more_handled(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until so many events more came to their end."""
+        await self.handled(len(set(self.stage.ids("handled"))) + count, timeout)
 
     async def account(self, durable: str = "r1", stream: str = "MESSAGE") -> Account:
         """Where every event is now."""

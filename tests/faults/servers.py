@@ -33,13 +33,11 @@ def configured(folder: Path, config: str) -> NatsServer:
     """A server with a configuration file; its data stays when it is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "server.conf").write_text(config)
-    return NatsServer(
-        store=folder / "store", arguments=["--config", str(folder / "server.conf")]
-    )
+    return NatsServer(store=folder / "store", arguments=["--config", str(folder / "server.conf")])
 
 
 class Cluster:
-    """Three nodes on loopback. ``urls`` names them all, so that any of them may go."""
+    """Three nodes on loopback. ``url`` names them all, so that any of them may go."""
 
     def __init__(self, folder: Path) -> None:
         ports = [free_port() for _ in range(3)]
@@ -58,7 +56,7 @@ class Cluster:
         self._stack = ExitStack()
 
     @property
-    def urls(self) -> str:
+    def url(self) -> str:
         """As NATS_URL takes them."""
         return ",".join(node.url for node in self.nodes.values())
 

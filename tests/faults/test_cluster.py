@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from omni_worker.server import NatsServer
-
+from ..processes.support import plain_client
 from .accounts import Row
 from .scene import Scene, load
 from .servers import Cluster, pause, resume
@@ -15,30 +16,26 @@ from .servers import Cluster, pause, resume
 
 async def test_leaders_killed_under_load(tmp_path: Path, rows: list[Row]) -> None:
     with Cluster(tmp_path) as cluster:
-        # Scene speaks to the first node; its url names them all.
         async with _scene(tmp_path, cluster, rows) as scene:
             await scene.run(load(work=0.005, ack_wait=5), replicas=3)
             await scene.run(replicas=3)
-            feed = asyncio.create_task(scene.publish(4_000, every=0.05))
             stalls = []
-            for kills in range(3):
-                await scene.handled(500 * (kills + 1))
-                consumer = "" if kills == 1 else "r1"
-                name = await cluster.leader(scene.plain, "MESSAGE", consumer)
-                cluster.nodes[name].kill()
-                killed = time.monotonic()
-                seen = len(set(scene.stage.ids()))
-                await scene.handled(seen + 100, timeout=60)
-                stalls.append(time.monotonic() - killed)
-                cluster.nodes[name].start()
-                await cluster.healed(scene.plain, "MESSAGE")
-            await feed
-            await scene.handled(4_000, timeout=60)
+            async with scene.publishing(every=0.1):
+                for lead in ("r1", "", "r1"):  # the consumer's leader, the stream's
+                    await scene.more_handled(300)
+                    name = await cluster.leader(scene.plain, "MESSAGE", lead)
+                    cluster.nodes[name].kill()
+                    killed = time.monotonic()
+                    await scene.more_handled(200)
+                    stalls.append(time.monotonic() - killed)
+                    cluster.nodes[name].start()
+                    await cluster.healed(scene.plain, "MESSAGE")
+            await scene.handled(len(scene.confirmed), timeout=60)
             await scene.settled()
 
             account = await scene.ends(
                 "3 nodes, R3: consumer's, stream's, consumer's leader kill -9",
-                f"2 workers; 100 further events after {max(stalls):.1f} s at most",
+                f"2 workers; 200 further events after {max(stalls):.1f} s at most",
             )
             assert account.run_twice <= 3 * 2 * 8 * 2
             assert not account.lettered
@@ -64,17 +61,12 @@ async def test_a_leader_that_hangs(tmp_path: Path, rows: list[Row]) -> None:
             assert account.run_twice == 0
 
 
-def _scene(tmp_path: Path, cluster: Cluster, rows: list[Row]) -> Scene:
-    return Scene(tmp_path, _Nodes(cluster), rows, replicas=3)
-
-
-class _Nodes(NatsServer):
-    """The cluster as a scene's server: only its url is asked for."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        super().__init__(store=next(iter(cluster.nodes.values())).store)
-        self._cluster = cluster
-
-    @property
-    def url(self) -> str:
-        return self._cluster.urls
+@asynccontextmanager
+async def _scene(tmp_path: Path, cluster: Cluster, rows: list[Row]) -> AsyncIterator[Scene]:
+    client = await plain_client(cluster.url)
+    try:
+        await cluster.formed(client)
+    finally:
+        await client.close()
+    async with Scene(tmp_path, cluster, rows, replicas=3) as scene:
+        yield scene

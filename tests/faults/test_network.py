@@ -15,8 +15,8 @@ from .scene import Scene, load
 from .servers import pause, resume
 
 
-async def test_a_slow_link_costs_time_only(scene: Scene) -> None:
-    async with Link(scene.server.port) as link:
+async def test_a_slow_link_costs_time_only(scene: Scene, nats_server: NatsServer) -> None:
+    async with Link(nats_server.port) as link:
         worker = await scene.run(load(work=0.01, concurrency=20), url=link.url)
         link.delay = 0.2
         await scene.publish(1_000)
@@ -28,8 +28,8 @@ async def test_a_slow_link_costs_time_only(scene: Scene) -> None:
         assert await worker.stop() == 0
 
 
-async def test_a_link_cut_in_the_middle_of_messages(scene: Scene) -> None:
-    async with Link(scene.server.port) as link:
+async def test_a_link_cut_in_the_middle_of_messages(scene: Scene, nats_server: NatsServer) -> None:
+    async with Link(nats_server.port) as link:
         worker = await scene.run(load(work=0.002, concurrency=20), url=link.url)
         feed = asyncio.create_task(scene.publish(3_000, every=0.05))
         for cuts in range(12):
@@ -46,8 +46,10 @@ async def test_a_link_cut_in_the_middle_of_messages(scene: Scene) -> None:
         assert await worker.stop() == 0
 
 
-async def test_swallowed_acks_are_repaired_by_the_process_that_gave_them(scene: Scene) -> None:
-    async with Link(scene.server.port) as link:
+async def test_swallowed_acks_are_repaired_by_the_process_that_gave_them(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    async with Link(nats_server.port) as link:
         worker = await scene.run(load(ack_wait=0.5), url=link.url)
         link.swallows_acks = True
         await scene.publish(500)
@@ -61,8 +63,10 @@ async def test_swallowed_acks_are_repaired_by_the_process_that_gave_them(scene: 
         assert await worker.stop() == 0
 
 
-async def test_acks_swallowed_beside_another_worker_run_there_again(scene: Scene) -> None:
-    async with Link(scene.server.port) as link:
+async def test_acks_swallowed_beside_another_worker_run_there_again(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    async with Link(nats_server.port) as link:
         await scene.run(load(ack_wait=0.5, work=0.02), url=link.url)
         await scene.run()
         link.swallows_acks = True
@@ -81,9 +85,10 @@ async def test_a_deaf_link_and_a_hung_server_are_noticed(
     nats_server: NatsServer, tmp_path: Path, rows: list[Row]
 ) -> None:
     async def deaf() -> None:
-        async with Scene(tmp_path / "deaf", nats_server, rows) as scene, Link(
-            nats_server.port
-        ) as link:
+        async with (
+            Scene(tmp_path / "deaf", nats_server, rows) as scene,
+            Link(nats_server.port) as link,
+        ):
             worker = await scene.run(load(work=0.01, ack_wait=2), url=link.url)
             await scene.publish(2_000)
             await scene.handled(100)

@@ -15,15 +15,17 @@ from .scene import Scene, load
 from .servers import pause, resume
 
 
-async def test_a_server_killed_while_events_are_published_and_handled(scene: Scene) -> None:
+async def test_a_server_killed_while_events_are_published_and_handled(
+    scene: Scene, nats_server: NatsServer
+) -> None:
     worker = await scene.run(load(work=0.005, concurrency=20))
     feed = asyncio.create_task(scene.publish(3_000, every=0.02))
 
     for kills in range(5):
         await scene.handled(250 * (kills + 1))
-        scene.server.kill()
+        nats_server.kill()
         await eventually(lambda: not scene.bus.is_connected)
-        scene.server.start()
+        nats_server.start()
     await feed
     await scene.handled(3_000, timeout=60)
     await scene.settled()
@@ -37,16 +39,16 @@ async def test_a_server_killed_while_events_are_published_and_handled(scene: Sce
     assert await worker.stop() == 0
 
 
-async def test_a_server_killed_beside_two_workers(scene: Scene) -> None:
+async def test_a_server_killed_beside_two_workers(scene: Scene, nats_server: NatsServer) -> None:
     await scene.run(load(work=0.005, concurrency=10))
     await scene.run()
     feed = asyncio.create_task(scene.publish(3_000, every=0.02))
 
     for kills in range(3):
         await scene.handled(300 * (kills + 1))
-        scene.server.kill()
+        nats_server.kill()
         await eventually(lambda: not scene.bus.is_connected)
-        scene.server.start()
+        nats_server.start()
     await feed
     await scene.handled(3_000, timeout=60)
     await scene.settled()
@@ -58,7 +60,7 @@ async def test_a_server_killed_beside_two_workers(scene: Scene) -> None:
 
 
 async def test_a_server_killed_while_a_pull_waits_delivers_at_once_when_it_is_back(
-    scene: Scene,
+    scene: Scene, nats_server: NatsServer
 ) -> None:
     await scene.run(load())
     await scene.publish(1)
@@ -66,8 +68,8 @@ async def test_a_server_killed_while_a_pull_waits_delivers_at_once_when_it_is_ba
     await scene.settled()
     gaps = []
     for lives in range(5):
-        scene.server.kill()
-        scene.server.start()
+        nats_server.kill()
+        nats_server.start()
         back = time.monotonic()
         await scene.publish(1)
         await scene.handled(lives + 2)
@@ -83,7 +85,7 @@ async def test_a_server_killed_while_a_pull_waits_delivers_at_once_when_it_is_ba
 
 
 async def test_a_server_killed_right_after_acks_forgets_them_and_the_worker_does_not(
-    scene: Scene,
+    scene: Scene, nats_server: NatsServer
 ) -> None:
     worker = await scene.run(load(work=0.0, concurrency=50))
     forgotten = 0
@@ -91,8 +93,8 @@ async def test_a_server_killed_right_after_acks_forgets_them_and_the_worker_does
         await scene.publish(300)
         await scene.handled(300 * (kills + 1))  # all are acknowledged this very moment
         worker.signal(signal.SIGSTOP)  # until we have read what the server still knows
-        scene.server.kill()
-        scene.server.start()
+        nats_server.kill()
+        nats_server.start()
         forgotten += 300 * (kills + 1) - await _floor(scene)
         worker.signal(signal.SIGCONT)
     await scene.settled()
@@ -107,14 +109,14 @@ async def _floor(scene: Scene) -> int:
     return int((await consumer(scene.plain, "r1"))["ack_floor"]["stream_seq"])
 
 
-async def test_a_server_killed_while_workers_start(scene: Scene) -> None:
+async def test_a_server_killed_while_workers_start(scene: Scene, nats_server: NatsServer) -> None:
     await scene.publish(400)
     source = load()
     for moment in (0.25, 0.35, 0.45):
         worker = scene.spawn(source)
         await asyncio.sleep(moment)  # the fault itself: somewhere in its start
-        scene.server.kill()
-        scene.server.start()
+        nats_server.kill()
+        nats_server.start()
         await worker.ready(20)
     await scene.handled(400)
     await scene.settled()
@@ -123,14 +125,16 @@ async def test_a_server_killed_while_workers_start(scene: Scene) -> None:
     assert account.run_twice <= 3 * 8  # acks forgotten, redelivered to the next worker
 
 
-async def test_a_server_that_hangs_shortly_changes_nothing(scene: Scene) -> None:
+async def test_a_server_that_hangs_shortly_changes_nothing(
+    scene: Scene, nats_server: NatsServer
+) -> None:
     worker = await scene.run(load(work=0.01, ack_wait=1))
     feed = asyncio.create_task(scene.publish(1_500, every=0.05))
     for pauses in range(3):
         await scene.handled(100 * (pauses + 1))
-        pause(scene.server)
+        pause(nats_server)
         await asyncio.sleep(1.2)  # the fault itself: longer than ack_wait
-        resume(scene.server)
+        resume(nats_server)
     await feed
     await scene.handled(1_500)
     await scene.settled()
@@ -164,15 +168,17 @@ async def test_a_server_started_only_after_its_workers(tmp_path: Path, rows: lis
             assert worker.messages("error") == []
 
 
-async def test_an_outage_longer_than_the_budget_loses_nothing(scene: Scene) -> None:
+async def test_an_outage_longer_than_the_budget_loses_nothing(
+    scene: Scene, nats_server: NatsServer
+) -> None:
     source = load(work=0.02, concurrency=4, ack_wait=1)
     first = await scene.run(source, reconnect_max_retries=3)
     await scene.publish(200)
     await scene.handled(20)
 
-    scene.server.kill()
+    nats_server.kill()
     assert await first.exit() == 1
-    scene.server.start()
+    nats_server.start()
     await scene.run()
     await scene.handled(200)
     await scene.settled()
@@ -185,14 +191,16 @@ async def test_an_outage_longer_than_the_budget_loses_nothing(scene: Scene) -> N
     assert "connection refused" in first.messages("error")[-1]
 
 
-async def test_a_foreign_program_publishes_on_through_a_restart_in_order(scene: Scene) -> None:
+async def test_a_foreign_program_publishes_on_through_a_restart_in_order(
+    scene: Scene, nats_server: NatsServer
+) -> None:
     """SIGTERM of the server (a rolling update of NATS): clients are told, nothing is forgotten."""
     worker = await scene.run(load(work=0.005))
     feed = asyncio.create_task(scene.publish(1_000, every=0.05))
     for restarts in range(3):
         await scene.handled(100 * (restarts + 1))
-        scene.server.stop()
-        scene.server.start()
+        nats_server.stop()
+        nats_server.start()
     await feed
     await scene.plain.jetstream().publish(*foreign_event("message.received", id="foreign"))
     scene.confirmed.add("foreign")

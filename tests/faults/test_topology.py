@@ -14,9 +14,7 @@ async def test_a_paused_consumer_is_waited_for(scene: Scene) -> None:
     await scene.publish(100)
     await scene.handled(100)
     until_then = datetime.now(UTC) + timedelta(minutes=5)
-    await api(
-        scene.plain, "CONSUMER.PAUSE.MESSAGE.r1", {"pause_until": until_then.isoformat()}
-    )
+    await api(scene.plain, "CONSUMER.PAUSE.MESSAGE.r1", {"pause_until": until_then.isoformat()})
     await scene.publish(100)
 
     # The fault itself: longer than it takes to call a silent pull lost (11 s).

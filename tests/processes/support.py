@@ -244,7 +244,7 @@ def free_port() -> int:
 
 async def plain_client(url: str) -> Client:
     """A nats-py client as any program has one; silent when its server goes away."""
-    return await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05,
+    return await nats.connect(url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.05,
                               error_cb=_ignore)  # fmt: skip
 
 

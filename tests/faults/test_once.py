@@ -1,0 +1,164 @@
+"""Exactly once as far as physics goes: effects that are events are never doubled; order per key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+
+from omni_worker.server import NatsServer
+
+from ..processes.support import stored
+from .links import Link
+from .scene import Scene
+
+# The effect is an event; `begun` and `handled` only watch.
+ONCE = """
+app = App("router")
+
+@app.on("message.received", durable="r1", start_from="first", concurrency=8, ack_wait=1{more})
+async def route(event, ctx):
+    effect("begun", id=event.id, attempt=ctx.attempt)
+    await asyncio.sleep(0.01)
+    await ctx.publish("custom.reply.queued", {{"to": event.id}})
+    await ctx.publish("custom.reply.queued", {{"to": event.id}})  # the same again: a second event
+    effect("handled", id=event.id)
+"""
+
+ORDERED = """
+app = App("router")
+
+@app.on("message.received", durable="r1", start_from="first", concurrency=20, ack_wait=1,
+        retry_delay=0.05, order_by=lambda event: event.payload["chatId"])
+async def route(event, ctx):
+    effect("begun", id=event.id, key=event.payload["chatId"], attempt=ctx.attempt)
+    await asyncio.sleep(0.005)
+    if event.id.endswith("7") and ctx.attempt == 1:
+        raise ValueError("not yet")
+    effect("handled", id=event.id, key=event.payload["chatId"])
+"""
+
+
+async def _outputs(scene: Scene) -> Counter[str]:
+    """How many events each event led to."""
+    return Counter(
+        json.loads(one.data)["payload"]["to"] for one in await stored(scene.plain, "CUSTOM")
+    )
+
+
+async def test_effects_that_are_events_are_stored_once_whoever_is_killed(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    source = ONCE.format(more=", exactly_once=True")
+    workers = [await scene.run(source), await scene.run()]
+    async with scene.publishing(every=0.25):
+        for kills in range(6):
+            await scene.more_handled(60)
+            if kills % 3 == 2:
+                nats_server.kill()
+                nats_server.start()
+                continue
+            victim = random.randrange(2)
+            workers[victim].kill()
+            workers[victim] = scene.spawn()
+    await scene.handled(len(scene.confirmed), timeout=60)
+    await scene.settled()
+
+    account = await scene.ends(
+        "exactly_once, two workers: 4 × worker kill -9, 2 × server kill -9",
+        "effects are events: every one stored once",
+    )
+    outputs = await _outputs(scene)
+    assert outputs == {id: 2 for id in account.published}
+
+
+async def test_derived_ids_alone_store_every_event_once(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    workers = [await scene.run(ONCE.format(more="")), await scene.run()]
+    async with scene.publishing(every=0.25):
+        for kills in range(6):
+            await scene.more_handled(60)
+            if kills % 3 == 2:
+                nats_server.kill()
+                nats_server.start()
+                continue
+            victim = random.randrange(2)
+            workers[victim].kill()
+            workers[victim] = scene.spawn()
+    await scene.handled(len(scene.confirmed), timeout=60)
+    await scene.settled()
+
+    account = await scene.ends(
+        "the same without exactly_once: derived ids of ctx.publish",
+        "handlers ran twice, their events are stored once",
+    )
+    assert await _outputs(scene) == {id: 2 for id in account.published}
+
+
+async def test_exactly_once_runs_once_where_acks_are_lost_beside_another_worker(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    async with Link(nats_server.port) as link:
+        await scene.run(ONCE.format(more=", exactly_once=True"), url=link.url)
+        await scene.run()
+        link.swallows_acks = True
+        await scene.publish(200)
+        await scene.handled(200)
+        link.swallows_acks = False
+        await scene.settled()
+
+        account = await scene.ends(
+            "exactly_once: every ack of one of two workers swallowed",
+            f"{link.swallowed} swallowed; the guard answers instead",
+        )
+        assert account.run_twice == 0
+
+
+async def test_exactly_once_runs_once_though_a_server_forgets_acks(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    await scene.run(ONCE.format(more=", exactly_once=True"))
+    await scene.run()
+    async with scene.publishing(every=0.2):
+        for _ in range(3):
+            await scene.more_handled(80)
+            nats_server.kill()
+            nats_server.start()
+    await scene.handled(len(scene.confirmed), timeout=60)
+    await scene.settled()
+
+    account = await scene.ends("exactly_once: server kill -9 3 ×, two workers")
+    assert account.ended_twice == 0
+
+
+async def test_order_per_key_at_full_concurrency_through_kills(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    worker = await scene.run(ORDERED)
+    feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+    for kills in range(4):
+        await scene.handled(200 * (kills + 1))
+        if kills % 2:
+            nats_server.kill()
+            nats_server.start()
+        else:
+            worker.kill()
+            worker = await scene.run()
+    await feed
+    await scene.handled(1_500, timeout=60)
+    await scene.settled()
+
+    account = await scene.ends(
+        "order_by: 20 keys, retries, 2 × worker and 2 × server kill -9", "each key in its order"
+    )
+    seen: dict[str, list[str]] = {}
+    for one in scene.stage.effects("handled"):
+        ended = seen.setdefault(one["key"], [])
+        if one["id"] not in ended:  # what a killed worker had ended may end again
+            ended.append(one["id"])
+    assert len(seen) == 20
+    for ended in seen.values():
+        assert ended == sorted(ended)
+    assert account.ended_twice <= 2 * 20
