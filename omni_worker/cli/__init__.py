@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from . import operations
+
 FAILED = 1
 CALLED_WRONGLY = 2
 WIDTH = 80
@@ -187,6 +189,10 @@ def version() -> None:
     from .version import version_command
 
     version_command()
+
+
+for command in operations.COMMANDS:
+    main.add_command(command)
 
 
 def complain(message: str) -> None:

@@ -1,0 +1,10 @@
+"""The operators' commands: what they take and what `--help` says; the work is in the other files.
+
+Each file's work is imported when its command is called, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from .letters import dead_letters
+
+COMMANDS = (dead_letters,)

@@ -1,0 +1,64 @@
+"""Values people type: moments, durations and rates, and the options several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|w)")
+_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)")
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """`2h` ago, or an ISO 8601 time; one without a zone is this machine's."""
+
+    name = "when"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """An aware datetime."""
+        if isinstance(value, datetime):
+            return value
+        text = str(value).strip()
+        if found := _DURATION.fullmatch(text.lower()):
+            ago = timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+            return datetime.now(UTC) - ago
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r}: expected 30s, 15m, 2h, 7d or 2026-01-31T12:00", param, ctx)
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """`100/s`, `30/m`: events per second."""
+
+    name = "rate"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Events per second, more than none."""
+        if isinstance(value, float):
+            return value
+        found = _RATE.fullmatch(str(value).strip().lower())
+        if found is None or not float(found[1]):
+            self.fail(f"{value!r}: expected 100/s, 30/m or 600/h", param, ctx)
+        return float(found[1]) / _SECONDS[found[2]]
+
+
+def json_option(command: Command) -> Command:
+    """`--json`, on every command that answers a question."""
+    return click.option("--json", "as_json", is_flag=True, help="For programs.")(command)
+
+
+def yes_option(command: Command) -> Command:
+    """`--yes`, on every command that asks."""
+    return click.option("--yes", is_flag=True, help="Do not ask.")(command)

@@ -1,0 +1,218 @@
+"""`omni-worker dead-letters`, in a terminal of 80 columns, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from omni_worker import Event, EventBus
+from omni_worker.server import NatsServer
+from tests.processes.support import (
+    Stage,
+    api,
+    foreign_event,
+    plain_client,
+    until_letters,
+    until_settled,
+)
+
+from .conftest import LETTERS_WANTED, MANY
+from .support import lines_of, measure, operate, table_of
+
+APP = """
+app = App("router")
+
+
+@app.on("message.received", durable="r1", start_from="first", max_retries=0)
+async def route(event: Event) -> None:
+    effect("r1", id=event.id)
+    if os.environ["WORKER"] == "w1":
+        raise ValueError("no such chat: " + "and more " * 20)
+
+
+@app.on("message.received", durable="r2", start_from="first")
+async def other(event: Event) -> None:
+    effect("r2", id=event.id)
+"""
+
+
+async def test_a_letter_of_a_failing_handler_is_found_shown_retried_and_gone(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    subject, body = foreign_event("message.received", channel="whatsapp", instance="wa.1", id="e-1")
+    with Stage(tmp_path, url) as stage:
+        target = stage.app(APP)
+        worker = await stage.run(target)
+        await client.jetstream().publish(subject, body)
+        await until_letters(client, 1)
+        await stage.until_effects(1, "r2")
+        await worker.stop()
+
+        listed = operate(url, "dead-letters", "list")
+        shown = operate(url, "dead-letters", "show", "1")
+        content = operate(url, "dead-letters", "show", "1", "--body")
+        retried = operate(url, "dead-letters", "retry", "1")
+        await stage.run(target)
+        await stage.until_effects(2, "r1")
+        await until_settled(client, "router-retry", "OMNI_WORKER")
+        gone = operate(url, "dead-letters", "list")
+        kept = operate(url, "dead-letters", "list", "--all", "--json")
+
+        assert table_of(listed)[0][:3] == ["1", table_of(listed)[0][1], "message.received"]
+        assert "r1" in table_of(listed)[0]
+        assert "no such chat: and more" in shown.out
+        assert "Traceback" in shown.out
+        assert content.out.encode() == body
+        assert "on its way back to r1 of router" in retried.out
+        assert stage.ids("r1") == ["e-1", "e-1"]
+        assert stage.ids("r2") == ["e-1"]
+        assert "No open dead letter" in gone.out
+        assert [(one["number"], one["state"]) for one in lines_of(kept)] == [(1, "retried")]
+    await client.close()
+
+
+async def test_a_running_worker_takes_what_is_sent_back_without_a_restart(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    client = await plain_client(nats_server.url)
+    subject, body = foreign_event("message.received", channel="whatsapp", instance="wa.1", id="e-1")
+    with Stage(tmp_path, nats_server.url) as stage:
+        await stage.run(stage.app(APP))
+        await client.jetstream().publish(subject, body)
+        await until_letters(client, 1)
+
+        said = operate(nats_server.url, "dead-letters", "retry", "--handler", "r1", "--yes")
+        await stage.until_effects(2, "r1")
+        second = (await until_letters(client, 2))[1]["payload"]
+
+        assert "No worker of 'router' reads them right now" in " ".join(said.out.split())
+        assert second["retryOf"] is not None
+        assert (second["subject"], second["body"]) == (subject, body.decode())
+    await client.close()
+
+
+async def test_many_are_chosen_by_filters_asked_about_and_put_aside(
+    nats_server: NatsServer,
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="t") as bus:
+
+        async def fail(event: Event) -> None:
+            raise ValueError("odd" if event.payload % 2 else "even")
+
+        await bus.subscribe("custom.n", fail, durable="n", start_from="first", max_retries=0)
+        for number in range(6):
+            await bus.publish("custom.n", number)
+        client = await plain_client(url)
+        await until_letters(client, 6)
+
+        asked = operate(url, "dead-letters", "discard", "--error", "odd")
+        wrongly = operate(url, "dead-letters", "discard", "--error", "odd", "3")
+        none = operate(url, "dead-letters", "retry", "--handler", "nobody")
+        done = operate(url, "dead-letters", "discard", "--error", "odd", "--yes", "--json")
+        left = operate(url, "dead-letters", "list", "--json", "--until", "2099-01-01")
+        older = operate(url, "dead-letters", "list", "--until", "1h")
+        last = operate(url, "dead-letters", "list", "--limit", "2")
+
+        assert (asked.code, wrongly.code, none.code) == (2, 2, 0)
+        assert "Put aside 3 dead letters?" in asked.line
+        assert "add --yes" in asked.line
+        assert "There is no open dead letter" in none.out
+        assert [one["state"] for one in lines_of(done)] == ["discarded"] * 3
+        assert [one["error"] for one in lines_of(left)] == ["even"] * 3
+        assert "No open such dead letter" in older.out
+        assert [row[0] for row in table_of(last)][:2] == ["3", "5"]
+        assert "The last 2 of 3" in last.out
+        await client.close()
+
+
+async def test_a_letter_of_another_program_says_why_it_stays(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    async with EventBus(url) as bus:
+        payload = {
+            "originalEventId": "e-1", "originalEventType": "message.received",
+            "error": "boom \x1b[2J and more", "retryCount": 3, "timestamp": 1,
+        }  # fmt: skip
+        await bus.publish("system.dead_letter", payload, metadata={"source": "omni"})
+
+        listed = operate(url, "dead-letters", "list")
+        shown = operate(url, "dead-letters", "show", "1")
+        retried = operate(url, "dead-letters", "retry", "1")
+        body = operate(url, "dead-letters", "show", "1", "--body")
+
+        assert "\x1b" not in listed.out + shown.out
+        assert "It cannot be retried: another program (omni) wrote" in " ".join(shown.out.split())
+        assert (retried.code, body.code) == (1, 1)
+        assert "another program (omni) wrote this letter" in " ".join(retried.out.split())
+        # Nothing was made for a retry that cannot be.
+        client = await plain_client(url)
+        names = (await api(client, "STREAM.NAMES"))["streams"]
+        assert "OMNI_WORKER" not in names
+        assert "KV_omni-worker-letters" not in names
+        await client.close()
+
+
+def test_many_letters_are_listed_in_little_memory(large_server: NatsServer, tmp_path: Path) -> None:
+    measured = measure(
+        large_server.url, "dead-letters", "list", "--handler", "wanted", "--json", "--limit", "0",
+        folder=tmp_path,
+    )  # fmt: skip
+    every = measure(large_server.url, "dead-letters", "list", folder=tmp_path)
+
+    found = lines_of(measured.said)
+    assert len(found) == LETTERS_WANTED
+    assert {one["handler"] for one in found} == {"wanted"}
+    assert f"The last 50 of {MANY // 1000} 000" in every.said.out
+    assert measured.peak < 50
+    assert every.peak < 50
+
+
+def test_an_empty_system_has_no_letters_and_gets_no_streams(nats_server: NatsServer) -> None:
+    said = operate(nats_server.url, "dead-letters", "list")
+    missing = operate(nats_server.url, "dead-letters", "show", "1")
+
+    assert (said.code, missing.code) == (0, 2)
+    assert "No open dead letter" in said.out
+    assert "no stream on this server stores dead letters" in missing.line
+
+    async def names() -> object:
+        client = await plain_client(nats_server.url)
+        found = (await api(client, "STREAM.NAMES"))["streams"]
+        await client.close()
+        return found
+
+    assert not asyncio.run(names())
+
+
+def test_a_server_without_jetstream_is_told_as_that(server_without_jetstream: NatsServer) -> None:
+    said = operate(server_without_jetstream.url, "dead-letters", "list")
+
+    assert said.code == 1
+    assert "JetStream" in said.line
+    assert "omni-worker doctor" in said.line
+
+
+def test_a_missing_right_is_named(restricted_server: NatsServer) -> None:
+    async def letter() -> None:
+        url = restricted_server.url.replace("nats://", "nats://admin:admin@")
+        async with EventBus(url) as bus:
+            await bus.publish("system.dead_letter", {"error": "x"})
+
+    asyncio.run(letter())
+
+    said = operate(restricted_server.url, "dead-letters", "list")
+
+    assert said.code == 1
+    assert "$JS.API.CONSUMER.CREATE.SYSTEM" in said.line
+    assert "docs/operations.md" in said.line
+    assert json.dumps("admin") not in said.err
+
+
+def test_no_server_is_told_with_what_to_do() -> None:
+    said = operate("nats://127.0.0.1:9", "dead-letters", "list")
+
+    assert said.code == 1
+    assert "NATS_URL says where the server is" in said.line
