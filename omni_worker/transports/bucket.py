@@ -10,7 +10,8 @@ from ..topology import DUPLICATE_WINDOW, NANO
 from .base import Entry, StoredMessage
 from .headers import format_headers
 
-WRONG_REVISION = 10071
+# The second is a cluster's word for a write that another one has overtaken on its way.
+WRONG_REVISIONS = (10071, 10164)
 _REMOVALS = ("DEL", "PURGE")
 
 
@@ -85,7 +86,7 @@ class Bucket:
         try:
             return await self._records.put(self._prefix + key, value, format_headers(headers))
         except ApiError as error:
-            if error.err_code == WRONG_REVISION:
+            if error.err_code in WRONG_REVISIONS:
                 return None
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any, Self
 
 import pytest
 
@@ -19,22 +20,33 @@ from .suite import TransportSuite
 class JetStreamBackend:
     """A real server behind a proxy that can break, and the transports connected through it."""
 
-    features = frozenset({"disconnect", "odd bytes"})
+    features = frozenset({"disconnect", "odd bytes", "future start"})
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
         self.proxy = Proxy(server.port)
         self.transports: list[JetStreamTransport] = []
 
-    def unopened(self) -> JetStreamTransport:
-        return JetStreamTransport(
-            Settings(
-                urls=(self.proxy.url,),
-                reconnect_delay=0.02,
-                reconnect_max_delay=0.05,
-                reconnect_max_retries=25,  # about half a second, for give_up
-            )
+    async def __aenter__(self) -> Self:
+        await self.proxy.mend()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for transport in self.transports:
+            await transport.close()
+        await self.proxy.cut()
+
+    def settings(self, **given: Any) -> Settings:
+        return Settings(
+            urls=(self.proxy.url,),
+            reconnect_delay=0.02,
+            reconnect_max_delay=0.05,
+            reconnect_max_retries=25,  # about half a second, for give_up
+            **given,
         )
+
+    def unopened(self) -> JetStreamTransport:
+        return JetStreamTransport(self.settings())
 
     async def connect(self) -> JetStreamTransport:
         transport = self.unopened()
@@ -76,9 +88,5 @@ class TestJetStream(TransportSuite):
 
     @pytest.fixture
     async def backend(self, nats_server: NatsServer) -> AsyncIterator[JetStreamBackend]:
-        backend = JetStreamBackend(nats_server)
-        await backend.proxy.mend()
-        yield backend
-        for transport in backend.transports:
-            await transport.close()
-        await backend.proxy.cut()
+        async with JetStreamBackend(nats_server) as backend:
+            yield backend

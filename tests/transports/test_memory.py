@@ -19,7 +19,7 @@ from .suite.backend import consume, eventually, make_consumer, make_stream
 class MemoryBackend:
     """A server in memory, and the transports connected to it."""
 
-    features = frozenset({"disconnect", "drop_answers", "odd bytes"})
+    features = frozenset({"disconnect", "drop_answers", "odd bytes", "future start"})
 
     def __init__(self) -> None:
         self.server = MemoryServer()

@@ -17,7 +17,7 @@ SECOND = 1_000_000_000  # nanoseconds
 class Backend(Protocol):
     """One clean server. Everything it connected is closed when the test is over."""
 
-    features: frozenset[str]
+    features: frozenset[str]  # what it can do, or have done to it, beyond the promises of all
 
     async def connect(self) -> Transport:
         """Another transport to the same server, opened."""
