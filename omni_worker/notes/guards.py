@@ -12,10 +12,12 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import OmniWorkerError
 from ..transports.base import Entry, KeyValue
@@ -42,15 +44,16 @@ class Busy:
 class Guard:
     """The guard of one event that is ours to run."""
 
-    def __init__(self, bucket: KeyValue, key: str, revision: int, lease: float) -> None:
+    def __init__(self, bucket: KeyValue, key: str, owner: str, revision: int, lease: float) -> None:
         self._bucket = bucket
         self._key = key
+        self._owner = owner
         self._revision = revision
         self._lease = lease
 
     async def finish(self) -> bool:
         """The handler succeeded: written before the ack. Says whether it was still ours."""
-        return await self._write(_done())
+        return await self._write(_done(self._owner))
 
     async def clear(self) -> None:
         """A failure, a handback or a dead letter: the event may run again."""
@@ -72,7 +75,7 @@ class Guard:
         while True:
             await asyncio.sleep(self._lease / 3)
             try:
-                if not await self._write(_running(self._lease)):
+                if not await self._write(_running(self._owner, self._lease)):
                     log.warning("somebody took over an event that is still running here")
                     return
             except OmniWorkerError as error:
@@ -80,6 +83,9 @@ class Guard:
 
     async def _write(self, value: bytes) -> bool:
         revision = await self._bucket.update(self._key, value, self._revision)
+        if revision is None:
+            # Asked again after a broken link, the server refuses what it had already written.
+            revision = _revision_of(await self._bucket.get(self._key), self._owner)
         if revision is not None:
             self._revision = revision
         return revision is not None
@@ -100,20 +106,24 @@ class Guards:
             self._bucket = await self._open_bucket()
         bucket = self._bucket
         key = hashlib.sha256(f"{self._handler}\n{event_id}".encode()).hexdigest()[:32]
-        revision = await bucket.create(key, _running(lease))
+        owner = secrets.token_hex(8)  # of this run alone
+        revision = await bucket.create(key, _running(owner, lease))
         if revision is None:
             entry = await bucket.get(key)
             if entry is None:
                 return Busy(MARGIN)  # it was cleared this very moment
             if _is_done(entry):
                 return DoneBefore()
-            if (left := self._left(key, entry, lease)) > 0:
-                return Busy(left + MARGIN)
-            revision = await bucket.update(key, _running(lease), entry.revision)
+            # Asked again after a broken link, the server refuses what it had already written.
+            revision = _revision_of(entry, owner)
+            if revision is None:
+                if (left := self._left(key, entry, lease)) > 0:
+                    return Busy(left + MARGIN)
+                revision = await bucket.update(key, _running(owner, lease), entry.revision)
             if revision is None:
                 return Busy(lease)
         self._watched.pop(key, None)
-        return Guard(bucket, key, revision, lease)
+        return Guard(bucket, key, owner, revision, lease)
 
     def _left(self, key: str, entry: Entry, lease: float) -> float:
         """Seconds until a guard counts as expired: unchanged for a whole lease, by our own clock.
@@ -130,17 +140,30 @@ class Guards:
         return lease - (now - since)
 
 
-def _running(lease: float) -> bytes:
+def _running(owner: str, lease: float) -> bytes:
     until = round((time.time() + lease) * 1000)
-    return json.dumps({"state": "running", "owner": os.getpid(), "until": until}).encode()
+    return json.dumps(
+        {"state": "running", "owner": owner, "pid": os.getpid(), "until": until}
+    ).encode()
 
 
-def _done() -> bytes:
-    return json.dumps({"state": "done", "at": round(time.time() * 1000)}).encode()
+def _done(owner: str) -> bytes:
+    at = round(time.time() * 1000)
+    return json.dumps({"state": "done", "owner": owner, "at": at}).encode()
 
 
 def _is_done(entry: Entry) -> bool:
+    return _read(entry).get("state") == "done"
+
+
+def _revision_of(entry: Entry | None, owner: str) -> int | None:
+    """The revision of an entry this run wrote itself."""
+    return entry.revision if entry is not None and _read(entry).get("owner") == owner else None
+
+
+def _read(entry: Entry) -> dict[str, Any]:
     try:
-        return bool(json.loads(entry.value)["state"] == "done")
-    except (ValueError, KeyError, TypeError):
-        return False
+        value = json.loads(entry.value)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

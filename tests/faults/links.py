@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 LOOPBACK = "127.0.0.1"
-_ACK = re.compile(rb"PUB \$JS\.ACK\S* 4\r\n\+ACK\r\n")
+_ACK = re.compile(rb"PUB \$JS\.ACK\S*(?: _INBOX\S+)? 4\r\n\+ACK\r\n")
 _ACK_BEGINS = b"PUB $JS.ACK"
 _LONGEST_ACK = 300  # bytes
 
