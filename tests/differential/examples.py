@@ -5,5 +5,46 @@ from __future__ import annotations
 from .traces import Shape, Trace
 
 ONCE_DIFFERENT: list[Trace] = [
-    Trace((Shape(),), (("publish", "a", ""), ("pull", 0, 0, 3), ("wait", 3))),
+    # A consumer owes no answer for what its stream has dropped: room for the next one.
+    Trace(
+        (Shape(policy="new", max_ack_pending=2),),
+        (
+            ("publish", "a", ""),
+            ("pull", 0, 0, 3),
+            ("publish", "a", ""),
+            ("publish", "a", ""),
+            ("wait", 1),
+            ("pull", 0, 1, 4),
+            ("publish", "a", ""),
+        ),
+        stored_before=2,
+        per_subject=2,
+    ),
+    # Leases end in the order in which they began, not in stream order.
+    Trace(
+        (Shape(),),
+        (
+            ("publish", "a", ""),
+            ("publish", "a", ""),
+            ("pull", 0, 0, 2),
+            ("wait", 1),
+            ("answer", 0, 0, "progress"),
+            ("wait", 2),
+            ("pull", 0, 0, 1),
+            ("wait", 1),
+            ("pull", 0, 1, 1),
+        ),
+    ),
+    # A message of no concern does not wake a consumer.
+    Trace(
+        (Shape(filter="b"),),
+        (
+            ("publish", "a", ""),
+            ("pull", 0, 0, 3),
+            ("publish", "a", ""),
+            ("publish", "b", ""),
+            ("publish", "a", ""),
+            ("answer", 0, 0, "ack"),
+        ),
+    ),
 ]

