@@ -60,6 +60,21 @@ _START_FIELDS = (
     ("by_start_sequence", "opt_start_seq", "start sequence"),
     ("by_start_time", "opt_start_time", "start time"),
 )
+# What these may be besides nothing; anything else the server has is not built here.
+_STREAM_BUILT: dict[str, tuple[Any, ...]] = {
+    "retention": ("limits",),
+    "max_msgs": (-1, 0),
+    "max_bytes": (-1, 0),
+    "mirror": (),
+    "republish": (),
+    "subject_transform": (),
+}
+_CONSUMER_BUILT: dict[str, tuple[Any, ...]] = {
+    "ack_policy": ("explicit", "none"),
+    "max_deliver": (-1, 0),
+    "deliver_subject": (),
+    "backoff": ([], ()),
+}
 _POLICIES = ("all", "new", "last", "by_start_sequence", "by_start_time")
 
 
@@ -77,6 +92,7 @@ def full_stream_config(requested: Mapping[str, Any]) -> Config:
     """A stream's whole configuration. Raises ApiError when it contradicts itself."""
     verb = f"STREAM {requested['name']}"
     config: Config = {**_STREAM_DEFAULTS, **requested, "metadata": _metadata(requested)}
+    _check_built(verb, config, _STREAM_BUILT)
     if not config.get("sources"):
         config["subjects"] = list(config.get("subjects") or [config["name"]])
         config["duplicate_window"] = config.get("duplicate_window") or _default_window(config)
@@ -121,6 +137,7 @@ def full_consumer_config(requested: Mapping[str, Any]) -> Config:
         if covers(one, other) or covers(other, one):  # a partial overlap is taken
             raise refusal(verb, "consumer subject filters cannot overlap", 400, 10138)
     _check_start(verb, config)
+    _check_built(verb, config, _CONSUMER_BUILT)
     return config
 
 
@@ -154,6 +171,15 @@ def _check_fixed(
             update = f"{prefix}update can not change {word}"
             text = update if prefix else f"{word} can not be updated"
             raise refusal(verb, text, 500, err_code)
+
+
+def _check_built(verb: str, config: Config, built: Mapping[str, tuple[Any, ...]]) -> None:
+    """What is not followed is refused: a test must not pass by it."""
+    for key, values in built.items():
+        if config.get(key) not in (None, "", *values):
+            raise NotImplementedError(
+                f"{verb}: the memory transport has no {key}={config[key]!r}; use a real server"
+            )
 
 
 def _check_start(verb: str, config: Config) -> None:
