@@ -34,7 +34,7 @@ def test_the_tests_on_the_page_pass(page: str, tmp_path: Path) -> None:
 async def test_a_thousand_events_with_retries_and_dead_letters_take_less_than_a_second() -> None:
     app = App("many")
 
-    @app.on("custom.order", durable="orders", concurrency=50)
+    @app.on("custom.order", durable="orders", breaker=0)
     async def place(event: Event[dict[str, int]], ctx: Context) -> None:
         kind = event.payload["number"] % 10
         if kind == 0:
