@@ -83,6 +83,8 @@ class Recorder:
     def receive(self, delivery: Delivery) -> None:
         consumer_sequence = int(delivery.reply.split(b".")[-3])
         run = self._run
+        if run.is_over:
+            return
         run.report.late |= self._run.world.is_ambiguous()
         run.held[self._consumer][consumer_sequence] = (delivery, run.generations[self._client])
         run.report.deliveries[self._consumer][consumer_sequence] = Seen(
@@ -109,6 +111,8 @@ class Run:
         self.generations, self.resumed = [0] * CLIENTS, [0] * CLIENTS
         self.is_up = [True] * CLIENTS
         self.slot = 0
+        self.is_over = False
+        self._seen_last: list[dict[str, Any]] = []
         self.clients: list[Transport] = []
         self.sources: list[list[Source]] = []
         self._published = 0
@@ -122,6 +126,7 @@ class Run:
                 await self._take(step)
                 await self._rest(number)
                 self.slot += step[1] if step[0] == "wait" else 0
+            self.is_over = True  # what comes while we look belongs to no step
             await self._look()
         finally:
             for client in self.clients:
@@ -246,7 +251,8 @@ class Run:
         """How many requests wait at each consumer; a real server notices a dead client late."""
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
-            waiting = [one["num_waiting"] for one in await self._infos()]
+            self._seen_last = await self._infos()
+            waiting = [one["num_waiting"] for one in self._seen_last]
             over = asyncio.get_running_loop().time() > deadline
             if expected is None or waiting == expected[1] or over:
                 return waiting
@@ -260,7 +266,7 @@ class Run:
 
     async def _look(self) -> None:
         words = ("delivered", "ack_floor", "num_ack_pending", "num_pending", "num_waiting")
-        for info, shape in zip(await self._infos(), self.trace.consumers, strict=True):
+        for info, shape in zip(self._seen_last, self.trace.consumers, strict=True):
             facts = {word: info[word] for word in words}
             for word in ("delivered", "ack_floor"):
                 facts[word] = (info[word]["consumer_seq"], self._passed(shape, info[word]))
