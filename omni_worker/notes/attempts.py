@@ -24,6 +24,7 @@ log = logging.getLogger("omni_worker.worker")
 BUCKET = "omni-worker-notes"
 TTL = 7 * 86_400.0  # seconds after the last word on an event
 MAX_ERROR = 300  # characters
+REST = 5.0  # seconds until notes that did not work are tried again
 
 
 class State(StrEnum):
@@ -52,20 +53,25 @@ class Attempts:
         self._open_bucket = bucket
         self._bucket: KeyValue | None = None
         self._handler = handler
+        self._rests_until = 0.0  # loop time
         self.works = True
 
     async def recall(self, delivery: Delivery) -> Note | None:
         """The note on an event; None when there is none, or when notes do not work."""
+        if self._rests():
+            return None
         try:
             entry = await (await self._notes()).get(self._key(delivery))
         except OmniWorkerError as error:
             self._give_up(error)
             return None
         self.works = True
-        return None if entry is None else _read(entry.value)
+        return None if entry is None else read_note(entry.value)
 
     async def keep(self, delivery: Delivery, note: Note) -> None:
         """Write it, and return when it is stored (or cannot be)."""
+        if self._rests():
+            return
         try:
             await (await self._notes()).put(self._key(delivery), _write(note))
         except OmniWorkerError as error:
@@ -83,18 +89,27 @@ class Attempts:
         return self._bucket
 
     def _key(self, delivery: Delivery) -> str:
-        identity = (
-            f"{self._handler}\n{delivery.source.stream}\n{delivery.sequence}\n{delivery.stored_at}"
-        )
-        return hashlib.sha256(identity.encode()).hexdigest()[:32]
+        stream = delivery.source.stream
+        return note_key(self._handler, stream, delivery.sequence, delivery.stored_at)
+
+    def _rests(self) -> bool:
+        """Just after a failure nobody waits for a bucket that does not answer."""
+        return not self.works and asyncio.get_running_loop().time() < self._rests_until
 
     def _give_up(self, error: OmniWorkerError) -> None:
+        self._rests_until = asyncio.get_running_loop().time() + REST
         if self.works:
             self.works = False
             log.warning(
                 "attempts cannot be noted across processes; deliveries are counted instead",
                 extra={"handler": self._handler, "cause": str(error)},
             )
+
+
+def note_key(handler: str, stream: str, sequence: int, stored_at: int) -> str:
+    """Where the note on one event in one handler is kept."""
+    identity = f"{handler}\n{stream}\n{sequence}\n{stored_at}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def _write(note: Note) -> bytes:
@@ -109,7 +124,7 @@ def _write(note: Note) -> bytes:
     ).encode()
 
 
-def _read(value: bytes) -> Note | None:
+def read_note(value: bytes) -> Note | None:
     """Whatever is not ours to understand is no note: the event is looked at with suspicion."""
     try:
         raw = json.loads(value)

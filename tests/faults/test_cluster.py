@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ..processes.support import plain_client
+from ..processes.support import Stage, plain_client
 from .accounts import Row
-from .scene import Scene, load
+from .scene import QUICK, Scene, load
 from .servers import Cluster, pause, resume
 
 
@@ -70,3 +70,21 @@ async def _scene(tmp_path: Path, cluster: Cluster, rows: list[Row]) -> AsyncIter
         await client.close()
     async with Scene(tmp_path, cluster, rows, replicas=3) as scene:
         yield scene
+
+
+async def test_workers_started_before_the_cluster_has_a_leader(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    with Cluster(tmp_path) as cluster, Stage(tmp_path, cluster.url) as stage:
+        # Not even JetStream's own leader is elected: what is asked now nobody ever answers.
+        target = stage.app(load(), "early")
+        early = [stage.spawn(target, replicas=3, **QUICK) for _ in range(2)]
+        async with _scene(tmp_path, cluster, rows) as scene:
+            for worker in early:
+                await worker.ready(30)
+            await scene.publish(300)
+            await scene.handled(300)
+            await scene.settled()
+
+            account = await scene.ends("3 nodes, R3: workers started before any leader is elected")
+            assert account.run_twice == 0

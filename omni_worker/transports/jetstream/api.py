@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import ApiError, TransportError
+from ...errors import ApiError
 from ..base import StoredMessage
 from ..headers import parse_headers
 from ..timestamps import nanoseconds
-from .requests import Reply, Requests
+from .requests import NoAnswer, Reply, Requests
 
 NOT_FOUND = 404
 JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
+NO_LEADER = 10008  # "JetStream system temporarily unavailable"
+LEADER_PAUSE = 0.25  # seconds
+READ_TIMEOUT = 5.0  # seconds for one stored message: events wait for what is read there
+FIRST_PATIENCE = 2.0  # seconds until a question is asked again, doubled each time
 
 
 class Api:
@@ -64,6 +69,14 @@ class Api:
         """One stored message by sequence."""
         return await self._stored(stream, {"seq": sequence})
 
+    async def next_message(self, stream: str, sequence: int, filter: str) -> StoredMessage | None:
+        """The first one from ``sequence`` on that matches."""
+        return await self._stored(stream, {"seq": sequence, "next_by_subj": filter})
+
+    async def account(self) -> dict[str, Any]:
+        """What the account uses of JetStream, and its limits."""
+        return await self.ask("INFO")
+
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last stored message of one subject."""
         return await self._stored(stream, {"last_by_subj": subject})
@@ -77,10 +90,29 @@ class Api:
     async def ask(
         self, verb: str, body: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> dict[str, Any]:
-        """One API request."""
+        """One API request; asked again while a cluster elects its leader and nobody answers.
+
+        Each of them may come twice: what stands already is made or removed no second time.
+        """
         payload = json.dumps(dict(body)).encode() if body is not None else b""
-        reply = await self._requests.ask(self.prefix + verb, payload, timeout=timeout)
-        return _checked(verb, reply)
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout
+        patience = FIRST_PATIENCE
+        while True:
+            left = max(0.01, deadline - now())
+            try:
+                reply = await self._requests.ask(
+                    self.prefix + verb, payload, timeout=min(patience, left)
+                )
+                return _checked(verb, reply)
+            except NoAnswer:
+                if left <= patience:
+                    raise
+            except ApiError as error:
+                if error.err_code != NO_LEADER or left <= LEADER_PAUSE:
+                    raise
+                await asyncio.sleep(LEADER_PAUSE)
+            patience *= 2
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
         """Store one message with headers of its own, by request; returns its sequence."""
@@ -88,7 +120,7 @@ class Api:
         return int(_checked(subject, reply)["seq"])
 
     async def _stored(self, stream: str, which: Mapping[str, Any]) -> StoredMessage | None:
-        found = await self._ask_or_none(f"STREAM.MSG.GET.{stream}", which)
+        found = await self._ask_or_none(f"STREAM.MSG.GET.{stream}", which, timeout=READ_TIMEOUT)
         if found is None:
             return None
         message = found["message"]
@@ -101,10 +133,10 @@ class Api:
         )
 
     async def _ask_or_none(
-        self, verb: str, body: Mapping[str, Any] | None = None
+        self, verb: str, body: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> dict[str, Any] | None:
         try:
-            return await self.ask(verb, body)
+            return await self.ask(verb, body, timeout=timeout)
         except ApiError as error:
             if error.code == NOT_FOUND:
                 return None
@@ -127,13 +159,6 @@ class Api:
             f"CONSUMER.CREATE.{stream}.{config['name']}",
             {"stream_name": stream, "config": dict(config), "action": action},
         )
-
-
-def unavailable(error: Exception) -> bool:
-    """Whether a request may work in a moment: no leader, restarting, no answer."""
-    if isinstance(error, ApiError):
-        return error.code in (408, 503) and error.err_code not in JETSTREAM_OFF
-    return isinstance(error, TransportError)
 
 
 def _checked(verb: str, reply: Reply) -> dict[str, Any]:

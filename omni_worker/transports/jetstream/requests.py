@@ -21,6 +21,10 @@ class Reply:
     body: bytes
 
 
+class NoAnswer(TransportError):
+    """Asked on a link that stands, and nobody said a word."""
+
+
 class Requests:
     """One inbox for all of them; each is told by its token."""
 
@@ -73,7 +77,7 @@ class Requests:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            raise TransportError(f"{subject}: no answer in {timeout:.1f} s") from None
+            raise NoAnswer(f"{subject}: no answer in {timeout:.1f} s") from None
         finally:
             self._waiting.pop(token, None)
             self._subjects.pop(token, None)
