@@ -43,10 +43,12 @@ async def test_a_lost_ack_of_a_guarded_event_costs_no_second_run() -> None:
     app, go = app_with(exactly_once=True)
 
     async with TestWorker(app) as t:
+        began = asyncio.get_running_loop().time()
         t.drop_next_ack()
         await t.publish("custom.go")
         await t.settle()
         assert t.pending == []
+        assert asyncio.get_running_loop().time() - began >= 30
 
     assert t.attempts(go) == 1
 

@@ -56,15 +56,22 @@ class MemorySource:
         )
 
     async def confirm(self, delivery: Delivery) -> bool:
-        """Ask the server to take the ack."""
-        answer = partial(
-            self._server.answer, self.stream, self.consumer, delivery.sequence, b"+ACK"
-        )
+        """Ask the server to take the ack, which may be lost like any other."""
+        if not self._link.is_up:
+            return False
+        taken = False
+
+        def take() -> None:
+            nonlocal taken
+            taken = self._server.consumer(self.stream, self.consumer) is not None
+            self._server.answer(self.stream, self.consumer, delivery.sequence, b"+ACK")
+
+        self._send_answer(b"+ACK", take)
         try:
-            await self._link.call(answer)
+            await self._link.call(lambda: None)  # its answer comes behind that of the ack
         except LinkLost:
             return False
-        return True
+        return taken
 
     async def stop(self) -> None:
         """Ask for nothing more. What was on its way has arrived when this returns."""

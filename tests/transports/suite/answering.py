@@ -52,6 +52,18 @@ class Answering:
         assert (confirmed, again) == (True, True)
         assert await held(transport) == 0
 
+    async def test_an_ack_to_a_consumer_that_is_gone_is_not_confirmed(
+        self, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        await publish(transport, 1)
+        _, recorder = await consume(transport, 1)
+        [delivery] = await recorder.wait(1)
+        await transport.operators.delete_consumer("S", "c")
+
+        assert not await delivery.confirm()
+
     async def test_a_naked_message_comes_again_at_once(self, transport: Transport) -> None:
         await make_stream(transport)
         await make_consumer(transport)
