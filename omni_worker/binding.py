@@ -47,15 +47,10 @@ async def plan_consumers(
     taken: Collection[str] = (),
 ) -> list[ConsumerSpec]:
     """The consumers a handler reads, one per stream. Raises TopologyError for what none stores."""
-    options = handler.options
     name = consumer_name(handler, settings.session, taken)
-    copies = {
-        type: schema.stream
-        for type in handler.literal_types
-        if (schema := registry.get(type)) is not None and schema.stream is not None
-    }
+    copies = copied_types(handler, registry)
     routes: dict[str, tuple[str, ...]] = {}
-    plain = _filters_without(handler, copies)
+    plain = filters_without(handler, copies)
     if plain:
         literal = bool(handler.types) and not any(is_wild(type) for type in handler.types)
         routes.update(await provisioner.routes(plain, literal=literal))
@@ -64,19 +59,36 @@ async def plan_consumers(
         await provisioner.ensure_copy(await _copy(stream, types, handler, provisioner))
         routes[stream] = filters_for(types, handler.channels, handler.instance)
     return [
-        ConsumerSpec(
-            stream=stream,
-            name=name,
-            app=handler.app,
-            filters=filters,
-            ack_wait=options.ack_wait or settings.ack_wait,
-            start_from=options.start_from,
-            queue=options.queue or "",
-            durable=options.durable is not None,
-            inactive=settings.inactive,
-        )
+        consumer_spec(handler, name, stream, filters, settings)
         for stream, filters in routes.items()
     ]
+
+
+def consumer_spec(
+    handler: Handler, name: str, stream: str, filters: tuple[str, ...], settings: Settings
+) -> ConsumerSpec:
+    """The consumer a handler reads on one stream."""
+    options = handler.options
+    return ConsumerSpec(
+        stream=stream,
+        name=name,
+        app=handler.app,
+        filters=filters,
+        ack_wait=options.ack_wait or settings.ack_wait,
+        start_from=options.start_from,
+        queue=options.queue or "",
+        durable=options.durable is not None,
+        inactive=settings.inactive,
+    )
+
+
+def copied_types(handler: Handler, registry: SchemaRegistry) -> dict[str, str]:
+    """The types it reads from a stream of their own, and which that is."""
+    return {
+        type: schema.stream
+        for type in handler.literal_types
+        if (schema := registry.get(type)) is not None and schema.stream is not None
+    }
 
 
 def consumer_name(handler: Handler, session: str | None = None, taken: Collection[str] = ()) -> str:
@@ -217,7 +229,8 @@ class Binding:
         return replace(bound.spec, start_sequence=start), reading
 
 
-def _filters_without(handler: Handler, copies: dict[str, str]) -> tuple[str, ...]:
+def filters_without(handler: Handler, copies: dict[str, str]) -> tuple[str, ...]:
+    """What it reads from the streams events are stored in."""
     if not copies:
         return handler.filters
     rest = [type for type in handler.types if type not in copies]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,10 @@ class DeadLetters:
         """
         letter = await self._find(str(which).strip().removeprefix("#"))
         return (await self._marked([letter]))[0]
+
+    async def with_states(self, letters: Sequence[DeadLetter]) -> builtins.list[DeadLetter]:
+        """These letters with what became of them."""
+        return [*await self._marked(letters)]
 
     async def body(self, letter: DeadLetter) -> bytes | None:
         """The bytes of the event that failed, None where nobody kept them.

@@ -33,7 +33,8 @@ class Scan:
     """The messages a stream holds when it is entered: ``async with Scan(…) as messages``.
 
     Each comes once, in stream order, from ``since`` on, whatever the connection does meanwhile.
-    ``total`` is how many there were at the beginning.
+    ``total`` is how many there were at the beginning. With ``follow`` it goes on with what is
+    stored later, and without ``since`` begins there; ``after`` is where an earlier scan ended.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Scan:
         *,
         filters: Sequence[str] = (),
         since: datetime | None = None,
+        follow: bool = False,
+        after: int | None = None,
     ) -> None:
         self.total = 0
         self._transport = transport
@@ -50,8 +53,10 @@ class Scan:
         self._stream = stream
         self._filters = tuple(filters)
         self._since = since
+        self._follow = follow
+        self._after = after
         self._first = 1
-        self._last = 0
+        self.last = 0  # the last sequence there was at the beginning
         self._is_queue = False
         self._reader: _Reader | None = None
 
@@ -60,11 +65,14 @@ class Scan:
         if info is None:
             raise TopologyError(f"there is no stream {self._stream} on the server")
         self._first = max(1, int(info["state"]["first_seq"]))
-        self._last = int(info["state"]["last_seq"])
+        self.last = int(info["state"]["last_seq"])
         self._is_queue = info["config"].get("retention") == "workqueue"
         if self._is_queue:
             self.total = int(info["state"]["messages"])
-        elif self._last >= self._first:
+        elif self._follow:
+            after = self.last if self._after is None else self._after
+            self.total = await self._begin(0 if self._since else after + 1)
+        elif self.last >= self._first:
             self.total = await self._begin(0)
         return self
 
@@ -83,7 +91,9 @@ class Scan:
 
     async def _read(self) -> AsyncIterator[StoredMessage]:
         left, next_sequence = self.total, 0
-        while left > 0:
+        if self._follow and self._since is None:
+            next_sequence = (self.last if self._after is None else self._after) + 1
+        while left > 0 or self._follow:
             assert self._reader is not None
             try:
                 delivery = await self._reader.next()
@@ -91,7 +101,9 @@ class Scan:
                 await self._end()
                 left = await self._begin(next_sequence)
                 continue
-            if delivery is None or delivery.sequence > self._last:
+            if self._follow and delivery is None:
+                continue
+            if delivery is None or (delivery.sequence > self.last and not self._follow):
                 return
             left, next_sequence = left - 1, delivery.sequence + 1
             yield _stored(delivery)
@@ -139,8 +151,8 @@ class Scan:
 
     async def _one_by_one(self) -> AsyncIterator[StoredMessage]:
         earliest = round(self._since.timestamp() * NANO) if self._since else 0
-        for first in range(self._first, self._last + 1, AT_ONCE):
-            sequences = range(first, min(first + AT_ONCE, self._last + 1))
+        for first in range(self._first, self.last + 1, AT_ONCE):
+            sequences = range(first, min(first + AT_ONCE, self.last + 1))
             found = await asyncio.gather(
                 *(self._operators.message(self._stream, one) for one in sequences)
             )

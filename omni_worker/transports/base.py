@@ -188,6 +188,12 @@ class Operators(Protocol):
     async def message(self, stream: str, sequence: int) -> StoredMessage | None:
         """One stored message, None if the stream does not hold it."""
 
+    async def next_message(self, stream: str, sequence: int, filter: str) -> StoredMessage | None:
+        """The first stored message from ``sequence`` on that matches, None if there is none."""
+
+    async def account(self) -> dict[str, Any]:
+        """What the account uses of JetStream, and its limits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -94,5 +94,5 @@ def restricted_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 async def _provision(url: str) -> None:
-    async with EventBus(url, name="admin"):
-        pass
+    async with EventBus(url, name="admin") as bus:
+        await bus.publish("custom.thing", {})

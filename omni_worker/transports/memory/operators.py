@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from ...errors import ApiError, NoStream
+from ...subjects import matches
 from ..base import StoredMessage
 from .configs import no_stream
 from .server import MemoryServer
@@ -98,6 +99,30 @@ class MemoryOperators:
             return None if record is None else stored_message(record)
 
         return await self._ask(question)
+
+    async def next_message(self, stream: str, sequence: int, filter: str) -> StoredMessage | None:
+        """The first one from ``sequence`` on that matches."""
+
+        def question() -> StoredMessage | None:
+            if stream not in self._server.streams:
+                return None
+            records = self._server.stream(stream, "STREAM.MSG.GET").since(sequence)
+            found = next((one for one in records if matches(filter, one.subject)), None)
+            return None if found is None else stored_message(found)
+
+        return await self._ask(question)
+
+    async def account(self) -> dict[str, Any]:
+        """What is used; there are no limits."""
+        streams = await self.streams()
+        limits = {"max_memory": -1, "max_storage": -1, "max_streams": -1, "max_consumers": -1}
+        return {
+            "memory": 0,
+            "storage": 0,
+            "streams": len(streams),
+            "consumers": sum(one["state"].get("consumer_count", 0) for one in streams),
+            "limits": limits,
+        }
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last stored message of one subject."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from omni_worker.errors import ApiError
-from omni_worker.transports.base import Transport
+from omni_worker.transports.base import Message, Transport
 
 from .backend import (
     SECOND,
@@ -56,6 +56,30 @@ class Operating:
 
         listed = await transport.operators.streams()
         assert sorted(stream["config"]["name"] for stream in listed) == ["A", "B"]
+
+    async def test_the_next_message_that_matches_is_found_from_a_sequence_on(
+        self, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        for subject in ("s.a", "s.b", "s.a.c"):
+            await transport.publish(Message(subject, b"", ""), timeout=5)
+        operators = transport.operators
+
+        found = [
+            await operators.next_message("S", sequence, filter)
+            for sequence, filter in ((1, "s.a"), (2, "s.a"), (2, "s.>"), (1, "s.a.>"), (9, ">"))
+        ]
+
+        assert [one and one.sequence for one in found] == [1, None, 2, 3, None]
+        assert await operators.next_message("NONE", 1, ">") is None
+
+    async def test_the_account_says_what_is_used_and_allowed(self, transport: Transport) -> None:
+        await make_stream(transport)
+
+        account = await transport.operators.account()
+
+        assert (account["streams"], account["consumers"]) == (1, 0)
+        assert account["limits"]["max_streams"] == -1
 
     async def test_what_is_not_there_is_none(self, backend: Backend, transport: Transport) -> None:
         operators = transport.operators

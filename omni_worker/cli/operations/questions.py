@@ -1,0 +1,123 @@
+"""`show`, `status`, `tail`, `trace`, `doctor` and `completion`: what they take."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from .values import Moment, json_option
+
+A_DAY = timedelta(hours=24)
+
+
+@click.command()
+@click.argument("target", metavar="MODULE[:APP]")
+@json_option
+def show(target: str, as_json: bool) -> None:
+    """Show what an app declares: handlers, filters, consumers, options, schemas.
+
+    No server is needed: streams are shown as they are on a new one.
+    """
+    from .show import show_command
+
+    sys.exit(show_command(target, as_json))
+
+
+@click.command()
+@click.argument("target", metavar="[MODULE[:APP]]", required=False)
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@json_option
+def status(target: str | None, watch: bool, as_json: bool) -> None:
+    """Show what every consumer has before it, or only those of an app.
+
+    \b
+    WAITING   stored and not delivered yet
+    UNACKED   delivered and not answered yet; what waits for its retry too
+    AGAIN     of these, delivered more than once
+    LAG       how long ago the oldest event it still owes was stored
+    PULLS     requests of workers that wait for events; 0: nobody reads
+
+    With an app, consumers it wants and nobody has made yet are shown as missing.
+    """
+    from .status import status_command
+
+    sys.exit(status_command(target, watch, as_json))
+
+
+@click.command()
+@click.argument("pattern", default=">", metavar="[PATTERN]")
+@click.option("--since", type=Moment(), metavar="WHEN", help="What was stored since: 1h, a date.")
+@click.option("-f", "--follow", is_flag=True, help="After --since, go on with what comes.")
+@click.option("--payloads", is_flag=True, help="Show what is in the events, too.")
+@json_option
+def tail(
+    pattern: str, since: datetime | None, follow: bool, payloads: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Show events as they are stored, until Ctrl-C; with --since, past ones.
+
+    PATTERN is an event type or a subject: `message.received`, `message.*.whatsapp.>`.
+    What is in the events is shown with --payloads only: chats are private.
+
+    \b
+    omni-worker tail message.received
+    omni-worker tail 'custom.>' --since 1h --json --payloads | jq .payload
+    """
+    from .tail import tail_command
+
+    sys.exit(tail_command(pattern, since, follow, payloads, as_json))
+
+
+@click.command()
+@click.argument("event", metavar="EVENT_ID")
+@click.option(
+    "--since", type=Moment(), metavar="WHEN", show_default="24h",
+    default=lambda: datetime.now(UTC) - A_DAY, help="How far back to look.",
+)  # fmt: skip
+@json_option
+def trace(event: str, since: datetime, as_json: bool) -> None:
+    """Show where an event is, who has had it, how it failed, and what it caused.
+
+    Every stream is looked through from --since on. Of each consumer is said what its positions
+    tell: settled; in flight or settled (it was delivered, and an older event is still open); not
+    yet delivered. What it caused is found by the correlation id.
+    """
+    from .trace import trace_command
+
+    sys.exit(trace_command(event, since, as_json))
+
+
+@click.command()
+@click.option("--monitor", metavar="URL", help="The server's monitoring, http://HOST:8222.")
+@json_option
+def doctor(monitor: str | None, as_json: bool) -> None:
+    """Look whether a server is fit for the promises, and say what to do.
+
+    Its version, streams, limits, your rights, both clocks, consumers nobody reads or whose
+    max_deliver strands events, and with --monitor how often it flushes to disk. Nothing is changed.
+
+    Exit codes: 0 well, also with warnings; 1 something fails, or no answer.
+    """
+    from .doctor import doctor_command
+
+    sys.exit(doctor_command(monitor, as_json))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Write a completion script for your shell.
+
+    \b
+    bash: omni-worker completion bash >> ~/.bashrc
+    zsh:  omni-worker completion zsh >> ~/.zshrc
+    fish: omni-worker completion fish > ~/.config/fish/completions/omni-worker.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from .. import main
+
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(main, {}, "omni-worker", "_OMNI_WORKER_COMPLETE").source())

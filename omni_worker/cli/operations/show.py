@@ -1,0 +1,147 @@
+"""`omni-worker show`: what an app declares, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from ...app import App
+from ...errors import ConfigError
+from ...events import Event
+from ...handlers import Handler
+from ...operations.wanted import SEVEN, WantedConsumers, wanted_consumers
+from ...retry import RetryPolicy
+from ...settings import Settings
+from .. import CALLED_WRONGLY, complain
+from .running import CalledWrongly, loaded
+from .tables import as_json, wrapped
+
+
+def show_command(target: str, json: bool) -> int:
+    """Returns the exit code."""
+    try:
+        app = loaded(target)
+        settings = app.settings or Settings()
+    except (CalledWrongly, ConfigError) as error:
+        complain(str(error))
+        return CALLED_WRONGLY
+    found = [wanted_consumers(one, app.registry, settings, SEVEN) for one in app.handlers]
+    if json:
+        click.echo(as_json(_app_json(app, found), indent=2))
+        return 0
+    lines = [f"{app.name} ({target})"]
+    for wanted in found:
+        lines += _handler_lines(wanted)
+    if not found:
+        lines.append("  no handlers: declare one with @app.on(...)")
+    own = [one for one in app.registry.list() if one.type.startswith("custom.") or one.stream]
+    if own:
+        lines += ["", "schemas"]
+        for schema in own:
+            model = schema.model.__name__ if schema.model else "any payload"
+            stream = f", copied to {schema.stream}" if schema.stream else ""
+            about = f": {schema.description}" if schema.description else ""
+            lines += wrapped(f"{schema.type}  {model}{stream}{about}", first="  ", rest="      ")
+    click.echo("\n".join(lines))
+    return 0
+
+
+def model_name(handler: Handler) -> str | None:
+    """The model of its payload, None where any is taken."""
+    payload = handler.model.model_fields["payload"].annotation
+    if handler.model is Event[Any] or payload in (None, Any):
+        return None
+    return getattr(payload, "__name__", None) or str(payload)
+
+
+def options_of(handler: Handler) -> dict[str, Any]:
+    """Its options as they are in force, named as `@app.on` takes them; times in seconds."""
+    options = handler.options
+    retry = options.retry or RetryPolicy()
+    return {
+        "concurrency": options.concurrency,
+        "prefetch": "adaptive" if options.prefetch is None else options.prefetch,
+        "timeout": options.timeout,
+        "ack_wait": options.ack_wait,
+        "retries": retry.retries,
+        "retry_delay": retry.delay,
+        "start_from": str(options.start_from),
+        "reject_on": [one.__name__ for one in options.reject_on],
+        "exactly_once": options.exactly_once,
+        "order_by": options.order_by is not None,
+        "validate": options.validate,
+        "breaker": options.breaker,
+    }
+
+
+def _handler_lines(wanted: WantedConsumers) -> Iterator[str]:
+    handler = wanted.handler
+    yield ""
+    yield from wrapped(f"{handler.function}  {handler.where}", first="  ", rest="      ")
+    for label, text in (
+        ("name", handler.name),
+        ("events", ", ".join(handler.types) or "any, by subject"),
+        ("filters", ", ".join(handler.filters)),
+        ("consumer", _consumers(wanted)),
+        ("missing", f"no stream of ours stores {', '.join(wanted.unserved)}"
+         if wanted.unserved else ""),
+        ("payload", model_name(handler) or "any"),
+        ("options", _options(handler)),
+    ):  # fmt: skip
+        if text:
+            yield from wrapped(text, first=f"    {label:9} ")
+
+
+def _consumers(wanted: WantedConsumers) -> str:
+    if not wanted.specs:
+        return ""
+    streams = ", ".join(spec.stream for spec in wanted.specs)
+    alone = "" if wanted.is_shared else " (one per process: each sees every event)"
+    return f"{wanted.specs[0].name} on {streams}{alone}"
+
+
+def _options(handler: Handler) -> str:
+    found = options_of(handler)
+    shown = []
+    for key, value in found.items():
+        if value in (None, False, []):
+            continue
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        if key in ("timeout", "ack_wait", "retry_delay"):
+            text = f"{value:g} s"
+        shown.append(key if value is True else f"{key} {text}")
+    return ", ".join(shown)
+
+
+def _app_json(app: App, found: list[WantedConsumers]) -> dict[str, Any]:
+    return {
+        "app": app.name,
+        "handlers": [
+            {
+                "name": one.handler.name,
+                "function": one.handler.function,
+                "where": one.handler.where,
+                "types": list(one.handler.types),
+                "channels": list(one.handler.channels),
+                "instance": one.handler.instance,
+                "filters": list(one.handler.filters),
+                "shared": one.is_shared,
+                "consumers": [{"stream": s.stream, "name": s.name} for s in one.specs],
+                "unserved": list(one.unserved),
+                "payload": model_name(one.handler),
+                "options": options_of(one.handler),
+            }
+            for one in found
+        ],
+        "schemas": [
+            {
+                "type": one.type,
+                "model": one.model.__name__ if one.model else None,
+                "stream": one.stream,
+                "description": one.description,
+            }
+            for one in app.registry.list()
+        ],
+    }

@@ -1,0 +1,146 @@
+"""`omni-worker trace`: one event's whereabouts, as a story of few lines."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from ...operations.trace import ConsumerWord, Place, Trace, trace_event
+from ...pretty import address
+from ...settings import Settings
+from ...transports.base import Transport
+from .. import FAILED
+from .dead_letters import letter_json
+from .running import Progress, grouped, run_operation
+from .tables import ago, as_json, facts, iso, moment, printable, table, wrapped
+
+SHOWN = 20  # events of the same correlation
+
+
+def trace_command(event: str, since: datetime, json: bool) -> int:
+    """Returns the exit code: 1 when there is no such event."""
+
+    async def work(transport: Transport, settings: Settings) -> int:
+        progress = Progress("messages read:")
+        trace = await trace_event(transport, event, since=since, progress=progress)
+        progress.clear()
+        if json:
+            click.echo(as_json(_json(trace), indent=2))
+        else:
+            click.echo("\n".join(_lines(trace, since)))
+        return 0 if trace.places or trace.returns or trace.letters else FAILED
+
+    return run_operation(work)
+
+
+def _lines(trace: Trace, since: datetime) -> list[str]:
+    lines: list[str] = []
+    for place in trace.places:
+        lines += [*_place_lines(place), ""]
+    if not trace.places:
+        lines += wrapped(
+            f"No event {trace.id} among {grouped(trace.scanned)} messages since {moment(since)}."
+            " Look further back with --since 7d; what is older than its stream keeps is gone."
+        )
+        lines.append("")
+    if trace.consumers:
+        rows = [
+            [one.consumer, one.stream, one.app or "-", one.word, _tries(one)]
+            for one in trace.consumers
+        ]
+        lines += [*table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows), ""]
+    elif trace.places:
+        lines += ["No consumer wants it.", ""]
+    for letter in trace.letters:
+        lines += wrapped(
+            printable(
+                f"{letter.handler or 'unknown'}, {ago(letter.time)} ago, {letter.state}:"
+                f" {letter.error}"
+            ),
+            first=f"dead letter #{letter.sequence}  ", rest="    ",
+        )  # fmt: skip
+    for place in trace.returns:
+        lines += wrapped(f"{ago(place.time)} ago, as {place.stream} #{place.sequence}",
+                         first="sent back  ")  # fmt: skip
+    if trace.letters or trace.returns:
+        lines.append("")
+    return lines + _related_lines(trace)
+
+
+def _place_lines(place: Place) -> list[str]:
+    return facts((
+        ("event", place.id),
+        ("type", place.type),
+        ("stored as", f"{place.stream} #{place.sequence}"),
+        ("at", f"{moment(place.time)} ({ago(place.time)} ago)"),
+        ("subject", place.subject),
+        ("from", place.source),
+        ("correlation", place.correlation_id),
+    ))  # fmt: skip
+
+
+def _related_lines(trace: Trace) -> list[str]:
+    if not trace.related:
+        return ["No other event has its correlation."] if trace.places else []
+    began = trace.related[0].stored_at
+    if trace.places:
+        began = trace.places[0].stored_at
+    rows = [
+        [_offset(one.stored_at - began), f"{one.stream} #{one.sequence}",
+         address(one.type, one.subject), one.source or "-", one.id]
+        for one in trace.related[:SHOWN]
+    ]  # fmt: skip
+    more = len(trace.related) - len(rows) + trace.more_related
+    lines = table(["AFTER", "STORED AS", "SAME CORRELATION", "FROM", "ID"], rows, right=(0,))
+    return lines + ([f"and {grouped(more)} more; --json has up to 200"] if more > 0 else [])
+
+
+def _tries(word: ConsumerWord) -> str:
+    if word.note is None:
+        return "-"
+    times = word.note.failures
+    return f"{times} ×" + (f" {word.note.error}" if word.note.error else "")
+
+
+def _offset(nanoseconds: int) -> str:
+    seconds = nanoseconds / 1e9
+    sign = "-" if seconds < 0 else "+"
+    return f"{sign}{abs(seconds):.3f} s" if abs(seconds) < 100 else f"{sign}{abs(seconds):.0f} s"
+
+
+def _place_json(place: Place) -> dict[str, Any]:
+    return {
+        "stream": place.stream,
+        "sequence": place.sequence,
+        "time": iso(place.time),
+        "subject": place.subject,
+        "id": place.id,
+        "type": place.type,
+        "source": place.source,
+        "correlationId": place.correlation_id,
+    }
+
+
+def _json(trace: Trace) -> dict[str, Any]:
+    return {
+        "id": trace.id,
+        "places": [_place_json(one) for one in trace.places],
+        "consumers": [
+            {
+                "stream": one.stream,
+                "consumer": one.consumer,
+                "app": one.app,
+                "state": one.word,
+                "failures": one.note.failures if one.note else None,
+                "error": one.note.error if one.note else None,
+            }
+            for one in trace.consumers
+        ],
+        "deadLetters": [letter_json(one) for one in trace.letters],
+        "sentBack": [_place_json(one) for one in trace.returns],
+        "sameCorrelation": [_place_json(one) for one in trace.related],
+        "more": trace.more_related,
+        "scanned": trace.scanned,
+    }

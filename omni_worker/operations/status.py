@@ -1,0 +1,107 @@
+"""Status: what each consumer has before it, holds and has failed at, in the server's own words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..returns import retry_consumer
+from ..topology import OWN_STREAM, TAG, filters_of, holds_events
+from ..transports.base import Operators, Transport
+from .letters import stored_time
+from .wanted import WantedConsumers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerStatus:
+    """One consumer. Without ``exists`` a handler wants it and nobody has made it yet."""
+
+    stream: str
+    name: str
+    app: str | None = None  # whose it is; None when another program made it
+    exists: bool = True
+    waiting: int = 0  # stored and not delivered yet
+    unacked: int = 0  # delivered and not answered yet, waiting for a retry among them
+    redelivered: int = 0  # of these, those delivered more than once
+    pulls: int = 0  # requests of workers that wait for events
+    oldest: datetime | None = None  # when the first unsettled event was stored
+    max_deliver: int = -1
+
+
+async def consumer_statuses(
+    transport: Transport, wanted: Sequence[WantedConsumers] | None = None
+) -> list[ConsumerStatus]:
+    """Every consumer of the streams that hold events; or those of one app's handlers.
+
+    An app's include those that are missing, and the one its retried events come back by.
+    """
+    operators = transport.operators
+    streams = [info["config"] for info in await operators.streams()]
+    names = [one["name"] for one in streams if holds_events(one) or one.get("sources")]
+    names += [one["name"] for one in streams if one["name"] == OWN_STREAM.name]
+    standing = {
+        (info["stream_name"], info["name"]): info
+        for name in sorted(names)
+        for info in await operators.consumers(name)
+    }
+    if wanted is None:
+        chosen = sorted(standing)
+        missing: list[tuple[str, str]] = []
+    else:
+        chosen, missing = _chosen(list(standing), wanted)
+    found = await asyncio.gather(*(_status(operators, standing[one]) for one in chosen))
+    return [*found, *(ConsumerStatus(stream=s, name=n, exists=False) for s, n in missing)]
+
+
+def _chosen(
+    standing: list[tuple[str, str]], wanted: Sequence[WantedConsumers]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    chosen: list[tuple[str, str]] = []
+    missing: list[tuple[str, str]] = []
+    for one in wanted:
+        for spec in one.specs:
+            here = [
+                key for key in standing if key[0] == spec.stream and fnmatchcase(key[1], spec.name)
+            ]
+            chosen += here
+            if not here:
+                missing.append((spec.stream, spec.name))
+    for app in {one.handler.app for one in wanted}:
+        back = retry_consumer(app)
+        chosen += [key for key in standing if key == (back.stream, back.name)]
+    return list(dict.fromkeys(chosen)), list(dict.fromkeys(missing))
+
+
+async def _status(operators: Operators, info: Mapping[str, Any]) -> ConsumerStatus:
+    waiting, unacked = int(info["num_pending"]), int(info["num_ack_pending"])
+    config = info["config"]
+    oldest = await first_unsettled(operators, info) if waiting or unacked else None
+    return ConsumerStatus(
+        stream=info["stream_name"],
+        name=info["name"],
+        app=(config.get("metadata") or {}).get(TAG + "app"),
+        waiting=waiting,
+        unacked=unacked,
+        redelivered=int(info.get("num_redelivered", 0)),
+        pulls=int(info.get("num_waiting", 0)),
+        oldest=oldest,
+        max_deliver=int(config.get("max_deliver", -1)),
+    )
+
+
+async def first_unsettled(operators: Operators, info: Mapping[str, Any]) -> datetime | None:
+    """When the oldest event a consumer still owes was stored."""
+    which = "ack_floor" if info["num_ack_pending"] else "delivered"
+    sequence = int(info[which]["stream_seq"]) + 1
+    found = await asyncio.gather(
+        *(
+            operators.next_message(info["stream_name"], sequence, one)
+            for one in filters_of(info["config"]) or (">",)
+        )
+    )
+    times = [stored_time(message) for message in found if message is not None]
+    return min(times, default=None)

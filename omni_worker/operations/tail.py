@@ -1,0 +1,114 @@
+"""Tail: events as they are stored, or were lately, of every stream that holds them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..errors import ApiError, TopologyError
+from ..topology import route
+from ..transports.base import StoredMessage, Transport
+from .scan import Scan
+
+log = logging.getLogger("omni_worker.operations")
+
+AHEAD = 256  # messages read and not taken yet
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message and the stream it is in."""
+
+    stream: str
+    message: StoredMessage
+
+
+async def past_and_live(
+    transport: Transport, filters: Sequence[str], *, since: datetime | None, follow: bool
+) -> AsyncGenerator[Seen, None]:
+    """What was stored ``since`` then, in order of time; then, to ``follow``, what comes.
+
+    Raises TopologyError when no stream holds such events.
+    """
+    routes = await streams_of(transport, filters)
+    ends: dict[str, int | None] = dict.fromkeys(routes)
+    if since is not None:
+        async for seen in in_time(transport, routes, since=since, ends=ends):
+            yield seen
+    if follow:
+        async for seen in _live(transport, routes, ends):
+            yield seen
+
+
+async def streams_of(transport: Transport, filters: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Which streams hold these events, and by which filters. Raises TopologyError for none."""
+    standing = [info["config"] for info in await transport.operators.streams()]
+    routes = route(filters, standing)
+    if not routes:
+        raise TopologyError(
+            f"no stream on the server stores {', '.join(filters)}: a worker or"
+            " omni-worker plan MODULE:APP --apply makes the streams"
+        )
+    return routes
+
+
+async def in_time(
+    transport: Transport,
+    routes: dict[str, tuple[str, ...]],
+    *,
+    since: datetime | None,
+    ends: dict[str, int | None] | None = None,
+) -> AsyncGenerator[Seen, None]:
+    """What several streams hold, merged by the time it was stored; one of each is held."""
+    async with AsyncExitStack() as stack:
+        heads: dict[str, StoredMessage] = {}
+        rest: dict[str, AsyncIterator[StoredMessage]] = {}
+        for stream, filters in routes.items():
+            scan = Scan(transport, stream, filters=filters, since=since)
+            messages = aiter(await stack.enter_async_context(scan))
+            if ends is not None:
+                ends[stream] = scan.last
+            if (first := await anext(messages, None)) is not None:
+                heads[stream], rest[stream] = first, messages
+        while heads:
+            stream = min(heads, key=lambda one: heads[one].stored_at)
+            yield Seen(stream, heads[stream])
+            following = await anext(rest[stream], None)
+            if following is None:
+                del heads[stream]
+            else:
+                heads[stream] = following
+
+
+async def _live(
+    transport: Transport, routes: dict[str, tuple[str, ...]], ends: dict[str, int | None]
+) -> AsyncGenerator[Seen, None]:
+    queue: asyncio.Queue[Seen | Exception] = asyncio.Queue(AHEAD)
+
+    async def follow(stream: str) -> None:
+        try:
+            async with Scan(
+                transport, stream, filters=routes[stream], follow=True, after=ends[stream]
+            ) as messages:
+                async for message in messages:
+                    await queue.put(Seen(stream, message))
+        except ApiError as error:
+            log.warning("stream %s cannot be followed: %s", stream, error)
+        except Exception as error:
+            await queue.put(error)
+
+    tasks = [asyncio.create_task(follow(stream)) for stream in routes]
+    try:
+        while True:
+            seen = await queue.get()
+            if isinstance(seen, Exception):
+                raise seen
+            yield seen
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

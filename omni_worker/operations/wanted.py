@@ -1,0 +1,57 @@
+"""Wanted: the consumers an app's handlers read, given the streams that stand. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..binding import consumer_name, consumer_spec, copied_types, filters_without, is_shared
+from ..handlers import Handler, with_settings
+from ..schemas import SchemaRegistry
+from ..settings import Settings
+from ..subjects import filters_for
+from ..topology import STREAMS, ConsumerSpec, route, stream_config, unserved
+
+SEVEN = tuple(stream_config(spec, replicas=1) for spec in STREAMS)  # as a new server would have
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedConsumers:
+    """A handler with its consumers, one per stream, and what no stream stores."""
+
+    handler: Handler  # its options filled in from the settings
+    is_shared: bool  # else each process has one of its own, under a name made up
+    specs: tuple[ConsumerSpec, ...]
+    copies: Mapping[str, tuple[str, ...]]  # streams that copy types of their own: the types
+    unserved: tuple[str, ...]  # filters
+
+
+def wanted_consumers(
+    handler: Handler,
+    registry: SchemaRegistry,
+    settings: Settings,
+    standing: Sequence[Mapping[str, Any]],
+) -> WantedConsumers:
+    """What a worker would read for this handler."""
+    handler = replace(handler, options=with_settings(handler.options, settings))
+    name = consumer_name(handler, session="")
+    if not is_shared(handler):
+        name = f"{handler.app}-{handler.function.rpartition('.')[2].strip('<>')}-*"
+    copies: dict[str, tuple[str, ...]] = {}
+    for type, stream in copied_types(handler, registry).items():
+        copies[stream] = (*copies.get(stream, ()), type)
+    plain = filters_without(handler, copied_types(handler, registry))
+    routes = dict(route(plain, standing)) if plain else {}
+    for stream, types in copies.items():
+        routes[stream] = filters_for(types, handler.channels, handler.instance)
+    return WantedConsumers(
+        handler=handler,
+        is_shared=is_shared(handler),
+        specs=tuple(
+            consumer_spec(handler, name, stream, filters, settings)
+            for stream, filters in routes.items()
+        ),
+        copies=copies,
+        unserved=unserved(plain, standing) if plain else (),
+    )

@@ -1,0 +1,461 @@
+"""`show`, `status`, `tail`, `trace` and `doctor`: each answer, in a terminal, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omni_worker import Event, EventBus
+from omni_worker.server import NatsServer
+from tests.processes.support import (
+    PROGRAM,
+    api,
+    clean_environment,
+    consumer,
+    foreign_event,
+    make_stream,
+    plain_client,
+    until,
+)
+
+from .conftest import MANY
+from .support import call, measure, operate, table_of
+
+APP = """
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from omni_worker import App, Event
+
+app = App("router")
+
+
+class Push(BaseModel):
+    branch: str
+
+
+app.registry.register("custom.push", Push, description="somebody pushed")
+
+
+@app.on("custom.push", channel="github", durable="r1", max_retries=2, timeout=5)
+async def route(event: Event[Push]) -> None: ...
+
+
+@app.on("message.*", queue="audit")
+async def audit(event: Event) -> None: ...
+
+
+@app.on("instance.connected", "access.denied")
+async def everyone(event: Event) -> None: ...
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path
+
+
+# --- show ---------------------------------------------------------------------------------------
+
+
+def test_show_needs_no_server_and_tells_what_is_declared(folder: Path) -> None:
+    said = operate("nats://127.0.0.1:9", "show", "shop", folder=folder)
+    told = operate("nats://127.0.0.1:9", "show", "shop:app", "--json", folder=folder)
+
+    found = json.loads(told.out)
+    assert said.code == 0
+    assert "r1 on CUSTOM" in said.out
+    assert "custom.push.github.>" in said.out
+    assert "retries 2" in said.out
+    assert "each sees every event" in " ".join(said.out.split())
+    assert "custom.push  Push: somebody pushed" in said.out
+    assert found["handlers"][0]["consumers"] == [{"stream": "CUSTOM", "name": "r1"}]
+    assert [one["payload"] for one in found["handlers"]] == ["Push", None, None]
+    assert {one["stream"] for one in found["handlers"][2]["consumers"]} == {"INSTANCE", "ACCESS"}
+
+
+def test_show_of_a_module_that_is_not_there_is_called_wrongly(folder: Path) -> None:
+    said = operate("nats://127.0.0.1:9", "show", "shopp:app", folder=folder)
+
+    assert said.code == 2
+    assert "no such module: 'shopp'" in said.line
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+async def test_status_counts_what_waits_is_held_and_comes_again(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    gate = asyncio.Event()
+
+    async def handle(event: Event[Any]) -> None:
+        await gate.wait()
+
+    async with EventBus(url, name="t") as bus:
+        await bus.subscribe("custom.n", handle, durable="slow", concurrency=2, prefetch=1)
+        for number in range(10):
+            await bus.publish("custom.n", number)
+        await until(lambda: _holds(bus, 3))
+
+        said = operate(url, "status")
+        told = json.loads(operate(url, "status", "--json").out)
+        before = await bus.transport.operators.consumer_info("CUSTOM", "slow")
+        gate.set()
+
+    [row] = table_of(said)
+    [one] = told["consumers"]
+    assert [cell.strip() for cell in row[:5]] == ["CUSTOM", "slow", "7", "3", "0"]
+    assert (one["waiting"], one["unacked"], one["app"]) == (7, 3, "t")
+    assert 0 < one["lagSeconds"] < 60
+    assert before is not None
+    assert before["num_ack_pending"] == 3
+
+
+async def _holds(bus: EventBus, count: int) -> bool:
+    return bus.subscriptions[0].held == count
+
+
+async def test_status_of_an_app_shows_what_is_missing(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="other") as bus:
+        await bus.subscribe("custom.other", _pass, durable="not-of-this-app")
+
+        said = operate(url, "status", "shop:app", folder=folder)
+        everything = operate(url, "status", folder=folder)
+
+    names = [row[1].strip() for row in table_of(said)]
+    assert "r1" in names
+    assert "not-of-this-app" not in names
+    assert said.out.count("missing") == 4
+    assert "not-of-this-app" in everything.out
+
+
+async def _pass(event: Event[Any]) -> None:
+    pass
+
+
+async def test_status_watch_looks_again_until_it_is_interrupted(nats_server: NatsServer) -> None:
+    async with EventBus(nats_server.url, name="t") as bus:
+        await bus.subscribe("custom.n", _pass, durable="d")
+        watching = subprocess.Popen(
+            [PROGRAM, "status", "--watch", "--json"], stdout=subprocess.PIPE, text=True,
+            env=clean_environment() | {"NATS_URL": nats_server.url},
+        )  # fmt: skip
+        assert watching.stdout is not None
+        looks = [json.loads(await asyncio.to_thread(watching.stdout.readline)) for _ in range(2)]
+        watching.send_signal(signal.SIGINT)
+
+        assert await asyncio.to_thread(watching.wait, 10) == 130
+        assert [one["consumers"][0]["consumer"] for one in looks] == ["d", "d"]
+        watching.stdout.close()
+
+
+# --- tail ---------------------------------------------------------------------------------------
+
+
+async def test_tail_shows_past_events_of_several_streams_in_order_of_time(
+    nats_server: NatsServer,
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="t") as bus:
+        for number in range(3):
+            await bus.publish("custom.n", {"secret": number}, id=f"c-{number}")
+            await bus.publish("system.replay.started", {}, id=f"s-{number}")
+
+        said = operate(url, "tail", "--since", "1h")
+        told = operate(url, "tail", "custom.n", "--since", "1h", "--json", "--payloads")
+        later = operate(url, "tail", "--since", "2099-01-01")
+        consumers = await bus.transport.operators.consumers("CUSTOM")
+
+    ids = [line.split()[-1] for line in said.out.splitlines()]
+    assert ids == ["c-0", "s-0", "c-1", "s-1", "c-2", "s-2"]
+    assert "secret" not in said.out
+    assert [json.loads(line)["payload"] for line in told.out.splitlines()] == [
+        {"secret": number} for number in range(3)
+    ]
+    assert "Nothing since" in later.out
+    assert consumers == []
+
+
+async def test_tail_shows_events_as_they_come(nats_server: NatsServer) -> None:
+    async with EventBus(nats_server.url, name="t") as bus:
+        await bus.publish("custom.n", 0, id="before")
+        tailing = subprocess.Popen(
+            [PROGRAM, "tail", "custom.n", "--json"], stdout=subprocess.PIPE, text=True,
+            env=clean_environment() | {"NATS_URL": nats_server.url},
+        )  # fmt: skip
+        assert tailing.stdout is not None
+        client = await plain_client(nats_server.url)
+        await until(lambda: _is_watched(client))
+        await bus.publish("custom.n", 1, id="after", channel="a", instance="b")
+
+        line = json.loads(await asyncio.to_thread(tailing.stdout.readline))
+        tailing.send_signal(signal.SIGINT)
+        code = await asyncio.to_thread(tailing.wait, 10)
+        tailing.stdout.close()
+
+        assert (line["id"], line["subject"], code) == ("after", "custom.n.a.b", 130)
+        assert "payload" not in line
+        await client.close()
+
+
+async def _is_watched(client: Any) -> bool:
+    listed = await api(client, "CONSUMER.LIST.CUSTOM")
+    return bool(listed["consumers"])
+
+
+def test_tail_of_what_no_stream_holds_says_so(nats_server: NatsServer) -> None:
+    said = operate(nats_server.url, "tail", "custom.n", "--since", "1h")
+    wrongly = operate(nats_server.url, "tail", "Custom..n")
+
+    assert (said.code, wrongly.code) == (1, 2)
+    assert "no stream on the server stores custom.n" in said.line
+    assert "for example message.received" in wrongly.line
+
+
+# --- trace --------------------------------------------------------------------------------------
+
+
+async def test_trace_tells_where_an_event_is_and_who_has_had_it(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    gate = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def fail(event: Event[Any], ctx: Any) -> None:
+        await ctx.publish("custom.caused", {})
+        raise ValueError("no such chat")
+
+    async def slow(event: Event[Any]) -> None:
+        begun.set()
+        await gate.wait()
+
+    async with EventBus(url, name="t") as bus:
+        await bus.subscribe("custom.n", fail, durable="failing", max_retries=0)
+        await bus.subscribe("custom.n", _pass, durable="quick")
+        await bus.subscribe("custom.n", slow, durable="slow")
+        client = await plain_client(url)
+        await make_consumer(client, "idle")
+        await bus.publish("custom.n", {"secret": 1}, id="e-1")
+        await begun.wait()
+        await until(lambda: _is_settled(client, "failing", "quick"))
+
+        said = operate(url, "trace", "e-1")
+        told = json.loads(operate(url, "trace", "e-1", "--json").out)
+        gate.set()
+        await client.close()
+
+    words = {one["consumer"]: one["state"] for one in told["consumers"]}
+    assert words == {
+        "failing": "settled", "quick": "settled", "slow": "in flight or settled",
+        "idle": "not yet delivered",
+    }  # fmt: skip
+    assert [one["id"] for one in told["places"]] == ["e-1"]
+    assert [one["error"] for one in told["deadLetters"]] == ["no such chat"]
+    assert {one["type"] for one in told["sameCorrelation"]} == {"custom.caused"}
+    assert "CUSTOM #1" in said.out
+    assert "dead letter #1" in said.out
+    assert "secret" not in said.out
+
+
+async def make_consumer(client: Any, name: str) -> None:
+    config = {"name": name, "durable_name": name, "ack_policy": "explicit",
+              "filter_subject": "custom.n", "deliver_policy": "all"}  # fmt: skip
+    said = await api(
+        client, f"CONSUMER.CREATE.CUSTOM.{name}", {"stream_name": "CUSTOM", "config": config}
+    )
+    assert "error" not in said
+
+
+async def _is_settled(client: Any, *names: str) -> bool:
+    infos = [await consumer(client, name, "CUSTOM") for name in names]
+    return all(one["ack_floor"]["stream_seq"] >= 1 for one in infos)
+
+
+async def test_trace_tells_of_failed_attempts_while_a_retry_waits(nats_server: NatsServer) -> None:
+    async with EventBus(nats_server.url, name="t") as bus:
+
+        async def fail(event: Event[Any]) -> None:
+            raise ValueError("not yet")
+
+        await bus.subscribe("custom.n", fail, durable="r1", retry_delay=600)
+        await bus.publish("custom.n", 1, id="e-1")
+        await until(lambda: _has_retried(bus))
+
+        told = json.loads(operate(nats_server.url, "trace", "e-1", "--json").out)
+
+    [one] = told["consumers"]
+    assert (one["failures"], one["error"]) == (1, "ValueError: not yet")
+
+
+async def _has_retried(bus: EventBus) -> bool:
+    return bus.subscriptions[0].counts.retried == 1
+
+
+def test_trace_looks_through_much_in_little_memory(
+    large_server: NatsServer, tmp_path: Path
+) -> None:
+    last = f"event-{MANY - 1}"
+    measured = measure(large_server.url, "trace", last, "--json", folder=tmp_path)
+    nothing = measure(large_server.url, "trace", "no-such-event", folder=tmp_path)
+
+    told = json.loads(measured.said.out)
+    assert [(one["stream"], one["sequence"]) for one in told["places"]] == [("MESSAGE", MANY)]
+    assert [one["eventId"] for one in told["deadLetters"]] == [last]
+    assert told["scanned"] >= 2 * MANY
+    assert nothing.said.code == 1
+    assert "Look further back with --since 7d" in " ".join(nothing.said.out.split())
+    assert measured.peak < 50
+    assert nothing.peak < 50
+
+
+# --- doctor -------------------------------------------------------------------------------------
+
+
+def findings(url: str, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """What the doctor found, by what it looked at."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in json.loads(operate(url, "doctor", "--json", *arguments).out):
+        found.setdefault(one["what"], []).append(one)
+    return found
+
+
+async def test_the_doctor_finds_what_strands_events(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    async with EventBus(url, name="t") as bus:
+        await bus.publish("custom.n", 1)
+    config = {"name": "theirs", "durable_name": "theirs", "ack_policy": "explicit",
+              "max_deliver": 4, "deliver_policy": "all"}  # fmt: skip
+    await api(client, "CONSUMER.CREATE.CUSTOM.theirs", {"stream_name": "CUSTOM", "config": config})
+
+    found = findings(url)
+    said = operate(url, "doctor")
+
+    assert found["max_deliver"][0]["says"].startswith("theirs on CUSTOM: after 4 deliveries")
+    assert "1 events wait and nobody reads it" in found["consumers"][0]["says"]
+    assert found["rights"][0]["level"] == "ok"
+    assert found["clock"][0]["level"] == "ok"
+    assert said.code == 0
+    assert "2 to look at." in said.out
+    await client.close()
+
+
+async def test_the_doctor_sees_streams_that_lack_and_that_are_in_the_way(
+    nats_server: NatsServer,
+) -> None:
+    client = await plain_client(nats_server.url)
+    await make_stream(client, "MESSAGE", "message.received.>", "message.received")
+    await make_stream(client, "MINE", "custom.mine.>")
+    await client.close()
+
+    found = findings(nats_server.url)
+
+    assert found["MESSAGE"][0]["level"] == found["CUSTOM"][0]["level"] == "fail"
+    assert "plan" in found["MESSAGE"][0]["advice"]
+    assert "MINE" in found["CUSTOM"][0]["says"]
+    assert found["MEDIA"][0]["level"] == "warn"
+    assert operate(nats_server.url, "doctor").code == 1
+
+
+def test_the_doctor_says_which_right_is_missing(restricted_server: NatsServer) -> None:
+    said = operate(restricted_server.url, "doctor")
+
+    assert said.code == 1
+    assert "$JS.API.INFO" in said.out
+
+
+def test_the_doctor_says_that_there_is_no_jetstream(server_without_jetstream: NatsServer) -> None:
+    said = operate(server_without_jetstream.url, "doctor")
+
+    assert said.code == 1
+    assert "FAIL  JetStream" in said.out
+    assert "--jetstream" in said.out
+
+
+def test_the_doctor_reads_how_often_the_server_flushes(tmp_path: Path) -> None:
+    with NatsServer(arguments=["--http_port", "-1", "-a", "127.0.0.1"]) as server:
+        log = server.log_file.read_text()
+        port = log.partition("http monitor on ")[2].split()[0].rpartition(":")[2]
+
+        found = findings(server.url, "--monitor", f"http://127.0.0.1:{port}")
+        wrong = findings(server.url, "--monitor", "http://127.0.0.1:9")
+
+    assert found["sync_interval"][0]["level"] == "warn"
+    assert "120 s" in found["sync_interval"][0]["says"]
+    assert "does not answer" in wrong["sync_interval"][0]["says"]
+
+
+# --- an empty system, and one that is closed to us -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("status", 0), ("trace e-1", 1), ("doctor", 0), ("tail --since 1h", 1)],
+)
+async def test_an_empty_system_is_answered_and_stays_empty(
+    nats_server: NatsServer, command: str, code: int
+) -> None:
+    said = operate(nats_server.url, *command.split())
+    client = await plain_client(nats_server.url)
+    names = (await api(client, "STREAM.NAMES"))["streams"]
+    await client.close()
+
+    assert said.code == code
+    assert len((said.out + said.err).strip()) > 20
+    assert not names
+
+
+@pytest.mark.parametrize("command", ["status", "trace e-1", "tail --since 1h"])
+def test_a_right_that_is_missing_is_named(restricted_server: NatsServer, command: str) -> None:
+    said = operate(restricted_server.url, *command.split())
+
+    assert said.code == 1
+    assert "$JS.API.CONSUMER." in said.line
+    assert said.line.count("$JS.API.CONSUMER.") == 1
+
+
+@pytest.mark.parametrize("command", ["status", "trace e-1", "tail --since 1h"])
+def test_without_jetstream_that_is_said(server_without_jetstream: NatsServer, command: str) -> None:
+    said = operate(server_without_jetstream.url, *command.split())
+
+    assert said.code == 1
+    assert "JetStream" in said.line
+
+
+async def test_a_work_queue_is_read_without_taking_from_it(nats_server: NatsServer) -> None:
+    client = await plain_client(nats_server.url)
+    await make_stream(client, "MESSAGE", "message.>", retention="workqueue")
+    for number in range(40):
+        subject, body = foreign_event(
+            "message.received", channel="a", instance="b", id=f"e-{number:02}"
+        )
+        await client.jetstream().publish(subject, body)
+
+    told = operate(nats_server.url, "tail", "message.received", "--since", "1h", "--json")
+    traced = operate(nats_server.url, "trace", "e-39")
+    state = (await api(client, "STREAM.INFO.MESSAGE"))["state"]
+    await client.close()
+
+    assert [json.loads(line)["id"] for line in told.out.splitlines()] == [
+        f"e-{number:02}" for number in range(40)
+    ]
+    assert "MESSAGE #40" in traced.out
+    assert state["messages"] == 40
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_written_for_each_shell(shell: str, tmp_path: Path) -> None:
+    said = call("completion", shell, folder=tmp_path)
+
+    assert said.code == 0
+    assert "_OMNI_WORKER_COMPLETE" in said.out
