@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import ApiError, TransportError
+from .errors import ApiError, PermissionDenied, TransportError
 from .handlers import Handler
 from .provision import Provisioner
 from .schemas import SchemaRegistry
@@ -154,7 +154,8 @@ class Binding:
         reading = self.subscription.detach(source)
         if bound is None or reading is None:
             return
-        if not self._recreate:
+        # A right that is missing does not come with another consumer.
+        if not self._recreate or isinstance(cause, PermissionDenied):
             self.fail(cause)
             return
         task = asyncio.get_running_loop().create_task(self._make_again(bound, reading, cause))

@@ -31,6 +31,7 @@ log = logging.getLogger("omni_worker.transport")
 
 SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
 KEPT_ANSWERS = 100_000  # answers kept while the connection is down; older ones are redelivered
+DENIALS_SAID = 1_000  # kinds of missing rights a log tells
 MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default, INFO does not tell
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 # The subject is quoted as Go quotes strings.
@@ -52,6 +53,7 @@ class Connection:
         self._sid = 0
         self._listening: dict[int, tuple[bytes, Sink]] = {}
         self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
+        self._denials_said: set[tuple[str, ...]] = set()
         self._kept: list[bytes] = []
         self._discovered: list[str] = []
         self.max_payload = 1_048_576  # bytes of body and headers; the server's word replaces it
@@ -333,11 +335,15 @@ class Connection:
         ]
 
     def _on_denied(self, text: str) -> None:
-        log.error("permission denied: %s", text)
         error = PermissionDenied(f"the server denies us a right: {text}")
         found = _DENIED.search(text)
         verb, subject = found.groups() if found else ("", "")
         subject = re.sub(r"\\(.)", r"\1", subject)
+        # Once per kind: every answer has a subject of its own, and an event's ends in an instance.
+        kind = (verb, *subject.split(".")[:4])
+        if kind not in self._denials_said and len(self._denials_said) < DENIALS_SAID:
+            self._denials_said.add(kind)
+            log.error("permission denied: %s", text)
         if verb.lower() == "subscription":
             self._denied[subject.encode()] = error
         for hook in self.on_denied:

@@ -215,7 +215,11 @@ class Pull:
 
     def on_denied(self, subject: str, error: PermissionDenied) -> None:
         """A right is missing; without this one there is nothing to read."""
-        if subject.encode() in (self._subject, self._inbox):
+        is_answer = subject.startswith("$JS.ACK.")
+        # Without answers everything would come again for ever.
+        if subject.encode() in (self._subject, self._inbox) or (
+            is_answer and f".{self.stream}.{self.consumer}." in subject
+        ):
             self._lose(error)
 
     # --- messages --------------------------------------------------------------------------
