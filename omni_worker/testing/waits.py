@@ -43,8 +43,9 @@ def waited_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
 def is_timed(future: asyncio.Future[Any], loop: Any) -> bool:
     """Whether a timer ends this wait: a sleep, or a wait with a timeout."""
     return any(
-        not handle.cancelled() and any(one is future for one in handle._args or ())
+        any(one is future for one in (*handle._args, getattr(handle._callback, "__self__", None)))
         for handle in loop._scheduled
+        if not handle.cancelled()
     )
 
 

@@ -35,16 +35,4 @@ ONCE_DIFFERENT: list[Trace] = [
             ("pull", 0, 1, 1),
         ),
     ),
-    # A message of no concern does not wake a consumer.
-    Trace(
-        (Shape(filter="b"),),
-        (
-            ("publish", "a", ""),
-            ("pull", 0, 0, 3),
-            ("publish", "a", ""),
-            ("publish", "b", ""),
-            ("publish", "a", ""),
-            ("answer", 0, 0, "ack"),
-        ),
-    ),
 ]

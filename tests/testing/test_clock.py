@@ -117,6 +117,36 @@ async def test_time_stands_still_while_a_thread_works() -> None:
     assert (took, real >= 0.1) == (0.0, True)
 
 
+async def test_time_stands_still_while_an_executor_works_behind_a_wait_for() -> None:
+    async def in_an_executor() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.wait_for(loop.run_in_executor(None, time.sleep, 0.1), 5)
+
+    outcome, took, _ = await ran(in_an_executor)
+
+    assert (outcome, took) == (Done(), 0.0)
+
+
+async def test_a_timer_of_somebodys_own_is_no_socket() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    _, writer = await asyncio.open_connection(sock=ours)  # idle
+
+    async def own_sleep() -> None:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_later(3600, future.set_result, None)
+        await future
+
+    outcome, took, real = await ran(own_sleep)
+    writer.close()
+    theirs.close()
+
+    assert outcome == Done()
+    assert took == pytest.approx(3600, abs=0.1)
+    assert real < 1.0
+
+
 async def test_time_stands_still_while_somebody_elses_thread_works() -> None:
     async def foreign() -> None:
         future = asyncio.get_running_loop().create_future()

@@ -82,6 +82,26 @@ async def test_a_process_that_dies_after_the_work_runs_it_again_and_publishes_on
     assert len(t.published("custom.done")) == 1
 
 
+async def test_what_a_dead_process_was_doing_has_no_ending() -> None:
+    app = App("both")
+
+    @app.on("custom.slow", durable="slow")
+    async def slow(event: Event[Any]) -> None:
+        await asyncio.sleep(5)
+
+    @app.on("custom.go", durable="go")
+    async def go(event: Event[Any]) -> None:
+        await asyncio.sleep(1)
+
+    async with TestWorker(app, raise_errors=True) as t:
+        t.crash(go)
+        await t.publish("custom.slow")
+        await t.publish("custom.go")
+        await t.settle()
+
+    assert (t.attempts(slow), t.outcomes(slow)) == (2, [Done()])
+
+
 async def test_a_crash_in_a_later_attempt() -> None:
     app, go = app_with()
 

@@ -246,6 +246,21 @@ async def test_two_workers_share_a_durable_and_come_to_rest_together() -> None:
     assert min(ended) > 0
 
 
+async def test_settle_waits_for_every_worker_of_the_loop() -> None:
+    first, _ = shop()
+    second, server = App("mailer"), MemoryServer()
+
+    @second.on("custom.order.accepted", durable="mails")
+    async def mail(event: Event[Any]) -> None:
+        await asyncio.sleep(3600)
+
+    async with TestWorker(first, server=server) as one, TestWorker(second, server=server) as two:
+        await one.publish("custom.order.placed", {"amount": 1})
+        await one.settle()
+
+        assert two.outcomes(mail) == [Done()]
+
+
 async def test_the_lifespan_runs_and_may_sleep() -> None:
     seen: list[str] = []
 

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from omni_worker.errors import TransportError
+from omni_worker.testing.clock import VirtualTime
 from omni_worker.transports.base import Transport
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 
 from .suite import TransportSuite
-from .suite.backend import consume, eventually, make_consumer, make_stream
+from .suite.backend import consume, eventually, make_consumer, make_stream, publish
 
 
 class MemoryBackend:
@@ -83,6 +84,26 @@ class TestMemory(TransportSuite):
 
         await recorder.wait(1)
         assert recorder.counts(1) == [2]
+
+    async def test_leases_that_end_together_end_in_the_order_they_were_given(
+        self, backend: MemoryBackend
+    ) -> None:
+        clock = VirtualTime.take()
+        try:
+            transport = await backend.connect()
+            await make_stream(transport)
+            await make_consumer(transport, ack_wait=10)
+            await publish(transport, 1, 2, 3)
+            source, recorder = await consume(transport, 3)
+            await clock.move(lambda: True, patience=5)
+            recorder.deliveries[0].in_progress()  # no time has passed: and yet it ends last
+
+            source.request(3)
+            await clock.move(lambda: False, patience=5, until=clock.now + 11)
+
+            assert recorder.sequences == [1, 2, 3, 2, 3, 1]
+        finally:
+            clock.release()
 
     async def test_time_is_the_loops(self) -> None:
         server = MemoryServer()
