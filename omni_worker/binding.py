@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -56,7 +56,9 @@ async def plan_consumers(
         routes.update(await provisioner.routes(plain, literal=literal))
     for stream in sorted(set(copies.values())):
         types = [type for type, name in copies.items() if name == stream]
-        await provisioner.ensure_copy(await _copy(stream, types, handler, provisioner))
+        origin = next(iter(await provisioner.routes(filters_for(types), literal=True)))
+        max_age = provisioner.max_age(origin)
+        await provisioner.ensure_copy(copy_spec(stream, types, handler, origin, max_age))
         routes[stream] = filters_for(types, handler.channels, handler.instance)
     return [
         consumer_spec(handler, name, stream, filters, settings)
@@ -238,19 +240,16 @@ def filters_without(handler: Handler, copies: dict[str, str]) -> tuple[str, ...]
     return filters_for(rest, handler.channels, handler.instance)
 
 
-async def _copy(
-    stream: str, types: list[str], handler: Handler, provisioner: Provisioner
+def copy_spec(
+    stream: str, types: Sequence[str], handler: Handler, origin: str, max_age: float
 ) -> StreamSpec:
     """The stream that copies these types from where they are stored."""
-    filters = filters_for(types)
-    origins = await provisioner.routes(filters, literal=True)
-    origin = next(iter(origins))
     new = handler.options.start_from == "new"
     return StreamSpec(
         name=stream,
-        max_age=provisioner.max_age(origin) or 7 * DAY,
+        max_age=max_age or 7 * DAY,
         description=f"Copies of {', '.join(types)} from {origin}",
         source=origin,
-        source_filters=filters,
+        source_filters=filters_for(types),
         source_start=datetime.now(UTC) if new else None,
     )

@@ -98,11 +98,14 @@ def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
     }
 
 
-def plan_consumer(spec: ConsumerSpec, info: Mapping[str, Any] | None) -> ConsumerStep:
+def plan_consumer(
+    spec: ConsumerSpec, info: Mapping[str, Any] | None, *, narrow: bool = False
+) -> ConsumerStep:
     """What to do about one consumer, given the server's word on it (None: there is none).
 
     Within one app the last started version's options win; another program's durable is never
-    touched. ``start_from`` counts only when a consumer is made.
+    touched. ``start_from`` counts only when a consumer is made. Filters are narrowed while others
+    read it only where an operator says so (``narrow``).
     """
     if info is None:
         return CreateConsumer(consumer_config(spec))
@@ -113,7 +116,7 @@ def plan_consumer(spec: ConsumerSpec, info: Mapping[str, Any] | None) -> Consume
     if owner is None and changes:
         return RefuseConsumer(
             f"consumer {spec.name!r} on stream {spec.stream} was made by another program"
-            f" ({_listed(changes)}); choose another durable name"
+            f" ({changes_in_words(changes)}); choose another durable name"
         )
     if owner is not None and owner != spec.app:
         return RefuseConsumer(
@@ -123,12 +126,12 @@ def plan_consumer(spec: ConsumerSpec, info: Mapping[str, Any] | None) -> Consume
     if "ack_policy" in changes or "deliver_subject" in changes:
         return RefuseConsumer(
             f"consumer {spec.name!r} on stream {spec.stream} cannot be used:"
-            f" {_listed(changes)}; the server does not allow changing that"
+            f" {changes_in_words(changes)}; the server does not allow changing that"
         )
     notices = _start_notice(spec, tag) if owner is not None else ()
     if not changes:
         return UseConsumer(notices)
-    filters, stays = _next_filters(spec, config, is_read=_is_read(info))
+    filters, stays = _next_filters(spec, config, is_read=_is_read(info) and not narrow)
     if stays:
         changes.pop("filter_subjects", None)
         notices += (
@@ -139,7 +142,9 @@ def plan_consumer(spec: ConsumerSpec, info: Mapping[str, Any] | None) -> Consume
     if updated == dict(config):
         return UseConsumer(notices)
     if changes:
-        notices += (f"consumer {spec.name!r} on {spec.stream} updated: {_listed(changes)}",)
+        notices += (
+            f"consumer {spec.name!r} on {spec.stream} updated: {changes_in_words(changes)}",
+        )
     return UpdateConsumer(updated, notices)
 
 
@@ -263,7 +268,8 @@ def _start_notice(spec: ConsumerSpec, tag: Mapping[str, str]) -> tuple[str, ...]
     )
 
 
-def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
+def changes_in_words(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Field, what stands, what is wanted."""
     return "; ".join(
         f"{key} {_shown(key, has)}, wanted {_shown(key, want)}"
         for key, (has, want) in changes.items()

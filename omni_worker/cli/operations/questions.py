@@ -1,4 +1,4 @@
-"""`show`, `status`, `tail`, `trace`, `doctor` and `completion`: what they take."""
+"""`show`, `plan`, `status`, `tail`, `trace`, `doctor` and `completion`: what they take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from .values import Moment, json_option
+from .values import Moment, json_option, yes_option
 
 A_DAY = timedelta(hours=24)
 
@@ -23,6 +23,37 @@ def show(target: str, as_json: bool) -> None:
     from .show import show_command
 
     sys.exit(show_command(target, as_json))
+
+
+@click.command()
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option("--check", is_flag=True, help="Exit with 3 when there is drift, for CI.")
+@click.option("--apply", "do_apply", is_flag=True, help="Create and update what it shows.")
+@click.option("--recreate", metavar="DURABLE", help="Make this consumer anew at its ack floor.")
+@yes_option
+@json_option
+def plan(
+    target: str, check: bool, do_apply: bool, recreate: str | None, yes: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Show what an app needs on the server and how it differs from what stands.
+
+    \b
+    create    missing
+    update    ours and different, or a stream that lacks a subject
+    conflict  not ours to change: somebody has to decide
+    later     made when it is first needed; --apply makes it now
+    foreign   another program's, and it covers what is needed: no drift
+    left      a consumer of this app that no handler reads any more
+
+    Nothing is touched without --apply, which creates what is missing, adds subjects, updates
+    options and narrows filters. It never deletes. --recreate deletes one consumer and makes it
+    anew: refused while workers read it, and it says how many events come again.
+
+    Exit codes: 0 done, 1 could not, 2 called wrongly, 3 drift (with --check).
+    """
+    from .plan import plan_command
+
+    sys.exit(plan_command(target, check, do_apply, recreate, yes, as_json))
 
 
 @click.command()

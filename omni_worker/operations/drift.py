@@ -1,0 +1,335 @@
+"""Drift: what an app needs on a server beside what stands there. Looking touches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..binding import copied_types, copy_spec
+from ..handlers import Handler
+from ..notes import attempts, guards
+from ..returns import retry_consumer
+from ..schemas import SchemaRegistry
+from ..settings import Settings
+from ..subjects import filters_for, intersection, is_wild
+from ..topology import (
+    NANO,
+    OWN_STREAM,
+    STREAMS,
+    TAG,
+    Conflict,
+    ConsumerSpec,
+    CreateConsumer,
+    Lacking,
+    Missing,
+    RefuseConsumer,
+    Standing,
+    StreamSpec,
+    UpdateConsumer,
+    changes_in_words,
+    consumer_changes,
+    plan_consumer,
+    plan_stream,
+    route,
+    stream_config,
+    with_sources,
+    with_subjects,
+)
+from ..transports.base import Operators, Transport
+from . import marks
+from .wanted import WantedConsumers, wanted_consumers
+
+Config = Mapping[str, Any]
+
+
+class Action(StrEnum):
+    """What would be done. Only the first three are drift."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    CONFLICT = "conflict"  # nothing we may do: somebody has to decide
+    LATER = "later"  # made when it is first needed
+    FOREIGN = "foreign"  # another program's, and it covers what we need
+    LEFT = "left"  # ours, and no handler of this version reads it
+    NOTE = "note"
+    FINE = "fine"
+
+
+class Kind(StrEnum):
+    """What it is done to."""
+
+    STREAM = "stream"
+    CONSUMER = "consumer"
+    BUCKET = "bucket"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing the app needs, and what stands; ``config`` is what would be sent."""
+
+    action: Action
+    kind: Kind
+    name: str
+    says: str
+    stream: str = ""  # a consumer's
+    config: Config | None = None
+    ttl: float = 0.0  # a bucket's, seconds
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether the server is not as the app needs it."""
+        return self.action in (Action.CREATE, Action.UPDATE, Action.CONFLICT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """An app, as far as a server has to know it."""
+
+    app: str
+    handlers: Sequence[Handler]
+    registry: SchemaRegistry
+    settings: Settings
+
+
+async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
+    """Every stream, consumer and bucket the app needs, beside what stands."""
+    standing: list[Config] = [info["config"] for info in await operators.streams()]
+    steps, expected = _streams(needs, standing)
+    copies, expected = _copies(needs, standing, expected)
+    steps += copies
+    wanted = [
+        wanted_consumers(one, needs.registry, needs.settings, expected) for one in needs.handlers
+    ]
+    for one in wanted:
+        steps += await _consumers(operators, one)
+    steps += await _left(operators, needs.app, standing, wanted)
+    return steps + await _our_own(operators, needs, standing)
+
+
+async def apply(transport: Transport, step: Step) -> None:
+    """Do what a step says. Raises ApiError when the server refuses."""
+    operators = transport.operators
+    match step.kind, step.action:
+        case Kind.BUCKET, _:
+            await transport.bucket(step.name, ttl=step.ttl)
+        case Kind.STREAM, Action.UPDATE:
+            assert step.config is not None
+            await operators.update_stream(step.config)
+        case Kind.STREAM, _:
+            assert step.config is not None
+            await operators.create_stream(step.config)
+        case Kind.CONSUMER, Action.UPDATE:
+            assert step.config is not None
+            await operators.update_consumer(step.stream, step.config)
+        case Kind.CONSUMER, _:
+            assert step.config is not None
+            await operators.create_consumer(step.stream, step.config)
+
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+def _streams(needs: Needs, standing: list[Config]) -> tuple[list[Step], list[Config]]:
+    """The seven; and the streams there will be when all is applied."""
+    steps: list[Step] = []
+    expected = list(standing)
+    replicas = needs.settings.replicas
+    for spec in STREAMS:
+        step = plan_stream(spec, standing, replicas=replicas)
+        match step:
+            case Missing():
+                config = stream_config(spec, replicas=replicas)
+                expected.append(config)
+                steps.append(_stream(Action.CREATE, spec.name, "missing", config))
+            case Standing(differences=differences):
+                action = Action.FOREIGN if differences else Action.FINE
+                steps.append(_stream(action, spec.name, "; ".join(differences) or "stands"))
+            case Lacking(missing=missing):
+                added = _added(spec, missing, standing)
+                steps.append(added)
+                if added.config is not None:
+                    expected = [
+                        added.config if one["name"] == spec.name else one for one in expected
+                    ]
+            case Conflict(other=other, overlap=overlap):
+                says = f"{other} holds {overlap}, so it cannot be made"
+                needed = _is_needed(spec, needs.handlers)
+                action = Action.CONFLICT if needed else Action.NOTE
+                says += "" if needed else "; no handler needs it"
+                steps.append(_stream(action, spec.name, says))
+    return steps, expected
+
+
+def _added(spec: StreamSpec, missing: Sequence[str], standing: list[Config]) -> Step:
+    """The server's own configuration with what it lacks; a conflict where another has it."""
+    for config in standing:
+        for has in config.get("subjects") or ():
+            if config["name"] != spec.name and any(intersection(has, one) for one in missing):
+                says = f"lacks {', '.join(missing)}, and {config['name']} holds {has}"
+                return _stream(Action.CONFLICT, spec.name, says)
+    own = next(config for config in standing if config["name"] == spec.name)
+    says = f"lacks {', '.join(missing)}"
+    return _stream(Action.UPDATE, spec.name, says, with_subjects(own, missing))
+
+
+def _is_needed(spec: StreamSpec, handlers: Sequence[Handler]) -> bool:
+    config = {"name": spec.name, "subjects": spec.subjects}
+    return any(route(one.filters, [config]) for one in handlers)
+
+
+def _copies(
+    needs: Needs, standing: list[Config], expected: list[Config]
+) -> tuple[list[Step], list[Config]]:
+    """The streams that copy types registered with ``stream=``."""
+    steps = []
+    for handler in needs.handlers:
+        copied = copied_types(handler, needs.registry)
+        for stream in sorted(set(copied.values())):
+            types = [type for type, name in copied.items() if name == stream]
+            origin = next(iter(route(filters_for(types), expected)), None)
+            if origin is None:
+                says = f"no stream stores {', '.join(types)}"
+                steps.append(_stream(Action.CONFLICT, stream, says))
+                continue
+            source = next(one for one in expected if one["name"] == origin)
+            spec = copy_spec(stream, types, handler, origin, source.get("max_age", 0) / NANO)
+            step = _copy(spec, standing, needs.settings.replicas)
+            steps.append(step)
+            if step.action is Action.CREATE and step.config is not None:
+                expected = [*expected, step.config]
+                standing = [*standing, step.config]
+    return steps, expected
+
+
+def _copy(spec: StreamSpec, standing: list[Config], replicas: int) -> Step:
+    own = next((one for one in standing if one["name"] == spec.name), None)
+    if own is None:
+        config = stream_config(spec, replicas=replicas)
+        return _stream(Action.CREATE, spec.name, f"to copy from {spec.source}", config)
+    if not own.get("sources"):
+        return _stream(Action.CONFLICT, spec.name, f"stands, and is no copy of {spec.source}")
+    updated = with_sources(own, spec)
+    if updated is None:
+        return _stream(Action.FINE, spec.name, f"copies from {spec.source}")
+    says = f"also to copy {', '.join(spec.source_filters)}"
+    return _stream(Action.UPDATE, spec.name, says, updated)
+
+
+def _stream(action: Action, name: str, says: str, config: Config | None = None) -> Step:
+    return Step(action=action, kind=Kind.STREAM, name=name, says=says, config=config)
+
+
+# --- consumers ----------------------------------------------------------------------------------
+
+
+async def _consumers(operators: Operators, wanted: WantedConsumers) -> list[Step]:
+    steps = []
+    name = wanted.specs[0].name if wanted.specs else wanted.handler.name
+    missing = [
+        one
+        for one in wanted.unserved
+        if not wanted.specs or not is_wild(".".join(one.split(".")[:2]))
+    ]
+    if missing:
+        says = f"no stream stores {', '.join(missing)}"
+        steps.append(_consumer(Action.CONFLICT, name, "", says))
+    for spec in wanted.specs:
+        if not wanted.is_shared:
+            says = "each process makes its own"
+            steps.append(_consumer(Action.FINE, spec.name, spec.stream, says))
+            continue
+        steps += await _consumer_steps(operators, spec)
+    return steps
+
+
+async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step]:
+    info = await operators.consumer_info(spec.stream, spec.name)
+    step = plan_consumer(spec, info, narrow=True)
+    match step:
+        case CreateConsumer(config=config):
+            return [_consumer(Action.CREATE, spec.name, spec.stream, "missing", config)]
+        case RefuseConsumer(reason=reason):
+            return [_consumer(Action.CONFLICT, spec.name, spec.stream, reason)]
+        case UpdateConsumer(config=config, notices=notices):
+            assert info is not None
+            says = changes_in_words(consumer_changes(spec, info["config"]))
+            found = [_consumer(Action.UPDATE, spec.name, spec.stream, says, config)]
+            notices = notices[:-1] if says else notices  # the last one says the same
+        case _:
+            notices = step.notices
+            found = [_consumer(Action.FINE, spec.name, spec.stream, "stands")]
+    said = f"consumer {spec.name!r} on {spec.stream} "
+    return [
+        *found,
+        *(
+            _consumer(Action.NOTE, spec.name, spec.stream, one.removeprefix(said))
+            for one in notices
+        ),
+    ]
+
+
+async def _left(
+    operators: Operators, app: str, standing: list[Config], wanted: Sequence[WantedConsumers]
+) -> list[Step]:
+    """Consumers of this app that no handler reads: of an older version, or of another module."""
+    known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
+    back = retry_consumer(app)
+    found = []
+    for config in standing:
+        stream = config["name"]
+        if stream.startswith(("KV_", "OBJ_")):
+            continue
+        for info in await operators.consumers(stream):
+            tag = info["config"].get("metadata") or {}
+            key = (stream, info["name"])
+            if tag.get(TAG + "app") != app or key in known or key == (back.stream, back.name):
+                continue
+            if not info["config"].get("inactive_threshold"):  # else it goes by itself
+                says = (
+                    f"no handler of this version reads it, {info['num_pending']} events wait;"
+                    " delete it when no other version does"
+                )
+                found.append(_consumer(Action.LEFT, info["name"], stream, says))
+    return found
+
+
+def _consumer(
+    action: Action, name: str, stream: str, says: str, config: Config | None = None
+) -> Step:
+    return Step(
+        action=action, kind=Kind.CONSUMER, name=name, stream=stream, says=says, config=config
+    )
+
+
+# --- what is ours besides -----------------------------------------------------------------------
+
+
+async def _our_own(operators: Operators, needs: Needs, standing: list[Config]) -> list[Step]:
+    """Made when first needed; where workers may create nothing it has to stand before."""
+    settings = needs.settings
+    missing = Action.CREATE if settings.provision == "off" else Action.LATER
+    names = {config["name"] for config in standing}
+    steps = []
+    if OWN_STREAM.name not in names:
+        config = stream_config(OWN_STREAM, replicas=settings.replicas)
+        says = "for events sent back from dead letters"
+        steps.append(_stream(missing, OWN_STREAM.name, says, config))
+    back = retry_consumer(needs.app)
+    if await operators.consumer_info(back.stream, back.name) is None:
+        step = plan_consumer(back, None)
+        assert isinstance(step, CreateConsumer)
+        steps.append(_consumer(missing, back.name, back.stream, "the same", step.config))
+    for bucket, ttl, says in (
+        (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
+        (guards.BUCKET, settings.guard_ttl, "exactly_once"),
+        (marks.BUCKET, marks.LEAST, "what became of dead letters"),
+    ):
+        if bucket == guards.BUCKET and not any(one.options.exactly_once for one in needs.handlers):
+            continue
+        if f"KV_{bucket}" not in names:
+            steps.append(
+                Step(action=missing, kind=Kind.BUCKET, name=bucket, says=f"for {says}", ttl=ttl)
+            )
+    return steps

@@ -1,0 +1,75 @@
+"""Recreate: a durable made anew at its ack floor, where the server allows no other way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import TopologyError
+from ..topology import TAG, ConsumerSpec, consumer_config, filters_of
+from ..transports.base import Transport
+from .scan import Scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remaking:
+    """What it would mean, counted; ``config`` is the consumer anew."""
+
+    spec: ConsumerSpec
+    start: int  # sequence
+    waiting: int  # not delivered yet
+    unacked: int  # delivered, not acknowledged: they come again in any case
+    repeated: int  # acknowledged above the ack floor: they come again because of this
+    config: Mapping[str, Any]
+
+
+async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking:
+    """Count what comes again. Raises TopologyError for one that is read, or not ours."""
+    where = f"consumer {spec.name!r} on stream {spec.stream}"
+    info = await transport.operators.consumer_info(spec.stream, spec.name)
+    if info is None:
+        raise TopologyError(f"{where} does not stand: plan --apply makes it")
+    owner = (info["config"].get("metadata") or {}).get(TAG + "app")
+    if owner != spec.app:
+        whose = f"the app {owner!r}" if owner else "another program"
+        raise TopologyError(f"{where} belongs to {whose}; this is {spec.app!r}")
+    if info.get("num_waiting"):
+        raise TopologyError(
+            f"{where} is read right now ({info['num_waiting']} pulls wait): stop its workers first"
+        )
+    floor = int(info["ack_floor"]["stream_seq"])
+    delivered = await _delivered_above(transport, info, floor)
+    unacked = int(info["num_ack_pending"])
+    return Remaking(
+        spec=spec,
+        start=floor + 1,
+        waiting=int(info["num_pending"]),
+        unacked=unacked,
+        repeated=max(0, delivered - unacked),
+        config=consumer_config(replace(spec, start_sequence=floor + 1)),
+    )
+
+
+async def remake(transport: Transport, remaking: Remaking) -> None:
+    """Delete it and make it anew. What it takes to finish by hand is in an error's text."""
+    spec = remaking.spec
+    await transport.operators.delete_consumer(spec.stream, spec.name)
+    try:
+        await transport.operators.create_consumer(spec.stream, remaking.config)
+    except Exception as error:
+        raise TopologyError(
+            f"consumer {spec.name!r} on {spec.stream} is deleted and could not be made anew"
+            f" ({error}); make it with deliver_policy by_start_sequence {remaking.start}"
+        ) from error
+
+
+async def _delivered_above(transport: Transport, info: Mapping[str, Any], floor: int) -> int:
+    """How many of its events after the ack floor it has handed out."""
+    if int(info["delivered"]["stream_seq"]) <= floor:
+        return 0
+    filters = filters_of(info["config"])
+    async with Scan(
+        transport, info["stream_name"], filters=filters, follow=True, after=floor
+    ) as after:
+        return max(0, after.total - int(info["num_pending"]))

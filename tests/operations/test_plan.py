@@ -1,0 +1,357 @@
+"""`omni-worker plan`: drift is shown, mended where it is said, and never by taking from others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from omni_worker import App, Event, EventBus
+from omni_worker.server import NatsServer
+from tests.processes.support import api, consumer, make_stream, plain_client, stream_config, until
+
+from .support import operate
+
+HEAD = """
+from omni_worker import App, Event
+
+app = App("router")
+"""
+
+ROUTER = (
+    HEAD
+    + """
+
+@app.on("message.received", "message.sent", durable="r1", ack_wait=60)
+async def route(event: Event) -> None: ...
+
+
+@app.on("custom.push", queue="pushers")
+async def push(event: Event) -> None: ...
+"""
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(ROUTER)
+    return tmp_path
+
+
+def plan(url: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What would be done to what, as `--json` says it."""
+    said = operate(url, "plan", "shop:app", "--json", *arguments, folder=folder)
+    found: list[dict[str, Any]] = json.loads(said.out)
+    return found
+
+
+def to_do(steps: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Action, kind and name of what is not fine."""
+    return {(s["action"], s["kind"], s["name"]) for s in steps if s["action"] != "fine"}
+
+
+async def names(client: Client) -> list[str]:
+    return list((await api(client, "STREAM.NAMES"))["streams"] or [])
+
+
+async def test_on_an_empty_server_everything_is_to_be_made_and_looking_makes_nothing(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+
+    said = operate(url, "plan", "shop:app", folder=folder)
+    checked = operate(url, "plan", "shop:app", "--check", folder=folder)
+    made = await names(client)
+
+    assert (said.code, checked.code, made) == (0, 3, [])
+    assert "create    stream    MESSAGE" in said.out
+    assert "create    consumer  r1 on MESSAGE" in said.out
+    assert "later     stream    OMNI_WORKER" in said.out
+    assert "omni-worker plan shop:app --apply" in said.out
+    await client.close()
+
+
+async def test_applied_there_is_no_drift_and_a_worker_changes_nothing_more(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+
+    applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
+    checked = operate(url, "plan", "shop:app", "--check", folder=folder)
+    client = await plain_client(url)
+    before = (await consumer(client, "r1"))["config"]
+    app = App("router")
+    app.on("message.received", "message.sent", durable="r1", ack_wait=60)(_pass)
+    async with app.run(transport=EventBus(url).transport):
+        after = (await consumer(client, "r1"))["config"]
+
+    assert (applied.code, checked.code) == (0, 0)
+    assert "The server is as the app needs it." in applied.out
+    assert "No drift" in checked.out
+    assert {"OMNI_WORKER", "KV_omni-worker-notes", "KV_omni-worker-letters"} <= set(
+        await names(client)
+    )
+    assert (await consumer(client, "router-retry", "OMNI_WORKER"))["name"] == "router-retry"
+    assert after == before
+    await client.close()
+
+
+async def _pass(event: Event[Any]) -> None:
+    pass
+
+
+async def test_with_provisioning_off_apply_makes_all_that_workers_may_not(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    off = {"OMNI_WORKER_PROVISION": "off"}
+
+    checked = operate(url, "plan", "shop:app", "--check", "--json", folder=folder, **off)
+    applied = operate(url, "plan", "shop:app", "--apply", folder=folder, **off)
+    again = operate(url, "plan", "shop:app", "--check", folder=folder, **off)
+
+    drift = {one["name"] for one in json.loads(checked.out) if one["drift"]}
+    assert {"OMNI_WORKER", "omni-worker-notes", "r1", "router-retry"} <= drift
+    assert (checked.code, applied.code, again.code) == (3, 0, 0)
+
+
+async def test_foreign_streams_that_cover_what_is_needed_are_no_drift(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    wide = await make_stream(client, "MESSAGE", "message.>", "chat.>", max_msgs=1_000)
+    await make_stream(client, "THEIRS", "custom.>")
+    operate(url, "plan", "shop:app", "--apply", folder=folder)
+
+    steps = plan(url, folder)
+    checked = operate(url, "plan", "shop:app", "--check", folder=folder)
+
+    assert ("foreign", "stream", "MESSAGE") in to_do(steps)
+    assert ("foreign", "stream", "CUSTOM") in to_do(steps)
+    assert checked.code == 0
+    assert await stream_config(client, "MESSAGE") == wide
+    assert "CUSTOM" not in await names(client)
+    await client.close()
+
+
+async def test_a_subject_that_lacks_is_added_to_the_server_s_own_configuration(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    standing = await make_stream(
+        client, "MESSAGE", "message.received.>", "chat.>", max_msgs=1_000, description="theirs"
+    )
+
+    shown = plan(url, folder)
+    applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
+    updated = await stream_config(client, "MESSAGE")
+
+    assert ("update", "stream", "MESSAGE") in to_do(shown)
+    assert applied.code == 0
+    assert sorted(updated.pop("subjects")) == ["chat.>", "message.>"]
+    standing.pop("subjects")
+    assert updated == standing
+    await client.close()
+
+
+async def test_what_is_in_the_way_is_a_conflict_and_stays(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    await make_stream(client, "THEIRS", "message.received.>")
+    await make_stream(client, "OTHERS", "media.processed.>")
+    config = {"name": "r1", "durable_name": "r1", "ack_policy": "none"}
+    steps = plan(url, folder)
+
+    applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
+    await api(client, "CONSUMER.CREATE.THEIRS.r1", {"stream_name": "THEIRS", "config": config})
+    foreign = operate(url, "plan", "shop:app", "--check", folder=folder)
+
+    assert ("conflict", "stream", "MESSAGE") in to_do(steps)
+    assert ("note", "stream", "MEDIA") in to_do(steps)  # no handler needs it
+    assert applied.code == 1
+    assert "Still to be settled by hand" in applied.out
+    assert "THEIRS holds message.received.>" in " ".join(applied.out.split())
+    assert foreign.code == 3
+    assert "MESSAGE" not in await names(client)
+    await client.close()
+
+
+async def test_another_app_s_durable_is_a_conflict(nats_server: NatsServer, folder: Path) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="somebody") as bus:
+        await bus.subscribe("message.sent", _pass, durable="r1")
+
+        steps = plan(url, folder)
+        applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
+        info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
+
+    assert ("conflict", "consumer", "r1") in to_do(steps)
+    assert applied.code == 1
+    assert info is not None
+    assert info["config"]["filter_subjects"] == ["message.sent", "message.sent.>"]
+
+
+async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="router") as bus:
+        await bus.subscribe("message.*", _pass, durable="r1")
+        await bus.subscribe("custom.old", _pass, durable="left")
+        await until(lambda: _is_read(bus))
+
+        steps = plan(url, folder)
+        applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
+        info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
+
+    [update] = [one for one in steps if one["action"] == "update"]
+    assert "ack_wait 30 s, wanted 60 s" in update["says"]
+    assert "filter_subjects message.*, message.*.>, wanted message.received" in update["says"]
+    assert ("left", "consumer", "left") in to_do(steps)
+    assert applied.code == 0
+    assert info is not None
+    assert info["config"]["ack_wait"] == 60_000_000_000
+    assert "message.*" not in info["config"]["filter_subjects"]
+
+
+async def _is_read(bus: EventBus) -> bool:
+    info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
+    return info is not None and info["num_waiting"] > 0
+
+
+async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="router") as bus:
+
+        async def fail_the_third(event: Event[Any]) -> None:
+            if event.payload == 3:
+                raise ValueError("not yet")
+
+        (folder / "shop.py").write_text(
+            HEAD + '\n\n@app.on("custom.push", durable="p")\nasync def push(event: Event): ...\n'
+        )
+        await bus.subscribe("custom.push", fail_the_third, durable="p", retry_delay=600)
+        for number in range(1, 11):
+            await bus.publish("custom.push", number)
+        await until(lambda: _handled(bus, 9))
+
+        read = operate(url, "plan", "shop:app", "--recreate", "p", "--yes", folder=folder)
+        await bus.drain()
+        asked = operate(url, "plan", "shop:app", "--recreate", "p", folder=folder)
+        before = await bus.transport.operators.consumer_info("CUSTOM", "p")
+        done = operate(url, "plan", "shop:app", "--recreate", "p", "--yes", folder=folder)
+        seen: list[int] = []
+        await bus.subscribe("custom.push", lambda event: seen.append(event.payload), durable="p")
+        await until(lambda: _enough(seen))
+
+    assert (read.code, asked.code, done.code) == (1, 2, 0)
+    assert "is read right now" in read.line
+    assert "stop its workers first" in read.line
+    assert "add --yes" in asked.line
+    assert before is not None
+    assert before["ack_floor"]["stream_seq"] == 2
+    assert "would start at #3" in done.out
+    assert "7 were acknowledged above its ack floor" in done.out
+    assert "1 are not answered yet" in done.out
+    assert sorted(seen) == list(range(3, 11))
+
+
+async def _handled(bus: EventBus, count: int) -> bool:
+    counts = bus.subscriptions[0].counts
+    info = await bus.transport.operators.consumer_info("CUSTOM", "p")
+    assert info is not None
+    return counts.handled == count and info["num_ack_pending"] == 1
+
+
+async def _enough(seen: list[int]) -> bool:
+    return len(seen) >= 8
+
+
+async def test_recreate_refuses_what_is_not_this_app_s(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="somebody") as bus:
+        await bus.subscribe("message.sent", _pass, durable="r1")
+
+    foreign = operate(url, "plan", "shop:app", "--recreate", "r1", "--yes", folder=folder)
+    unknown = operate(url, "plan", "shop:app", "--recreate", "r2", "--yes", folder=folder)
+
+    assert (foreign.code, unknown.code) == (1, 2)
+    assert "belongs to the app 'somebody'" in foreign.line
+    assert "there is r1" in unknown.line
+
+
+def test_called_wrongly_is_told(nats_server: NatsServer, folder: Path) -> None:
+    both = operate(nats_server.url, "plan", "shop:app", "--check", "--apply", folder=folder)
+    missing = operate(nats_server.url, "plan", "nowhere:app", folder=folder)
+
+    assert (both.code, missing.code) == (2, 2)
+    assert "give one of them" in both.line
+    assert "no such module" in missing.line
+
+
+async def test_a_stream_that_copies_is_planned_as_a_worker_makes_it(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    (folder / "shop.py").write_text(
+        HEAD
+        + """
+app.registry.register("custom.order", stream="ORDERS")
+
+
+@app.on("custom.order", durable="orders", start_from="first")
+async def order(event: Event) -> None: ...
+"""
+    )
+    url = nats_server.url
+
+    steps = plan(url, folder)
+    applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
+    checked = operate(url, "plan", "shop:app", "--check", folder=folder)
+    client = await plain_client(url)
+    copied = await stream_config(client, "ORDERS")
+    await client.close()
+
+    assert ("create", "stream", "ORDERS") in to_do(steps)
+    assert ("create", "consumer", "orders") in to_do(steps)
+    assert (applied.code, checked.code) == (0, 0)
+    assert [one["filter_subject"] for one in copied["sources"]] == [
+        "custom.order",
+        "custom.order.>",
+    ]
+
+
+def test_without_rights_or_jetstream_it_says_so(
+    restricted_server: NatsServer, server_without_jetstream: NatsServer, folder: Path
+) -> None:
+    denied = operate(restricted_server.url, "plan", "shop:app", folder=folder)
+    without = operate(server_without_jetstream.url, "plan", "shop:app", folder=folder)
+
+    assert (denied.code, without.code) == (1, 1)
+    assert "$JS.API.CONSUMER." in denied.line
+    assert "JetStream" in without.line
+
+
+async def test_two_who_apply_at_once_both_end_well(nats_server: NatsServer, folder: Path) -> None:
+    url = nats_server.url
+
+    both = await asyncio.gather(
+        *(
+            asyncio.to_thread(operate, url, "plan", "shop:app", "--apply", folder=folder)
+            for _ in range(2)
+        )
+    )
+
+    assert [one.code for one in both] == [0, 0]
