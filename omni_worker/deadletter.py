@@ -24,6 +24,7 @@ _NAMESPACE = uuid.UUID("6f1f3a6e-58c5-5a64-9c0e-0d1b6f0a7c11")
 MAX_TRACEBACK = 8_192  # characters
 MAX_ERROR = 2_048  # characters
 MAX_HEADERS = 16_384  # bytes of the original's headers; more are cut
+MAX_NAME = 1_024  # characters of an id or a type; the original has it whole
 
 # On an event that comes back to the handler it failed in: who that is, the subject it first came
 # on, and the letter it was brought back from.
@@ -90,9 +91,11 @@ def compose(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Payload (still without a body) and metadata of a letter; ``now`` in epoch milliseconds."""
     envelope = _envelope(original)
+    id = _brief(envelope.id) if envelope else None
+    type = _brief(envelope.type) if envelope else None
     payload = {
-        "originalEventId": envelope.id if envelope else f"{original.stream}:{original.sequence}",
-        "originalEventType": envelope.type if envelope else _type_of(original.subject),
+        "originalEventId": id or f"{original.stream}:{original.sequence}",
+        "originalEventType": type or _type_of(original.subject),
         "error": failure.error,
         "retryCount": max(0, failure.attempts - 1),
         "timestamp": now,
@@ -105,7 +108,7 @@ def compose(
         "errorType": failure.error_type,
         "traceback": failure.traceback,
         "headers": _trimmed(original.headers),
-        "retryOf": next(iter(original.headers.get(RETRY_OF_HEADER, ())), None),
+        "retryOf": _brief(next(iter(original.headers.get(RETRY_OF_HEADER, ())), None)),
     }
     return payload, _metadata(envelope, original)
 
@@ -146,7 +149,7 @@ def _metadata(envelope: Envelope | None, original: Original) -> dict[str, Any]:
     """Correlation, trace, channel and instance of the original, so that a search finds both."""
     written = envelope.metadata if envelope else {}
     kept = {
-        key: written.get(key)
+        key: _brief(written.get(key))
         for key in (
             "correlationId",
             "traceId",
@@ -157,8 +160,8 @@ def _metadata(envelope: Envelope | None, original: Original) -> dict[str, Any]:
         )
     }
     if envelope is not None:
-        kept["correlationId"] = kept["correlationId"] or envelope.id
-        kept["traceId"] = kept["traceId"] or envelope.id
+        kept["correlationId"] = kept["correlationId"] or _brief(envelope.id)
+        kept["traceId"] = kept["traceId"] or _brief(envelope.id)
     try:
         address = parse_subject(original.subject, envelope.type if envelope else None)
     except InvalidEvent:
@@ -167,6 +170,11 @@ def _metadata(envelope: Envelope | None, original: Original) -> dict[str, Any]:
         kept["channelType"] = kept["channelType"] or clean(address.channel)
         kept["instanceId"] = kept["instanceId"] or clean(address.instance or "")
     return kept
+
+
+def _brief(text: str | None) -> str | None:
+    """None for what is too long to be an id or a name: a letter must fit into a message."""
+    return text if text is not None and len(text) <= MAX_NAME else None
 
 
 def _trimmed(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -169,3 +169,16 @@ def test_what_is_long_is_trimmed() -> None:
     assert len(payload["error"]) == MAX_ERROR
     assert len(payload["traceback"]) == MAX_TRACEBACK
     assert payload["headers"] == {"Small": ["x"]}
+
+
+def test_a_letter_fits_into_a_message_whatever_the_envelope_holds() -> None:
+    large = "x" * 900_000
+    hostile = {
+        **ENVELOPE, "id": large,
+        "metadata": {"correlationId": large, "traceId": large, "personId": large},
+    }  # fmt: skip
+
+    payload, metadata = composed(body=json.dumps(hostile).encode())
+
+    assert payload["originalEventId"] == "CUSTOM:7"
+    assert len(json.dumps([with_reference(payload, "CUSTOM", 7), metadata])) < 10_000

@@ -83,14 +83,17 @@ class Stage:
         return f"{module}:app"
 
     def spawn(self, target: str, *, url: str | None = None, **settings: object) -> Worker:
-        """Start a worker and do not wait for it; ``settings`` are OMNI_WORKER_… variables."""
+        """Start a worker and do not wait for it.
+
+        ``settings`` are OMNI_WORKER_… variables, or NATS_… where they begin with `nats_`.
+        """
         name = f"w{len(self.workers) + 1}"
         environment = {
             **clean_environment(),
             "NATS_URL": url or self.url,
             "EFFECTS": str(self._effects),
             "WORKER": name,
-            **{f"OMNI_WORKER_{key.upper()}": str(value) for key, value in settings.items()},
+            **{_variable(key): str(value) for key, value in settings.items()},
         }
         worker = Worker(name, target, self.folder, environment)
         self.workers.append(worker)
@@ -204,6 +207,11 @@ class Worker:
         """Its resident set in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def _variable(setting: str) -> str:
+    prefix = "" if setting.startswith("nats_") else "OMNI_WORKER_"
+    return prefix + setting.upper()
 
 
 def clean_environment() -> dict[str, str]:

@@ -57,8 +57,11 @@ def make_key(kind: int) -> Key:
     return Key(seed, nkeys.from_seed(bytearray(seed)).public_key.decode())
 
 
-def make_creds(folder: Path) -> tuple[Path, str]:
-    """A creds file, and the server configuration whose operator trusts its account."""
+def make_creds(folder: Path, *, expires_in: float | None = None) -> tuple[Path, str]:
+    """A creds file, and the server configuration whose operator trusts its account.
+
+    The user's token is good for ``expires_in`` seconds, which may be over already.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     operator = make_key(nkeys.PREFIX_BYTE_OPERATOR)
     system = make_key(nkeys.PREFIX_BYTE_ACCOUNT)
@@ -72,8 +75,9 @@ def make_creds(folder: Path) -> tuple[Path, str]:
         return _jwt(operator, key, {"type": "account", "limits": {**unlimited, **limits}})
 
     creds = folder / "worker.creds"
+    token = _jwt(account, user, {"type": "user", **free}, expires_in)
     creds.write_text(
-        f"-----BEGIN NATS USER JWT-----\n{_jwt(account, user, {'type': 'user', **free})}\n"
+        f"-----BEGIN NATS USER JWT-----\n{token}\n"
         "------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n"
         "------END USER NKEY SEED------\n"
@@ -92,11 +96,13 @@ def make_creds(folder: Path) -> tuple[Path, str]:
     return creds, config
 
 
-def _jwt(issuer: Key, subject: Key, nats: dict[str, Any]) -> str:
+def _jwt(issuer: Key, subject: Key, nats: dict[str, Any], expires_in: float | None = None) -> str:
     claims: dict[str, Any] = {
         "iat": int(time.time()), "iss": issuer.name, "name": nats["type"], "sub": subject.name,
         "nats": {**nats, "version": 2},
     }  # fmt: skip
+    if expires_in is not None:
+        claims["exp"] = int(time.time() + expires_in)
     digest = hashlib.sha256(json.dumps(claims).encode()).digest()
     claims["jti"] = base64.b32encode(digest).decode().rstrip("=")
     signed = f"{_encode({'typ': 'JWT', 'alg': 'ed25519-nkey'})}.{_encode(claims)}"
