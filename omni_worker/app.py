@@ -203,9 +203,16 @@ class App:
 
     @asynccontextmanager
     async def run(
-        self, *, transport: Transport | None = None, settings: Settings | None = None
+        self,
+        *,
+        transport: Transport | None = None,
+        settings: Settings | None = None,
+        start: bool = True,
     ) -> AsyncIterator[EventBus]:
-        """Connect, enter the lifespan, start every handler; leaving drains in the other order."""
+        """Connect, enter the lifespan, start every handler; leaving drains in the other order.
+
+        With ``start=False`` no handler runs: for who has other work to do in the lifespan.
+        """
         if self._bus is not None:
             raise ConfigError(f"app {self.name!r} is running already")
         bus = EventBus(
@@ -222,9 +229,9 @@ class App:
             async with self.lifespan(self) if self.lifespan else nullcontext() as state:
                 bus.state = state
                 try:
-                    for declaration in self.declarations:
+                    for declaration in self.declarations if start else ():
                         await bus.run_handler(
-                            declaration.handler, middlewares=self._middlewares_of(declaration)
+                            declaration.handler, middlewares=self.middlewares_of(declaration)
                         )
                     yield bus
                 finally:
@@ -242,7 +249,8 @@ class App:
         if self._bus is not None:
             raise ConfigError(f"app {self.name!r} is running: what is declared now is not started")
 
-    def _middlewares_of(self, declaration: Declaration) -> list[Middleware]:
+    def middlewares_of(self, declaration: Declaration) -> list[Middleware]:
+        """What runs around a handler, the outermost first."""
         return [one for owner in declaration.owners for one in owner.middlewares]
 
     def _all_publish_middlewares(self) -> list[PublishMiddleware]:

@@ -36,6 +36,7 @@ class Surroundings:
     publisher: Publisher
     loop: asyncio.AbstractEventLoop
     state: Any = None  # what the app's lifespan yields
+    replay: bool = False
 
 
 class Context:
@@ -63,6 +64,11 @@ class Context:
     def state(self) -> Any:
         """What the app's lifespan yields."""
         return self._around.state
+
+    @property
+    def replay(self) -> bool:
+        """Whether a past event is run again by ``omni-worker replay``."""
+        return self._around.replay
 
     @property
     def handler(self) -> str:

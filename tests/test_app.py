@@ -236,7 +236,7 @@ def test_an_included_handler_runs_under_the_including_apps_name_with_both_middle
 
     assert outer.handlers[0].app == "outer"
     assert outer.handlers[0].name.startswith("outer.")
-    assert mine == outer._middlewares_of(outer.declarations[0])
+    assert mine == outer.middlewares_of(outer.declarations[0])
 
 
 def around_named(name: str) -> Callable[..., Any]:

@@ -6,6 +6,6 @@ Each file's work is imported when its command is called, so that `--help` answer
 from __future__ import annotations
 
 from .letters import dead_letters
-from .questions import completion, doctor, plan, show, status, tail, trace
+from .questions import completion, doctor, plan, replay, show, status, tail, trace
 
-COMMANDS = (show, plan, status, tail, trace, dead_letters, doctor, completion)
+COMMANDS = (show, plan, status, tail, trace, dead_letters, replay, doctor, completion)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from .values import Moment, json_option, yes_option
+from .values import Moment, Rate, json_option, yes_option
 
 A_DAY = timedelta(hours=24)
 
@@ -117,6 +117,47 @@ def trace(event: str, since: datetime, as_json: bool) -> None:
     from .trace import trace_command
 
     sys.exit(trace_command(event, since, as_json))
+
+
+@click.command()
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option("--handler", required=True, metavar="NAME", help="Its durable, name or function.")
+@click.option("--since", type=Moment(), required=True, metavar="WHEN", help="2h, 7d, a date.")
+@click.option("--until", type=Moment(), metavar="WHEN", help="No younger ones.")
+@click.option(
+    "--where", multiple=True, metavar="KEY=VALUE",
+    help="Only these; channel, instance, type, id, source or correlationId; may be repeated.",
+)  # fmt: skip
+@click.option("--rate", type=Rate(), metavar="N/s", help="No more than so many: 100/s, 30/m.")
+@click.option("--dry-run", is_flag=True, help="Show what it would publish, and publish nothing.")
+@click.option("--payloads", is_flag=True, help="With --dry-run: what is in these events, too.")
+@yes_option
+@json_option
+def replay(
+    target: str, handler: str, since: datetime, until: datetime | None, where: tuple[str, ...],
+    rate: float | None, dry_run: bool, payloads: bool, yes: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Run past events through one handler again.
+
+    The handler runs here, in this process, with the app's lifespan and middlewares. Its consumer
+    is not touched. ctx.replay is true. Each event runs once: what fails is told, not retried and
+    no dead letter. --dry-run holds back what is published through the framework; what the
+    handler does elsewhere, to a database or a service, it does.
+
+    What it publishes has the ids of the first time: within two minutes the server keeps one
+    copy, later it stores another. The command asks before that.
+
+    
+    omni-worker replay myapp:app --handler r1 --since 2h --dry-run
+    omni-worker replay myapp:app --handler r1 --since 2h --where channel=whatsapp --rate 100/s
+
+    Exit codes: 0 all were handled, 1 some failed, or could not; 2 called wrongly.
+    """
+    from .replay import replay_command
+
+    sys.exit(replay_command(
+        target, handler, since, until, where, rate, dry_run, payloads, yes, as_json
+    ))  # fmt: skip
 
 
 @click.command()

@@ -1,0 +1,244 @@
+"""Replay: past events through one handler again, beside its consumer and without it.
+
+Each event runs once: nothing is retried, nothing becomes a dead letter, and no guard is asked.
+What fails is counted and told; the event stays where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from ..context import Context, Surroundings
+from ..dispatch import Dispatcher, Middleware
+from ..events import Event
+from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skipped
+from ..publisher import Publisher
+from ..schemas import SchemaRegistry
+from ..threads import DaemonThreads
+from ..transports.base import Delivery, Source, StoredMessage, Transport
+from .letters import stored_time
+from .tail import Seen, in_time
+from .wanted import WantedConsumers
+
+FAILURES_KEPT = 10
+
+WHERE = ("channel", "instance", "type", "id", "source", "correlationId")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Which past events; ``where`` names keys of WHERE and what they have to be."""
+
+    since: datetime
+    until: datetime | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+    rate: float | None = None  # events per second
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What became of them."""
+
+    read: int = 0
+    handled: int = 0
+    failed: int = 0
+    rejected: int = 0
+    skipped: int = 0  # of another type, another version's, or not asked for by ``where``
+    failures: list[str] = field(default_factory=list)  # the first few
+
+    @property
+    def ran(self) -> int:
+        """How many the handler ran for."""
+        return self.handled + self.failed + self.rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A handler, and what is around it."""
+
+    wanted: WantedConsumers
+    middlewares: Sequence[Middleware]
+    registry: SchemaRegistry
+    publisher: Publisher
+    state: Any = None
+
+
+async def replay(
+    transport: Transport,
+    stage: Stage,
+    span: Span,
+    *,
+    told: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """Run the span's events through the handler, as many at once as it allows.
+
+    In the order they were stored: strictly where the handler has ``order_by``, else begun in it.
+    ``told`` hears of every event.
+    """
+    run = _Replay(stage, span, told)
+    try:
+        await run.all(transport)
+    finally:
+        run.close()
+    return run.summary
+
+
+class _Replay:
+    def __init__(self, stage: Stage, span: Span, told: Callable[[Summary], None]) -> None:
+        self.summary = Summary()
+        self._span = span
+        self._told = told
+        self._wanted = stage.wanted
+        handler = self._handler = stage.wanted.handler
+        options = handler.options
+        self._at_once = 1 if options.order_by is not None else options.concurrency or 1
+        self._timeout = options.timeout if handler.is_async else None
+        self._threads = (
+            None
+            if handler.is_async
+            else DaemonThreads(self._at_once, f"omni-worker {handler.name}")
+        )
+        self._dispatcher = Dispatcher(
+            handler, registry=stage.registry, middlewares=stage.middlewares, threads=self._threads
+        )
+        self._around = Surroundings(
+            handler=handler.name,
+            publisher=stage.publisher,
+            loop=asyncio.get_running_loop(),
+            state=stage.state,
+            replay=True,
+        )
+
+    async def all(self, transport: Transport) -> None:
+        """Read, and keep as many running as the handler allows."""
+        routes = {spec.stream: spec.filters for spec in self._wanted.specs}
+        running: set[asyncio.Task[None]] = set()
+        pace = _Pace(self._span.rate)
+        try:
+            async with aclosing(in_time(transport, routes, since=self._span.since)) as messages:
+                async for seen in messages:
+                    if self._span.until and stored_time(seen.message) > self._span.until:
+                        break
+                    chosen = self._choose(seen)
+                    if chosen is None:
+                        continue
+                    await pace.wait()
+                    running.add(asyncio.create_task(self._one(*chosen)))
+                    if len(running) >= self._at_once:
+                        done, running = await asyncio.wait(
+                            running, return_when=asyncio.FIRST_COMPLETED
+                        )
+                        for task in done:
+                            task.result()
+            await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        if self._threads is not None:
+            self._threads.close()
+
+    def _choose(self, seen: Seen) -> tuple[Delivery, Event[Any]] | None:
+        """The event, where it is one for this handler; else it is counted."""
+        self.summary.read += 1
+        delivery = _delivery(seen)
+        read = self._dispatcher.read(delivery)
+        if isinstance(read, Event):
+            if _is_asked_for(read, self._span.where):
+                return delivery, read
+            self.summary.skipped += 1
+        else:
+            self._count(read, delivery)
+        self._told(self.summary)
+        return None
+
+    async def _one(self, delivery: Delivery, event: Event[Any]) -> None:
+        context = Context(event, delivery, 1, time.time(), self._around)
+        try:
+            async with asyncio.timeout(self._timeout):
+                outcome = await self._dispatcher.run(event, context)
+        except TimeoutError as error:
+            outcome = Failed(error)
+        self._count(outcome, delivery, event.id)
+        self._told(self.summary)
+
+    def _count(self, outcome: Outcome, delivery: Delivery, id: str = "") -> None:
+        summary = self.summary
+        if outcome is DONE:
+            summary.handled += 1
+        elif isinstance(outcome, Skipped | HandBack):
+            summary.skipped += 1
+        elif isinstance(outcome, Failed | Rejected):
+            if isinstance(outcome, Failed):
+                summary.failed += 1
+            else:
+                summary.rejected += 1
+            if len(summary.failures) < FAILURES_KEPT:
+                where = f"{delivery.source.stream} #{delivery.sequence}"
+                error = outcome.error
+                said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                summary.failures.append(f"{where} {id}: {said}" if id else f"{where}: {said}")
+
+
+class _Pace:
+    """No more than so many a second, evenly."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._gap = 1 / rate if rate else 0.0
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Until the next one may begin."""
+        if not self._gap:
+            return
+        now = asyncio.get_running_loop().time()
+        if now < self._next:
+            await asyncio.sleep(self._next - now)
+        self._next = max(now, self._next) + self._gap
+
+
+class _Past:
+    """Where a past event is from; it needs no answer."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.consumer = "replay"
+
+    def answer(self, delivery: Delivery, answer: bytes) -> None:
+        """Nobody waits for it."""
+
+
+def _delivery(seen: Seen) -> Delivery:
+    message = seen.message
+    return Delivery(
+        cast("Source", _Past(seen.stream)), message.subject, message.body, _headers(message), b"",
+        message.sequence, message.stored_at, 1,
+    )  # fmt: skip
+
+
+def _headers(message: StoredMessage) -> bytes | None:
+    if not message.headers:
+        return None
+    lines = [f"{name}: {one}\r\n" for name, values in message.headers.items() for one in values]
+    return b"NATS/1.0\r\n" + "".join(lines).encode("utf-8", "surrogateescape") + b"\r\n"
+
+
+def _is_asked_for(event: Event[Any], where: Mapping[str, str]) -> bool:
+    has = {
+        "channel": event.channel,
+        "instance": event.instance,
+        "type": event.type,
+        "id": event.id,
+        "source": event.metadata.source,
+        "correlationId": event.metadata.correlation_id or event.id,
+    }
+    return all(has[key] == value for key, value in where.items())
