@@ -1,4 +1,4 @@
-"""The command line: `init`, `dev`, `run`, `check`, `server`, `publish`, `version`.
+"""The command line: `init`, `dev`, `run`, `check`, `server`, `publish`, `version`; `operations`.
 
 Each command's work is imported when it is called, so that `--help` answers at once.
 """
