@@ -26,6 +26,8 @@ from .transports.base import Operators, Source, Transport
 log = logging.getLogger("omni_worker.worker")
 
 REFRESH = 10.0  # seconds between looks at the server's consumer
+BUSY_REFRESH = 1.0  # where much is handled: what others settled since would run again here
+BUSY = 100  # events handled since the last look
 RECREATE_PAUSE = 1.0  # seconds between tries to make a consumer again
 
 
@@ -137,6 +139,12 @@ class Binding:
         self._recreate = recreate
         self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
+        self._handled = 0  # at the last look
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so much was handled since the last look that another is due."""
+        return self.subscription.counts.handled - self._handled >= BUSY
 
     async def bind(self, specs: Iterable[ConsumerSpec]) -> None:
         """Make or check every consumer and begin to read it."""
@@ -145,6 +153,7 @@ class Binding:
 
     async def refresh(self) -> None:
         """Read the consumers again: the server's ack_wait rules, the ack floor is a way back."""
+        self._handled = self.subscription.counts.handled
         for bound in list(self.bound.values()):
             info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
             if info is not None and bound.source in self.bound:
@@ -193,6 +202,7 @@ class Binding:
 
     def _take_in(self, bound: Bound, info: dict[str, Any]) -> None:
         bound.ack_floor = int((info.get("ack_floor") or {}).get("stream_seq", 0))
+        self.subscription.settled_up_to(bound.source, bound.ack_floor)
         # Another version of the app may have changed it: leases follow the server's word.
         self.subscription.lease(info["config"]["ack_wait"] / NANO)
 
@@ -225,6 +235,8 @@ class Binding:
                 bound.spec.name,
             )
             return replace(bound.spec, start_sequence=1), None
+        # What waits below the floor was settled by another process: it must not run again.
+        reading.forget_settled(bound.ack_floor)
         unsettled = reading.lowest_unsettled()
         floor = bound.ack_floor + 1
         start = floor if unsettled is None else min(floor, unsettled)

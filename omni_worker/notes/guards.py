@@ -58,7 +58,7 @@ class Guard:
     async def clear(self) -> None:
         """A failure, a handback or a dead letter: the event may run again."""
         entry = await self._bucket.get(self._key)
-        if entry is not None and entry.revision == self._revision:
+        if _revision_of(entry, self._owner) is not None:
             await self._bucket.delete(self._key)
 
     @asynccontextmanager
@@ -84,8 +84,12 @@ class Guard:
     async def _write(self, value: bytes) -> bool:
         revision = await self._bucket.update(self._key, value, self._revision)
         if revision is None:
-            # Asked again after a broken link, the server refuses what it had already written.
-            revision = _revision_of(await self._bucket.get(self._key), self._owner)
+            # Asked again after a broken link, the server refuses what it had already written; or
+            # an extension was under way when the handler ended, and ours is the next word.
+            entry = await self._bucket.get(self._key)
+            revision = _revision_of(entry, self._owner)
+            if revision is not None and entry is not None and entry.value != value:
+                revision = await self._bucket.update(self._key, value, revision)
         if revision is not None:
             self._revision = revision
         return revision is not None

@@ -143,6 +143,12 @@ class Subscription:
         self._credit.sources_changed()
         return reading
 
+    def settled_up_to(self, source: Source, ack_floor: int) -> None:
+        """The server's word: everything up to this sequence is settled."""
+        reading = self._readings.get(source)
+        if reading is not None:
+            reading.forget_settled(ack_floor)
+
     def lease(self, ack_wait: float) -> None:
         """The server's ack_wait, in seconds: leases follow it."""
         self._leases.ack_wait = ack_wait
@@ -216,7 +222,9 @@ class Subscription:
         held = reading.held.get(delivery.sequence)
         if held is None or held.stored_at != delivery.stored_at:
             return False
-        # Ours again: the newest delivery carries the lease, the run goes on.
+        # Ours again: the newest delivery carries the lease, the run goes on. It may come from the
+        # consumer that was made in the place of a lost one.
+        held.source = delivery.source
         held.reply = delivery.reply
         held.count = delivery.count
         held.leased_at = delivery.leased_at
@@ -296,7 +304,9 @@ class Subscription:
         finally:
             for delivery in waiting:
                 self._hand_back(delivery)
-                self._release(self._readings[delivery.source], delivery)
+                reading = self._readings.get(delivery.source)
+                if reading is not None:
+                    self._release(reading, delivery)
 
     async def _hand_back_running(self) -> None:
         """Grace is over: what still runs goes back; its late ending counts for nothing."""
@@ -314,8 +324,11 @@ class Subscription:
     async def _note_handed_back(self, deliveries: list[Delivery]) -> None:
         """Before the nak: without a note each would come again as a suspect and run alone."""
         if deliveries and self._parts.is_connected():
+            # One whose consumer was lost under it is somebody else's already.
             notes = [
-                (one, self._readings[one.source].note_of(one, State.BACK)) for one in deliveries
+                (one, self._readings[one.source].note_of(one, State.BACK))
+                for one in deliveries
+                if one.source in self._readings
             ]
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOTES_TIME):

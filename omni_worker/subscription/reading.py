@@ -75,6 +75,11 @@ class Reading:
             troubles.pop(next(iter(troubles)))
         troubles[key] = trouble
 
+    def forget_settled(self, ack_floor: int) -> None:
+        """What the server counts as settled, by whomever: no retry of it will come."""
+        for key in [key for key in self.troubles if key[0] <= ack_floor]:
+            del self.troubles[key]
+
     def lowest_unsettled(self) -> int | None:
         """The first sequence this process still owes an answer for: held, or waiting."""
         waiting = [sequence for sequence, _ in self.troubles]

@@ -81,6 +81,7 @@ class Runs:
     async def _settle(
         self, reading: Reading, delivery: Delivery, outcome: Outcome, trouble: Trouble
     ) -> bool:
+        self._leases.has_lapsed(delivery)  # it may have run out under a blocked loop, or offline
         outcome = self._judge_foreign(outcome, trouble)
         settled = await self._parts.settler.settle(delivery, outcome, trouble)
         return reading.note_settled(delivery, trouble, settled)
@@ -195,6 +196,8 @@ class Runs:
             async with breaker.trial() as turn:
                 if not turn:
                     return HandBack(0.0, "we stop")
+                if self._leases.has_lapsed(delivery):
+                    return HandBack(0.0, "its lease ran out while it waited")
                 outcome = await self._call(worker, delivery, trouble, event)
                 self._tell_breaker(outcome)
                 return outcome

@@ -8,7 +8,7 @@ from pathlib import Path
 from omni_worker import Draft, EventBus
 from omni_worker.server import NatsServer
 
-from .support import Stage, eventually, until
+from .support import Stage, Worker, until
 
 POISON = """
 app = App("play")
@@ -40,9 +40,12 @@ async def test_an_event_that_kills_its_process_ends_as_a_letter_and_its_neighbou
             while not await done() and lives < 12:
                 lives += 1
                 worker = stage.spawn(target)
-                await eventually(lambda w=worker: not w.is_running or _all(stage, 19), 30)
+
+                async def over(worker: Worker = worker) -> bool:
+                    return not worker.is_running or await done()
+
+                await until(over, 40)
                 if worker.is_running:
-                    await until(done, 10)
                     await worker.stop()
             runs = Counter(stage.ids("begun"))
 
@@ -118,7 +121,3 @@ async def _letters(bus: EventBus) -> int:
     info = await bus.transport.operators.stream_info("SYSTEM")
     assert info is not None
     return int(info["state"]["messages"])
-
-
-def _all(stage: Stage, count: int) -> bool:
-    return len(set(stage.ids())) >= count

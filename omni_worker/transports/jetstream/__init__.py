@@ -35,6 +35,7 @@ class JetStreamTransport:
         self._pulls: set[Pull] = set()
         self._watcher: asyncio.TimerHandle | None = None
         self._connection.on_up.append(self._on_up)
+        self._connection.on_down.append(self._on_down)
         self._connection.on_denied.append(self._on_denied)
 
     @property
@@ -136,6 +137,10 @@ class JetStreamTransport:
                 "nats-server %s delivers slowly to consumers with several filters;"
                 " %s or newer is recommended", _dotted(version), _dotted(RECOMMENDED),
             )  # fmt: skip
+
+    def _on_down(self) -> None:
+        for pull in list(self._pulls):
+            pull.on_down()
 
     def _on_up(self) -> None:
         for pull in list(self._pulls):

@@ -187,9 +187,16 @@ class Pull:
         """Stopped, closed or lost: it will never ask again."""
         return self._stopped
 
-    def on_up(self) -> None:
-        """A new link: every request of the old one is gone."""
+    def on_down(self) -> None:
+        """The link broke: a request of its may still wait at the server, for the old inbox."""
         if not self._stopped:
+            self._connection.forget(self._sid)
+
+    def on_up(self) -> None:
+        """A new link, and a new inbox: what the old one asked for must not come besides."""
+        if not self._stopped:
+            self._inbox = b"_INBOX." + bytes(NUID().next())
+            self._sid = self._connection.listen(self._inbox, self._on_message)
             self.outstanding = 0
             self._silences = 0
             self._receiver.resumed(self)
