@@ -392,3 +392,73 @@ async def test_many_published_by_a_handler_are_the_same_events_in_a_second_run(
 
     assert len({id for id, _ in published}) == 3
     assert [duplicate for _, duplicate in published] == [False] * 3 + [True] * 3
+
+
+async def test_a_run_whose_consumer_was_deleted_is_retried_and_stopping_ends_well(
+    world: World,
+) -> None:
+    bus = await world.bus()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    attempts: list[int] = []
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        if len(attempts) == 1:
+            begun.set()
+            await go_on.wait()
+            raise ValueError("after the consumer was made again")
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="d", retry_delay=0.05, order_by=lambda e: "one key"
+    )
+    await bus.publish("custom.thing", {})
+    await begun.wait()
+    before = subscription.sources
+    await bus.transport.operators.delete_consumer("CUSTOM", "d")
+    await until(lambda: subscription.sources and subscription.sources != before)
+    [reading] = subscription._readings.values()
+    await until(lambda: all(not one.lapsed for one in reading.held.values()))
+    go_on.set()
+    await until(lambda: subscription.counts.handled == 1)
+    await subscription.unsubscribe()
+
+    assert len(attempts) == 2
+    assert subscription.held == 0
+
+
+async def test_a_consumer_made_again_does_not_replay_what_others_settled(world: World) -> None:
+    one, other = await world.bus(), await world.bus()
+    handled: list[int] = []
+    first_run = True
+
+    async def fail_first(event: Event[Any]) -> None:
+        nonlocal first_run
+        if first_run:
+            first_run = False
+            raise ValueError("only here")
+        handled.append(event.payload)
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    options: dict[str, Any] = {"durable": "d", "retry_delay": 0.3}
+    mine = await one.subscribe("custom.thing", fail_first, **options)
+    await one.publish("custom.thing", 0)
+    await until(lambda: mine.counts.retried == 1)
+    for source in mine.sources:
+        await source.stop()  # its pulls end, so the retry goes to the other one
+    theirs = await other.subscribe("custom.thing", handle, **options)
+    await one.publish_many(Draft(type="custom.thing", payload=n) for n in range(1, 50))
+    await until(lambda: theirs.counts.handled == 50)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+    [binding] = one._bindings.values()
+    await binding.refresh()
+    await theirs.unsubscribe()
+    await one.transport.operators.delete_consumer("CUSTOM", "d")
+    [source] = mine.sources
+    one._on_lost(source, TransportError("deleted"))
+    await until(lambda: bool(mine.sources) and mine.sources != [source])
+    await one.publish("custom.thing", 50)
+    await until(lambda: 50 in handled)
+
+    assert sorted(handled) == list(range(51))
