@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from .assembly import Workshop, assemble, settler_for
-from .binding import REFRESH, Binding, is_shared, plan_consumers
+from .binding import BUSY_REFRESH, REFRESH, Binding, is_shared, plan_consumers
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
@@ -300,10 +300,14 @@ class EventBus:
         """Look at the consumers now and then, until the transport gives up for good."""
         gave_up = asyncio.ensure_future(self.transport.failed())
         try:
+            looked = 0.0
             while not gave_up.done():
-                await asyncio.wait([gave_up], timeout=REFRESH)
+                await asyncio.wait([gave_up], timeout=BUSY_REFRESH)
+                looked += BUSY_REFRESH
                 if self.transport.is_connected:
-                    await self._refresh()
+                    await self._refresh(busy_only=looked < REFRESH)
+                if looked >= REFRESH:
+                    looked = 0.0
         finally:
             gave_up.cancel()
         self._connected = False
@@ -312,13 +316,16 @@ class EventBus:
             await self._drain(subscription, 0.0)
         await self._returns.close()
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, *, busy_only: bool) -> None:
         for binding in list(self._bindings.values()):
+            if busy_only and not binding.is_busy:
+                continue
             try:
                 await binding.refresh()
             except TransportError as error:
                 log.debug("consumers not read: %s", error)
-        await self._returns.look()
+        if not busy_only:
+            await self._returns.look()
 
     def _on_lost(self, source: Source, cause: Exception) -> None:
         for binding in self._bindings.values():

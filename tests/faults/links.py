@@ -52,9 +52,7 @@ class Link:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        self._abort()
-        for task in self._tasks:
-            task.cancel()
+        self._abort()  # whose tasks end by it
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _abort(self) -> None:
