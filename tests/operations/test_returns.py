@@ -62,7 +62,7 @@ async def test_a_letter_is_retried_by_the_handler_it_failed_in_and_by_no_other(
     patient.is_mended = True
 
     retried = await bus.dead_letters.retry(letter)
-    await bus._refresh()
+    await bus._returns.look()
     await until(lambda: len(patient.runs) == 2)
     await until(lambda: world.is_quiet("OMNI_WORKER", "tests-retry"))
 
@@ -86,7 +86,7 @@ async def test_a_retry_that_fails_leaves_a_letter_that_names_the_first(world: Wo
     await bus.publish("custom.thing", {"x": 1}, id="e-1")
     [first] = await a_letter(bus)
     await bus.dead_letters.retry(first)
-    await bus._refresh()
+    await bus._returns.look()
 
     _, second = await a_letter(bus, 2)
 
@@ -110,7 +110,7 @@ async def test_repeating_a_retry_sends_nothing_unless_it_is_asked_for_again(worl
     repeated = await bus.dead_letters.retry(letter)
     sent = await bus.transport.operators.stream_info("OMNI_WORKER")
     again = await bus.dead_letters.retry(letter, again=True)
-    await bus._refresh()
+    await bus._returns.look()
     await until(lambda: len(patient.runs) == 3)
 
     assert sent is not None
@@ -195,7 +195,7 @@ async def test_an_unknown_handler_dead_letters_it_again(
     new = await world.bus()
     await new.subscribe("custom.thing", patient.handle, durable="renamed")
     await new.dead_letters.retry(letter)
-    await new._refresh()
+    await new._returns.look()
     _, second = await a_letter(new, 2)
 
     assert (second.handler, second.retry_of, second.event_id) == ("r1", letter.id, "e-1")
@@ -241,7 +241,7 @@ async def test_more_than_a_process_may_hold_come_back_in_their_turn(world: World
     for letter in letters:
         await bus.dead_letters.retry(letter)
 
-    await bus._refresh()
+    await bus._returns.look()
     await until(lambda: len(patient.runs) >= 150)
     await until(lambda: world.is_quiet("OMNI_WORKER", "tests-retry"))
 
@@ -269,7 +269,7 @@ async def test_stopping_hands_back_what_was_sent_back_and_nothing_runs_twice(
     patient.is_mended = True
     for letter in letters:
         await bus.dead_letters.retry(letter)
-    await bus._refresh()
+    await bus._returns.look()
     await until(lambda: len(begun) == 2)
 
     stopping = asyncio.create_task(bus.drain(5.0))
@@ -348,7 +348,7 @@ async def test_the_bytes_of_an_unreadable_event_come_back_as_they_were(
     [letter] = await a_letter(bus)
 
     await bus.dead_letters.retry(letter)
-    await bus._refresh()
+    await bus._returns.look()
     _, second = await a_letter(bus, 2)
 
     assert await bus.dead_letters.body(letter) == bytes_, how
@@ -365,7 +365,7 @@ async def test_an_event_too_large_for_its_letter_comes_back_from_its_stream(worl
     patient.is_mended = True
 
     await bus.dead_letters.retry(letter)
-    await bus._refresh()
+    await bus._returns.look()
     await until(lambda: len(patient.runs) == 2)
 
     assert patient.runs[1][0].payload == {"text": text}

@@ -12,7 +12,7 @@ from .values import Moment, Rate, json_option, yes_option
 A_DAY = timedelta(hours=24)
 
 
-@click.command()
+@click.command(short_help="Show what an app declares; no server is needed.")
 @click.argument("target", metavar="MODULE[:APP]")
 @json_option
 def show(target: str, as_json: bool) -> None:
@@ -25,7 +25,7 @@ def show(target: str, as_json: bool) -> None:
     sys.exit(show_command(target, as_json))
 
 
-@click.command()
+@click.command(short_help="Show what an app needs on the server, and mend it.")
 @click.argument("target", metavar="MODULE[:APP]")
 @click.option("--check", is_flag=True, help="Exit with 3 when there is drift, for CI.")
 @click.option("--apply", "do_apply", is_flag=True, help="Create and update what it shows.")
@@ -56,7 +56,7 @@ def plan(
     sys.exit(plan_command(target, check, do_apply, recreate, yes, as_json))
 
 
-@click.command()
+@click.command(short_help="Show what every consumer has before it.")
 @click.argument("target", metavar="[MODULE[:APP]]", required=False)
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 @json_option
@@ -77,7 +77,7 @@ def status(target: str | None, watch: bool, as_json: bool) -> None:
     sys.exit(status_command(target, watch, as_json))
 
 
-@click.command()
+@click.command(short_help="Show events as they are stored, or past ones.")
 @click.argument("pattern", default=">", metavar="[PATTERN]")
 @click.option("--since", type=Moment(), metavar="WHEN", help="What was stored since: 1h, a date.")
 @click.option("-f", "--follow", is_flag=True, help="After --since, go on with what comes.")
@@ -100,11 +100,11 @@ def tail(
     sys.exit(tail_command(pattern, since, follow, payloads, as_json))
 
 
-@click.command()
+@click.command(short_help="Show where an event is and what became of it.")
 @click.argument("event", metavar="EVENT_ID")
 @click.option(
-    "--since", type=Moment(), metavar="WHEN", show_default="24h",
-    default=lambda: datetime.now(UTC) - A_DAY, help="How far back to look.",
+    "--since", type=Moment(), metavar="WHEN", default=lambda: datetime.now(UTC) - A_DAY,
+    help="How far back to look: 7d, a date. Default: 24h.",
 )  # fmt: skip
 @json_option
 def trace(event: str, since: datetime, as_json: bool) -> None:
@@ -119,7 +119,7 @@ def trace(event: str, since: datetime, as_json: bool) -> None:
     sys.exit(trace_command(event, since, as_json))
 
 
-@click.command()
+@click.command(short_help="Run past events through one handler again.")
 @click.argument("target", metavar="MODULE[:APP]")
 @click.option("--handler", required=True, metavar="NAME", help="Its durable, name or function.")
 @click.option("--since", type=Moment(), required=True, metavar="WHEN", help="2h, 7d, a date.")
@@ -149,7 +149,8 @@ def replay(
 
     
     omni-worker replay myapp:app --handler r1 --since 2h --dry-run
-    omni-worker replay myapp:app --handler r1 --since 2h --where channel=whatsapp --rate 100/s
+    omni-worker replay myapp:app --handler r1 --since 2h \\
+        --where channel=whatsapp --rate 100/s
 
     Exit codes: 0 all were handled, 1 some failed, or could not; 2 called wrongly.
     """
@@ -160,7 +161,7 @@ def replay(
     ))  # fmt: skip
 
 
-@click.command()
+@click.command(short_help="Say whether a server is fit, and what to do.")
 @click.option("--monitor", metavar="URL", help="The server's monitoring, http://HOST:8222.")
 @json_option
 def doctor(monitor: str | None, as_json: bool) -> None:
