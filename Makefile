@@ -8,7 +8,7 @@ RUN    := $(VENV)/bin
 OLDEST := 2.10.26
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types install pm2 clean
+.PHONY: help demo test soak check format lint types install pm2 clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -22,6 +22,9 @@ demo: $(READY) ## A server, a worker and some traffic: what it is, in two second
 
 test: $(READY) ## Run all tests, the examples and the README's code among them
 	@$(RUN)/python -m pytest -rfEs
+
+soak: $(READY) ## Ten minutes of random faults, and the account of every event (MINUTES=3)
+	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
 check: lint types test ## Formatting, lint, types and all tests: what CI runs
 

@@ -39,6 +39,7 @@ class Bound:
     source: Source
     ack_floor: int  # stream sequence
     stream_created: str
+    created: str = ""  # the consumer itself
 
 
 async def plan_consumers(
@@ -156,8 +157,11 @@ class Binding:
         self._handled = self.subscription.counts.handled
         for bound in list(self.bound.values()):
             info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
-            if info is not None and bound.source in self.bound:
-                self._take_in(bound, info)
+            if info is None or bound.source not in self.bound:
+                continue
+            if info.get("created", "") != bound.created:  # another process made it again
+                bound.stream_created = await self._stream_created(bound.spec.stream)
+            self._take_in(bound, info)
 
     def on_lost(self, source: Source, cause: Exception) -> None:
         """The port's word that a consumer is gone."""
@@ -193,14 +197,18 @@ class Binding:
 
     async def _bind_one(self, spec: ConsumerSpec, after: Reading | None = None) -> None:
         info = await self._provisioner.ensure_consumer(spec)
-        stream = await self._operators.stream_info(spec.stream)
+        created = await self._stream_created(spec.stream)
         source = await self._transport.consume(spec.stream, spec.name, self.subscription)
-        bound = Bound(spec, source, 0, str((stream or {}).get("created", "")))
+        bound = Bound(spec, source, 0, created)
         self.bound[source] = bound
         self._take_in(bound, info)
         self.subscription.attach(source, after)
 
+    async def _stream_created(self, stream: str) -> str:
+        return str((await self._operators.stream_info(stream) or {}).get("created", ""))
+
     def _take_in(self, bound: Bound, info: dict[str, Any]) -> None:
+        bound.created = str(info.get("created", ""))
         bound.ack_floor = int((info.get("ack_floor") or {}).get("stream_seq", 0))
         self.subscription.settled_up_to(bound.source, bound.ack_floor)
         # Another version of the app may have changed it: leases follow the server's word.

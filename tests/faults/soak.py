@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import signal
 import sys
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="the same faults again")
     given = parser.parse_args()
     random.seed(given.seed)
+    logging.getLogger("omni_worker").setLevel(logging.ERROR)  # the publisher's own troubles
     with tempfile.TemporaryDirectory(prefix="omni-worker-soak-") as folder:
         asyncio.run(soak(given.minutes, Path(folder)))
 

@@ -346,7 +346,10 @@ class Pull:
             self._timer = asyncio.get_running_loop().call_later(pause, self._after_pause)
 
     def _after_pause(self) -> None:
+        """Ask again as after a reconnect: somebody may have made the consumer anew meanwhile."""
         self._timer = None
+        if not self._stopped:
+            self._receiver.resumed(self)
         self._ended(0)
 
     def _lose_missing(self) -> None:
