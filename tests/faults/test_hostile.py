@@ -27,9 +27,9 @@ class Received(BaseModel):
 async def watched(app):
     async def beat():
         while True:
-            before = time.monotonic()
+            before = time.process_time()  # of our own: a busy machine is no stall
             await asyncio.sleep(0.005)
-            effect("beat", id="", late=time.monotonic() - before - 0.005)
+            effect("beat", id="", late=time.process_time() - before)
     beating = asyncio.create_task(beat())
     yield
     beating.cancel()
@@ -78,7 +78,7 @@ async def test_a_hostile_megabyte_does_not_stall_the_loop(scene: Scene, schema: 
     jetstream = scene.plain.jetstream()
     stalls: dict[str, float] = {}
     for name, body in _hostile().items():
-        # A stall of the machine is not one of ours: the best of five counts.
+        # Even so the machine has its moments: the best of five counts.
         stalls[name] = min([await _stall(scene, jetstream, body) for _ in range(5)])
     await scene.publish(20)
     await scene.handled(20)
