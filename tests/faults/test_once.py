@@ -92,7 +92,7 @@ async def test_derived_ids_alone_store_every_event_once(
     await scene.settled()
 
     account = await scene.ends(
-        "the same without exactly_once: derived ids of ctx.publish",
+        "derived ids of ctx.publish alone, through the same kills",
         "handlers ran twice, their events are stored once",
     )
     assert await _outputs(scene) == {id: 2 for id in account.published}

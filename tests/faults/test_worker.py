@@ -28,7 +28,7 @@ async def test_workers_killed_again_and_again_under_load(scene: Scene) -> None:
 
     account = await scene.ends(
         "two workers on one durable, 8 × kill -9 under load",
-        "doubles: ended and not yet acknowledged when killed",
+        "begun again: what ran when it was killed",
     )
     # Only what ran when its worker was killed begins twice: 10 at a time.
     assert account.run_twice <= kills * 10 + 8 * 10
