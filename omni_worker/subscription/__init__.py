@@ -42,6 +42,7 @@ class Subscription:
         self.handler = parts.handler
         self.counts = parts.counts
         self._parts = parts
+        self._dispatcher = parts.dispatcher
         self._readings: dict[Source, Reading] = {}
         self._pulled: dict[Source, Reading] = {}  # those of them this subscription asks itself
         self._workers = Workers(options.concurrency, self._run, f"omni-worker {parts.handler.name}")
@@ -191,7 +192,7 @@ class Subscription:
             self._hand_back(delivery)
             return
         reading.held[sequence] = delivery
-        self._credit.take(len(delivery.body))
+        self._credit.take()
         self._workers.offer(delivery)
 
     def replenish(self, source: Source) -> None:
@@ -246,7 +247,7 @@ class Subscription:
         worker.delivery = delivery
         kept = False
         try:
-            read = self._parts.dispatcher.read(delivery)
+            read = self._dispatcher.read(delivery)
             if self._lanes is not None:
                 entered = self._lanes.enter(delivery, read)
                 if entered is None:
@@ -267,10 +268,6 @@ class Subscription:
             worker.delivery = None
             if not kept:
                 self._release(reading, delivery)
-        if worker.is_cancelled:
-            # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands, and
-            # this task ends; the next event gets a new one.
-            raise asyncio.CancelledError
 
     def _release(self, reading: Reading, delivery: Delivery) -> None:
         if reading.held.get(delivery.sequence) is delivery:
@@ -279,7 +276,7 @@ class Subscription:
             following = self._lanes.leave(delivery)
             if following is not None:
                 self._workers.offer_first(following)
-        self._credit.give_back()
+        self._credit.give_back(len(delivery.body))
 
     def _keep_for_retry(self, reading: Reading, delivery: Delivery) -> bool:
         """A retry holds its key: the event stays here, leased, until it is time."""

@@ -40,27 +40,25 @@ class Credit:
         ahead = ORDERED_AHEAD if ordered else 1
         least = concurrency * ahead if prefetch is None else prefetch
         self._floor = max(least, streams if prefetch is None else streams - concurrency)
-        self.limit = concurrency + self._floor
         # What waits behind its key uses up credit: ask early, or other keys would wait with it.
         self._low = 7 / 8 if ordered else 1 / 2
+        self._set_limit(concurrency + self._floor)
         self.held = 0
         self._open = True
         self._only: Source | None = None
         self._measured_at = now()
         self._released = 0
-        self._received = 0
-        self._received_bytes = 0
+        self._released_bytes = 0
 
-    def take(self, size: int) -> None:
+    def take(self) -> None:
         """One delivery more is held."""
         self.held += 1
-        self._received += 1
-        self._received_bytes += size
 
-    def give_back(self) -> None:
-        """One less."""
+    def give_back(self, size: int) -> None:
+        """One less; it was of so many bytes."""
         self.held -= 1
         self._released += 1
+        self._released_bytes += size
         self.refill_if_low()
 
     def close(self) -> None:
@@ -77,7 +75,7 @@ class Credit:
         """Ask again once half is used: fewer, larger requests."""
         only = self._only
         outstanding = only.outstanding if only is not None else self._outstanding()
-        if self.held + outstanding <= self.limit * self._low:
+        if self.held + outstanding <= self._low_mark:
             self.refill()
 
     def refill(self) -> None:
@@ -105,9 +103,13 @@ class Credit:
         elapsed = now - self._measured_at
         if elapsed < SHORTEST_MEASURE or self._released < self._concurrency:
             return
-        mean_size = self._received_bytes / max(1, self._received)
+        mean_size = self._released_bytes / self._released
         affordable = min(MAX_ADAPTIVE, MAX_ADAPTIVE_BYTES / max(1.0, mean_size))
         wanted = max(self._floor, self._released / elapsed * HORIZON)
-        self.limit = self._concurrency + max(self._streams, int(min(affordable, wanted)))
+        self._set_limit(self._concurrency + max(self._streams, int(min(affordable, wanted))))
         self._measured_at = now
-        self._released = self._received = self._received_bytes = 0
+        self._released = self._released_bytes = 0
+
+    def _set_limit(self, limit: int) -> None:
+        self.limit = limit
+        self._low_mark = limit * self._low

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -38,28 +38,51 @@ class Runs:
 
     def __init__(self, parts: Parts, workers: Workers, leases: Leases) -> None:
         self._parts = parts
+        self._dispatcher = parts.dispatcher
+        self._settler = parts.settler
+        self._around = parts.around
         self._workers = workers
         self._leases = leases
         self._guards = parts.guards
         self._model = parts.handler.model
+        # No guard to enter and no clock to watch: see _run_plain.
+        self._is_plain = parts.guards is None and leases.timeout is None
         self.breaker = Breaker(parts.handler.options.breaker or 0, parts.handler.name)
         self._said_foreign = False
 
-    async def run(
+    def run(
         self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """Run what was read and answer. Says whether the event is settled."""
         if delivery.count > 1 or reading.may_be_repeat(delivery):
-            return await self._run_again(worker, reading, delivery, read)
-        if type(read) is self._model and self._guards is None and not self.breaker.is_open:
-            outcome = await self._call(worker, delivery, None, read)
-            if outcome is not DONE or self.breaker.failures:
-                self._tell_breaker(outcome)
-        else:
-            outcome = await self._outcome(worker, delivery, None, read)
-        if outcome is DONE:
-            self._parts.settler.done(delivery)
+            return self._run_again(worker, reading, delivery, read)
+        if type(read) is self._model and self._is_plain and not self.breaker.is_open:
+            return self._run_plain(worker, reading, delivery, read)
+        return self._run_first(worker, reading, delivery, read)
+
+    async def _run_plain(
+        self, worker: Worker, reading: Reading, delivery: Delivery, event: Event[Any]
+    ) -> bool:
+        """What nearly every event takes: a first run with nothing in the way, which ends well."""
+        worker.is_running = True
+        outcome = await self._dispatcher.run(
+            event, Context(event, delivery, 1, time.time(), self._around)
+        )
+        worker.is_running = False
+        # One that was handed back while it ran has had its answer.
+        if outcome is DONE and not delivery.lapsed:
+            if self.breaker.failures:
+                self.breaker.succeeded()
+            self._settler.done(delivery)
             return True
+        outcome = await self._ended(worker, delivery, outcome)
+        self._tell_breaker(outcome)
+        return await self._settle(reading, delivery, outcome, Trouble(first_seen=time.time()))
+
+    async def _run_first(
+        self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
+    ) -> bool:
+        outcome = await self._outcome(worker, delivery, None, read)
         return await self._settle(reading, delivery, outcome, Trouble(first_seen=time.time()))
 
     async def _run_again(
@@ -71,7 +94,7 @@ class Runs:
             trouble.letter is None and await self._recall(delivery, trouble) and delivery.count > 1
         )
         if trouble.letter is not None:
-            settled = await self._parts.settler.send_letter(delivery, trouble)
+            settled = await self._settler.send_letter(delivery, trouble)
             return reading.note_settled(delivery, trouble, settled)
         async with self._turn(is_suspect, worker) as alone:
             await self._note_start(delivery, trouble, alone)
@@ -83,7 +106,7 @@ class Runs:
     ) -> bool:
         self._leases.has_lapsed(delivery)  # it may have run out under a blocked loop, or offline
         outcome = self._judge_foreign(outcome, trouble)
-        settled = await self._parts.settler.settle(delivery, outcome, trouble)
+        settled = await self._settler.settle(delivery, outcome, trouble)
         return reading.note_settled(delivery, trouble, settled)
 
     # --- attempts --------------------------------------------------------------------------
@@ -115,7 +138,7 @@ class Runs:
         return True
 
     def _give_up_if_used_up(self, trouble: Trouble, error: str) -> None:
-        if trouble.failures >= self._parts.settler.attempts:
+        if trouble.failures >= self._settler.attempts:
             trouble.letter = Failure(
                 error=error, error_type="", traceback="", attempts=trouble.failures
             )
@@ -215,18 +238,20 @@ class Runs:
     async def _call(
         self, worker: Worker, delivery: Delivery, trouble: Trouble | None, read: Event[Any]
     ) -> Outcome:
-        parts = self._parts
         if trouble is None:
-            context = Context(read, delivery, 1, time.time(), parts.around)
+            context = Context(read, delivery, 1, time.time(), self._around)
         else:
             attempt = trouble.failures + 1
-            context = Context(read, delivery, attempt, trouble.first_seen, parts.around)
-        leases = self._leases
-        if leases.timeout is not None:
-            leases.begin_run(worker)
+            context = Context(read, delivery, attempt, trouble.first_seen, self._around)
+        self._leases.begin_run(worker)
         worker.is_running = True
-        outcome = await parts.dispatcher.run(read, context)
+        outcome = await self._dispatcher.run(read, context)
         worker.is_running = False
+        return await self._ended(worker, delivery, outcome)
+
+    async def _ended(self, worker: Worker, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """The handler's own ending, or what a timeout or a cancellation from outside made of it."""
+        leases = self._leases
         if leases.timeout is not None and leases.end_run(worker):
             if isinstance(outcome, Failed | Rejected):
                 text = f"the handler ran longer than timeout={leases.timeout:g} s"

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from ..transports.base import Delivery
 
@@ -45,8 +46,8 @@ class Workers:
         self._run = run
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._idle: list[asyncio.Future[None]] = []
-        self._waking = False
+        self._idle: list[tuple[Worker, asyncio.Future[None]]] = []
+        self._waking: Worker | None = None
         self._closed = False
         self._alone = asyncio.Lock()
         self._gate: asyncio.Event | None = None  # while somebody wants to run alone
@@ -56,13 +57,13 @@ class Workers:
     def offer(self, delivery: Delivery) -> None:
         """Run it as soon as a worker is free."""
         self.buffer.append(delivery)
-        if not self._waking:
+        if self._waking is None:
             self._wake_one()
 
     def offer_first(self, delivery: Delivery) -> None:
         """Run it before everything else that waits."""
         self.buffer.appendleft(delivery)
-        if not self._waking:
+        if self._waking is None:
             self._wake_one()
 
     def withdraw(self, delivery: Delivery) -> None:
@@ -74,7 +75,7 @@ class Workers:
         """Begin nothing more; what runs goes on."""
         self._closed = True
         idle, self._idle = self._idle, []
-        for future in idle:
+        for _, future in idle:
             if not future.done():
                 future.set_result(None)
 
@@ -119,45 +120,50 @@ class Workers:
     def _wake_one(self) -> None:
         """At most one is woken at a time; it wakes the next if there is more to do."""
         while self._idle:
-            future = self._idle.pop()
+            worker, future = self._idle.pop()
             if not future.done():
-                self._waking = True
+                self._waking = worker
                 future.set_result(None)
                 return
         if len(self.all) < self._size:
-            self._waking = True
-            worker = Worker()
+            self._waking = worker = Worker()
             worker.task = self._loop.create_task(self._work(worker), name=self._name)
+            worker.task.add_done_callback(partial(self._ended, worker))
             self.all.add(worker)
 
     async def _work(self, worker: Worker) -> None:
-        buffer = self.buffer
-        try:
-            turn = 0
-            while not self._closed:
-                self._waking = False
-                if not buffer:
-                    idle = self._loop.create_future()
-                    self._idle.append(idle)
-                    await idle
-                    continue
-                if self._gate is not None:
-                    await self.pass_gate()
-                    continue
-                delivery = buffer.popleft()
-                if buffer:
-                    self._wake_one()
-                await self._run(worker, delivery)
-                turn += 1
-                if turn >= TURN:
-                    turn = 0
-                    await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            self._loop.call_soon(self._wake_if_needed)  # what came meanwhile waited for this one
-            raise
-        finally:
-            self.all.discard(worker)
+        buffer, task = self.buffer, worker.task
+        assert task is not None
+        self._waking = None
+        turn = 0
+        while not self._closed:
+            if not buffer:
+                idle = self._loop.create_future()
+                self._idle.append((worker, idle))
+                await idle
+                if self._waking is worker:
+                    self._waking = None
+                continue
+            if self._gate is not None:
+                await self.pass_gate()
+                continue
+            delivery = buffer.popleft()
+            if buffer and self._waking is None:
+                self._wake_one()
+            await self._run(worker, delivery)
+            if task.cancelling():
+                # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands,
+                # and this task ends; the next event gets a new one.
+                raise asyncio.CancelledError
+            turn += 1
+            if turn >= TURN:
+                turn = 0
+                await asyncio.sleep(0)
 
-    def _wake_if_needed(self) -> None:
-        if self.buffer and not self._waking and not self._closed:
+    def _ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
+        """However it ended, even before its first step: what waited for this one gets another."""
+        self.all.discard(worker)
+        if self._waking is worker:
+            self._waking = None
+        if self.buffer and self._waking is None and not self._closed:
             self._wake_one()

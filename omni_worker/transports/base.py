@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 Headers = Mapping[str, Sequence[str]]
 
+ACK = b"+ACK"
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -87,7 +89,7 @@ class Delivery:
 
     def ack(self) -> None:
         """It is settled; the server forgets it."""
-        self.source.answer(self, b"+ACK")
+        self.source.answer(self, ACK)
 
     async def confirm(self) -> bool:
         """Acknowledge, and wait for the server's word on it; False when none came."""

@@ -29,6 +29,7 @@ PING_INTERVAL = 5.0  # seconds; a server that leaves two pings unanswered is gon
 MAX_LINE = 1_048_576  # bytes of one control line; INFO of a large cluster is the longest
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
+MSG, HMSG = b"MH"  # the first bytes of a message, without headers and with them
 
 
 class ConnectionLost(errors.Error):
@@ -302,27 +303,31 @@ class _Parser:
                     raise errors.ProtocolError
                 break
             first = data[position]
-            if first != 77 and first != 72:  # neither MSG nor HMSG
+            if first != MSG and first != HMSG:
                 self._client.on_control(data[position:end])
                 position = end + 2
                 continue
+            # MSG <subject> <sid> [reply] <bytes>, and HMSG with the bytes of the headers before.
             # Split at spaces only: a subject may hold a vertical tab or a form feed.
             words = data[position:end].split(b" ")
             start = end + 2
             stop = start + int(words[-1])
-            if stop + 2 > size:
+            if stop >= size - 1:
                 self._need = stop + 2 - position
                 break
-            header_end = start + int(words[-2]) if first == 72 else start
-            reply = words[3] if len(words) == (6 if first == 72 else 5) else b""
-            sink = sinks.get(int(words[2]))
-            if sink is not None:
-                headers = data[start:header_end] if first == 72 else None
-                try:
-                    sink(words[1], reply, headers, data[header_end:stop])
-                except Exception:
-                    log.exception("a message could not be taken in; it will be delivered again")
             position = stop + 2
+            sink = sinks.get(int(words[2]))
+            if sink is None:
+                continue
+            try:
+                if first == HMSG:
+                    body = start + int(words[-2])
+                    reply = words[3] if len(words) == 6 else b""
+                    sink(words[1], reply, data[start:body], data[body:stop])
+                else:
+                    sink(words[1], words[3] if len(words) == 5 else b"", None, data[start:stop])
+            except Exception:
+                log.exception("a message could not be taken in; it will be delivered again")
         return position
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from nats.nuid import NUID
 
 from ...errors import PermissionDenied, TransportError
-from ..base import Delivery, Receiver
+from ..base import ACK, Delivery, Receiver
 from ..headers import status_of
 from .connection import Connection
 from .requests import Requests
@@ -29,6 +29,7 @@ CONFIRM_TIMEOUT = 2.0  # seconds, each
 SILENCE = 2 * HEARTBEAT + 1.0  # seconds without a word: the request is lost
 RUN_DRY = 1.0  # seconds a stop waits at most for deliveries that have set out
 RUN_DRY_LOOK = 0.005  # seconds between two looks at it
+_ACKED = b" %d\r\n%b\r\n" % (len(ACK), ACK)
 _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 _LIMIT = re.compile(rb"MaxRequestBatch of (\d+)", re.IGNORECASE)
 _OPTIONS = b'"expires":%d,"idle_heartbeat":%d}' % (EXPIRES * 10**9, HEARTBEAT * 10**9)
@@ -91,6 +92,9 @@ class Pull:
 
     def answer(self, delivery: Delivery, answer: bytes) -> None:
         """Send one answer, joined with the others of this turn of the loop."""
+        if answer is ACK:  # the usual one, without the formatting
+            self._connection.send_or_keep(b"PUB " + delivery.reply + _ACKED)
+            return
         self._connection.send_or_keep(
             b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(answer), answer)
         )
@@ -100,7 +104,7 @@ class Pull:
         for _ in range(CONFIRM_TRIES):
             try:
                 answer = await self._requests.ask(
-                    delivery.reply.decode(), b"+ACK", timeout=CONFIRM_TIMEOUT
+                    delivery.reply.decode(), ACK, timeout=CONFIRM_TIMEOUT
                 )
             except TransportError as error:
                 log.debug("consumer %s: an ack was not confirmed: %s", self.consumer, error)
@@ -237,12 +241,16 @@ class Pull:
             self._on_status(status_of(headers), headers or b"")
             return
         self._heard = True  # while messages come there are no heartbeats
+        self._trouble = 0
         if self.outstanding:
             self.outstanding -= 1
-        words = reply.split(b".")
         # $JS.ACK.<stream>.<consumer>.<count>.<sequence>.<consumer sequence>.<time>.<pending>, or
         # with domain and account hash before the stream and a token at the end.
-        at = 4 if len(words) == 9 else 6
+        words = reply.split(b".")
+        if len(words) == 9:
+            _, _, _, _, count, sequence, _, stored_at, _ = words
+        else:
+            count, sequence, _, stored_at = words[6:10]
         self._receiver.receive(
             Delivery(
                 self,
@@ -250,12 +258,11 @@ class Pull:
                 body,
                 headers,
                 reply,
-                int(words[at + 1]),
-                int(words[at + 3]),
-                int(words[at]),
+                int(sequence),
+                int(stored_at),
+                int(count),
             )
         )
-        self._trouble = 0
 
     def _on_status(self, status: int, headers: bytes) -> None:
         self._heard = True
