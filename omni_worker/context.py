@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from .errors import ConfigError
 from .events import Event, Published
+from .ids import derived_id
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .subjects import build_subject
 from .transports.base import Delivery
@@ -25,7 +26,7 @@ from .wire import plain_payload, read_traceparent
 T = TypeVar("T")
 
 # UUIDv5 of incoming event, handler, subject, payload digest and how-manieth of exactly these.
-_NAMESPACE = uuid.UUID("2b0d2f5a-7a0f-5e9b-8f5e-7f6a5d1c3e90")
+_NAMESPACE = uuid.UUID("2b0d2f5a-7a0f-5e9b-8f5e-7f6a5d1c3e90").bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +120,17 @@ class Context:
         that a second run of the handler publishes the same event and the server keeps one copy; a
         given ``id`` wins. Raises as ``EventBus.publish`` does.
         """
-        draft = self._caused(draft_of(type, payload, fields))
+        draft = draft_of(type, payload, fields)
+        self._cause(draft)
         return await self._around.publisher.publish(draft, timeout=timeout)
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> list[Published]:
         """The same for many, pipelined and in this order; raises as ``EventBus.publish_many``."""
-        caused = [self._caused(draft) for draft in drafts]
+        caused = [replace(draft) for draft in drafts]  # copies: the caller's stay as they are
+        for draft in caused:
+            self._cause(draft)
         return await self._around.publisher.publish_many(caused, timeout=timeout)
 
     def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
@@ -173,15 +177,13 @@ class Context:
             )
         return self._log
 
-    def _caused(self, draft: Draft) -> Draft:
-        """As an event of this run: inherited where nothing is given, with an id of its own."""
-        return replace(
-            draft,
-            id=draft.id if draft.id is not None else self._derived_id(draft),
-            correlation_id=draft.correlation_id or self.correlation_id,
-            trace_id=draft.trace_id or self.trace_id,
-            traceparent=draft.traceparent or self.traceparent,
-        )
+    def _cause(self, draft: Draft) -> None:
+        """Make it an event of this run: it inherits what is not given, and has an id of its own."""
+        if draft.id is None:
+            draft.id = self._derived_id(draft)
+        draft.correlation_id = draft.correlation_id or self.correlation_id
+        draft.trace_id = draft.trace_id or self.trace_id
+        draft.traceparent = draft.traceparent or self.traceparent
 
     def _derived_id(self, draft: Draft) -> str:
         subject = build_subject(draft.type, draft.channel, draft.instance)
@@ -192,7 +194,7 @@ class Context:
         same = f"{subject}\n{hashlib.sha256(content).hexdigest()}"
         counts = self._counts = self._counts or {}
         counts[same] = nth = counts.get(same, 0) + 1
-        return str(uuid.uuid5(_NAMESPACE, f"{self.event.id}\n{self.handler}\n{same}\n{nth}"))
+        return derived_id(_NAMESPACE, f"{self.event.id}\n{self.handler}\n{same}\n{nth}")
 
 
 current_context: ContextVar[Context | None] = ContextVar("omni_worker_context", default=None)

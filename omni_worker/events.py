@@ -5,9 +5,8 @@ Only its shape; bytes are wire's business, subjects are subjects'.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Self
+from typing import Annotated, Any, Generic, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 from pydantic.alias_generators import to_camel
@@ -106,8 +105,7 @@ def _address_of(event: Event[Any]) -> Address | None:
     return address
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """The server's confirmation: the event is stored, in ``stream`` as the server names it."""
 
     id: str

@@ -58,13 +58,15 @@ def encode_event(
 
     Raises InvalidPayload for NaN, infinity and what JSON cannot say.
     """
-    envelope = {
+    envelope: dict[str, Any] = {
         "id": id,
         "type": type,
         "payload": payload,
         "timestamp": timestamp,
-        "metadata": {key: value for key, value in metadata.items() if value is not None},
+        "metadata": metadata,
     }
+    if None in metadata.values():
+        envelope["metadata"] = {k: value for k, value in metadata.items() if value is not None}
     if extra:
         envelope.update({key: value for key, value in extra.items() if key not in envelope})
     try:
@@ -82,6 +84,8 @@ def encode_event(
 
 def plain_payload(payload: Any) -> Any:
     """What goes on the wire: a core model without its None fields, anything else as given."""
+    if type(payload) is dict:
+        return payload
     if isinstance(payload, Payload):
         # A field set to another type since it was validated is refused: other programs read it.
         return payload.model_dump(mode="json", by_alias=True, exclude_none=True, warnings="error")

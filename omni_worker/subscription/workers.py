@@ -134,15 +134,14 @@ class Workers:
     async def _work(self, worker: Worker) -> None:
         buffer, task = self.buffer, worker.task
         assert task is not None
-        self._waking = None
+        self._is_awake(worker)
         turn = 0
         while not self._closed:
             if not buffer:
                 idle = self._loop.create_future()
                 self._idle.append((worker, idle))
                 await idle
-                if self._waking is worker:
-                    self._waking = None
+                self._is_awake(worker)
                 continue
             if self._gate is not None:
                 await self.pass_gate()
@@ -160,10 +159,13 @@ class Workers:
                 turn = 0
                 await asyncio.sleep(0)
 
+    def _is_awake(self, worker: Worker) -> None:
+        if self._waking is worker:
+            self._waking = None
+
     def _ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
         """However it ended, even before its first step: what waited for this one gets another."""
         self.all.discard(worker)
-        if self._waking is worker:
-            self._waking = None
+        self._is_awake(worker)
         if self.buffer and self._waking is None and not self._closed:
             self._wake_one()

@@ -6,16 +6,16 @@ Every promise here is tested once, for every adapter, in the conformance suite.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 Headers = Mapping[str, Sequence[str]]
 
 ACK = b"+ACK"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message on its way out.
 
     ``id`` dedupes it within the stream's duplicate window; without one ("") each copy is stored,
@@ -25,11 +25,10 @@ class Message:
     subject: str
     body: bytes
     id: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The server's word that a message is stored (or, ``duplicate``, that its id already was)."""
 
     stream: str

@@ -11,6 +11,7 @@ from ..errors import InvalidEvent
 
 MESSAGE_ID = "Nats-Msg-Id"  # the server stores one message per id and duplicate window
 _FIRST = b"NATS/1.0\r\n"
+_ID_ALONE = _FIRST + MESSAGE_ID.encode()
 
 
 def parse_headers(block: bytes | None) -> dict[str, list[str]]:
@@ -28,9 +29,12 @@ def parse_headers(block: bytes | None) -> dict[str, list[str]]:
 
 def message_headers(id: str, headers: Mapping[str, str]) -> bytes:
     """The header block of a message on its way into a stream; empty when it says nothing."""
-    if id:
-        return format_headers({MESSAGE_ID: id, **headers})
-    return format_headers(headers) if headers else b""
+    if not headers:
+        if not id:
+            return b""
+        if id.isprintable():  # the usual one, without a line break
+            return b"%b: %b\r\n\r\n" % (_ID_ALONE, id.encode("utf-8", "surrogateescape"))
+    return format_headers({MESSAGE_ID: id, **headers} if id else headers)
 
 
 def format_headers(headers: Mapping[str, str]) -> bytes:

@@ -252,7 +252,8 @@ async def test_closing_writes_out_what_was_sent():
     async with Slow() as server:
         link = connection.Connection(settings(server.url))
         await link.open("tests")
-        while not link.unsent():  # the system takes no more
+        writer = link._client._wire._io_writer
+        while not writer.transport.get_write_buffer_size():  # the system takes no more
             link.send(frame)
             await asyncio.sleep(0)
         link.send(b"PUB last 0\r\n\r\n")

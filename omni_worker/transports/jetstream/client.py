@@ -92,10 +92,6 @@ class Client(nats_client.Client):
             self._write_scheduled = True
             asyncio.get_running_loop().call_soon(self._write_out)
 
-    def unsent(self) -> int:
-        """Bytes written that the system has not taken yet; tells a producer to wait."""
-        return self._wire.unsent()
-
     def pong(self) -> asyncio.Future[bool]:
         """A barrier: done when the server has read everything sent before."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -255,9 +251,6 @@ class _Transport(TcpTransport):
     def is_encrypted(self) -> bool:
         writer = self._io_writer
         return writer is not None and writer.get_extra_info("ssl_object") is not None
-
-    def unsent(self) -> int:
-        return self._io_writer.transport.get_write_buffer_size() if self._io_writer else 0
 
     def abort(self) -> None:
         for writer in {self._io_writer, self._bare_io_writer} - {None}:

@@ -11,6 +11,7 @@ import logging
 import random
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import backoff
@@ -46,7 +47,8 @@ class Connection:
         self._name = ""
         self._client: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._up = asyncio.Event()
+        self.is_up = False  # whether a link stands
+        self._came_up = asyncio.Event()
         self._lost: asyncio.Future[Exception] | None = None
         self._failed: asyncio.Future[Exception] | None = None
         self._closed = asyncio.Event()
@@ -63,11 +65,6 @@ class Connection:
         self.on_denied: list[Callable[[str, PermissionDenied], None]] = []
 
     # --- life ------------------------------------------------------------------------------
-
-    @property
-    def is_up(self) -> bool:
-        """Whether a link stands."""
-        return self._up.is_set()
 
     @property
     def failure(self) -> Exception | None:
@@ -102,7 +99,7 @@ class Connection:
     async def close(self, timeout: float = 2.0) -> None:
         """Send what is unsent and let go; ``open`` may be called again."""
         self._closed.set()
-        self._up.clear()
+        self._set_up(False)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -125,7 +122,7 @@ class Connection:
 
     async def wait_up(self, timeout: float) -> None:
         """Wait for a link. Raises TransportError when none comes in ``timeout`` seconds."""
-        if self._up.is_set():
+        if self.is_up:
             return
         self.check_usable()
         try:
@@ -177,10 +174,8 @@ class Connection:
         Raises EventTooLarge or InvalidSubject for what the server answers by closing the link, or
         would read as something else. The last look: a subject is checked where it is made.
         """
-        where = subject.encode()
+        where = _written(subject)
         size = len(headers) + len(body)
-        if not where or _UNSAFE.search(where):
-            raise InvalidSubject(f"{subject!r}: spaces and control characters break the protocol")
         # The server counts the headers too; nats-py does not.
         if size > self.max_payload:
             raise EventTooLarge(
@@ -197,19 +192,17 @@ class Connection:
 
     def send(self, data: bytes) -> bool:
         """Write if a link stands; says whether."""
-        if self._client is None or not self._up.is_set():
+        if self._client is None or not self.is_up:
             return False
         self._client.send(data)
         return True
 
     def send_or_keep(self, data: bytes) -> None:
         """Write, now or after the reconnect: an answer is worth a redelivery less."""
-        if not self.send(data) and len(self._kept) < KEPT_ANSWERS:
+        if self._client is not None and self.is_up:
+            self._client.send(data)
+        elif len(self._kept) < KEPT_ANSWERS:
             self._kept.append(data)
-
-    def unsent(self) -> int:
-        """Bytes the system has not taken yet."""
-        return self._client.unsent() if self._client else 0
 
     async def flush(self, timeout: float) -> bool:
         """Whether the server read everything sent so far, within ``timeout`` seconds."""
@@ -238,7 +231,7 @@ class Connection:
             assert self._lost is not None
             came_up = loop.time()
             cause = await self._lost
-            self._up.clear()
+            self._set_up(False)
             for hook in self.on_down:
                 hook()
             log.warning("connection lost: %s", describe(cause), extra={"server": self._shown()})
@@ -309,12 +302,19 @@ class Connection:
         self._read_info(self.info)
         for sid, (subject, sink) in self._listening.items():
             self._subscribe(self._client, sid, subject, sink)
-        self._up.set()
+        self._set_up(True)
         kept, self._kept = self._kept, []
         for data in kept:
             self._client.send(data)
         for hook in self.on_up:
             hook()
+
+    def _set_up(self, is_up: bool) -> None:
+        self.is_up = is_up
+        if is_up:
+            self._came_up.set()
+        else:
+            self._came_up.clear()
 
     @staticmethod
     def _subscribe(client: Client, sid: int, subject: bytes, sink: Sink) -> None:
@@ -358,7 +358,7 @@ class Connection:
 
     async def _up_or_over(self) -> None:
         assert self._failed is not None
-        up = asyncio.create_task(self._up.wait())
+        up = asyncio.create_task(self._came_up.wait())
         closed = asyncio.create_task(self._closed.wait())
         waits: set[asyncio.Future[Any]] = {up, closed, self._failed}
         try:
@@ -370,6 +370,15 @@ class Connection:
     def _shown(self) -> str:
         url = self._client.connected_url if self._client else None
         return without_userinfo(url.geturl()) if url else self._settings.shown_urls
+
+
+@lru_cache(maxsize=4096)
+def _written(subject: str) -> bytes:
+    """A subject as bytes. Raises InvalidSubject for one the server would read as more than that."""
+    where = subject.encode()
+    if not where or _UNSAFE.search(where):
+        raise InvalidSubject(f"{subject!r}: spaces and control characters break the protocol")
+    return where
 
 
 def _setter(future: asyncio.Future[Exception]) -> Callable[[Exception], None]:

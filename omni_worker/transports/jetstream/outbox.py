@@ -7,7 +7,6 @@ same bytes go out again: the message id makes the server keep one copy.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -28,7 +27,7 @@ from .connection import Connection
 log = logging.getLogger("omni_worker.transport")
 
 WINDOW = 2_048  # messages unconfirmed at once; more do not go faster, fewer go slower
-HIGH_WATER = 4 * 1024 * 1024  # bytes the system has not taken: wait before writing more
+WINDOW_BYTES = 8 * 1024 * 1024  # and no more than these, so that large ones cannot pile up
 RESEND_AFTER = 3.0  # seconds without a confirmation
 RETRY_AFTER = 0.25  # seconds, after an answer that may be another one soon
 # The stream is full, out of resources, being replicated, or the id is on its way (ADR-50, 10158).
@@ -36,16 +35,47 @@ ID_ON_ITS_WAY = 10158
 TRANSIENT = frozenset({10077, 10023, 10118, ID_ON_ITS_WAY, 10008, 10074})
 
 
+_UNKNOWN = TransportError("not known yet")  # stands where a result is still to come
+
+
+class _Batch:
+    """What one call publishes: its results as they come in, and one future for all of them."""
+
+    __slots__ = ("done", "left", "results")
+
+    def __init__(self, size: int) -> None:
+        self.results: list[Stored | Exception] = [_UNKNOWN] * size
+        self.left = size
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not size:
+            self.done.set_result(None)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for its results any more."""
+        return self.done.cancelled()
+
+    def put(self, index: int, result: Stored | Exception) -> None:
+        """One is stored, or is not."""
+        self.results[index] = result
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+
 class _Pending:
-    __slots__ = ("data", "deadline", "future", "message", "resend_at", "trouble", "unanswered")
+    __slots__ = (
+        "batch", "data", "deadline", "index", "message", "resend_at", "trouble", "unanswered",
+    )  # fmt: skip
 
     def __init__(
-        self, message: Message, data: bytes, deadline: float, future: asyncio.Future[Stored]
+        self, batch: _Batch, index: int, message: Message, data: bytes, deadline: float
     ) -> None:
+        self.batch = batch
+        self.index = index
         self.message = message
         self.data = data
         self.deadline = deadline
-        self.future = future
         self.resend_at = 0.0
         self.unanswered = 0  # copies on some wire without an answer: each may be stored
         self.trouble = ""
@@ -60,8 +90,10 @@ class Outbox:
         self._connection = connection
         self._owner = owner
         self._inbox = b"_INBOX." + bytes(NUID().next()) + b"."
+        self._answers = self._inbox + b"*"
         self._token = 0
         self._pending: dict[bytes, _Pending] = {}
+        self._size = 0  # bytes of what is pending
         self._room: list[asyncio.Future[None]] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._checks: set[asyncio.Task[None]] = set()
@@ -71,7 +103,7 @@ class Outbox:
 
     def listen(self) -> None:
         """Subscribe to the confirmations; once per opened connection."""
-        self._connection.listen(self._inbox + b"*", self._on_answer)
+        self._connection.listen(self._answers, self._on_answer)
 
     def close(self, error: Exception) -> None:
         """Fail what still waits."""
@@ -82,60 +114,54 @@ class Outbox:
 
     async def publish(self, message: Message, *, timeout: float) -> Stored:
         """Store one message; see the Transport port."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        if self._is_full():
-            await self._wait_for_room(message, deadline)
-        return await self._submit(message, deadline)
+        [result] = await self.publish_many([message], timeout=timeout)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def publish_many(
         self, messages: Sequence[Message], *, timeout: float
     ) -> list[Stored | Exception]:
         """Store many in this order; see the Transport port."""
         deadline = asyncio.get_running_loop().time() + timeout
-        waiting: list[asyncio.Future[Stored]] = []
+        batch = _Batch(len(messages))
         try:
-            for message in messages:
+            for index, message in enumerate(messages):
                 if self._is_full():
-                    # What cannot be written in time ends as its own error, as below.
-                    with contextlib.suppress(TransportError):
+                    try:
                         await self._wait_for_room(message, deadline)
-                waiting.append(self._submit(message, deadline))
-            if waiting:
-                await asyncio.wait(waiting)
+                    except TransportError as error:  # what cannot be written in time
+                        batch.put(index, error)
+                        continue
+                self._submit(batch, index, message, deadline)
+            await batch.done
         except asyncio.CancelledError:
-            for one in waiting:
-                one.cancel()
+            batch.done.cancel()
             raise
-        results: list[Stored | Exception] = []
-        for one in waiting:
-            error = one.exception()
-            results.append(one.result() if error is None else _as_exception(error))
-        return results
+        return batch.results
 
     def _is_full(self) -> bool:
-        return len(self._pending) >= WINDOW or self._connection.unsent() > HIGH_WATER
+        return len(self._pending) >= WINDOW or self._size >= WINDOW_BYTES
 
-    def _submit(self, message: Message, deadline: float) -> asyncio.Future[Stored]:
+    def _submit(self, batch: _Batch, index: int, message: Message, deadline: float) -> None:
         """Write one message if the link is up; it waits for its confirmation either way."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Stored] = loop.create_future()
+        connection = self._connection
         self._token += 1
         token = b"%d" % self._token
         try:
-            self._connection.check_usable()
-            self._connection.check_heard(self._inbox + b"*")
+            if not connection.is_up:
+                connection.check_usable()
+            connection.check_heard(self._answers)
             headers = message_headers(message.id, message.headers)
-            data = self._connection.frame(
-                message.subject, self._inbox + token, headers, message.body
-            )
+            data = connection.frame(message.subject, self._inbox + token, headers, message.body)
         except Exception as error:
-            future.set_exception(error)
-            return future
-        pending = _Pending(message, data, deadline, future)
-        self._pending[token] = pending
-        self._send(pending, loop.time())
-        self._keep_sweeping()
-        return future
+            batch.put(index, error)
+            return
+        self._pending[token] = pending = _Pending(batch, index, message, data, deadline)
+        self._size += len(data)
+        self._send(pending, asyncio.get_running_loop().time())
+        if self._sweep is None:
+            self._keep_sweeping()
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -144,7 +170,7 @@ class Outbox:
         pending = self._pending.get(token)
         if pending is None:
             return
-        if status_of(headers) == 503:
+        if headers is not None and status_of(headers) == 503:
             self._on_no_responders(token, pending)
             return
         answer = _read_answer(pending.message.subject, body)
@@ -185,14 +211,17 @@ class Outbox:
         pending.resend_at = asyncio.get_running_loop().time() + RETRY_AFTER
 
     def _settle(self, token: bytes, result: Stored | Exception) -> None:
-        pending = self._pending.pop(token, None)
-        if pending is not None and not pending.future.done():
-            if isinstance(result, Exception):
-                pending.future.set_exception(result)
-            else:
-                pending.future.set_result(result)
-        if self._room and len(self._pending) < WINDOW // 2:
+        pending = self._forget(token)
+        if pending is not None:
+            pending.batch.put(pending.index, result)
+        if self._room and len(self._pending) < WINDOW // 2 and self._size < WINDOW_BYTES // 2:
             self._make_room()
+
+    def _forget(self, token: bytes) -> _Pending | None:
+        pending = self._pending.pop(token, None)
+        if pending is not None:
+            self._size -= len(pending.data)
+        return pending
 
     # --- time, and the connection ----------------------------------------------------------
 
@@ -201,8 +230,8 @@ class Outbox:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for token, pending in list(self._pending.items()):
-            if pending.future.done():  # its waiter was cancelled
-                self._pending.pop(token)
+            if pending.batch.is_given_up:
+                self._forget(token)
             elif now >= pending.deadline:
                 self._settle(token, _out_of_time(pending))
             elif now >= pending.resend_at:
@@ -220,7 +249,7 @@ class Outbox:
     def _resend_all(self) -> None:
         now = asyncio.get_running_loop().time()
         for pending in self._pending.values():
-            if not pending.future.done():
+            if not pending.batch.is_given_up:
                 self._send(pending, now)
 
     def _send(self, pending: _Pending, now: float) -> None:
@@ -242,12 +271,13 @@ class Outbox:
     async def _wait_for_room(self, message: Message, deadline: float) -> None:
         """Raises TransportError when there is none before ``deadline``."""
         loop = asyncio.get_running_loop()
-        room = loop.create_future()
-        self._room.append(room)
-        self._keep_sweeping()
         try:
             async with asyncio.timeout_at(deadline):
-                await room
+                while self._is_full():  # others were woken as well
+                    room = loop.create_future()
+                    self._room.append(room)
+                    self._keep_sweeping()
+                    await room
         except TimeoutError:
             raise _not_stored(message, "too many others wait for their confirmation") from None
 
@@ -289,7 +319,3 @@ def _maybe_stored(pending: _Pending, trouble: str) -> PublishError:
         f" Publish again with id={pending.message.id!r}: one copy will be kept",
         event_id=pending.message.id,
     )
-
-
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else TransportError("the publish was cancelled")

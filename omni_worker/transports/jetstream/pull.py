@@ -27,7 +27,7 @@ HEARTBEAT = 5  # seconds; the server speaks at least so often while a request wa
 CONFIRM_TRIES = 3
 CONFIRM_TIMEOUT = 2.0  # seconds, each
 SILENCE = 2 * HEARTBEAT + 1.0  # seconds without a word: the request is lost
-RUN_DRY = 1.0  # seconds a stop waits at most for deliveries that have set out
+RUN_DRY = 3.0  # seconds a stop waits at most for deliveries that have set out
 RUN_DRY_LOOK = 0.005  # seconds between two looks at it
 _ACKED = b" %d\r\n%b\r\n" % (len(ACK), ACK)
 _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
@@ -149,7 +149,7 @@ class Pull:
         """
         while self.outstanding and self._connection.is_up:
             info = await self._consumer_info(self.stream, self.consumer)
-            if info is None:
+            if info is None or info.get("paused"):  # a paused one answers nothing
                 return
             full = info["num_ack_pending"] >= info["config"].get("max_ack_pending", 0) > 0
             if (full or not info["num_pending"]) and await self._nothing_comes():
