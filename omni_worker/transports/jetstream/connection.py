@@ -11,15 +11,12 @@ import logging
 import random
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import backoff
 from nats import errors as nats_errors
 
 from ...errors import (
-    EventTooLarge,
-    InvalidSubject,
     NotConnected,
     PermissionDenied,
     TransportError,
@@ -33,8 +30,6 @@ log = logging.getLogger("omni_worker.transport")
 SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
 KEPT_ANSWERS = 100_000  # answers kept while the connection is down; older ones are redelivered
 DENIALS_SAID = 1_000  # kinds of missing rights a log tells
-MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default, INFO does not tell
-_UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 # The subject is quoted as Go quotes strings.
 _DENIED = re.compile(r'for (publish|subscription) to "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
@@ -167,28 +162,6 @@ class Connection:
         self.mute(sid)
         if self._client is not None:
             self._client.sinks.pop(sid, None)
-
-    def frame(self, subject: str, reply: bytes, headers: bytes, body: bytes) -> bytes:
-        """One message as it goes over the wire.
-
-        Raises EventTooLarge or InvalidSubject for what the server answers by closing the link, or
-        would read as something else. The last look: a subject is checked where it is made.
-        """
-        where = _written(subject)
-        size = len(headers) + len(body)
-        # The server counts the headers too; nats-py does not.
-        if size > self.max_payload:
-            raise EventTooLarge(
-                f"{subject}: {size} bytes with headers, the server takes {self.max_payload};"
-                " send a reference instead of the data"
-            )
-        if headers:
-            line = b"HPUB %b %b %d %d\r\n" % (where, reply, len(headers), size)
-        else:
-            line = b"PUB %b %b %d\r\n" % (where, reply, size)
-        if len(line) > MAX_CONTROL_LINE:
-            raise InvalidSubject(f"{subject[:60]}…: {len(where)} bytes are too long for a subject")
-        return b"%b%b%b\r\n" % (line, headers, body)
 
     def send(self, data: bytes) -> bool:
         """Write if a link stands; says whether."""
@@ -370,15 +343,6 @@ class Connection:
     def _shown(self) -> str:
         url = self._client.connected_url if self._client else None
         return without_userinfo(url.geturl()) if url else self._settings.shown_urls
-
-
-@lru_cache(maxsize=4096)
-def _written(subject: str) -> bytes:
-    """A subject as bytes. Raises InvalidSubject for one the server would read as more than that."""
-    where = subject.encode()
-    if not where or _UNSAFE.search(where):
-        raise InvalidSubject(f"{subject!r}: spaces and control characters break the protocol")
-    return where
 
 
 def _setter(future: asyncio.Future[Exception]) -> Callable[[Exception], None]:

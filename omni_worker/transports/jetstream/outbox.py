@@ -23,6 +23,7 @@ from ...errors import (
 from ..base import Message, Stored
 from ..headers import message_headers, status_of
 from .connection import Connection
+from .frames import frame
 
 log = logging.getLogger("omni_worker.transport")
 
@@ -153,7 +154,10 @@ class Outbox:
                 connection.check_usable()
             connection.check_heard(self._answers)
             headers = message_headers(message.id, message.headers)
-            data = connection.frame(message.subject, self._inbox + token, headers, message.body)
+            data = frame(
+                message.subject, self._inbox + token, headers, message.body,
+                max_payload=connection.max_payload,
+            )  # fmt: skip
         except Exception as error:
             batch.put(index, error)
             return

@@ -251,17 +251,9 @@ class Pull:
             _, _, _, _, count, sequence, _, stored_at, _ = words
         else:
             count, sequence, _, stored_at = words[6:10]
+        where = subject.decode("utf-8", "surrogateescape")
         self._receiver.receive(
-            Delivery(
-                self,
-                subject.decode("utf-8", "surrogateescape"),
-                body,
-                headers,
-                reply,
-                int(sequence),
-                int(stored_at),
-                int(count),
-            )
+            Delivery(self, where, body, headers, reply, int(sequence), int(stored_at), int(count))
         )
 
     def _on_status(self, status: int, headers: bytes) -> None:

@@ -10,6 +10,7 @@ from nats.nuid import NUID
 from ...errors import NotConnected, PermissionDenied, TransportError
 from ..headers import status_of
 from .connection import Connection
+from .frames import frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Requests:
     async def _ask_once(self, subject: str, body: bytes, headers: bytes, timeout: float) -> Reply:
         self._token += 1
         token = b"%d" % self._token
-        data = self._connection.frame(subject, b"%b.%b" % (self._inbox, token), headers, body)
+        inbox, largest = b"%b.%b" % (self._inbox, token), self._connection.max_payload
+        data = frame(subject, inbox, headers, body, max_payload=largest)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[token] = future
         self._subjects[token] = subject

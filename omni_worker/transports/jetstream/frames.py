@@ -1,0 +1,42 @@
+"""Frames: one message as it goes over the wire; a last look before the server would hang up."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from ...errors import EventTooLarge, InvalidSubject
+
+MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default, INFO does not tell
+_UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
+
+
+def frame(subject: str, reply: bytes, headers: bytes, body: bytes, *, max_payload: int) -> bytes:
+    """A message in the server's protocol.
+
+    Raises EventTooLarge or InvalidSubject for what the server answers by closing the link, or
+    would read as something else. The last look: a subject is checked where it is made.
+    """
+    where = _written(subject)
+    size = len(headers) + len(body)
+    # The server counts the headers too; nats-py does not.
+    if size > max_payload:
+        raise EventTooLarge(
+            f"{subject}: {size} bytes with headers, the server takes {max_payload};"
+            " send a reference instead of the data"
+        )
+    if headers:
+        line = b"HPUB %b %b %d %d\r\n" % (where, reply, len(headers), size)
+    else:
+        line = b"PUB %b %b %d\r\n" % (where, reply, size)
+    if len(line) > MAX_CONTROL_LINE:
+        raise InvalidSubject(f"{subject[:60]}…: {len(where)} bytes are too long for a subject")
+    return b"%b%b%b\r\n" % (line, headers, body)
+
+
+@lru_cache(maxsize=4096)
+def _written(subject: str) -> bytes:
+    where = subject.encode()
+    if not where or _UNSAFE.search(where):
+        raise InvalidSubject(f"{subject!r}: spaces and control characters break the protocol")
+    return where
