@@ -33,10 +33,14 @@ def measure(given: argparse.Namespace) -> None:
     """Run cases; each is written as soon as it is measured."""
     cases = list(ALL) if given.all else named(given.cases or list(FIRST))
     results = _begin(given.results)
+    failed = []
     for name, measured in run(cases, given.rounds, scale=given.scale, only=given.only, say=_say):
         results.cases[name] = measured
         write(given.results, results)
+        failed += [f"{name}: {label}" for label in measured.failed]
         print(f"\n{as_text(table_of(measured))}\n", flush=True)
+    if failed:
+        raise Failed(", ".join(failed))
 
 
 def show(given: argparse.Namespace) -> None:

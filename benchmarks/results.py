@@ -20,7 +20,7 @@ class Row:
 
 @dataclass(slots=True)
 class Measurement:
-    """One case, measured. ``missing``: who could not be measured here, and why."""
+    """One case, measured. ``missing`` and ``failed``: who could not be measured, and why."""
 
     title: str
     group: str
@@ -30,6 +30,7 @@ class Measurement:
     when: str
     rows: dict[str, Row] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

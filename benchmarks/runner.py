@@ -10,7 +10,7 @@ from dataclasses import replace
 from .case import Case, Contender
 from .loads import Load
 from .machine import commit
-from .processes import PEERS, interpreter
+from .processes import PEERS, Failed, interpreter
 from .protocols import needed
 from .results import Measurement, Row
 from .stage import Stage
@@ -52,10 +52,19 @@ def _measure(stage: Stage, case: Case, rounds: int, say: Say) -> Measurement:
     )
     for turn in range(min(rounds, case.rounds or rounds)):
         for one in here:
+            if one.label in found.failed:
+                continue
             job = replace(one.job, durable=f"bench{next(_durables):04d}")
-            figures = one.protocol(stage, job)
+            try:
+                figures = one.protocol(stage, job)
+            except Failed as error:
+                found.failed[one.label] = str(error)
+                say(f"  round {turn + 1}  {one.label:24}failed: {error}")
+                continue
             found.rows[one.label].rounds.append(figures)
             say(f"  round {turn + 1}  {one.label:24}{_brief(one, figures)}")
+    for label in found.failed:
+        del found.rows[label]  # figures of a contender that lost events say nothing
     return found
 
 

@@ -61,6 +61,7 @@ def _notes(case: Measurement) -> list[str]:
     rounds = max((len(row.rounds) for row in case.rows.values()), default=0)
     said = [f"Medians of {rounds} rounds." if rounds > 1 else "One round."]
     said += [f"{label} is left out: {why}." for label, why in case.missing.items()]
+    said += [f"{label} failed: {why[:200]}" for label, why in case.failed.items()]
     if (busy := others(case)) > QUIET:
         said.append(f"Noisy: other processes used up to {busy:.1f} cores meanwhile.")
     return said
@@ -73,12 +74,13 @@ def _rates(row: Row, base: Row | None) -> tuple[str, ...]:
         f"{number(times(base, row))} ×" if base else "",
         f"± {spread(row) * 50:.0f} %",
         number(cpu(row)),
+        f"{number(cpu(row) / cpu(base))} ×" if base else "",
         number(server_cpu(row)),
     )
 
 
 _SHAPES: dict[str, tuple[tuple[str, ...], Callable[[Row, Row | None], tuple[str, ...]]]] = {
-    "rate": (("events", "events/s", "ours is", "spread", "CPU µs", "server µs"), _rates),
+    "rate": (("events", "events/s", "ours", "spread", "CPU µs", "ours", "server µs"), _rates),
 }
 
 
