@@ -7,21 +7,20 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar, Unpack
 
-from pydantic_core import to_json
-
-from .errors import ConfigError
+from .errors import ConfigError, InvalidPayload
 from .events import Event, Published
 from .ids import derived_id
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .subjects import build_subject
 from .transports.base import Delivery
 from .transports.headers import parse_headers
-from .wire import plain_payload, read_traceparent
+from .wire import TRACEPARENT, encode_payload, read_traceparent
 
 T = TypeVar("T")
 
@@ -158,7 +157,10 @@ class Context:
     @property
     def traceparent(self) -> str | None:
         """The W3C trace context the event came with; what is published here carries it on."""
-        return read_traceparent(self.headers) if self._delivery.raw_headers else None
+        raw = self._delivery.raw_headers
+        if raw is None or TRACEPARENT.encode() not in raw.lower():  # sooner than to parse them all
+            return None
+        return read_traceparent(self.headers)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -187,11 +189,9 @@ class Context:
 
     def _derived_id(self, draft: Draft) -> str:
         subject = build_subject(draft.type, draft.channel, draft.instance)
-        try:
-            content = to_json(plain_payload(draft.payload), inf_nan_mode="constants")
-        except Exception:  # refused with a proper word when it is published
-            content = b""
-        same = f"{subject}\n{hashlib.sha256(content).hexdigest()}"
+        with suppress(InvalidPayload):  # refused when it is published, and then with a word
+            draft.content = encode_payload(draft.type, draft.payload)
+        same = f"{subject}\n{hashlib.sha256(draft.content or b'').hexdigest()}"
         counts = self._counts = self._counts or {}
         counts[same] = nth = counts.get(same, 0) + 1
         return derived_id(_NAMESPACE, f"{self.event.id}\n{self.handler}\n{same}\n{nth}")

@@ -15,7 +15,7 @@ from .schemas import Invalid, SchemaRegistry
 from .subjects import Address, build_subject, matches
 from .topology import DUPLICATE_WINDOW
 from .transports.base import Message, Stored, Transport
-from .wire import TRACEPARENT, encode_event, read_traceparent
+from .wire import TRACEPARENT, encode_event, encode_payload, read_traceparent
 
 log = logging.getLogger("omni_worker.publish")
 
@@ -45,6 +45,8 @@ class Draft:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # further keys, as on the wire
     traceparent: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the envelope
+    # The payload as JSON, where it had to be known before: see Context.
+    content: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
 
 class EventFields(TypedDict, total=False):
@@ -154,7 +156,7 @@ class Publisher:
         body = encode_event(
             id=id,
             type=type,
-            payload=payload,
+            content=draft.content or encode_payload(type, payload),
             timestamp=time.time_ns() // 1_000_000,
             metadata=self._metadata(id, draft),
             extra=draft.extra,

@@ -22,7 +22,7 @@ from omni_worker.deadletter import (
     with_body,
     with_reference,
 )
-from omni_worker.wire import encode_event
+from omni_worker.wire import encode_event, encode_payload
 
 NOW = 1_795_419_310_014
 ENVELOPE = {
@@ -121,8 +121,8 @@ def test_a_letter_about_any_bytes_can_be_published(
     payload, metadata = composed(failure, body=body, subject=subject, headers={header: [header]})
 
     written = encode_event(
-        id="1", type="system.dead_letter", payload=with_body(payload, body), timestamp=NOW,
-        metadata=metadata,
+        id="1", type="system.dead_letter", timestamp=NOW, metadata=metadata,
+        content=encode_payload("system.dead_letter", with_body(payload, body)),
     )  # fmt: skip
 
     letter = json.loads(written)["payload"]

@@ -20,6 +20,7 @@ from omni_worker.wire import (
     SchemaMismatch,
     Unreadable,
     encode_event,
+    encode_payload,
     read_envelope,
     read_fast,
     read_timestamp,
@@ -41,8 +42,9 @@ BODY = (
 
 
 def write(payload: Any, **more: Any) -> bytes:
+    content = encode_payload("custom.x", payload)
     return encode_event(
-        **{"id": "1", "type": "custom.x", "payload": payload, "timestamp": 1, "metadata": {}} | more
+        **{"id": "1", "type": "custom.x", "content": content, "timestamp": 1, "metadata": {}} | more
     )
 
 
@@ -64,7 +66,7 @@ def test_the_body_is_the_existing_bus_s_to_the_byte() -> None:
     written = encode_event(
         id=id,
         type="message.received",
-        payload=payload,
+        content=encode_payload("message.received", payload),
         timestamp=1795419310014,
         metadata={
             "correlationId": id,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from ...errors import NotConnected, PermissionDenied, TransportError
 from ...settings import Settings
@@ -94,15 +95,15 @@ class JetStreamTransport:
         """Wait for the end of the last try."""
         return await self._connection.failed()
 
-    async def publish(self, message: Message, *, timeout: float) -> Stored:
+    def publish(self, message: Message, *, timeout: float) -> Coroutine[Any, Any, Stored]:
         """Store one message."""
-        return await self._outbox.publish(message, timeout=timeout)
+        return self._outbox.publish(message, timeout=timeout)
 
-    async def publish_many(
+    def publish_many(
         self, messages: Sequence[Message], *, timeout: float
-    ) -> list[Stored | Exception]:
+    ) -> Coroutine[Any, Any, list[Stored | Exception]]:
         """Store many, pipelined."""
-        return await self._outbox.publish_many(messages, timeout=timeout)
+        return self._outbox.publish_many(messages, timeout=timeout)
 
     async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
         """Read a consumer that exists."""

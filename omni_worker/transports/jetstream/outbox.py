@@ -115,7 +115,13 @@ class Outbox:
 
     async def publish(self, message: Message, *, timeout: float) -> Stored:
         """Store one message; see the Transport port."""
-        [result] = await self.publish_many([message], timeout=timeout)
+        deadline = asyncio.get_running_loop().time() + timeout
+        if self._is_full():
+            await self._wait_for_room(message, deadline)
+        batch = _Batch(1)
+        self._submit(batch, 0, message, deadline)
+        await batch.done
+        [result] = batch.results
         if isinstance(result, Exception):
             raise result
         return result
