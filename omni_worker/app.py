@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, TypeVar, Unpack
 
 from .bus import EventBus, check_app_name
-from .context import current_context
+from .context import Context, current_context
 from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
@@ -68,6 +68,7 @@ class App:
         self.middlewares: list[Middleware] = []
         self.publish_middlewares: list[PublishMiddleware] = []
         self._bus: EventBus | None = None
+        self._including: list[App] = []  # whose handlers ours have become
 
     @property
     def handlers(self) -> list[Handler]:
@@ -152,8 +153,9 @@ class App:
     def include(self, other: App) -> None:
         """Take over the handlers another app has by now, with its middlewares, and its schemas.
 
-        They run under this app's name. Raises ConfigError when two of them want one consumer, and
-        for an app with a lifespan: only the running app's is entered.
+        They run under this app's name, and what they publish by the other one goes out by this.
+        Raises ConfigError when two of them want one consumer, and for an app with a lifespan: only
+        the running app's is entered.
         """
         where = _caller(sys._getframe(1))
         try:
@@ -164,11 +166,16 @@ class App:
                 raise ConfigError(
                     "it has a lifespan, which would not run; give it to this app instead"
                 )
+            if self._is_part_of(other):
+                raise ConfigError(
+                    "it includes this one already, so they would go round in a circle"
+                )
             self.registry.include(other.registry)
             for declaration in other.declarations:
                 handler = replace(declaration.handler, app=self.name)
                 self._refuse_taken(handler)
                 self.declarations.append(Declaration(handler, (self, *declaration.owners)))
+            other._including.append(self)
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
@@ -185,21 +192,15 @@ class App:
         There correlation and trace are inherited and the id is derived; channel and instance never
         are. Raises NotConnected while the app is not running, else as ``EventBus.publish``.
         """
-        bus = self._running()
-        context = current_context.get()
-        inside = context is not None and context.publisher is bus.publisher
-        publish = context.publish if context is not None and inside else bus.publish
-        return await publish(type, payload, timeout=timeout, **fields)
+        by: Context | EventBus = self._run_inside() or self._running()
+        return await by.publish(type, payload, timeout=timeout, **fields)
 
     async def publish_many(
         self, drafts: Sequence[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> list[Published]:
         """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
-        bus = self._running()
-        context = current_context.get()
-        if context is not None and context.publisher is bus.publisher:
-            return await context.publish_many(drafts, timeout=timeout)
-        return await bus.publish_many(drafts, timeout=timeout)
+        by: Context | EventBus = self._run_inside() or self._running()
+        return await by.publish_many(drafts, timeout=timeout)
 
     @asynccontextmanager
     async def run(
@@ -240,14 +241,31 @@ class App:
             self._bus = None
             await bus.close()
 
+    def _run_inside(self) -> Context | None:
+        """The run of a handler that the caller is part of, ours or an including app's."""
+        context = current_context.get()
+        if context is None or all(bus.publisher is not context.publisher for bus in self._buses()):
+            return None
+        return context
+
     def _running(self) -> EventBus:
-        if self._bus is None:
-            raise NotConnected(f"app {self.name!r} is not running: there is no connection yet")
-        return self._bus
+        for bus in self._buses():
+            return bus
+        raise NotConnected(f"app {self.name!r} is not running: there is no connection yet")
+
+    def _buses(self) -> Iterator[EventBus]:
+        """Our own, and those of the apps that include us: a module publishes by its own app."""
+        if self._bus is not None:
+            yield self._bus
+        for app in self._including:
+            yield from app._buses()
 
     def _refuse_running(self) -> None:
         if self._bus is not None:
             raise ConfigError(f"app {self.name!r} is running: what is declared now is not started")
+
+    def _is_part_of(self, other: App) -> bool:
+        return any(one is other or one._is_part_of(other) for one in self._including)
 
     def middlewares_of(self, declaration: Declaration) -> list[Middleware]:
         """What runs around a handler, the outermost first."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from .assembly import Workshop, assemble, settler_for
 from .binding import BUSY_REFRESH, REFRESH, Binding, is_shared, plan_consumers
+from .context import current_context
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
@@ -84,6 +85,8 @@ class EventBus:
             subscriptions=lambda: list(self._bindings),
             settler=lambda handler: settler_for(handler, self._workshop()),
         )
+        self._ending: dict[Subscription, asyncio.Event] = {}
+        self._later: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -118,9 +121,16 @@ class EventBus:
         """Drain every subscription, then disconnect.
 
         Running handlers get ``grace`` seconds (default: the setting); what has not begun is handed
-        back at once.
+        back at once. Inside a handler it only begins: the bus closes when that handler has ended.
         """
-        await self.drain(grace)
+        await self._now_or_later(self._close(grace), self._inside() is None)
+
+    async def drain(self, grace: float | None = None) -> None:
+        """End every subscription as ``close`` does, and stay connected."""
+        await self._now_or_later(self._drain_all(grace), self._inside() is None)
+
+    async def _close(self, grace: float | None) -> None:
+        await self._drain_all(grace)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -130,10 +140,9 @@ class EventBus:
         await self.transport.close()
         self._connected = False
 
-    async def drain(self, grace: float | None = None) -> None:
-        """End every subscription as ``close`` does, and stay connected."""
+    async def _drain_all(self, grace: float | None) -> None:
         await self._returns.stop()
-        await asyncio.gather(*(self._drain(one, grace) for one in list(self._bindings)))
+        await asyncio.gather(*(self._drain(one, grace) for one in (*self._bindings, *self._ending)))
         await self._returns.close()
 
     async def __aenter__(self) -> Self:
@@ -241,7 +250,7 @@ class EventBus:
             middlewares=around,
             streams=len(specs),
             on_lost=self._on_lost,
-            on_unsubscribe=self._drain,
+            on_unsubscribe=self._unsubscribe,
         )
         binding = Binding(
             subscription,
@@ -286,15 +295,44 @@ class EventBus:
             state=self.state,
         )
 
+    async def _unsubscribe(self, subscription: Subscription, grace: float | None) -> None:
+        is_own = self._inside() is subscription
+        await self._now_or_later(self._drain(subscription, grace), not is_own)
+
     async def _drain(self, subscription: Subscription, grace: float | None = None) -> None:
         binding = self._bindings.pop(subscription, None)
         if binding is None:
+            if (ended := self._ending.get(subscription)) is not None:
+                await ended.wait()
             return
-        await subscription.drain(self.settings.grace if grace is None else grace)
-        await binding.close()
-        threads = self._threads.pop(subscription, None)
-        if threads is not None:
-            threads.close()
+        ended = self._ending[subscription] = asyncio.Event()
+        try:
+            await subscription.drain(self.settings.grace if grace is None else grace)
+            await binding.close()
+            threads = self._threads.pop(subscription, None)
+            if threads is not None:
+                threads.close()
+        finally:
+            del self._ending[subscription]
+            ended.set()
+
+    async def _now_or_later(self, ending: Coroutine[Any, Any, None], now: bool) -> None:
+        """Await it, or begin it only: what a handler asks for must not wait for that handler."""
+        if now:
+            await ending
+            return
+        task = asyncio.get_running_loop().create_task(ending, name="omni-worker ending")
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+        await asyncio.sleep(0)  # from here on no handler begins
+
+    def _inside(self) -> Subscription | None:
+        """The subscription whose handler the caller is running in."""
+        context = current_context.get()
+        if context is None or context.publisher is not self.publisher:
+            return None
+        ours = (one for one in self._bindings if one.handler.name == context.handler)
+        return next((one for one in ours if context.sequence in one.holds(context.stream)), None)
 
     async def _keep(self) -> None:
         """Look at the consumers now and then, until the transport gives up for good."""

@@ -182,20 +182,18 @@ def without_userinfo(url: str) -> str:
 
 def _check_url(url: str) -> None:
     # The message never repeats the URL: what stands before the '@' is a secret.
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if (
-        parts.scheme not in ("nats", "tls")
-        or not parts.hostname
-        or port == -1
-        or parts.path.strip("/")
-        or parts.query
-        or parts.fragment
-    ):
+    if not _is_url_of_a_server(url if "://" in url else f"nats://{url}"):
         raise ValueError("NATS_URL: expected nats://host:port or tls://host:port, by commas")
+
+
+def _is_url_of_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # its words repeat all of it
+        return False
+    rest = parts.path.strip("/") or parts.query or parts.fragment
+    return parts.scheme in ("nats", "tls") and bool(parts.hostname) and not rest
 
 
 def _variable(field: str) -> str:

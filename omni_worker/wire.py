@@ -144,11 +144,7 @@ def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
         payload=raw["payload"],
         timestamp=read_timestamp(raw.get("timestamp"), stored_at),
         metadata=metadata,
-        extra={
-            key: value
-            for key, value in raw.items()
-            if key not in ENVELOPE
-        },
+        extra={key: value for key, value in raw.items() if key not in ENVELOPE},
     )
 
 

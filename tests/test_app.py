@@ -16,8 +16,10 @@ from pydantic import BaseModel
 from omni_worker.app import App
 from omni_worker.errors import ConfigError, NotConnected
 from omni_worker.events import Event, Published
+from omni_worker.publisher import Draft
 from omni_worker.retry import RetryPolicy
 from omni_worker.schemas import SchemaRegistry
+from omni_worker.testing import TestWorker
 from omni_worker.transports.memory import MemoryTransport
 
 
@@ -299,6 +301,42 @@ def test_an_app_cannot_include_itself() -> None:
 
     with pytest.raises(ConfigError, match="cannot include itself"):
         app.include(app)
+
+
+def test_apps_cannot_include_each_other() -> None:
+    inner, middle, outer = App("inner"), App("middle"), App("outer")
+    middle.include(inner)
+    outer.include(middle)
+
+    with pytest.raises(ConfigError, match=r"app\.include\('outer'\): it includes this one already"):
+        inner.include(outer)
+
+
+async def test_what_an_included_apps_handler_publishes_by_its_own_app_goes_out_by_the_outer() -> (
+    None
+):
+    inner, middle, outer = App("inner"), App("middle"), App("outer")
+
+    @inner.on("custom.ask", durable="answers")
+    async def answer(event: Event[Any]) -> None:
+        await inner.publish("custom.answer", event.payload)
+        await inner.publish_many([Draft(type="custom.answer", payload="more")])
+
+    middle.include(inner)
+    outer.include(middle)
+
+    async with TestWorker(outer) as t:
+        asked = await t.publish("custom.ask", "one")
+        await t.settle()
+        from_outside = await inner.publish("custom.answer", "by nobody's handler")
+
+    assert not t.dead_letters
+    one, more, other = t.published("custom.answer")
+    assert [one.payload, more.payload] == ["one", "more"]
+    # Part of the run: what caused it is known, and a second run would publish the same.
+    assert [one.metadata.correlation_id, more.metadata.correlation_id] == [asked.id, asked.id]
+    assert (other.id, other.metadata.correlation_id) == (from_outside.id, from_outside.id)
+    assert {event.metadata.source for event in (one, more, other)} == {"outer"}
 
 
 # --- running -------------------------------------------------------------------------------

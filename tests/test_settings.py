@@ -147,7 +147,7 @@ def test_an_empty_variable_is_one_that_is_not_set(
         ("OMNI_WORKER_MAX_RETRIES", "-1"), ("OMNI_WORKER_TIMEOUT", "0"),
         ("OMNI_WORKER_TIMEOUT", "90000"), ("NATS_CREDS", "nowhere/creds"),
         ("NATS_CA", "nowhere/ca"), ("NATS_URL", "http://host"), ("NATS_URL", "nats://"),
-        ("NATS_URL", "nats://host:port"), ("NATS_URL", ","),
+        ("NATS_URL", "nats://host:port"), ("NATS_URL", ","), ("NATS_URL", "nats://[::1"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_names_its_variable(
@@ -182,7 +182,8 @@ def test_a_misspelt_argument_is_refused_with_the_right_word() -> None:
         ("urls", 5), ("ack_wait", "soon"), ("password", [SECRET]), ("token", {"x": SECRET}),
         ("urls", f"nats://me:{SECRET}@host:x"), ("urls", f"http://me:{SECRET}@host"),
         ("urls", f"nats://me:1/{SECRET}@host"), ("urls", f"nats://host?token={SECRET}"),
-        ("urls", [f"nats://me:{SECRET}@host", 5]),
+        ("urls", [f"nats://me:{SECRET}@host", 5]), ("urls", f"nats://me:{SECRET}\uff0f@host"),
+        ("urls", f"nats://me:{SECRET}@[host"),
     ],
 )  # fmt: skip
 def test_an_error_names_the_variable_and_repeats_no_secret(field: str, value: Any) -> None:

@@ -248,7 +248,10 @@ class Transport(Protocol):
         """Connect, trying as often as the settings say; TransportError has the last cause."""
 
     async def close(self) -> None:
-        """Send what is still unsent and disconnect. Waiting publishes raise TransportError."""
+        """Send what is still unsent and disconnect.
+
+        Publishes on their way are waited for, shortly; what waits longer raises TransportError.
+        """
 
     async def flush(self, timeout: float) -> bool:
         """Whether the server has taken everything written so far, within ``timeout`` seconds."""

@@ -462,3 +462,78 @@ async def test_a_consumer_made_again_does_not_replay_what_others_settled(world: 
     await until(lambda: 50 in handled)
 
     assert sorted(handled) == list(range(51))
+
+
+async def test_a_handler_may_unsubscribe_itself_and_its_event_is_settled(world: World) -> None:
+    bus = await world.bus()
+    seen: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        await subscription.unsubscribe()
+        seen.append(event.payload)
+
+    subscription = await bus.subscribe("custom.thing", handle, durable="d", concurrency=1)
+    await bus.publish_many([Draft(type="custom.thing", payload=n) for n in range(3)])
+    await until(lambda: seen)
+    await subscription.unsubscribe()  # waits for the end of what the handler began
+
+    assert seen == [0]
+    assert (await world.info("CUSTOM", "d"))["ack_floor"]["stream_seq"] == 1
+
+
+async def test_a_handler_in_a_thread_may_unsubscribe_itself(world: World) -> None:
+    bus = await world.bus()
+    seen: list[int] = []
+
+    def handle(event: Event[Any], ctx: Context) -> None:
+        ctx.wait(subscription.unsubscribe())
+        seen.append(event.payload)
+
+    subscription = await bus.subscribe("custom.thing", handle, durable="d", concurrency=1)
+    await bus.publish("custom.thing", 1)
+    await until(lambda: seen)
+    await subscription.unsubscribe()
+
+    assert await world.is_quiet("CUSTOM", "d")
+
+
+async def test_a_handler_may_close_its_bus_and_its_event_is_settled(world: World) -> None:
+    other, bus = await world.bus(), await world.bus()
+    seen: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        await bus.close()
+        await bus.publish("custom.last")  # it closes only when this handler has ended
+        seen.append(event.payload)
+
+    await bus.subscribe("custom.thing", handle, durable="d", concurrency=1)
+    await bus.publish_many([Draft(type="custom.thing", payload=n) for n in range(3)])
+    await until(lambda: seen)
+    await until(lambda: not bus.is_connected)
+
+    assert seen == [0]
+    assert (await world.info("CUSTOM", "d"))["ack_floor"]["stream_seq"] == 1
+    with pytest.raises(NotConnected):
+        await bus.publish("custom.thing")
+    assert other.is_connected
+
+
+async def test_closing_waits_for_a_subscription_that_is_ending_already(world: World) -> None:
+    bus = await world.bus()
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Event[Any]) -> None:
+        begun.set()
+        await may_end.wait()
+
+    subscription = await bus.subscribe("custom.thing", handle, durable="d")
+    await bus.publish("custom.thing")
+    await begun.wait()
+    ending = asyncio.create_task(subscription.unsubscribe())
+    closing = asyncio.create_task(bus.close())
+    await asyncio.wait([closing], timeout=0.2)
+    may_end.set()
+    await asyncio.gather(ending, closing)
+
+    world.buses = [await world.bus()]
+    assert await world.is_quiet("CUSTOM", "d")

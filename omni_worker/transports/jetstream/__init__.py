@@ -21,6 +21,7 @@ log = logging.getLogger("omni_worker.transport")
 
 OLDEST = (2, 10, 0)
 RECOMMENDED = (2, 11, 2)
+CONFIRM_TIME = 1.0  # seconds that closing waits for what is on its way into a stream
 
 
 class JetStreamTransport:
@@ -76,13 +77,15 @@ class JetStreamTransport:
             self._watch()
 
     async def close(self) -> None:
-        """Fail what waits for a confirmation, write out the answers, disconnect."""
+        """Wait shortly for confirmations, write out the answers, disconnect."""
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
         for pull in list(self._pulls):
             await pull.close()
         self._pulls.clear()
+        if self._connection.is_up:
+            await self._outbox.confirmed(CONFIRM_TIME)
         self._outbox.close(NotConnected("the connection was closed"))
         await self._connection.close()
         self._requests.close()

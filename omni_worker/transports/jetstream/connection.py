@@ -47,6 +47,7 @@ class Connection:
         self._lost: asyncio.Future[Exception] | None = None
         self._failed: asyncio.Future[Exception] | None = None
         self._closed = asyncio.Event()
+        self._opening: asyncio.Lock | None = None  # of the loop that connects
         self._sid = 0
         self._listening: dict[int, tuple[bytes, Sink]] = {}
         self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
@@ -74,8 +75,15 @@ class Connection:
     async def open(self, name: str) -> bool:
         """Connect; says whether it had to, with every subscription to be made anew.
 
-        Raises TransportError with the last cause when every try failed.
+        Raises TransportError with the last cause when every try failed. Who comes meanwhile waits:
+        there is one link.
         """
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            return await self._open(name)
+
+    async def _open(self, name: str) -> bool:
         if self._keeper is not None and not self._keeper.done():
             return False
         loop = asyncio.get_running_loop()
@@ -88,6 +96,9 @@ class Connection:
         except TransportError as error:
             self._failed.set_result(error)
             raise
+        if self._closed.is_set():
+            await self.close()
+            raise NotConnected("the connection was closed while it was being made")
         self._keeper = loop.create_task(self._keep(), name="omni-worker connection")
         return True
 
@@ -95,6 +106,7 @@ class Connection:
         """Send what is unsent and let go; ``open`` may be called again."""
         self._closed.set()
         self._set_up(False)
+        self._opening = None
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

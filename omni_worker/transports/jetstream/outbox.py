@@ -113,6 +113,12 @@ class Outbox:
             self._sweep.cancel()
             self._sweep = None
 
+    async def confirmed(self, timeout: float) -> None:
+        """Wait until nothing waits for its confirmation, at most ``timeout`` seconds."""
+        waiting = {pending.batch.done for pending in self._pending.values()}
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout)
+
     async def publish(self, message: Message, *, timeout: float) -> Stored:
         """Store one message; see the Transport port."""
         deadline = asyncio.get_running_loop().time() + timeout

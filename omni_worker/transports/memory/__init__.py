@@ -81,8 +81,9 @@ class MemoryTransport:
             self._up.set()
 
     async def close(self) -> None:
-        """Send what is unsent, and disconnect."""
+        """Send what is unsent, wait for what was asked, and disconnect."""
         self._is_open = False
+        await self._link.answered()
         self._link.drain()
         for source in self._sources:
             await source.close()

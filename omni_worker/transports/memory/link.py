@@ -60,6 +60,11 @@ class Link:
         finally:
             self._calls.discard(future)
 
+    async def answered(self) -> None:
+        """Wait until every question on its way has its answer."""
+        if self._calls:
+            await asyncio.wait(list(self._calls))
+
     def drain(self) -> None:
         """Let everything sent so far happen now, before the link is closed in order."""
         while self._to_server:

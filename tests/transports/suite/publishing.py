@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from omni_worker.errors import EventTooLarge, InvalidEvent, NoStream, NotConnected
@@ -136,6 +138,18 @@ class Publishing:
             assert isinstance(result, NotConnected)
             with pytest.raises(NotConnected):
                 await transport.operators.streams()
+
+    async def test_what_is_on_its_way_when_it_closes_is_confirmed(self, backend: Backend) -> None:
+        transport = await backend.connect()
+        await make_stream(transport)
+        messages = [Message("s.a", b"", str(number)) for number in range(500)]
+        publishing = [asyncio.create_task(transport.publish(one, timeout=5)) for one in messages]
+        await asyncio.sleep(0)
+
+        await transport.close()
+
+        results = await asyncio.gather(*publishing)
+        assert sorted(stored.sequence for stored in results) == list(range(1, 501))
 
     async def test_it_may_be_opened_again_after_close(self, backend: Backend) -> None:
         transport = await backend.connect()
