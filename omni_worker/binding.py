@@ -96,6 +96,18 @@ def copied_types(handler: Handler, registry: SchemaRegistry) -> dict[str, str]:
     }
 
 
+def misspelt_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
+    """A line for each type it names that nobody knows and that is nearly one that exists.
+
+    No error: another program may publish it, and then it is handled like any other.
+    """
+    return [
+        f"{type} is no event type that is known here; did you mean {near}?"
+        for type in handler.literal_types
+        if (near := registry.nearest(type)) is not None
+    ]
+
+
 def consumer_name(handler: Handler, session: str | None = None, taken: Collection[str] = ()) -> str:
     """The durable, else the queue's consumer, else one of this process alone.
 

@@ -11,7 +11,14 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from .assembly import Workshop, assemble, settler_for
-from .binding import BUSY_REFRESH, REFRESH, Binding, is_shared, plan_consumers
+from .binding import (
+    BUSY_REFRESH,
+    REFRESH,
+    Binding,
+    is_shared,
+    misspelt_types,
+    plan_consumers,
+)
 from .context import current_context
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected, TransportError
@@ -239,6 +246,8 @@ class EventBus:
                 " (OMNI_WORKER_PROVISION): its consumer could not be made"
             )
         handler = replace(handler, options=with_settings(handler.options, self.settings))
+        for line in misspelt_types(handler, self.registry):
+            log.warning("%s (%s)", line, handler.where)
         specs = await plan_consumers(
             handler, self._provisioner, self.registry, self.settings, self._consumers_taken()
         )

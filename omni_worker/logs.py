@@ -6,7 +6,6 @@ Use ``set_up_logging``, or hang ``add_event`` and a formatter into a configurati
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import sys
@@ -19,7 +18,7 @@ from typing import IO, Any
 from .context import Context, current_context
 from .handlers import Handler
 from .outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
-from .pretty import pretty
+from .pretty import pretty, visible_json
 
 __all__ = ["JsonFormatter", "LogObserver", "PrettyFormatter", "add_event", "set_up_logging"]
 
@@ -90,7 +89,7 @@ class JsonFormatter(logging.Formatter):
             line.setdefault(key, value)
         if trace := _trace(record):
             line["traceback"] = trace
-        return _without_secrets(json.dumps(line, ensure_ascii=False, default=str))
+        return _without_secrets(visible_json(line))
 
 
 class PrettyFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
@@ -16,6 +17,13 @@ ERROR_LENGTH = 300  # what an error says at most; JSON has the whole of it
 _GREEN, _YELLOW, _RED, _DIM = "32", "33", "31", "2"
 _MARKS = {"DEBUG": ("·", _DIM), "INFO": (" ", ""), "WARNING": ("!", _YELLOW)}
 _ERROR_MARK = ("✗", _RED)
+
+# What moves a terminal's cursor, hides or turns text around, or cannot be written at all; a new
+# line and a tab may stand.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\U000e0000-\U000e007f]"
+)
 
 Fields = Mapping[str, Any]
 
@@ -37,6 +45,7 @@ def pretty(
     else:
         mark, tint = _MARKS.get(level, _ERROR_MARK)
         text, facts = message, _facts(fields)
+    text, facts, trace = visible(text), visible(facts), visible(trace)
     paint = _paint if colour else _plain
     width = terminal_width()
     first, *rest = _body(text, width) if ours else text.split("\n")
@@ -52,6 +61,17 @@ def pretty(
     if trace:
         shown += [paint(" " * INDENT + line, _DIM) for line in trace.split("\n")]
     return f"{paint(at, _DIM)} {paint(mark, tint)} " + "\n".join(shown)
+
+
+def visible(text: str) -> str:
+    """With escapes in the place of what a terminal would obey: ids and errors come from anybody."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible_json(value: Any, *, indent: int | None = None) -> str:
+    """One JSON text for people and programs: letters as they are, what is unsafe escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def human_time(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ STREAM_OF_DOMAIN = {
     "custom": "CUSTOM",
     "system": "SYSTEM",
 }
+
+NEAR = 0.85  # how alike a misspelt type is to what was meant; 1 is the same
 
 TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
 
@@ -156,6 +159,25 @@ class SchemaRegistry:
             (warn or log.warning)(
                 f"{type} has no schema: registry.register({type!r}, Model) checks what is published"
             )
+
+    def nearest(self, type: str) -> str | None:
+        """The known type that an unknown one is probably a misspelling of.
+
+        None for `custom.*`, where anything may be meant, and for a word of its own such as
+        `instance.reconnected`: other programs extend the core domains.
+        """
+        domain, _, action = type.partition(".")
+        if type in self._schemas or domain == "custom":
+            return None
+        if domain not in STREAM_OF_DOMAIN:
+            return next(iter(difflib.get_close_matches(type, self._schemas, 1, NEAR)), None)
+        actions = [one.partition(".")[2] for one in _neighbours(type, self._schemas)]
+        near = [
+            one
+            for one in difflib.get_close_matches(action, actions, 3, NEAR)
+            if not action.endswith(one)
+        ]
+        return f"{domain}.{near[0]}" if near else None
 
     def include(self, other: SchemaRegistry) -> None:
         """Take over every type the other registry knows."""

@@ -7,6 +7,8 @@ text shows them.
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -24,6 +26,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .errors import ConfigError
 
 DEFAULT_URL = "nats://localhost:4222"
+PREFIX = "OMNI_WORKER_"
+# What Kubernetes puts there for a Service called omni-worker, or omni-worker-something.
+_SERVICE_LINK = re.compile(
+    r".*(SERVICE_HOST=|SERVICE_PORT(_[^=]*)?=|PORT_\d+_(TCP|UDP|SCTP)(_[^=]*)?=|PORT=\w+://).*"
+)
 
 
 def _env(name: str) -> AliasChoices:
@@ -38,7 +45,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="OMNI_WORKER_",
+        env_prefix=PREFIX,
         # `NATS_CREDS=` in a compose file means that there are none.
         env_ignore_empty=True,
         extra="forbid",
@@ -178,6 +185,27 @@ def without_userinfo(url: str) -> str:
     if not mark or not scheme.isalpha():
         return url.rpartition("@")[2]
     return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def unknown_variables(environment: Mapping[str, str], others: Collection[str] = ()) -> list[str]:
+    """A line for each `OMNI_WORKER_…` that nothing reads, with the name that may be meant.
+
+    ``others`` are those that are read elsewhere.
+    """
+    settings = {_variable(field) for field in Settings.model_fields}
+    known = [one for one in (*settings, *others) if one.startswith(PREFIX)]
+    lines = []
+    for name in sorted(environment):
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or upper in known:
+            continue
+        if _SERVICE_LINK.fullmatch(f"{upper}={environment[name]}"):
+            continue
+        nats = "NATS_" + upper.removeprefix(PREFIX)
+        close = [nats] if nats in settings else difflib.get_close_matches(upper, known, 1, 0.8)
+        meant = f"; did you mean {close[0]}?" if close else "; README.md lists them all"
+        lines.append(f"{name} is set, and no setting is called so{meant}")
+    return lines
 
 
 def _check_url(url: str) -> None:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from ..pretty import visible
 from . import operations
+from .commands import Commands
 
 FAILED = 1
 CALLED_WRONGLY = 2
+INTERRUPTED = 130
 WIDTH = 80
 
 
@@ -33,16 +37,30 @@ _health_host = click.option(
 )  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
+    sections={
+        "Write a worker": ("init", "dev", "server", "publish"),
+        "Run it": ("run", "check"),
+        "Look": ("show", "status", "tail", "trace", "doctor"),
+        "Mend": ("plan", "dead-letters", "replay"),
+        "Besides": ("completion", "version"),
+    },
+)
 def main() -> None:
     """Event workers on NATS JetStream.
 
     The server is found by NATS_URL (default nats://localhost:4222). Every setting is an
-    environment variable: NATS_* for the connection, OMNI_WORKER_* for the rest.
+    environment variable: NATS_* for the connection, OMNI_WORKER_* for the rest. MODULE:APP is
+    where an App object lives: `myapp:app`, `shop.workers:app`.
+
+    Exit codes: 0 done, 1 could not, 2 called wrongly, 130 interrupted; a command's own are in its
+    --help.
     """
 
 
-@main.command()
+@main.command(short_help="Write a small project: a handler, its test, how it is run.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
     """Write a small project into DIR: a handler, its test, and how it is run.
@@ -54,7 +72,7 @@ def init(folder: Path) -> None:
     sys.exit(init_command(folder))
 
 
-@main.command()
+@main.command(short_help="Run an app while you write it; every save reloads it.")
 @click.argument("target", metavar="MODULE[:APP]")
 @click.option(
     "--watch", "folders", multiple=True, metavar="DIR", type=click.Path(path_type=Path),
@@ -76,7 +94,10 @@ def dev(
     server is used. Ctrl-C stops in good order, a second one at once.
     """
     from .dev import Options, dev_command
+    from .environment import unknown
 
+    for line in unknown():
+        complain(line)
     options = Options(
         target=target, watch=folders or (Path(),), payloads=payloads, port=port,
         ephemeral=ephemeral, use_running=use_running, log_level=log_level,
@@ -122,7 +143,7 @@ def run(
     sys.exit(run_command(target, log_format, log_level, workers, probing))
 
 
-@main.command()
+@main.command(short_help="Ask a worker whether it is well, or ready.")
 @click.option(
     "--health-port", type=click.IntRange(1, 65_535), metavar="PORT", required=True,
     envvar="OMNI_WORKER_HEALTH_PORT", help="That of `omni-worker run`.",
@@ -139,7 +160,7 @@ def check(health_port: int, health_host: str, ready: bool) -> None:
     sys.exit(check_command(Probing(health_host, health_port), ready=ready))
 
 
-@main.command()
+@main.command(short_help="Run a nats-server with JetStream, for development.")
 @click.option("--port", default=4222, show_default=True, help="0 takes a free one.")
 @click.option(
     "--store",
@@ -168,19 +189,25 @@ def server(port: int, store: Path | None) -> None:
     help="The payload: JSON, a file of it, or standard input.",
 )
 @click.option("--id", "event_id", help="The event's id; the same id twice is stored once.")
+@operations.json_option
 def publish(
-    type: str, channel: str | None, instance: str | None, data: str, event_id: str | None
-) -> None:
+    type: str, channel: str | None, instance: str | None, data: str, event_id: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Publish one event and wait until it is stored.
 
     \b
     omni-worker publish message.received --channel whatsapp --instance wa-001 \\
         --data '{"externalId": "1", "chatId": "c1", "from": "ana",
                  "content": {"type": "text", "text": "hello"}}'
-    """
-    from .publish import publish_command
 
-    sys.exit(publish_command(type, channel, instance, data, event_id))
+    Exit codes: 0 stored, also when it was stored before; 1 could not, or nobody knows: then it
+    says which --id to try again with; 2 called wrongly.
+    """
+    from .publish import Wanted, publish_command
+
+    wanted = Wanted(type=type, channel=channel, instance=instance, data=data, id=event_id)
+    sys.exit(publish_command(wanted, as_json))
 
 
 @main.command()
@@ -195,9 +222,15 @@ for command in operations.COMMANDS:
     main.add_command(command)
 
 
+def say(lines: str | Iterable[str], *, err: bool = False) -> None:
+    """What was found, on standard output. Nothing in it moves a terminal's cursor."""
+    text = lines if isinstance(lines, str) else "\n".join(lines)
+    click.echo(visible(text), err=err)
+
+
 def complain(message: str) -> None:
     """What went wrong, on standard error; a traceback under it stays as it is."""
-    said, newline, rest = f"omni-worker: {message}".partition("\n")
+    said, newline, rest = f"omni-worker: {visible(message)}".partition("\n")
     # Paths and names are not broken: they are there to be copied.
     lines = textwrap.wrap(
         said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False

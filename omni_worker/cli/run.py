@@ -22,6 +22,7 @@ from ..notify import Notify
 from ..settings import Settings
 from ..worker import run_worker, warn_of_short_kill
 from . import CALLED_WRONGLY, FAILED, Probing, complain
+from .environment import warn_of_unknown_variables
 from .listing import listing
 from .loading import CannotLoad, load_app
 from .workers import number_lines, open_probes, own_number, siblings, workers_command
@@ -66,6 +67,7 @@ def run_command(
     if number is not None:
         number_lines(number)
     if number in (None, "1"):  # the others would say the same
+        warn_of_unknown_variables()
         warn_of_short_kill(os.environ, settings.grace)
     health = Health(notify.alive)
     try:

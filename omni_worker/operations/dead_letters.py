@@ -32,6 +32,8 @@ from .letters import (
 from .marks import Mark, Marks
 from .scan import Scan
 
+SHORTEST = 8  # characters of an id that stand for the whole
+LONGEST = 20  # digits of a sequence
 PAGE = 128  # letters whose marks are asked for together
 TIMEOUT = 30.0  # seconds
 FILTERS = (DEAD_LETTER, f"{DEAD_LETTER}.>")  # other programs may add channel and instance
@@ -90,12 +92,12 @@ class DeadLetters:
                 if all or letter.state in (State.OPEN, State.RETRYING):
                     yield letter
 
-    async def get(self, which: str | int) -> DeadLetter:
-        """One letter by its number in its stream, its id, or the beginning of its id.
+    async def get(self, which: str | int, *, progress: Progress | None = None) -> DeadLetter:
+        """One letter by its number in its stream, its id, or eight or more of its id's characters.
 
         Raises NoSuchLetter, also when several ids begin so.
         """
-        letter = await self._find(str(which).strip().removeprefix("#"))
+        letter = await self._find(str(which).strip(), progress)
         return (await self._marked([letter]))[0]
 
     async def with_states(self, letters: Sequence[DeadLetter]) -> builtins.list[DeadLetter]:
@@ -167,28 +169,40 @@ class DeadLetters:
         marks = await self._marks.of(letters)
         return [_with_mark(letter, mark) for letter, mark in zip(letters, marks, strict=True)]
 
-    async def _find(self, which: str) -> DeadLetter:
+    async def _find(self, which: str, progress: Progress | None) -> DeadLetter:
         stream = await self._stream()
         if stream is None:
             raise NoSuchLetter("no stream on this server stores dead letters")
-        if which.isdecimal():
-            message = await self._operators.message(stream, int(which))
+        number = which.removeprefix("#")
+        if number.isascii() and number.isdigit() and len(number) < LONGEST:
+            message = await self._operators.message(stream, int(number))
             if message is not None and message.subject.startswith(DEAD_LETTER):
                 return read_letter(message, stream)
-        found: DeadLetter | None = None
-        async with Scan(self._transport, stream, filters=FILTERS) as messages:
-            async for message in messages:
-                letter = read_letter(message, stream)
-                if letter.id == which:
-                    return letter
-                if which and letter.id.startswith(which):
-                    if found is not None:
-                        raise NoSuchLetter(f"several letters' ids begin with {which}: give more")
-                    found = letter
+        found = await self._look_for(which, stream, progress) if which else None
         if found is None:
             raise NoSuchLetter(
-                f"no dead letter {which} in {stream}: see omni-worker dead-letters list --all"
+                f"no dead letter {which} in {stream}: omni-worker dead-letters list --all has their"
+                f" numbers, show gives an id; {SHORTEST} of its characters will do"
             )
+        return found
+
+    async def _look_for(self, id: str, stream: str, progress: Progress | None) -> DeadLetter | None:
+        """The letter with this id, or the only one whose id begins so."""
+        found: DeadLetter | None = None
+        async with Scan(self._transport, stream, filters=FILTERS) as messages:
+            done = 0
+            async for message in messages:
+                done += 1
+                if progress is not None and done % PAGE == 0:
+                    progress(done, messages.total)
+                letter = read_letter(message, stream)
+                if letter.id == id:
+                    return letter
+                # Not of a short one: 3 must never be the letter 3f21….
+                if len(id) >= SHORTEST and letter.id.startswith(id):
+                    if found is not None:
+                        raise NoSuchLetter(f"several letters' ids begin with {id}: give more")
+                    found = letter
         return found
 
     async def _stream(self) -> str | None:

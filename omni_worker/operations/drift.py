@@ -225,8 +225,8 @@ def _stream(action: Action, name: str, says: str, config: Config | None = None) 
 
 
 async def _consumers(operators: Operators, wanted: WantedConsumers) -> list[Step]:
-    steps = []
     name = wanted.specs[0].name if wanted.specs else wanted.handler.name
+    steps = [_consumer(Action.NOTE, name, "", one) for one in wanted.doubts]
     missing = [
         one
         for one in wanted.unserved
@@ -279,7 +279,7 @@ async def _left(
     found = []
     for config in standing:
         stream = config["name"]
-        if stream.startswith(("KV_", "OBJ_")):
+        if stream.startswith(("KV_", "OBJ_")) or not stream.isprintable():
             continue
         for info in await operators.consumers(stream):
             tag = info["config"].get("metadata") or {}
@@ -312,15 +312,15 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[Config]) -
     missing = Action.CREATE if settings.provision == "off" else Action.LATER
     names = {config["name"] for config in standing}
     steps = []
+    says = "for events sent back from dead letters"
     if OWN_STREAM.name not in names:
         config = stream_config(OWN_STREAM, replicas=settings.replicas)
-        says = "for events sent back from dead letters"
         steps.append(_stream(missing, OWN_STREAM.name, says, config))
     back = retry_consumer(needs.app)
     if await operators.consumer_info(back.stream, back.name) is None:
         step = plan_consumer(back, None)
         assert isinstance(step, CreateConsumer)
-        steps.append(_consumer(missing, back.name, back.stream, "the same", step.config))
+        steps.append(_consumer(missing, back.name, back.stream, says, step.config))
     for bucket, ttl, says in (
         (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
         (guards.BUCKET, settings.guard_ttl, "exactly_once"),

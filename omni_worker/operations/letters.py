@@ -13,6 +13,7 @@ from typing import Any
 from ..deadletter import HANDLER_HEADER
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
+from ..subjects import check_token
 from ..transports.base import StoredMessage
 from ..wire import read_envelope
 
@@ -153,7 +154,7 @@ def original_headers(payload: Mapping[str, Any]) -> dict[str, str]:
         and str(name).isascii()
         and not any(character in str(name) for character in ": \t\r\n")
         and not str(name).lower().startswith(("nats-", own))
-        and not any(character in str(value) for value in values for character in "\r\n\0")
+        and all(_fits_a_header(str(value)) for value in values)
     }
 
 
@@ -161,9 +162,25 @@ def _why_not(payload: Mapping[str, Any], source: str | None) -> str:
     if not _text(payload.get("handler")) or original_body(payload) is None:
         writer = f"another program ({source})" if source else "another program"
         return f"{writer} wrote this letter, without the event's bytes or its handler"
-    if not source or not _text(payload.get("subject")):
-        return "the letter names no app or no subject"
+    if not source or not _is_token(source):
+        return "the letter names no app that could take it back"
+    named = (payload.get("handler"), _text(payload.get("subject")))
+    if not all(map(_fits_a_header, named)):
+        return "the letter names no handler and subject that could stand in a header"
     return ""
+
+
+def _is_token(text: str) -> bool:
+    """Whether it addresses one app, and no other subject."""
+    try:
+        check_token(text, "")
+    except InvalidEvent:
+        return False
+    return text.isprintable()
+
+
+def _fits_a_header(value: object) -> bool:
+    return isinstance(value, str) and not set(value) & set("\r\n\0")
 
 
 def _pointer(raw: Mapping[str, Any]) -> Pointer | None:

@@ -23,6 +23,7 @@ from ..schemas import SchemaRegistry
 from ..threads import DaemonThreads
 from ..transports.base import Delivery, Source, StoredMessage, Transport
 from .letters import stored_time
+from .scan import Scan
 from .tail import Seen, in_time
 from .wanted import WantedConsumers
 
@@ -45,6 +46,7 @@ class Span:
 class Summary:
     """What became of them."""
 
+    total: int = 0  # how many the streams hold from ``since`` on
     read: int = 0
     handled: int = 0
     failed: int = 0
@@ -120,9 +122,12 @@ class _Replay:
         routes = {spec.stream: spec.filters for spec in self._wanted.specs}
         running: set[asyncio.Task[None]] = set()
         pace = _Pace(self._span.rate)
+        scans: dict[str, Scan] = {}
+        past = in_time(transport, routes, since=self._span.since, scans=scans)
         try:
-            async with aclosing(in_time(transport, routes, since=self._span.since)) as messages:
+            async with aclosing(past) as messages:
                 async for seen in messages:
+                    self.summary.total = sum(scan.total for scan in scans.values())
                     if self._span.until and stored_time(seen.message) > self._span.until:
                         break
                     chosen = self._choose(seen)

@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import TopologyError, TransportError
+from ..errors import ApiError, PermissionDenied, TopologyError, TransportError
 from ..subjects import matches
 from ..topology import NANO, rfc3339
 from ..transports.base import Delivery, Source, StoredMessage, Transport
@@ -34,7 +34,8 @@ class Scan:
 
     Each comes once, in stream order, from ``since`` on, whatever the connection does meanwhile.
     ``total`` is how many there were at the beginning. With ``follow`` it goes on with what is
-    stored later, and without ``since`` begins there; ``after`` is where an earlier scan ended.
+    stored later, and without ``since`` begins there; ``after`` is where an earlier scan ended. It
+    waits through outages for as long as the transport does.
     """
 
     def __init__(
@@ -48,9 +49,9 @@ class Scan:
         after: int | None = None,
     ) -> None:
         self.total = 0
+        self.stream = stream
         self._transport = transport
         self._operators = transport.operators
-        self._stream = stream
         self._filters = tuple(filters)
         self._since = since
         self._follow = follow
@@ -61,9 +62,9 @@ class Scan:
         self._reader: _Reader | None = None
 
     async def __aenter__(self) -> Self:
-        info = await self._operators.stream_info(self._stream)
+        info = await self._operators.stream_info(self.stream)
         if info is None:
-            raise TopologyError(f"there is no stream {self._stream} on the server")
+            raise TopologyError(f"there is no stream {self.stream} on the server")
         self._first = max(1, int(info["state"]["first_seq"]))
         self.last = int(info["state"]["last_seq"])
         self._is_queue = info["config"].get("retention") == "workqueue"
@@ -99,7 +100,7 @@ class Scan:
                 delivery = await self._reader.next()
             except _Interrupted:
                 await self._end()
-                left = await self._begin(next_sequence)
+                left = await self._begin_again(next_sequence)
                 continue
             if self._follow and delivery is None:
                 continue
@@ -111,11 +112,24 @@ class Scan:
     async def _begin(self, sequence: int) -> int:
         """Read from there on, by a new consumer; returns how many messages it will see."""
         name = f"omni-worker-scan-{secrets.token_hex(4)}"
-        info = await self._operators.create_consumer(self._stream, self._config(name, sequence))
+        info = await self._operators.create_consumer(self.stream, self._config(name, sequence))
         reader = _Reader(self._transport)
-        reader.source = await self._transport.consume(self._stream, name, reader)
+        reader.source = await self._transport.consume(self.stream, name, reader)
         self._reader = reader
         return int(info["num_pending"])
+
+    async def _begin_again(self, sequence: int) -> int:
+        """The same after an interruption; a server that has just started may not be ready yet."""
+        while True:
+            try:
+                return await self._begin(sequence)
+            except (ApiError, PermissionDenied):
+                raise
+            except TransportError:
+                is_up = self._transport.is_connected and not self._follow
+                if is_up or self._transport.failure is not None:
+                    raise
+                await asyncio.sleep(PATIENCE)
 
     async def _end(self) -> None:
         reader, self._reader = self._reader, None
@@ -124,7 +138,7 @@ class Scan:
         await reader.source.close()
         if self._transport.is_connected:
             with suppress(TransportError):  # it goes by itself when it is unused
-                await self._operators.delete_consumer(self._stream, reader.source.consumer)
+                await self._operators.delete_consumer(self.stream, reader.source.consumer)
 
     def _config(self, name: str, sequence: int) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -154,7 +168,7 @@ class Scan:
         for first in range(self._first, self.last + 1, AT_ONCE):
             sequences = range(first, min(first + AT_ONCE, self.last + 1))
             found = await asyncio.gather(
-                *(self._operators.message(self._stream, one) for one in sequences)
+                *(self._operators.message(self.stream, one) for one in sequences)
             )
             for message in found:
                 if message is None or message.stored_at < earliest:
@@ -172,6 +186,7 @@ class _Reader:
 
     def __init__(self, transport: Transport) -> None:
         self.source: Source | None = None
+        self._transport = transport
         self._operators = transport.operators
         self._buffer: deque[Delivery] = deque()
         self._came = asyncio.Event()
@@ -180,7 +195,7 @@ class _Reader:
         self._seen = self._bytes = 0
 
     async def next(self) -> Delivery | None:
-        """The next delivery, None when there are no more. Raises _Interrupted."""
+        """The next delivery, None when there are no more. Raises _Interrupted or TransportError."""
         assert self.source is not None
         while not self._buffer:
             if self._is_broken:
@@ -208,7 +223,14 @@ class _Reader:
     async def _is_over(self) -> bool:
         """Some that were counted may have expired since."""
         assert self.source is not None
-        info = await self._operators.consumer_info(self.source.stream, self.source.consumer)
+        try:
+            info = await self._operators.consumer_info(self.source.stream, self.source.consumer)
+        except (ApiError, PermissionDenied):
+            raise
+        except TransportError:
+            if self._transport.failure is not None:
+                raise
+            return False  # an outage: the port says when it is over
         if info is None:
             raise _Interrupted
         return info["num_pending"] == 0 and not self._buffer

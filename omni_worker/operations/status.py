@@ -30,6 +30,12 @@ class ConsumerStatus:
     pulls: int = 0  # requests of workers that wait for events
     oldest: datetime | None = None  # when the first unsettled event was stored
     max_deliver: int = -1
+    is_paused: bool = False  # by an operator, on the server: nothing is delivered
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether something waits and nobody asks for it; who holds all he can asks no more."""
+        return self.exists and bool(self.waiting) and not self.pulls
 
 
 async def consumer_statuses(
@@ -41,8 +47,9 @@ async def consumer_statuses(
     """
     operators = transport.operators
     streams = [info["config"] for info in await operators.streams()]
-    names = [one["name"] for one in streams if holds_events(one) or one.get("sources")]
-    names += [one["name"] for one in streams if one["name"] == OWN_STREAM.name]
+    copies = [one for one in streams if one.get("sources") and one["name"].isprintable()]
+    names = {one["name"] for one in (*filter(holds_events, streams), *copies)}
+    names |= {one["name"] for one in streams if one["name"] == OWN_STREAM.name}
     standing = {
         (info["stream_name"], info["name"]): info
         for name in sorted(names)
@@ -90,6 +97,7 @@ async def _status(operators: Operators, info: Mapping[str, Any]) -> ConsumerStat
         pulls=int(info.get("num_waiting", 0)),
         oldest=oldest,
         max_deliver=int(config.get("max_deliver", -1)),
+        is_paused=bool(info.get("paused")),
     )
 
 

@@ -35,11 +35,12 @@ async def past_and_live(
     Raises TopologyError when no stream holds such events.
     """
     routes = await streams_of(transport, filters)
-    ends: dict[str, int | None] = dict.fromkeys(routes)
+    scans: dict[str, Scan] = {}
     if since is not None:
-        async for seen in in_time(transport, routes, since=since, ends=ends):
+        async for seen in in_time(transport, routes, since=since, scans=scans):
             yield seen
     if follow:
+        ends = {stream: scans[stream].last if stream in scans else None for stream in routes}
         async for seen in _live(transport, routes, ends):
             yield seen
 
@@ -61,17 +62,20 @@ async def in_time(
     routes: dict[str, tuple[str, ...]],
     *,
     since: datetime | None,
-    ends: dict[str, int | None] | None = None,
+    scans: dict[str, Scan] | None = None,
 ) -> AsyncGenerator[Seen, None]:
-    """What several streams hold, merged by the time it was stored; one of each is held."""
+    """What several streams hold, merged by the time it was stored; one of each is held.
+
+    ``scans`` is filled with the scan of each: how many there are, and where it ended.
+    """
     async with AsyncExitStack() as stack:
         heads: dict[str, StoredMessage] = {}
         rest: dict[str, AsyncIterator[StoredMessage]] = {}
         for stream, filters in routes.items():
             scan = Scan(transport, stream, filters=filters, since=since)
             messages = aiter(await stack.enter_async_context(scan))
-            if ends is not None:
-                ends[stream] = scan.last
+            if scans is not None:
+                scans[stream] = scan
             if (first := await anext(messages, None)) is not None:
                 heads[stream], rest[stream] = first, messages
         while heads:

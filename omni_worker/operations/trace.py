@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +27,8 @@ from .scan import Scan
 RELATED = 200  # events of the same correlation that are kept; more are counted
 PLACES = 10  # places of one id; more are copies of copies
 NOTES = f"KV_{attempts.BUCKET}"
+SAY_EVERY = 500  # messages
+_PLACE = re.compile(r"(?P<stream>[^:#]+?)\s*[:#]\s*(?P<sequence>\d+)")  # MESSAGE:8, MESSAGE #8
 
 Progress = Callable[[int, int], None]
 
@@ -46,10 +51,10 @@ class Place:
     stored_at: int  # epoch nanoseconds
     time: datetime
     subject: str
-    id: str
-    type: str
-    source: str | None
-    correlation_id: str
+    id: str = ""
+    type: str = ""  # empty: it cannot be read
+    source: str | None = None
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +85,19 @@ class Trace:
 async def trace_event(
     transport: Transport, id: str, *, since: datetime, progress: Progress | None = None
 ) -> Trace:
-    """Look through what every stream stored since then. Reads, and disturbs nobody."""
-    trace = Trace(id=id)
-    await _look_for(trace, id, transport, since, progress)
-    correlations = {place.correlation_id for place in trace.places} - {id}
+    """Look through what every stream stored since then. Reads, and disturbs nobody.
+
+    Instead of an id a place will do, `MESSAGE #8`: also of what cannot be read and has no id.
+    """
+    named = await _named_place(transport, id)
+    trace = Trace(id=named.id if named is not None else id)
+    scanning = _Scanning(transport, since, progress)
+    await scanning.look_for(trace, trace.id)
+    if named is not None and named not in trace.places:
+        trace.places.insert(0, named)
+    correlations = {place.correlation_id for place in trace.places} - {trace.id, ""}
     for correlation in sorted(correlations):
-        await _look_for(trace, correlation, transport, since, progress)
+        await scanning.look_for(trace, correlation)
     known = {(place.stream, place.sequence) for place in trace.places}
     unique = {(one.stream, one.sequence): one for one in trace.related}
     trace.related = sorted(
@@ -97,28 +109,58 @@ async def trace_event(
     return trace
 
 
-async def _look_for(
-    trace: Trace, word: str, transport: Transport, since: datetime, progress: Progress | None
-) -> None:
-    """One pass over every stream for messages that hold this id."""
-    streams = await transport.operators.streams()
-    names = [
-        info["config"]["name"]
-        for info in streams
-        if holds_events(info["config"]) or info["config"]["name"] == OWN_STREAM.name
-    ]
-    needle = word.encode()
-    done = 0
-    for name in sorted(names):
-        async with Scan(transport, name, since=since) as messages:
-            async for message in messages:
-                done += 1
-                if progress is not None and done % 500 == 0:
-                    progress(done, 0)
-                # A cheap look first: most messages are not about it.
-                if needle in message.body:
-                    _take(trace, word, name, message)
-    trace.scanned = max(trace.scanned, done)
+async def _named_place(transport: Transport, text: str) -> Place | None:
+    """The message at `STREAM #SEQUENCE`, None where nothing of that name is stored."""
+    found = _PLACE.fullmatch(text.strip())
+    if found is None:
+        return None
+    stream, sequence = found["stream"], int(found["sequence"])
+    names = [info["config"]["name"] for info in await transport.operators.streams()]
+    message = await transport.operators.message(stream, sequence) if stream in names else None
+    if message is None:
+        return None
+    try:
+        envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
+    except InvalidEvent:
+        # What a letter about it calls it, too.
+        return replace(_bare_place(stream, message), id=f"{stream}:{sequence}")
+    return _place(stream, message, envelope)
+
+
+class _Scanning:
+    """Passes over every stream that may hold what is looked for."""
+
+    def __init__(self, transport: Transport, since: datetime, progress: Progress | None) -> None:
+        self._transport = transport
+        self._since = since
+        self._progress = progress
+
+    async def look_for(self, trace: Trace, word: str) -> None:
+        """One pass for messages that hold this id."""
+        # A cheap look first: most messages are not about it. Some programs write ids escaped.
+        needles = {word.encode("utf-8", "replace"), json.dumps(word)[1:-1].encode()}
+        async with AsyncExitStack() as stack:
+            scans = [
+                await stack.enter_async_context(Scan(self._transport, name, since=self._since))
+                for name in await self._names()
+            ]
+            total, done = sum(scan.total for scan in scans), 0
+            for scan in scans:
+                async for message in scan:
+                    done += 1
+                    if self._progress is not None and done % SAY_EVERY == 0:
+                        self._progress(done, total)
+                    if any(needle in message.body for needle in needles):
+                        _take(trace, word, scan.stream, message)
+        trace.scanned = max(trace.scanned, done)
+
+    async def _names(self) -> list[str]:
+        configs = [info["config"] for info in await self._transport.operators.streams()]
+        return sorted(
+            config["name"]
+            for config in configs
+            if holds_events(config) or config["name"] == OWN_STREAM.name
+        )
 
 
 def _take(trace: Trace, word: str, stream: str, message: StoredMessage) -> None:
@@ -144,16 +186,22 @@ def _take(trace: Trace, word: str, stream: str, message: StoredMessage) -> None:
 
 def _place(stream: str, message: StoredMessage, envelope: Envelope) -> Place:
     source = envelope.metadata.get("source")
+    return replace(
+        _bare_place(stream, message),
+        id=envelope.id,
+        type=envelope.type,
+        source=source if isinstance(source, str) else None,
+        correlation_id=str(envelope.metadata.get("correlationId") or envelope.id),
+    )
+
+
+def _bare_place(stream: str, message: StoredMessage) -> Place:
     return Place(
         stream=stream,
         sequence=message.sequence,
         stored_at=message.stored_at,
         time=stored_time(message),
         subject=message.subject,
-        id=envelope.id,
-        type=envelope.type,
-        source=source if isinstance(source, str) else None,
-        correlation_id=str(envelope.metadata.get("correlationId") or envelope.id),
     )
 
 

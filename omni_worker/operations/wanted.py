@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..binding import consumer_name, consumer_spec, copied_types, filters_without, is_shared
+from ..binding import (
+    consumer_name,
+    consumer_spec,
+    copied_types,
+    filters_without,
+    is_shared,
+    misspelt_types,
+)
 from ..handlers import Handler, with_settings
 from ..schemas import SchemaRegistry
 from ..settings import Settings
@@ -25,6 +32,7 @@ class WantedConsumers:
     specs: tuple[ConsumerSpec, ...]
     copies: Mapping[str, tuple[str, ...]]  # streams that copy types of their own: the types
     unserved: tuple[str, ...]  # filters
+    doubts: tuple[str, ...]  # what its types look like misspellings of, in words
 
 
 def wanted_consumers(
@@ -54,4 +62,5 @@ def wanted_consumers(
         ),
         copies=copies,
         unserved=unserved(plain, standing) if plain else (),
+        doubts=tuple(misspelt_types(handler, registry)),
     )

@@ -219,8 +219,8 @@ def stream_differences(spec: StreamSpec, config: Config, *, replicas: int = 1) -
 
 def holds_events(config: Config) -> bool:
     """Whether patterns read this stream: no bucket, nothing of the server's or ours, no copy."""
-    if config["name"].startswith(("KV_", "OBJ_")):
-        return False
+    if config["name"].startswith(("KV_", "OBJ_")) or not config["name"].isprintable():
+        return False  # a control character in a name would break the protocol: nobody can ask
     subjects = config.get("subjects") or ()  # a copy has none; what also takes events has its own
     return bool(subjects) and not any(
         subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in subjects

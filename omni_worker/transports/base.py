@@ -195,6 +195,9 @@ class Operators(Protocol):
     async def account(self) -> dict[str, Any]:
         """What the account uses of JetStream, and its limits."""
 
+    async def permissions(self) -> dict[str, Any] | None:
+        """What this login may publish and hear; empty is everything, None that nobody says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

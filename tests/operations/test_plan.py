@@ -14,7 +14,7 @@ from omni_worker import App, Event, EventBus
 from omni_worker.server import NatsServer
 from tests.processes.support import api, consumer, make_stream, plain_client, stream_config, until
 
-from .support import operate
+from .support import operate, table_of
 
 HEAD = """
 from omni_worker import App, Event
@@ -69,9 +69,10 @@ async def test_on_an_empty_server_everything_is_to_be_made_and_looking_makes_not
     made = await names(client)
 
     assert (said.code, checked.code, made) == (0, 3, [])
-    assert "create    stream    MESSAGE" in said.out
-    assert "create    consumer  r1 on MESSAGE" in said.out
-    assert "later     stream    OMNI_WORKER" in said.out
+    rows = [" ".join(cell.strip() for cell in row[:3]) for row in table_of(said)]
+    assert "create stream MESSAGE" in rows
+    assert "create consumer r1 on MESSAGE" in rows
+    assert "later stream OMNI_WORKER" in rows
     assert "omni-worker plan shop:app --apply" in said.out
     await client.close()
 
@@ -262,8 +263,9 @@ async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
     assert before is not None
     assert before["ack_floor"]["stream_seq"] == 2
     assert "would start at #3" in done.out
-    assert "7 were acknowledged above its ack floor" in done.out
-    assert "1 are not answered yet" in done.out
+    assert "7 events acknowledged above its ack floor: they would come again" in done.out
+    assert "0 events not delivered yet, and 1 event not answered yet" in done.out
+    assert "be sure that no worker runs" in done.out
     assert sorted(seen) == list(range(3, 11))
 
 

@@ -388,8 +388,9 @@ async def test_a_letter_is_found_by_number_by_id_and_by_the_beginning_of_its_id(
 
     assert found == [letter] * 4
     await world.store("system.dead_letter", body("12345678-x", "system.dead_letter", {}))
-    assert (await bus.dead_letters.get("1234567")).id == "12345678-x"
-    for unknown in (letter.sequence + 2, "nonsense", ""):
+    assert (await bus.dead_letters.get("12345678")).id == "12345678-x"
+    # Seven characters are no id: a number of a letter that is gone must not find another.
+    for unknown in (letter.sequence + 2, "1234567", "nonsense", "9" * 30, ""):
         with pytest.raises(NoSuchLetter):
             await bus.dead_letters.get(unknown)
 

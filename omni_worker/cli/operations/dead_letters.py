@@ -9,16 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from ...operations.dead_letters import CannotRetry, DeadLetters
 from ...operations.letters import DeadLetter, State
 from ...returns import retry_consumer
 from ...settings import Settings
 from ...transports.base import Transport
-from .. import FAILED
-from .running import CalledWrongly, Progress, confirmed, grouped, run_operation
-from .tables import ago, as_json, facts, iso, moment, printable, table, wrapped
+from .. import FAILED, say
+from .running import CalledWrongly, Progress, confirmed, run_operation
+from .tables import ago, as_json, counted, facts, grouped, iso, moment, printable, table, wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +39,16 @@ def list_command(wanted: Mapping[str, Any], limit: int, json: bool) -> int:
         async for letter in found:
             count += 1
             if json and not limit:
-                click.echo(as_json(letter_json(letter)))
+                progress.clear()
+                say(as_json(letter_json(letter)))
             else:
                 shown.append(letter)
         progress.clear()
         if json:
             for letter in shown:
-                click.echo(as_json(letter_json(letter)))
+                say(as_json(letter_json(letter)))
         else:
-            click.echo("\n".join(_listing(list(shown), count, wanted, settings)))
+            say(_listing(list(shown), count, wanted, settings))
         return 0
 
     return run_operation(work)
@@ -60,18 +59,17 @@ def show_command(name: str, body: bool, json: bool) -> int:
 
     async def work(transport: Transport, settings: Settings) -> int:
         letters = DeadLetters(transport)
-        letter = await letters.get(name)
+        letter = await _get(letters, name)
         if json:
             content = await letters.body(letter) if body else None
-            click.echo(as_json(letter_json(letter, whole=True) | _body_json(content), indent=2))
+            say(as_json(letter_json(letter, whole=True) | _body_json(content), indent=2))
         elif body:
             content = await letters.body(letter)
             if content is None:
                 raise CannotRetry(f"letter #{letter.sequence}: {letter.why_not}")
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
+            _write(content)
         else:
-            click.echo("\n".join(_shown(letter)))
+            say(_shown(letter))
         return 0
 
     return run_operation(work)
@@ -143,6 +141,23 @@ def letter_json(letter: DeadLetter, *, whole: bool = False) -> dict[str, Any]:
     } | ({"traceback": letter.traceback} if whole else {})
 
 
+async def _get(letters: DeadLetters, name: str) -> DeadLetter:
+    progress = Progress("letters read:")
+    try:
+        return await letters.get(name, progress=progress)
+    finally:
+        progress.clear()
+
+
+def _write(content: bytes) -> None:
+    """Byte by byte into a file or a pipe; a terminal would obey what is in there."""
+    if sys.stdout.isatty():
+        say(content.decode("utf-8", "backslashreplace"))
+        return
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
 async def _for_each(
     letters: DeadLetters,
     chosen: Chosen,
@@ -157,10 +172,10 @@ async def _for_each(
     if not chosen.names:
         count = await _count(letters, chosen)
         if not count:
-            click.echo("There is no open dead letter of that kind.", err=json)
+            say("There is no open dead letter of that kind.", err=json)
             return 0
-        what = "1 dead letter" if count == 1 else f"{grouped(count)} dead letters"
-        if not await confirmed(f"{verb} {what}?", yes=yes):
+        if not await confirmed(f"{verb} {counted(count, 'dead letter')}?", yes=yes):
+            say("Nothing was done.", err=True)
             return FAILED
     code = 0
     async for letter in _meant(letters, chosen):
@@ -170,9 +185,9 @@ async def _for_each(
             code = FAILED
             done, said = letter, str(error).partition(": ")[2]
         if json:
-            click.echo(as_json(letter_json(done) | {"said": said}))
+            say(as_json(letter_json(done) | {"said": said}))
         else:
-            click.echo("\n".join(wrapped(printable(said), first=f"#{letter.sequence}  ")))
+            say(wrapped(printable(said), first=f"#{letter.sequence}  "))
     return code
 
 
@@ -197,7 +212,7 @@ async def _count(letters: DeadLetters, chosen: Chosen) -> int:
 async def _meant(letters: DeadLetters, chosen: Chosen) -> AsyncIterator[DeadLetter]:
     if chosen.names:
         # All of them first: a typing error in the last must not leave half of them done.
-        for letter in [await letters.get(name) for name in chosen.names]:
+        for letter in [await _get(letters, name) for name in chosen.names]:
             yield letter
         return
     async for letter in letters.list(**chosen.wanted):
@@ -212,7 +227,7 @@ async def _say_who_reads(transport: Transport, app: str) -> None:
             f"No worker of {app!r} reads them right now: one that runs looks every ten seconds,"
             " one that starts looks at once."
         )
-        click.echo("\n".join(wrapped(text)))
+        say(wrapped(text))
 
 
 def _listing(
@@ -226,8 +241,8 @@ def _listing(
         return wrapped(f"No {'' if everything else 'open '}{kind} on {settings.shown_urls}{more}.")
     head = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
     rows = [
-        [one.sequence, ago(one.time), one.event_type, one.handler or "-", one.attempts or "-",
-         one.error]
+        [one.sequence, ago(one.time), one.event_type or "-", one.handler or "-",
+         one.attempts or "-", one.error or "-"]
         for one in shown
     ]  # fmt: skip
     if everything:
@@ -274,7 +289,7 @@ def _shown(letter: DeadLetter) -> list[str]:
             lines += wrapped(printable(line), first=indent, rest=indent + "    ")
     lines.append("")
     if letter.why_not:
-        lines += wrapped(f"It cannot be retried: {letter.why_not}.")
+        lines += wrapped(f"It cannot be retried: {printable(letter.why_not)}.")
     elif letter.state is State.RETRIED:
         lines += wrapped("It was sent back already. Send it once more with retry --again.")
     else:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json as jsons
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-import click
-
-from ...operations.doctor import Finding, Level, examine
+from ...operations.doctor import Finding, Level, Monitor, examine
 from ...settings import Settings
 from ...transports.base import Transport
-from .. import FAILED
+from .. import FAILED, say
 from .running import CalledWrongly, run_operation
 from .tables import as_json, printable, wrapped
 
@@ -25,27 +26,39 @@ def doctor_command(monitor: str | None, json: bool) -> int:
     """Returns the exit code."""
 
     async def work(transport: Transport, settings: Settings) -> int:
-        if monitor is not None and not monitor.startswith(("http://", "https://")):
-            raise CalledWrongly(f"--monitor {monitor}: expected http://HOST:PORT")
-        found = await examine(transport, _reader(monitor) if monitor else None)
-        if json:
-            click.echo(as_json([_json(one) for one in found], indent=2))
-        else:
-            click.echo("\n".join(_lines(found, settings)))
+        read = _reader(monitor) if monitor is not None else None
+        found = await examine(transport, read, domain=settings.js_domain)
+        say(as_json([_json(one) for one in found], indent=2) if json else _lines(found, settings))
         return FAILED if any(one.level is Level.FAIL for one in found) else 0
 
     return run_operation(work)
 
 
-def _reader(url: str) -> Any:
+def _reader(url: str) -> Monitor:
+    """Reads the server's /jsz. Raises CalledWrongly; no message repeats the URL's login."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise CalledWrongly("--monitor: expected http://HOST:PORT") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise CalledWrongly("--monitor: expected http://HOST:PORT")
+    if parts.username is not None:
+        raise CalledWrongly("--monitor: the monitoring port knows no login; leave it out")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    address = f"{parts.scheme}://{host}{f':{port}' if port else ''}/jsz?config=true"
+
     def get() -> Mapping[str, Any]:
-        address = f"{url.rstrip('/')}/jsz?config=true"
         try:
             with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
-                found: Mapping[str, Any] = jsons.load(answer)
-                return found
-        except ValueError as error:
-            raise OSError(f"no monitoring of a nats-server: {error}") from None
+                found = jsons.load(answer)
+        except urllib.error.URLError as error:
+            raise OSError(getattr(error.reason, "strerror", None) or error.reason) from None
+        except (ValueError, http.client.HTTPException):
+            raise OSError("what answers there is no nats-server's monitoring") from None
+        if not isinstance(found, Mapping):
+            raise OSError("what answers there is no nats-server's monitoring")
+        return found
 
     return lambda: asyncio.to_thread(get)
 

@@ -9,17 +9,20 @@ from typing import Any, TypeVar
 
 import click
 
+from ..commands import Commands
 from .values import Moment, json_option, yes_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+SECTIONS = {"Commands": ("list", "show", "retry", "discard")}
 
 
 def _filters(command: Command) -> Command:
     """The options that choose letters."""
     for option in reversed((
-        click.option("--type", metavar="TYPE", help="Of events of this type."),
-        click.option("--handler", metavar="NAME", help="Of this handler, as the list names it."),
-        click.option("--error", metavar="TEXT", help="With this in the error or in its class."),
+        click.option("--type", metavar="TYPE", help="Only events of this type."),
+        click.option("--handler", metavar="NAME", help="Only of this handler, as `list` names it."),
+        click.option("--error", metavar="TEXT", help="Only with this in the error or its class."),
         click.option("--since", type=Moment(), metavar="WHEN", help="Not older: 2h, 7d, a date."),
         click.option("--until", type=Moment(), metavar="WHEN", help="Not younger."),
     )):  # fmt: skip
@@ -27,25 +30,31 @@ def _filters(command: Command) -> Command:
     return command
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Commands, sections=SECTIONS)
 def dead_letters() -> None:
     """List, show, retry and discard dead letters.
 
     A dead letter is an event that was given up: its attempts were used up, its handler rejected
-    it, or it could not be read. LETTER is the number `list` shows, or the beginning of an id.
+    it, or it could not be read. LETTER is the number that `list` shows, or an id: eight or more of
+    its characters will do.
     """
 
 
 @dead_letters.command("list")
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Retried and discarded ones, too.")
-@click.option("--limit", default=50, show_default=True, metavar="N", help="The last N; 0: all.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=50, show_default=True, metavar="N",
+    help="Only the last N; 0: all.",
+)  # fmt: skip
 @json_option
 def list_(
     type: str | None, handler: str | None, error: str | None, since: datetime | None,
     until: datetime | None, everything: bool, limit: int, as_json: bool,
 ) -> None:  # fmt: skip
     """List the letters that are still open, the newest at the end.
+
+    TRIES is how often the handler ran for it. With --json one object a line.
 
     \b
     omni-worker dead-letters list --handler r1 --since 2h
@@ -61,16 +70,19 @@ def list_(
 
 @dead_letters.command()
 @click.argument("letter")
-@click.option("--body", is_flag=True, help="Write the event's bytes as they were, and no more.")
+@click.option("--body", is_flag=True, help="Only the event's bytes, as they were.")
 @json_option
 def show(letter: str, body: bool, as_json: bool) -> None:
     """Show one letter: why, where, and how the handler failed.
 
-    The event itself is shown only with --body: chats are private.
+    The event itself is shown only with --body: chats are private. A terminal gets it with escapes
+    for what it would obey, a file or a pipe byte by byte.
 
     \b
     omni-worker dead-letters show 12
     omni-worker dead-letters show 12 --body | jq .payload
+
+    Exit codes: 0 shown, 1 could not, or its bytes are gone; 2 no such letter, or called wrongly.
     """
     from .dead_letters import show_command
 
@@ -93,7 +105,8 @@ def retry(
 
     They travel by the stream OMNI_WORKER, which is made when it is missing. A worker of the
     same app picks them up within ten seconds, or when it starts. What fails again becomes a new
-    letter that names this one. Repeating a retry sends nothing: --again does.
+    letter that names this one. It is safe to repeat: what was sent back is not sent once more,
+    unless --again is given. With filters the letters are counted, and it asks.
 
     \b
     omni-worker dead-letters retry 12 15
@@ -120,6 +133,12 @@ def discard(
     """Put letters aside: they are listed no more.
 
     Nothing is deleted. `list --all` still shows them, `retry` still takes them by number.
+
+    \b
+    omni-worker dead-letters discard 12
+    omni-worker dead-letters discard --error 'no such chat' --until 3d
+
+    Exit codes: 0 all are put aside, 1 some are not, 2 called wrongly.
     """
     from .dead_letters import Chosen, discard_command
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import click
-
 from ...app import App
 from ...errors import OmniWorkerError
 from ...operations.drift import Action, Kind, Needs, Step, apply, find_drift
-from ...operations.recreate import look_at_remaking, remake
+from ...operations.recreate import Remaking, look_at_remaking, remake
 from ...operations.wanted import wanted_consumers
 from ...settings import Settings
 from ...transports.base import Transport
-from .. import CALLED_WRONGLY, FAILED, complain
-from .running import CalledWrongly, confirmed, grouped, loaded, run_operation
-from .tables import as_json, wrapped
+from .. import CALLED_WRONGLY, FAILED, complain, say
+from .running import CalledWrongly, confirmed, run_for_app
+from .tables import as_json, counted, table, wrapped
 
 DRIFT = 3
 TO_DO = (Action.CREATE, Action.UPDATE, Action.LATER)
@@ -30,70 +28,61 @@ def plan_command(
         complain("--check, --apply and --recreate: give one of them")
         return CALLED_WRONGLY
 
-    async def work(transport: Transport, settings: Settings) -> int:
-        app = loaded(target)
+    async def work(transport: Transport, settings: Settings, app: App) -> int:
         if recreate is not None:
-            return await _recreate(transport, app, settings, recreate, yes=yes)
+            return await _recreate(transport, app, settings, recreate, yes=yes, json=json)
         needs = Needs(
-            app=app.name, handlers=app.handlers, registry=app.registry,
-            settings=app.settings or settings,
+            app=app.name, handlers=app.handlers, registry=app.registry, settings=settings
         )  # fmt: skip
         steps = await find_drift(transport.operators, needs)
-        if json and not do_apply:
-            click.echo(as_json([_json(one) for one in steps], indent=2))
-        else:
-            _print(_lines(steps))
         if do_apply:
-            return await _apply(transport, needs, steps)
-        if not json:
-            _print(_advice(steps, target))
+            return await _apply(transport, needs, steps, json=json)
+        say(as_json([_json(one) for one in steps], indent=2) if json else _shown(steps, target))
         return DRIFT if check and any(one.is_drift for one in steps) else 0
 
-    # With PROVISION=off workers create nothing; who says --apply does.
-    settings = _settings()
-    if settings is not None and do_apply:
-        settings = settings.model_copy(update={"provision": "on"})
-    return run_operation(work, settings)
+    def adapt(settings: Settings) -> Settings:
+        # With PROVISION=off workers create nothing; who says --apply does.
+        return settings.model_copy(update={"provision": "on"}) if do_apply else settings
+
+    return run_for_app(target, work, adapt=adapt)
 
 
-def _settings() -> Settings | None:
-    try:
-        return Settings()
-    except OmniWorkerError:
-        return None  # said when it is read again
-
-
-async def _apply(transport: Transport, needs: Needs, steps: list[Step]) -> int:
-    failed = 0
+async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json: bool) -> int:
+    """Do all that can be done, and say of each whether it was; then look again."""
+    done: list[dict[str, Any]] = []
     for step in steps:
         if step.action not in TO_DO:
             continue
+        error = ""
         try:
             await apply(transport, step)
-        except OmniWorkerError as error:
-            failed += 1
+        except OmniWorkerError as failure:
+            error = str(failure)
             complain(f"{step.kind} {_name(step)}: {error}")
         else:
-            done = "updated" if step.action is Action.UPDATE else "created"
-            click.echo(f"{done} {step.kind} {_name(step)}")
+            if not json:
+                verb = "updated" if step.action is Action.UPDATE else "created"
+                say(f"{verb} {step.kind} {_name(step)}")
+        done.append(_json(step) | {"done": not error, "error": error or None})
     left = [one for one in await find_drift(transport.operators, needs) if one.is_drift]
-    if left or failed:
-        _print(["Still to be settled by hand:", *_lines(left)])
-        return FAILED
-    click.echo("The server is as the app needs it.")
-    return 0
+    is_whole = not left and all(one["done"] for one in done)
+    if json:
+        say(as_json({"steps": done, "left": [_json(one) for one in left]}, indent=2))
+    elif is_whole:
+        say("The server is as the app needs it.")
+    elif left:
+        say(["", "Still to be settled by hand:", *_table(left)])
+    return 0 if is_whole else FAILED
 
 
 async def _recreate(
-    transport: Transport, app: App, settings: Settings, name: str, *, yes: bool
+    transport: Transport, app: App, settings: Settings, name: str, *, yes: bool, json: bool
 ) -> int:
     standing = [info["config"] for info in await transport.operators.streams()]
     specs = [
         spec
         for handler in app.handlers
-        for spec in wanted_consumers(
-            handler, app.registry, app.settings or settings, standing
-        ).specs
+        for spec in wanted_consumers(handler, app.registry, settings, standing).specs
         if spec.name == name
     ]
     if not specs:
@@ -104,42 +93,62 @@ async def _recreate(
         )
     for spec in specs:
         remaking = await look_at_remaking(transport, spec)
-        for line in (
-            f"Consumer {spec.name} on {spec.stream} would start at #{remaking.start}.",
-            f"{grouped(remaking.waiting)} events wait, {grouped(remaking.unacked)} are not"
-            " answered yet: they come in any case.",
-            f"{grouped(remaking.repeated)} were acknowledged above its ack floor and would come"
-            " again.",
-        ):
-            click.echo("\n".join(wrapped(line)))
-        if not await confirmed(f"Make {spec.name} on {spec.stream} anew?", yes=yes):
+        if not json:
+            say(_what_it_means(remaking))
+        if not await confirmed(f"Make {name} on {spec.stream} anew?", yes=yes):
+            say("Nothing was changed.", err=True)
             return FAILED
         await remake(transport, remaking)
-        click.echo(f"Consumer {spec.name} on {spec.stream} is made anew.")
+        if json:
+            say(as_json(_remaking_json(remaking)))
+        else:
+            say(f"Consumer {name} on {spec.stream} is made anew.")
     return 0
 
 
-def _print(lines: list[str]) -> None:
-    if lines:
-        click.echo("\n".join(lines) + "\n")
+def _what_it_means(remaking: Remaking) -> list[str]:
+    spec = remaking.spec
+    lines = [f"Consumer {spec.name} on {spec.stream} would start at #{remaking.start}."]
+    lines += wrapped(
+        f"{counted(remaking.waiting, 'event')} not delivered yet, and"
+        f" {counted(remaking.unacked, 'event')} not answered yet: they come in any case."
+    )
+    lines += wrapped(
+        f"{counted(remaking.repeated, 'event')} acknowledged above its ack floor:"
+        f" {'it' if remaking.repeated == 1 else 'they'} would come again."
+    )
+    if remaking.unacked:
+        lines += wrapped("Somebody may hold what is not answered yet: be sure that no worker runs.")
+    return lines
+
+
+def _remaking_json(remaking: Remaking) -> dict[str, Any]:
+    return {
+        "stream": remaking.spec.stream,
+        "consumer": remaking.spec.name,
+        "start": remaking.start,
+        "waiting": remaking.waiting,
+        "unacked": remaking.unacked,
+        "repeated": remaking.repeated,
+    }
+
+
+def _shown(steps: list[Step], target: str) -> list[str]:
+    lines = _table(steps)
+    return [*lines, *([""] if lines else []), *_advice(steps, target)]
+
+
+def _table(steps: list[Step]) -> list[str]:
+    rows = [
+        [one.action, one.kind, _name(one), one.says]
+        for one in steps
+        if one.action is not Action.FINE
+    ]
+    return table(["ACTION", "KIND", "NAME", "WHY"], rows) if rows else []
 
 
 def _name(step: Step) -> str:
     return f"{step.name} on {step.stream}" if step.stream else step.name
-
-
-def _lines(steps: list[Step]) -> list[str]:
-    shown = [one for one in steps if one.action is not Action.FINE]
-    names = [_name(one) for one in shown]
-    width = min(34, max((len(name) for name in names), default=0))
-    lines = []
-    for step, name in zip(shown, names, strict=True):
-        first = f"{step.action:8}  {step.kind:8}  {name:{width}}  "
-        if len(name) > width:  # its own line, so that the columns stay where they are
-            lines.append(first.rstrip())
-            first = " " * (8 + 2 + 8 + 2 + width + 2)
-        lines += wrapped(step.says, first=first)
-    return lines
 
 
 def _advice(steps: list[Step], target: str) -> list[str]:
@@ -154,7 +163,7 @@ def _advice(steps: list[Step], target: str) -> list[str]:
     ]  # fmt: skip
     if not found:
         fine = sum(one.action in (Action.FINE, Action.FOREIGN) for one in steps)
-        return wrapped(f"No drift: all {fine} streams and consumers it needs stand.")
+        return wrapped(f"No drift: all {fine} streams and consumers it needs are there.")
     lines = wrapped(", ".join(found) + ".")
     if counts[Action.CREATE] or counts[Action.UPDATE]:
         lines.append(f"Do it:  omni-worker plan {target} --apply")

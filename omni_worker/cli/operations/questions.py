@@ -16,9 +16,16 @@ A_DAY = timedelta(hours=24)
 @click.argument("target", metavar="MODULE[:APP]")
 @json_option
 def show(target: str, as_json: bool) -> None:
-    """Show what an app declares: handlers, filters, consumers, options, schemas.
+    """Show what an app declares: handlers, filters, consumers, options, schemas, streams.
 
-    No server is needed: streams are shown as they are on a new one.
+    No server is needed: streams are shown as they are on a new one. `plan` compares with a real
+    one. A type that is probably misspelt is told as doubtful.
+
+    \b
+    omni-worker show myapp:app
+    omni-worker show myapp:app --json | jq .handlers[].filters
+
+    Exit codes: 0 shown, 2 called wrongly, or the module cannot be imported.
     """
     from .show import show_command
 
@@ -27,7 +34,7 @@ def show(target: str, as_json: bool) -> None:
 
 @click.command(short_help="Show what an app needs on the server, and mend it.")
 @click.argument("target", metavar="MODULE[:APP]")
-@click.option("--check", is_flag=True, help="Exit with 3 when there is drift, for CI.")
+@click.option("--check", is_flag=True, help="Exit with code 3 when there is drift.")
 @click.option("--apply", "do_apply", is_flag=True, help="Create and update what it shows.")
 @click.option("--recreate", metavar="DURABLE", help="Make this consumer anew at its ack floor.")
 @yes_option
@@ -45,11 +52,18 @@ def plan(
     foreign   another program's, and it covers what is needed: no drift
     left      a consumer of this app that no handler reads any more
 
-    Nothing is touched without --apply, which creates what is missing, adds subjects, updates
-    options and narrows filters. It never deletes. --recreate deletes one consumer and makes it
-    anew: refused while workers read it, and it says how many events come again.
+    Only the first three are drift. Nothing is touched without --apply, which creates what is
+    missing, adds subjects, updates options and narrows filters. It never deletes. --recreate
+    deletes one consumer and makes it anew, for what the server does not let be changed: refused
+    while workers read it, and it says how many events come again.
 
-    Exit codes: 0 done, 1 could not, 2 called wrongly, 3 drift (with --check).
+    \b
+    omni-worker plan myapp:app --check         in CI
+    omni-worker plan myapp:app --apply         when the old version is gone
+    omni-worker plan myapp:app --recreate r1
+
+    Exit codes: 0 done, 1 could not, or a conflict is left; 2 called wrongly; 3 drift (with
+    --check).
     """
     from .plan import plan_command
 
@@ -70,7 +84,14 @@ def status(target: str | None, watch: bool, as_json: bool) -> None:
     LAG       how long ago the oldest event it still owes was stored
     PULLS     requests of workers that wait for events; 0: nobody reads
 
-    With an app, consumers it wants and nobody has made yet are shown as missing.
+    With an app, consumers it wants and nobody has made yet are shown as missing. --watch goes on
+    through a restart of the server; with --json it prints one object a line.
+
+    \b
+    omni-worker status --watch
+    omni-worker status myapp:app --json | jq '.consumers[] | select(.waiting > 0)'
+
+    Exit codes: 0 shown, 1 could not, 2 called wrongly, 130 Ctrl-C.
     """
     from .status import status_command
 
@@ -91,9 +112,13 @@ def tail(
     PATTERN is an event type or a subject: `message.received`, `message.*.whatsapp.>`.
     What is in the events is shown with --payloads only: chats are private.
 
+    It goes on through a restart of the server. With --json one object a line.
+
     \b
     omni-worker tail message.received
     omni-worker tail 'custom.>' --since 1h --json --payloads | jq .payload
+
+    Exit codes: 0 shown, also when there was nothing; 1 could not, 2 called wrongly, 130 Ctrl-C.
     """
     from .tail import tail_command
 
@@ -104,7 +129,7 @@ def tail(
 @click.argument("event", metavar="EVENT_ID")
 @click.option(
     "--since", type=Moment(), metavar="WHEN", default=lambda: datetime.now(UTC) - A_DAY,
-    help="How far back to look: 7d, a date. Default: 24h.",
+    help="How far back to look: 7d, a date. Without: 24h.",
 )  # fmt: skip
 @json_option
 def trace(event: str, since: datetime, as_json: bool) -> None:
@@ -112,7 +137,14 @@ def trace(event: str, since: datetime, as_json: bool) -> None:
 
     Every stream is looked through from --since on. Of each consumer is said what its positions
     tell: settled; in flight or settled (it was delivered, and an older event is still open); not
-    yet delivered. What it caused is found by the correlation id.
+    yet delivered. What it caused is found by the correlation id. Instead of an id a place will do,
+    for what has no id or cannot be read.
+
+    \b
+    omni-worker trace 0f7e2c1a-9d0b-4a52-8d8e-6d0f6a1c2b3d
+    omni-worker trace 'MESSAGE #8' --since 7d
+
+    Exit codes: 0 found, 1 no such event, or could not; 2 called wrongly.
     """
     from .trace import trace_command
 
@@ -147,7 +179,7 @@ def replay(
     What it publishes has the ids of the first time: within two minutes the server keeps one
     copy, later it stores another. The command asks before that.
 
-    
+    \b
     omni-worker replay myapp:app --handler r1 --since 2h --dry-run
     omni-worker replay myapp:app --handler r1 --since 2h \\
         --where channel=whatsapp --rate 100/s
@@ -167,25 +199,38 @@ def replay(
 def doctor(monitor: str | None, as_json: bool) -> None:
     """Look whether a server is fit for the promises, and say what to do.
 
-    Its version, streams, limits, your rights, both clocks, consumers nobody reads or whose
-    max_deliver strands events, and with --monitor how often it flushes to disk. Nothing is changed.
+    Its version and features, streams, limits, this login's rights, both clocks; consumers that
+    nobody reads, that are paused, full, or whose max_deliver strands events; events that die
+    unread soon; and with --monitor how often the server flushes to disk. Nothing is changed.
 
-    Exit codes: 0 well, also with warnings; 1 something fails, or no answer.
+    \b
+    ok    as it should be
+    note  it cannot be seen from here, or concerns others
+    warn  something to look at
+    FAIL  a promise cannot be kept like this
+
+    \b
+    omni-worker doctor --monitor http://localhost:8222
+
+    Exit codes: 0 well, also with warnings; 1 something fails, or no answer; 2 called wrongly.
     """
     from .doctor import doctor_command
 
     sys.exit(doctor_command(monitor, as_json))
 
 
-@click.command()
+@click.command(short_help="Write a completion script for your shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Write a completion script for your shell.
+    """Write a script with which Tab completes commands and options in your shell.
 
     \b
     bash: omni-worker completion bash >> ~/.bashrc
     zsh:  omni-worker completion zsh >> ~/.zshrc
-    fish: omni-worker completion fish > ~/.config/fish/completions/omni-worker.fish
+    fish: cd ~/.config/fish/completions
+          omni-worker completion fish > omni-worker.fish
+
+    It takes effect in the next shell you open.
     """
     from click.shell_completion import get_completion_class
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO, cast
 
-import click
+from pydantic_core import from_json
 
 from ...app import App, Declaration
 from ...bus import EventBus
@@ -19,13 +21,11 @@ from ...operations.dry import dry
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
 from ...operations.wanted import wanted_consumers
 from ...settings import Settings
-from ...topology import DUPLICATE_WINDOW
+from ...topology import DUPLICATE_WINDOW, NANO, holds_events
 from ...transports.base import Message, Transport
-from .. import FAILED
-from .running import CalledWrongly, confirmed, grouped, loaded, run_operation
-from .tables import as_json, iso, moment, printable, wrapped
-
-SHOW_EVERY = 0.2  # seconds
+from .. import FAILED, complain, say
+from .running import Above, CalledWrongly, Progress, confirmed, run_for_app
+from .tables import as_json, grouped, iso, lasting, moment, printable, wrapped
 
 
 def replay_command(
@@ -34,20 +34,19 @@ def replay_command(
 ) -> int:  # fmt: skip
     """Returns the exit code."""
 
-    async def work(transport: Transport, settings: Settings) -> int:
-        app = loaded(target)
-        settings = app.settings or settings
+    async def work(transport: Transport, settings: Settings, app: App) -> int:
         declaration = _find(app, name)
         span = Span(since=since, until=until, where=_where(where), rate=rate)
-        if not dry_run:
-            await _ask(declaration, since, yes=yes)
-        else:
+        if dry_run:
             settings = settings.model_copy(update={"provision": "off"})
+        elif not await _may(transport, declaration, since, yes=yes):
+            say("Nothing was replayed; --dry-run shows what would be published.", err=True)
+            return FAILED
         used = dry(transport, _shower(json, payloads)) if dry_run else transport
         async with app.run(transport=used, settings=settings, start=False) as bus:
             return await _replay(app, declaration, bus, span, dry_run=dry_run, json=json)
 
-    return run_operation(work)
+    return run_for_app(target, work, stays=True)
 
 
 async def _replay(
@@ -65,20 +64,28 @@ async def _replay(
         "replayId": str(uuid.uuid4()), "app": app.name, "handler": declaration.handler.name,
         "since": iso(span.since), "until": iso(span.until), "where": dict(span.where),
     }  # fmt: skip
-    counter = _Counter()
     if not dry_run:
         await bus.publish("system.replay.started", run)
-    summary, is_whole = Summary(), False
+    progress = Progress("events read:")
+    last = Summary()
+
+    def told(summary: Summary) -> None:
+        nonlocal last
+        last = summary
+        progress(summary.read, summary.total)
+
+    is_whole = False
     try:
-        summary = await replay(bus.transport, stage, span, told=counter)
+        # What the handler prints does not end in the middle of the progress.
+        with redirect_stdout(cast("TextIO", Above(sys.stdout, progress))):
+            last = await replay(bus.transport, stage, span, told=told)
         is_whole = True
     finally:
-        counter.clear()
-        seen = summary if is_whole else counter.last
+        progress.clear()
         if not dry_run:
-            await _say_completed(bus, run, seen, is_whole)
-        _print(seen, declaration, dry_run=dry_run, json=json, is_whole=is_whole)
-    return FAILED if summary.failed or summary.rejected else 0
+            await _say_completed(bus, run, last, is_whole)
+        _print(last, declaration, dry_run=dry_run, json=json, is_whole=is_whole)
+    return FAILED if last.failed or last.rejected else 0
 
 
 async def _say_completed(
@@ -88,7 +95,7 @@ async def _say_completed(
     try:
         await bus.publish("system.replay.completed", {**run, **counts, "complete": is_whole})
     except OmniWorkerError as error:
-        click.echo(f"system.replay.completed is not published: {error}", err=True)
+        complain(f"system.replay.completed is not published: {error}")
 
 
 def _find(app: App, name: str) -> Declaration:
@@ -116,65 +123,56 @@ def _where(given: tuple[str, ...]) -> dict[str, str]:
     return where
 
 
-async def _ask(declaration: Declaration, since: datetime, *, yes: bool) -> None:
-    if time.time() - since.timestamp() < DUPLICATE_WINDOW:
-        return  # whatever it publishes again has the same id, and the server knows it still
-    question = (
+async def _may(
+    transport: Transport, declaration: Declaration, since: datetime, *, yes: bool
+) -> bool:
+    """Whether it may publish what it published before: asked where the server kept no ids."""
+    standing = [info["config"] for info in await transport.operators.streams()]
+    window = _window(standing)
+    if time.time() - since.timestamp() < window:
+        return True
+    return await confirmed(
         f"{declaration.handler.name} runs again for what was stored since {moment(since)}. What"
-        " it published more than two minutes ago is stored once more. Go on?"
+        f" it published more than {lasting(window)} ago is stored once more. Go on?",
+        yes=yes,
     )
-    if not await confirmed(question, yes=yes):
-        raise CalledWrongly("nothing was replayed; --dry-run shows what would be published")
 
 
-def _shower(json: bool, payloads: bool) -> Any:
-    from pydantic_core import from_json
+def _window(standing: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds for which every stream of events still knows an id."""
+    windows: list[float] = [
+        one.get("duplicate_window", 0) / NANO for one in standing if holds_events(one)
+    ]
+    return min([DUPLICATE_WINDOW, *windows])
 
+
+def _shower(json: bool, payloads: bool) -> Callable[[Message], None]:
     def show(message: Message) -> None:
         context = current_context.get()
         cause = context.event.id if context is not None else None
         event = from_json(message.body)
         if json:
             payload = {"payload": event.get("payload")} if payloads else {}
-            click.echo(as_json(
+            say(as_json(
                 {"wouldPublish": message.subject, "id": message.id, "from": cause} | payload
             ))  # fmt: skip
             return
-        text = f"would publish {message.subject}  {message.id}"
-        lines = wrapped(printable(f"{text}  for {cause}" if cause else text), rest="    ")
+        lines = wrapped(printable(f"would publish {message.subject}"), rest="    ")
+        lines += wrapped(printable(message.id), first="    id   ")
+        if cause is not None:
+            lines += wrapped(printable(cause), first="    for  ")
         if payloads:
-            lines += wrapped(printable(as_json(event.get("payload"))), first="    ")
-        click.echo("\n".join(lines))
+            lines += wrapped(as_json(event.get("payload")), first="    ")
+        say(lines)
 
     return show
-
-
-class _Counter:
-    """Progress, on a terminal only."""
-
-    def __init__(self) -> None:
-        self.last = Summary()
-        self._shows = sys.stderr.isatty()
-        self._shown_at = 0.0
-
-    def __call__(self, summary: Summary) -> None:
-        self.last = summary
-        now = time.monotonic()
-        if self._shows and now - self._shown_at > SHOW_EVERY:
-            self._shown_at = now
-            text = f"{grouped(summary.read)} read, {grouped(summary.ran)} run"
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-
-    def clear(self) -> None:
-        if self._shown_at:
-            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def _print(
     summary: Summary, declaration: Declaration, *, dry_run: bool, json: bool, is_whole: bool
 ) -> None:
     if json:
-        click.echo(as_json(asdict(summary) | {"dryRun": dry_run, "complete": is_whole}))
+        say(as_json(asdict(summary) | {"dryRun": dry_run, "complete": is_whole}))
         return
     counts = [f"{grouped(summary.handled)} handled"]
     for count, word in (
@@ -190,4 +188,4 @@ def _print(
     more = summary.failed + summary.rejected - len(summary.failures)
     if more > 0:
         lines.append(f"  and {grouped(more)} more")
-    click.echo("\n".join(lines))
+    say(lines)

@@ -7,55 +7,65 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from ...app import App
-from ...errors import ApiError, ConfigError, OmniWorkerError, PermissionDenied, TransportError
+from ...errors import ConfigError, OmniWorkerError
 from ...logs import set_up_logging
 from ...operations.dead_letters import NoSuchLetter
 from ...settings import Settings
+from ...threads import DaemonThreads
 from ...transports.base import Transport
 from ...transports.jetstream import JetStreamTransport
-from .. import CALLED_WRONGLY, FAILED, complain
+from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain
+from ..connecting import connect, for_a_person, with_advice
+from ..environment import warn_of_unknown_variables
 from ..loading import CannotLoad, load_app
+from .tables import grouped, wrapped
 
-TRIES = 2  # retries to connect: a person waits, so less than a worker's
-INTERRUPTED = 130
+NAME = "omni-worker-cli"
 SHOW_AFTER = 0.5  # seconds of work until progress is shown
 SHOW_EVERY = 0.1
 
 Work = Callable[[Transport, Settings], Coroutine[Any, Any, int]]
+WorkForApp = Callable[[Transport, Settings, App], Coroutine[Any, Any, int]]
 
 
 class CalledWrongly(Exception):
     """What was asked for cannot be meant; the message says what to write instead."""
 
 
-def run_operation(work: Work, settings: Settings | None = None) -> int:
-    """Connect, run ``work`` and disconnect; returns the exit code."""
-    set_up_logging("pretty", "warning")
-    # A right that is missing ends the command with the same words.
-    logging.getLogger("omni_worker.transport").addFilter(
-        lambda record: not str(record.msg).startswith("permission denied")
-    )
-    try:
-        settings = settings or Settings()
-        return asyncio.run(_connected(work, settings))
-    except (ConfigError, CalledWrongly, CannotLoad, NoSuchLetter) as error:
-        complain(str(error))
-        return CALLED_WRONGLY
-    except OmniWorkerError as error:
-        complain(_with_advice(error))
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+def run_operation(work: Work, *, stays: bool = False) -> int:
+    """Connect, run ``work`` and disconnect; returns the exit code.
+
+    One that ``stays``, until Ctrl-C, outlives any outage once it had a connection.
+    """
+    return _ending(lambda: asyncio.run(_connected(work, Settings(), stays=stays)))
+
+
+def run_for_app(
+    target: str,
+    work: WorkForApp,
+    *,
+    stays: bool = False,
+    adapt: Callable[[Settings], Settings] = lambda settings: settings,
+) -> int:
+    """The same for MODULE:APP, on the server that app connects to, by its own settings."""
+
+    def run() -> int:
+        app = loaded(target)
+        settings = adapt(app.settings or Settings())
+
+        async def for_app(transport: Transport, settings: Settings) -> int:
+            return await work(transport, settings, app)
+
+        return asyncio.run(_connected(for_app, settings, stays=stays))
+
+    return _ending(run)
 
 
 def loaded(target: str) -> App:
@@ -66,36 +76,42 @@ def loaded(target: str) -> App:
         raise CalledWrongly(str(error)) from None
 
 
-async def _connected(work: Work, settings: Settings) -> int:
-    tries = min(TRIES, settings.reconnect_max_retries or TRIES)
-    patient = settings.model_copy(update={"reconnect_max_retries": tries})
-    transport = JetStreamTransport(patient)
+def _ending(run: Callable[[], int]) -> int:
+    """Every way a command may end, as an exit code."""
+    set_up_logging("pretty", "warning")
+    # A right that is missing ends the command with the same words.
+    logging.getLogger("omni_worker.transport").addFilter(
+        lambda record: not str(record.msg).startswith("permission denied")
+    )
+    warn_of_unknown_variables()
     try:
-        await transport.open("omni-worker-cli")
-    except TransportError as error:
-        raise CannotConnect(str(error)) from error
+        return run()
+    except (ConfigError, CalledWrongly, NoSuchLetter) as error:
+        complain(str(error))
+        return CALLED_WRONGLY
+    except OmniWorkerError as error:
+        complain(with_advice(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+async def _connected(work: Work, settings: Settings, *, stays: bool) -> int:
+    transport = JetStreamTransport(for_a_person(settings))
+    await connect(transport, NAME)
     try:
+        if stays:
+            await transport.close()
+            endless = settings.model_copy(update={"reconnect_max_retries": None})
+            transport = JetStreamTransport(endless)
+            await connect(transport, NAME)
         return await work(transport, settings)
     finally:
         with suppress(OmniWorkerError):
             await transport.close()
-
-
-class CannotConnect(TransportError):
-    """No server answers there."""
-
-
-def _with_advice(error: OmniWorkerError) -> str:
-    if isinstance(error, CannotConnect):
-        return f"{error}. NATS_URL says where the server is; omni-worker server starts one."
-    if isinstance(error, PermissionDenied):
-        return (
-            f"{error}. Grant it to the user this command logs in as; what each command needs is in"
-            " docs/operations.md."
-        )
-    if isinstance(error, ApiError) and error.err_code in (10076, 10039):
-        return f"{error}. omni-worker doctor looks closer."
-    return str(error)
 
 
 class Progress:
@@ -107,15 +123,14 @@ class Progress:
         self._began = time.monotonic()
         self._shown_at = 0.0
 
-    def __call__(self, done: int, total: int) -> None:
-        """So many of so many are done."""
+    def __call__(self, done: int, total: int = 0) -> None:
+        """So many of so many are done; 0 of how many is not known."""
         now = time.monotonic()
         if not self._shows or now - self._began < SHOW_AFTER or now - self._shown_at < SHOW_EVERY:
             return
         self._shown_at = now
-        share = f" ({100 * done // total} %)" if total else ""
-        click.echo(f"\r\x1b[K{self._what} {grouped(done)} of {grouped(total)}{share}", nl=False,
-                   err=True)  # fmt: skip
+        of = f" of {grouped(total)} ({100 * min(done, total) // total} %)" if total else ""
+        click.echo(f"\r\x1b[K{self._what} {grouped(done)}{of}", nl=False, err=True)
 
     def clear(self) -> None:
         """Leave the line as it was found."""
@@ -124,9 +139,20 @@ class Progress:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def grouped(number: int) -> str:
-    """`100 000`."""
-    return f"{number:,}".replace(",", " ")
+class Above:
+    """Standard output that leaves no half line behind: progress makes room for what is printed."""
+
+    def __init__(self, output: TextIO, progress: Progress) -> None:
+        self._output = output
+        self._progress = progress
+
+    def write(self, text: str) -> int:
+        """Clear the line, then write."""
+        self._progress.clear()
+        return self._output.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output, name)
 
 
 async def confirmed(question: str, *, yes: bool) -> bool:
@@ -135,7 +161,9 @@ async def confirmed(question: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise CalledWrongly(f"{question} Nobody is there to ask: add --yes")
-    return await asyncio.to_thread(click.confirm, question, err=True)
-
-
-Ask = Callable[..., Awaitable[bool]]
+    click.echo("\n".join(wrapped(f"{question} [y/N]")) + " ", nl=False, err=True)
+    # A daemon thread and a plain read: Ctrl-C must not wait for the Enter that never comes.
+    answers = DaemonThreads(1, "omni-worker answer")
+    typed: bytes = await answers.run(lambda: os.read(sys.stdin.fileno(), 1024))
+    answers.close()
+    return typed.strip().lower() in (b"y", b"yes")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import click
-
 from ...app import App
 from ...errors import ConfigError
 from ...events import Event
 from ...handlers import Handler
 from ...operations.wanted import SEVEN, WantedConsumers, wanted_consumers
 from ...retry import RetryPolicy
+from ...schemas import SchemaRegistry
 from ...settings import Settings
-from .. import CALLED_WRONGLY, complain
+from ...topology import DAY, STREAMS
+from .. import CALLED_WRONGLY, complain, say
 from .running import CalledWrongly, loaded
-from .tables import as_json, wrapped
+from .tables import as_json, table, wrapped
 
 
 def show_command(target: str, json: bool) -> int:
@@ -29,22 +29,14 @@ def show_command(target: str, json: bool) -> int:
         return CALLED_WRONGLY
     found = [wanted_consumers(one, app.registry, settings, SEVEN) for one in app.handlers]
     if json:
-        click.echo(as_json(_app_json(app, found), indent=2))
+        say(as_json(_app_json(app, found), indent=2))
         return 0
     lines = [f"{app.name} ({target})"]
     for wanted in found:
         lines += _handler_lines(wanted)
     if not found:
         lines.append("  no handlers: declare one with @app.on(...)")
-    own = [one for one in app.registry.list() if one.type.startswith("custom.") or one.stream]
-    if own:
-        lines += ["", "schemas"]
-        for schema in own:
-            model = schema.model.__name__ if schema.model else "any payload"
-            stream = f", copied to {schema.stream}" if schema.stream else ""
-            about = f": {schema.description}" if schema.description else ""
-            lines += wrapped(f"{schema.type}  {model}{stream}{about}", first="  ", rest="      ")
-    click.echo("\n".join(lines))
+    say([*lines, *_schema_lines(app), *_stream_lines(found)])
     return 0
 
 
@@ -76,6 +68,36 @@ def options_of(handler: Handler) -> dict[str, Any]:
     }
 
 
+def _schema_lines(app: App) -> Iterator[str]:
+    """The types this app registers itself."""
+    core = SchemaRegistry()
+    own = [one for one in app.registry.list() if core.get(one.type) != one]
+    if own:
+        yield from ("", "schemas")
+    for schema in own:
+        model = schema.model.__name__ if schema.model else "any payload"
+        stream = f", copied to {schema.stream}" if schema.stream else ""
+        about = f": {schema.description}" if schema.description else ""
+        yield from wrapped(f"{schema.type}  {model}{stream}{about}", first="  ", rest="      ")
+
+
+def _stream_lines(found: list[WantedConsumers]) -> Iterator[str]:
+    """What its handlers read from."""
+    read = {spec.stream for wanted in found for spec in wanted.specs}
+    rows = [
+        (spec.name, ", ".join(spec.subjects), f"{spec.max_age / DAY:g} d")
+        for spec in STREAMS
+        if spec.name in read
+    ]
+    copies = {
+        stream: ", ".join(types) for wanted in found for stream, types in wanted.copies.items()
+    }
+    rows += [(stream, f"copies of {types}", "-") for stream, types in sorted(copies.items())]
+    if rows:
+        yield from ("", "streams")
+        yield from (f"  {line}" for line in table(["STREAM", "SUBJECTS", "KEPT"], rows))
+
+
 def _handler_lines(wanted: WantedConsumers) -> Iterator[str]:
     handler = wanted.handler
     yield ""
@@ -83,6 +105,7 @@ def _handler_lines(wanted: WantedConsumers) -> Iterator[str]:
     for label, text in (
         ("name", handler.name),
         ("events", ", ".join(handler.types) or "any, by subject"),
+        ("doubtful", "; ".join(wanted.doubts)),
         ("filters", ", ".join(handler.filters)),
         ("consumer", _consumers(wanted)),
         ("missing", f"no stream of ours stores {', '.join(wanted.unserved)}"
@@ -130,6 +153,7 @@ def _app_json(app: App, found: list[WantedConsumers]) -> dict[str, Any]:
                 "shared": one.is_shared,
                 "consumers": [{"stream": s.stream, "name": s.name} for s in one.specs],
                 "unserved": list(one.unserved),
+                "doubtful": list(one.doubts),
                 "payload": model_name(one.handler),
                 "options": options_of(one.handler),
             }

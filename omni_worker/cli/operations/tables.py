@@ -1,38 +1,40 @@
-"""Tables: columns that align and fit the terminal. Pure text."""
+"""Tables: columns that align and fit the terminal, with nothing cut off. Pure text."""
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ...pretty import terminal_width
+from ...pretty import terminal_width, visible, visible_json
 
 GAP = "  "
+INDENT = 4  # of a text under its row
 LEAST = 8  # columns a squeezed one keeps
+ROOM = 24  # columns a text needs beside the others; with less it stands under its row
 
 
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()
 ) -> list[str]:
-    """Lines with a head; columns in ``right`` are numbers. The widest give way when it is tight."""
+    """Lines with a head; columns in ``right`` are numbers, the last one may be a long text.
+
+    Where it is tight the text goes on in further lines, then under its row, and then the widest
+    names are broken: each can be read whole.
+    """
     texts = [list(head), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in texts) for column in range(len(head))]
-    room = terminal_width() - len(GAP) * (len(head) - 1)
-    while sum(widths) > room:
-        widest = max(range(len(widths)), key=lambda column: widths[column])
-        if widths[widest] <= LEAST:
-            break
-        widths[widest] -= 1
-    return [
-        GAP.join(
-            _cut(cell, width).rjust(width) if column in right else _cut(cell, width).ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in texts
-    ]
+    screen = terminal_width()
+    beside = screen - sum(widths[:-1]) - len(GAP) * (len(head) - 1)
+    is_text = widths[-1] > LEAST and len(head) - 1 not in right
+    if is_text and beside < min(widths[-1], ROOM):
+        _squeeze(widths, screen - len(GAP) * (len(head) - 2), len(head) - 1, right)
+        return [line for row in texts for line in _with_text_under(row, widths, right, screen)]
+    if is_text:
+        widths[-1] = min(widths[-1], beside)
+    _squeeze(widths, screen - len(GAP) * (len(head) - 1), len(head), right)
+    return [line for row in texts for line in _row(row, widths, right)]
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
@@ -58,8 +60,8 @@ def wrapped(text: str, *, first: str = "", rest: str | None = None) -> list[str]
 
 
 def printable(text: str) -> str:
-    """On one line, and without what could move a terminal's cursor: it comes from anybody."""
-    return "".join(one if one.isprintable() else " " for one in " ".join(text.split()))
+    """On one line, and without what a terminal would obey: it comes from anybody."""
+    return visible(" ".join(text.split()))
 
 
 def ago(when: datetime | None, now: datetime | None = None) -> str:
@@ -78,6 +80,16 @@ def lasting(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 event`, `2 000 events`."""
+    return f"{grouped(number)} {what}" if number == 1 else f"{grouped(number)} {what}s"
+
+
+def grouped(number: int) -> str:
+    """`100 000`."""
+    return f"{number:,}".replace(",", " ")
+
+
 def moment(when: datetime) -> str:
     """`2026-01-31 12:00:00`, in this machine's zone."""
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -90,8 +102,40 @@ def iso(when: datetime | None) -> str | None:
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
     """One JSON text; in one line where there are many."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return visible_json(value, indent=indent)
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _squeeze(widths: list[int], room: int, columns: int, right: Sequence[int]) -> None:
+    """Make the widest of the first ``columns`` narrower until they fit; numbers stay whole."""
+    names = [column for column in range(columns) if column not in right]
+    while sum(widths[:columns]) > room:
+        widest = max(names, key=lambda column: widths[column])
+        if widths[widest] <= LEAST:
+            return
+        widths[widest] -= 1
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> list[str]:
+    """One row, in as many lines as its longest cell takes."""
+    broken = [_broken(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    lines = []
+    for line in range(max(map(len, broken))):
+        parts = [
+            part.rjust(width) if column in right else part.ljust(width)
+            for column, (found, width) in enumerate(zip(broken, widths, strict=True))
+            for part in [found[line] if line < len(found) else ""]
+        ]
+        lines.append(GAP.join(parts).rstrip())
+    return lines
+
+
+def _with_text_under(
+    cells: Sequence[str], widths: Sequence[int], right: Sequence[int], screen: int
+) -> list[str]:
+    text = "" if cells[-1] == "-" else cells[-1]
+    under = textwrap.wrap(text, screen - INDENT, break_on_hyphens=False)
+    return [*_row(cells[:-1], widths[:-1], right), *(" " * INDENT + line for line in under)]
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    return textwrap.wrap(cell, max(1, width), break_on_hyphens=False) or [""]

@@ -1,4 +1,4 @@
-"""`omni-worker tail`: events as they are stored, one line each."""
+"""`omni-worker tail`: events as they are stored, and past ones."""
 
 from __future__ import annotations
 
@@ -6,46 +6,79 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
-import click
 from pydantic_core import from_json, to_json
 
 from ...errors import InvalidEvent, InvalidSubject
 from ...operations.letters import stored_time
 from ...operations.tail import Seen, past_and_live
 from ...pretty import address
+from ...schemas import SchemaRegistry
 from ...settings import Settings
 from ...subjects import check_subject_pattern, filters_for, is_wild
 from ...transports.base import Transport
 from ...wire import read_envelope
+from .. import say
 from .running import CalledWrongly, run_operation
 from .tables import as_json, iso, moment, printable, wrapped
+
+INDENT = 10  # of what stands under the first line, below its text
+PLACE = 12  # columns of stream and sequence; a longer one takes more
 
 
 def tail_command(
     pattern: str, since: datetime | None, follow: bool, payloads: bool, json: bool
 ) -> int:
     """Returns the exit code."""
+    live = follow or since is None
 
     async def work(transport: Transport, settings: Settings) -> int:
         filters = _filters(pattern)
-        live = follow or since is None
         if live and not json:
-            click.echo(f"{settings.shown_urls}: {', '.join(filters)}; Ctrl-C ends", err=True)
-        seen_any = False
+            text = f"{', '.join(filters)} on {settings.shown_urls}; Ctrl-C ends"
+            say(wrapped(text), err=True)
+        page = Page(payloads)
         async with aclosing(
             past_and_live(transport, filters, since=since, follow=live)
         ) as messages:
             async for seen in messages:
-                seen_any = True
-                if json:
-                    click.echo(as_json(_json(seen, payloads)))
-                else:
-                    click.echo("\n".join(_lines(seen, payloads)))
-        if not seen_any and not json:
-            click.echo(f"Nothing since {moment(since)}." if since else "")
+                say(as_json(_json(seen, payloads)) if json else page.lines(seen))
+        if page.is_empty and not json and since is not None:
+            say(_nothing(pattern, since), err=True)
         return 0
 
-    return run_operation(work)
+    return run_operation(work, stays=live)
+
+
+class Page:
+    """Two lines an event, the second its id; a new day has a line of its own."""
+
+    def __init__(self, payloads: bool) -> None:
+        self.is_empty = True
+        self._payloads = payloads
+        self._day = datetime.now().date()
+
+    def lines(self, seen: Seen) -> list[str]:
+        """What to print for one event."""
+        message, read = seen.message, _read(seen)
+        when = stored_time(message).astimezone()
+        lines = [] if when.date() == self._day else [f"{when:%Y-%m-%d}"]
+        self.is_empty, self._day = False, when.date()
+        where = printable(address(read.get("type", ""), message.subject))
+        first = f"{when:%H:%M:%S}  {f'{seen.stream} #{message.sequence}':{PLACE}}  "
+        lines += wrapped(where, first=first, rest=" " * INDENT)
+        text = read.get("id") or f"unreadable: {read.get('unreadable')}"
+        lines += wrapped(printable(text), first=" " * INDENT)
+        if self._payloads:
+            known = "payload" in read
+            content = as_json(_plain(read["payload"])) if known else repr(message.body)
+            lines += wrapped(content, first=" " * INDENT)
+        return lines
+
+
+def _nothing(pattern: str, since: datetime) -> list[str]:
+    near = None if is_wild(pattern) else SchemaRegistry().nearest(pattern)
+    meant = f" Did you mean {near}?" if near else ""
+    return wrapped(f"Nothing since {moment(since)}.{meant}")
 
 
 def _filters(pattern: str) -> tuple[str, ...]:
@@ -75,20 +108,6 @@ def _read(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _lines(seen: Seen, payloads: bool) -> list[str]:
-    message = seen.message
-    read = _read(seen)
-    at = stored_time(message).astimezone().strftime("%H:%M:%S")
-    where = address(read.get("type", ""), message.subject)
-    name = read.get("id") or f"(unreadable: {read.get('unreadable')})"
-    text = printable(f"{where}  {name}")
-    lines = wrapped(text, first=f"{at}  {seen.stream} #{message.sequence}  ", rest=" " * 10)
-    if payloads:
-        content = to_json(read["payload"]).decode() if "payload" in read else repr(message.body)
-        lines += wrapped(printable(content), first=" " * 10)
-    return lines
-
-
 def _json(seen: Seen, payloads: bool) -> dict[str, Any]:
     message = seen.message
     read = _read(seen)
@@ -99,4 +118,8 @@ def _json(seen: Seen, payloads: bool) -> dict[str, Any]:
         "sequence": message.sequence,
         "subject": message.subject,
         **read,
-    } | ({"payload": from_json(to_json(payload))} if payloads else {})
+    } | ({"payload": _plain(payload)} if payloads else {})
+
+
+def _plain(payload: Any) -> Any:
+    return from_json(to_json(payload))

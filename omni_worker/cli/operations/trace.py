@@ -5,16 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import click
-
 from ...operations.trace import ConsumerWord, Place, Trace, trace_event
 from ...pretty import address
 from ...settings import Settings
 from ...transports.base import Transport
-from .. import FAILED
+from .. import FAILED, say
 from .dead_letters import letter_json
-from .running import Progress, grouped, run_operation
-from .tables import ago, as_json, facts, iso, moment, printable, table, wrapped
+from .running import CalledWrongly, Progress, run_operation
+from .tables import ago, as_json, facts, grouped, iso, moment, printable, table, wrapped
 
 SHOWN = 20  # events of the same correlation
 
@@ -23,56 +21,44 @@ def trace_command(event: str, since: datetime, json: bool) -> int:
     """Returns the exit code: 1 when there is no such event."""
 
     async def work(transport: Transport, settings: Settings) -> int:
+        if not event.strip():
+            raise CalledWrongly("EVENT_ID is empty: give an event's id, or its place (MESSAGE #8)")
         progress = Progress("messages read:")
         trace = await trace_event(transport, event, since=since, progress=progress)
         progress.clear()
-        if json:
-            click.echo(as_json(_json(trace), indent=2))
-        else:
-            click.echo("\n".join(_lines(trace, since)))
+        say(as_json(_json(trace), indent=2) if json else _lines(trace, since))
         return 0 if trace.places or trace.returns or trace.letters else FAILED
 
     return run_operation(work)
 
 
-def _lines(trace: Trace, since: datetime) -> list[str]:
-    lines: list[str] = []
-    for place in trace.places:
-        lines += [*_place_lines(place), ""]
-    if not trace.places:
-        lines += wrapped(
-            f"No event {trace.id} among {grouped(trace.scanned)} messages since {moment(since)}."
-            " Look further back with --since 7d; what is older than its stream keeps is gone."
-        )
-        lines.append("")
+def _lines(trace: Trace, since: datetime) -> str:
+    parts = [_place_lines(place) for place in trace.places] or [_not_found(trace, since)]
     if trace.consumers:
         rows = [
             [one.consumer, one.stream, one.app or "-", one.word, _tries(one)]
             for one in trace.consumers
         ]
-        lines += [*table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows), ""]
+        parts.append(table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows))
     elif trace.places:
-        lines += ["No consumer wants it.", ""]
-    for letter in trace.letters:
-        lines += wrapped(
-            printable(
-                f"{letter.handler or 'unknown'}, {ago(letter.time)} ago, {letter.state}:"
-                f" {letter.error}"
-            ),
-            first=f"dead letter #{letter.sequence}  ", rest="    ",
-        )  # fmt: skip
-    for place in trace.returns:
-        lines += wrapped(f"{ago(place.time)} ago, as {place.stream} #{place.sequence}",
-                         first="sent back  ")  # fmt: skip
-    if trace.letters or trace.returns:
-        lines.append("")
-    return lines + _related_lines(trace)
+        parts.append(["No consumer wants it."])
+    parts.append(_letter_lines(trace))
+    parts.append(_related_lines(trace))
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _not_found(trace: Trace, since: datetime) -> list[str]:
+    return wrapped(
+        f"No event {printable(trace.id)} among {grouped(trace.scanned)} messages since"
+        f" {moment(since)}. Look further back with --since 7d; what is older than its stream keeps"
+        " is gone."
+    )
 
 
 def _place_lines(place: Place) -> list[str]:
     return facts((
         ("event", place.id),
-        ("type", place.type),
+        ("type", place.type or "cannot be read"),
         ("stored as", f"{place.stream} #{place.sequence}"),
         ("at", f"{moment(place.time)} ({ago(place.time)} ago)"),
         ("subject", place.subject),
@@ -81,19 +67,30 @@ def _place_lines(place: Place) -> list[str]:
     ))  # fmt: skip
 
 
+def _letter_lines(trace: Trace) -> list[str]:
+    lines = []
+    for letter in trace.letters:
+        said = f"{letter.handler or 'unknown'}, {ago(letter.time)} ago, {letter.state}:"
+        first = f"dead letter #{letter.sequence}  "
+        lines += wrapped(printable(f"{said} {letter.error}"), first=first, rest="    ")
+    for place in trace.returns:
+        said = f"sent back  {ago(place.time)} ago, as {place.stream} #{place.sequence}"
+        lines += wrapped(said)
+    return lines
+
+
 def _related_lines(trace: Trace) -> list[str]:
     if not trace.related:
-        return ["No other event has its correlation."] if trace.places else []
-    began = trace.related[0].stored_at
-    if trace.places:
-        began = trace.places[0].stored_at
+        has_one = any(place.correlation_id for place in trace.places)
+        return ["No other event has its correlation."] if has_one else []
+    began = (trace.places or trace.related)[0].stored_at
     rows = [
-        [_offset(one.stored_at - began), f"{one.stream} #{one.sequence}",
-         address(one.type, one.subject), one.source or "-", one.id]
+        [_offset(one.stored_at - began), f"{one.stream} #{one.sequence}", one.source or "-",
+         f"{address(one.type, one.subject)}  {one.id}"]
         for one in trace.related[:SHOWN]
     ]  # fmt: skip
     more = len(trace.related) - len(rows) + trace.more_related
-    lines = table(["AFTER", "STORED AS", "SAME CORRELATION", "FROM", "ID"], rows, right=(0,))
+    lines = table(["AFTER", "STORED AS", "FROM", "SAME CORRELATION"], rows, right=(0,))
     return lines + ([f"and {grouped(more)} more; --json has up to 200"] if more > 0 else [])
 
 

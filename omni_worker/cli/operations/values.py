@@ -56,9 +56,11 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
 
 def json_option(command: Command) -> Command:
     """`--json`, on every command that answers a question."""
-    return click.option("--json", "as_json", is_flag=True, help="For programs.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        command
+    )
 
 
 def yes_option(command: Command) -> Command:
     """`--yes`, on every command that asks."""
-    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+    return click.option("--yes", is_flag=True, help="Go on without asking.")(command)

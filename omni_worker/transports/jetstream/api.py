@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import ApiError
+from ...errors import ApiError, PermissionDenied
 from ..base import StoredMessage
 from ..headers import parse_headers
 from ..timestamps import nanoseconds
 from .requests import NoAnswer, Reply, Requests
 
 NOT_FOUND = 404
+USER_INFO = "$SYS.REQ.USER.INFO"
 JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
 NO_LEADER = 10008  # "JetStream system temporarily unavailable"
 LEADER_PAUSE = 0.25  # seconds
@@ -76,6 +77,16 @@ class Api:
     async def account(self) -> dict[str, Any]:
         """What the account uses of JetStream, and its limits."""
         return await self.ask("INFO")
+
+    async def permissions(self) -> dict[str, Any] | None:
+        """This login's, by the server's list; None where asking for it is no right of ours."""
+        try:
+            reply = await self._requests.ask(USER_INFO, timeout=FIRST_PATIENCE)
+        except (PermissionDenied, NoAnswer):
+            return None
+        if reply.status:
+            return None
+        return (json.loads(reply.body).get("data") or {}).get("permissions") or {}
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last stored message of one subject."""

@@ -124,6 +124,10 @@ class MemoryOperators:
             "limits": limits,
         }
 
+    async def permissions(self) -> dict[str, Any] | None:
+        """Nobody is kept from anything."""
+        return {}
+
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last stored message of one subject."""
 

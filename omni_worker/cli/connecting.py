@@ -1,0 +1,51 @@
+"""Connecting for somebody who waits: few tries, and words that say what to do next."""
+
+from __future__ import annotations
+
+from ..errors import ApiError, PermissionDenied, TransportError
+from ..settings import Settings
+from ..transports.base import Transport
+
+TRIES = 2  # after the first: a server that restarts is met, one that is not there is told at once
+LONGEST_WAIT = 1.0  # seconds between two tries
+JETSTREAM_OFF = (10076, 10039)
+
+
+class CannotConnect(TransportError):
+    """No server answers there."""
+
+
+def for_a_person(settings: Settings) -> Settings:
+    """The same with less patience than a worker has; who set less still gets that."""
+    tries = settings.reconnect_max_retries
+    return settings.model_copy(
+        update={
+            "reconnect_max_retries": TRIES if tries is None else min(tries, TRIES),
+            "reconnect_delay": min(settings.reconnect_delay, LONGEST_WAIT),
+            "reconnect_max_delay": min(settings.reconnect_max_delay, LONGEST_WAIT),
+        }
+    )
+
+
+async def connect(transport: Transport, name: str) -> None:
+    """Open it. Raises CannotConnect."""
+    try:
+        await transport.open(name)
+    except TransportError as error:
+        raise CannotConnect(str(error)) from error
+
+
+def with_advice(error: Exception) -> str:
+    """What it says, and what to do about it where that is known."""
+    if isinstance(error, CannotConnect):
+        if "see NATS_" in str(error):  # somebody answers, and it is the login that is wrong
+            return f"{error}."
+        return f"{error}. NATS_URL says where the server is; omni-worker server starts one."
+    if isinstance(error, PermissionDenied):
+        return (
+            f"{error}. Grant it to the user this command logs in as; what each command needs is in"
+            " docs/operations.md."
+        )
+    if isinstance(error, ApiError) and error.err_code in JETSTREAM_OFF:
+        return f"{error}. omni-worker doctor looks closer."
+    return str(error)

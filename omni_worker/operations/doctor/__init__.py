@@ -1,0 +1,57 @@
+"""Doctor: is this server fit for our promises? It looks, says what to do, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import ApiError, PermissionDenied
+from ...transports.base import Transport
+from .consumers import consumer_findings
+from .finding import Finding, Level, denied
+from .rights import list_of_rights, tried_rights
+from .server import Monitor, clock, features, limits, payload, sync, version
+from .streams import full_streams, stream_findings
+
+__all__ = ["Finding", "Level", "Monitor", "examine"]
+
+
+async def examine(
+    transport: Transport, monitor: Monitor | None = None, *, domain: str | None = None
+) -> list[Finding]:
+    """Everything that can be seen with this login; ``monitor`` reads the server's /jsz.
+
+    A right that is missing hides what it guards, and nothing else.
+    """
+    operators = transport.operators
+    found = [version(transport.server_version), features(transport.server_version)]
+    found.append(payload(transport.max_payload))
+    try:
+        found.append(limits(await operators.account()))
+    except PermissionDenied as error:
+        found.append(denied("limits", error))
+    except ApiError as error:
+        return [*found, _without_jetstream(error)]
+    streams: list[dict[str, Any]] | None = None
+    try:
+        streams = await operators.streams()
+    except PermissionDenied as error:
+        found.append(denied("streams", error))
+    if streams is not None:
+        configs: list[Mapping[str, Any]] = [info["config"] for info in streams]
+        found += [*stream_findings(configs), *full_streams(streams)]
+        found += await tried_rights(transport, configs)
+        found += await list_of_rights(operators, domain)
+        found += await consumer_findings(operators, streams)
+        found.append(await clock(operators, configs))
+    else:
+        found += await list_of_rights(operators, domain)
+    found.append(await sync(monitor))
+    return found
+
+
+def _without_jetstream(error: ApiError) -> Finding:
+    return Finding(
+        Level.FAIL, "JetStream", str(error),
+        "start the server with --jetstream, enable it for this account, or set NATS_JS_DOMAIN",
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""The consumers: who of them strands events, or lets them wait until they die."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ...errors import TransportError
+from ...topology import DAY, NANO, holds_events
+from ...transports.base import Operators
+from ..status import first_unsettled
+from .finding import Finding, Level
+
+NEAR_ITS_END = 0.8  # of a stream's max_age
+
+
+async def consumer_findings(
+    operators: Operators, streams: Sequence[Mapping[str, Any]]
+) -> list[Finding]:
+    """What is not well with any of them; one line where all is."""
+    found: list[Finding] = []
+    count = 0
+    for stream in streams:
+        if not holds_events(stream["config"]):
+            continue
+        try:
+            consumers = await operators.consumers(stream["config"]["name"])
+            dying = await asyncio.gather(*(_dying(operators, stream, one) for one in consumers))
+        except TransportError:
+            continue  # said among the rights
+        count += len(consumers)
+        for info in consumers:
+            found += _standing(stream, info)
+        found += [one for one in dying if one is not None]
+    return found or [Finding(Level.OK, "consumers", f"{count}, none of them stranded")]
+
+
+def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Finding]:
+    config = info["config"]
+    where = f"{info['name']} on {stream['config']['name']}"
+    waiting, unacked = int(info.get("num_pending", 0)), int(info.get("num_ack_pending", 0))
+    limit = int(config.get("max_deliver", -1))
+    if limit > 0:
+        yield Finding(
+            Level.WARN, "max_deliver",
+            f"{where}: after {_times(limit, 'delivery', 'deliveries')} an event stays undelivered"
+            " for good, without a dead letter",
+            "set it to -1 where that program can; ours never set it",
+        )  # fmt: skip
+    floor, last = int(info["ack_floor"]["stream_seq"]), int(stream["state"]["last_seq"])
+    if floor > last:
+        yield Finding(
+            Level.FAIL, "consumers",
+            f"{where}: settled up to #{floor}, and the stream ends at #{last}: the events between"
+            " would never be delivered",
+            "the stream lost its end or was restored: delete the consumer, its worker makes it"
+            " anew",
+        )  # fmt: skip
+    if info.get("paused"):
+        yield Finding(
+            Level.WARN, "consumers", f"{where}: paused, so nothing is delivered",
+            f"nats consumer resume {stream['config']['name']} {info['name']}",
+        )  # fmt: skip
+    most = int(config.get("max_ack_pending", -1))
+    if 0 < most <= unacked:
+        yield Finding(
+            Level.WARN, "consumers",
+            f"{where}: {unacked} events are not answered, as many as its max_ack_pending allows:"
+            " no more are delivered",
+            "look at its worker; dead ones give theirs back after ack_wait",
+        )  # fmt: skip
+    elif waiting and not (unacked or info.get("num_waiting") or info.get("push_bound")):
+        yield Finding(
+            Level.WARN, "consumers",
+            f"{where}: {_times(waiting, 'event waits', 'events wait')} and nobody reads it",
+            "start its worker, or delete the consumer if it is not needed",
+        )  # fmt: skip
+
+
+async def _dying(
+    operators: Operators, stream: Mapping[str, Any], info: Mapping[str, Any]
+) -> Finding | None:
+    """Whether its oldest event waits so long that the stream will soon drop it."""
+    max_age = int(stream["config"].get("max_age", 0)) / NANO
+    if not max_age or not (info.get("num_pending") or info.get("num_ack_pending")):
+        return None
+    oldest = await first_unsettled(operators, info)
+    age = time.time() - oldest.timestamp() if oldest is not None else 0.0
+    if age < NEAR_ITS_END * max_age:
+        return None
+    name = stream["config"]["name"]
+    return Finding(
+        Level.WARN, "consumers",
+        f"{info['name']} on {name}: its oldest event waits for {age / DAY:.1f} d, and {name} keeps"
+        f" events for {max_age / DAY:.3g} d",
+        "start its worker, or raise the stream's max_age; what is older is gone",
+    )  # fmt: skip
+
+
+def _times(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

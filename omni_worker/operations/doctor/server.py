@@ -1,0 +1,130 @@
+"""The server itself: its version and what that brings, its limits, its clock, its disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from ...errors import TransportError
+from ...transports.base import Operators
+from ...transports.timestamps import nanoseconds
+from .finding import Finding, Level, size
+
+OLDEST = (2, 10, 0)
+LOSES_STREAMS = ((2, 10, 20), (2, 10, 23))  # from, mended in
+PAUSING = (2, 11, 0)
+FAST_FILTERS = (2, 11, 2)
+FULL = 0.8  # of a limit
+USUAL_PAYLOAD = 1_048_576  # bytes
+SKEW = 2.0  # seconds the clocks may differ: start times and ages are compared across them
+SYNC_LIMIT = 10.0  # seconds of stored events a power failure may take
+
+Version = tuple[int, int, int]
+Monitor = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+def version(found: Version) -> Finding:
+    """Whether it is one we promise to work with."""
+    shown = f"nats-server {'.'.join(map(str, found))}"
+    if found < OLDEST:
+        return Finding(Level.FAIL, "server", shown, "2.10 or newer is needed")
+    if LOSES_STREAMS[0] <= found < LOSES_STREAMS[1]:
+        return Finding(
+            Level.WARN, "server", f"{shown}, which may lose whole streams when it is killed",
+            "2.10.23 or newer does not",
+        )  # fmt: skip
+    return Finding(Level.OK, "server", shown)
+
+
+def features(found: Version) -> Finding:
+    """What it can do, of what we and operators use."""
+    pausing = "; consumers can be paused" if found >= PAUSING else ""
+    if found < FAST_FILTERS:
+        return Finding(
+            Level.WARN, "features", f"several filters a consumer, but slowly{pausing}",
+            "2.11.2 or newer delivers to them at full speed",
+        )  # fmt: skip
+    return Finding(Level.OK, "features", f"several filters a consumer, at full speed{pausing}")
+
+
+def payload(limit: int) -> Finding:
+    """How large an event may be."""
+    says = f"messages up to {size(limit)}"
+    if limit < USUAL_PAYLOAD:
+        return Finding(
+            Level.WARN, "max_payload", says,
+            "larger events are refused; raise max_payload if yours are",
+        )  # fmt: skip
+    return Finding(Level.OK, "max_payload", says)
+
+
+def limits(account: Mapping[str, Any]) -> Finding:
+    """What the account uses, and how near it is to what it may."""
+    most = account.get("limits") or {}
+    used, tight = [], []
+    for key, limit in (
+        ("streams", "max_streams"), ("consumers", "max_consumers"),
+        ("storage", "max_storage"), ("memory", "max_memory"),
+    ):  # fmt: skip
+        count, bound = int(account.get(key, 0)), int(most.get(limit, -1))
+        shown = str if key in ("streams", "consumers") else size
+        if count or bound > 0:
+            used.append(f"{shown(count)}{f' of {shown(bound)}' if bound > 0 else ''} {key}")
+        if bound > 0 and count >= FULL * bound:
+            tight.append(limit)
+    says = ", ".join(used) or "nothing is used yet"
+    if tight:
+        return Finding(
+            Level.WARN, "limits", says,
+            f"raise the account's {', '.join(tight)}, or publishing and starting will be refused",
+        )  # fmt: skip
+    return Finding(Level.OK, "limits", says)
+
+
+async def clock(operators: Operators, configs: Sequence[Mapping[str, Any]]) -> Finding:
+    """How far the server's clock is from ours, by the time it puts on an answer."""
+    for config in configs:
+        before = time.time()
+        try:
+            info = await operators.stream_info(config["name"])
+        except TransportError:
+            continue
+        after = time.time()
+        if info is None or not info.get("ts"):
+            continue
+        skew = nanoseconds(info["ts"]) / 1e9 - (before + after) / 2
+        if abs(skew) > SKEW + (after - before):
+            return Finding(
+                Level.WARN, "clock", f"the server's clock is {skew:+.1f} s from this machine's",
+                "set both by NTP: start times and ages are compared across them",
+            )  # fmt: skip
+        return Finding(Level.OK, "clock", f"{abs(skew) * 1000:.0f} ms from this machine's")
+    return Finding(Level.NOTE, "clock", "nothing to compare it by yet")
+
+
+async def sync(monitor: Monitor | None) -> Finding:
+    """How much a power failure takes: the server flushes what it stored only now and then."""
+    if monitor is None:
+        return Finding(
+            Level.NOTE, "sync_interval",
+            "not readable here; 2 min unless configured, --monitor http://HOST:8222 looks",
+        )  # fmt: skip
+    try:
+        config = (await monitor()).get("config") or {}
+    except OSError as error:
+        return Finding(
+            Level.WARN, "sync_interval", f"the monitoring port does not answer: {error}",
+            "give the server's http_port as --monitor http://HOST:PORT",
+        )  # fmt: skip
+    if config.get("sync_always"):
+        return Finding(Level.OK, "sync_interval", "always: stored is on the disk")
+    seconds = int(config.get("sync_interval", 120_000_000_000)) / 1e9
+    if seconds > SYNC_LIMIT:
+        return Finding(
+            Level.WARN, "sync_interval",
+            f"{seconds:g} s: one server that loses its power loses up to so much of what it had"
+            " confirmed",
+            "run three replicas, or set jetstream { sync_interval: always }",
+        )  # fmt: skip
+    return Finding(Level.OK, "sync_interval", f"{seconds:g} s")

@@ -1,0 +1,74 @@
+"""The streams: whether each event has its place, and how full that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...topology import (
+    STREAMS,
+    Conflict,
+    Lacking,
+    Missing,
+    Standing,
+    holds_events,
+    plan_stream,
+)
+from .finding import Finding, Level, size
+from .server import FULL
+
+
+def stream_findings(configs: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """One for each of the seven."""
+    found = []
+    for spec in STREAMS:
+        match plan_stream(spec, configs):
+            case Missing():
+                found.append(
+                    Finding(
+                        Level.WARN, spec.name, "missing",
+                        "the first worker makes it; omni-worker plan --apply does too",
+                    )
+                )  # fmt: skip
+            case Standing(name=name, differences=differences):
+                says = "stands" if name == spec.name else f"its subjects are held by {name}"
+                found.append(Finding(Level.OK, spec.name, "; ".join((says, *differences))))
+            case Lacking(missing=missing):
+                found.append(
+                    Finding(
+                        Level.FAIL, spec.name, f"does not store {', '.join(missing)}",
+                        "omni-worker plan --apply adds the subject",
+                    )
+                )  # fmt: skip
+            case Conflict(other=other, overlap=overlap):
+                found.append(
+                    Finding(
+                        Level.FAIL, spec.name, f"{other} holds {overlap}, so it cannot be made",
+                        f"take {overlap} out of {other}, or let {other} hold all of"
+                        f" {', '.join(spec.subjects)}",
+                    )
+                )  # fmt: skip
+    return found
+
+
+def full_streams(streams: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Those near a limit of their own, where events go before their time or are refused."""
+    found = []
+    for info in streams:
+        config, state = info["config"], info["state"]
+        if not holds_events(config):
+            continue
+        loses = "refuses new events" if config.get("discard") == "new" else "drops its oldest"
+        for limit, used in (("max_bytes", state["bytes"]), ("max_msgs", state["messages"])):
+            most = int(config.get(limit, -1))
+            if 0 < most * FULL <= int(used):
+                shown = f"{size(used)} of {size(most)}" if limit == "max_bytes" else (
+                    f"{used} of {most} events"
+                )  # fmt: skip
+                found.append(
+                    Finding(
+                        Level.WARN, config["name"], f"{shown} used; full, it {loses}",
+                        f"raise {limit}",
+                    )
+                )  # fmt: skip
+    return found
