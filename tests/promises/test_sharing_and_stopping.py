@@ -451,12 +451,12 @@ async def test_a_consumer_made_again_does_not_replay_what_others_settled(world: 
     await one.publish_many(Draft(type="custom.thing", payload=n) for n in range(1, 50))
     await until(lambda: theirs.counts.handled == 50)
     await until(lambda: world.is_quiet("CUSTOM", "d"))
-    [binding] = one._bindings.values()
+    [binding] = one._roster.bindings
     await binding.refresh()
     await theirs.unsubscribe()
     await one.transport.operators.delete_consumer("CUSTOM", "d")
     [source] = mine.sources
-    one._on_lost(source, TransportError("deleted"))
+    one._roster.on_lost(source, TransportError("deleted"))
     await until(lambda: bool(mine.sources) and mine.sources != [source])
     await one.publish("custom.thing", 50)
     await until(lambda: 50 in handled)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from .assembly import Workshop, assemble, settler_for
-from .binding import (
+from ..assembly import Workshop, assemble, settler_for
+from ..binding import (
     BUSY_REFRESH,
     REFRESH,
     Binding,
@@ -19,15 +19,14 @@ from .binding import (
     misspelt_types,
     plan_consumers,
 )
-from .context import current_context
-from .dispatch import Middleware
-from .errors import ConfigError, NotConnected, TransportError
-from .events import Published
-from .handlers import Handler, HandlerOptions, declare, with_settings
-from .observer import Observer
-from .operations.dead_letters import DeadLetters
-from .provision import Provisioner
-from .publisher import (
+from ..dispatch import Middleware
+from ..errors import ConfigError, NotConnected
+from ..events import Published
+from ..handlers import Handler, HandlerOptions, declare, with_settings
+from ..observer import Observer
+from ..operations.dead_letters import DeadLetters
+from ..provision import Provisioner
+from ..publisher import (
     DEFAULT_TIMEOUT,
     Draft,
     EventFields,
@@ -35,14 +34,14 @@ from .publisher import (
     PublishMiddleware,
     draft_of,
 )
-from .returns import Returns
-from .schemas import SchemaRegistry, check_name
-from .settings import Settings
-from .subjects import check_token
-from .subscription import Subscription
-from .threads import DaemonThreads
-from .topology import OWN_STREAM
-from .transports.base import Source, Transport
+from ..returns import Returns
+from ..schemas import SchemaRegistry, check_name
+from ..settings import Settings
+from ..subjects import check_token
+from ..subscription import Subscription
+from ..topology import OWN_STREAM
+from ..transports.base import Transport
+from .roster import Roster
 
 log = logging.getLogger("omni_worker.bus")
 
@@ -83,17 +82,14 @@ class EventBus:
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
         )
-        self._bindings: dict[Subscription, Binding] = {}
-        self._threads: dict[Subscription, DaemonThreads] = {}
+        self._roster = Roster(self.publisher, self.settings.grace)
         self._returns = Returns(
             name,
             self.transport,
             self._provisioner,
-            subscriptions=lambda: list(self._bindings),
+            subscriptions=lambda: list(self._roster),
             settler=lambda handler: settler_for(handler, self._workshop()),
         )
-        self._ending: dict[Subscription, asyncio.Event] = {}
-        self._later: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -107,7 +103,7 @@ class EventBus:
     @property
     def subscriptions(self) -> list[Subscription]:
         """What is subscribed and not yet unsubscribed."""
-        return list(self._bindings)
+        return list(self._roster)
 
     async def connect(self) -> Self:
         """Connect and make the missing streams. Raises TransportError with the last cause.
@@ -130,11 +126,13 @@ class EventBus:
         Running handlers get ``grace`` seconds (default: the setting); what has not begun is handed
         back at once. Inside a handler it only begins: the bus closes when that handler has ended.
         """
-        await self._now_or_later(self._close(grace), self._inside() is None)
+        outside = self._roster.running_inside() is None
+        await self._roster.now_or_later(self._close(grace), outside)
 
     async def drain(self, grace: float | None = None) -> None:
         """End every subscription as ``close`` does, and stay connected."""
-        await self._now_or_later(self._drain_all(grace), self._inside() is None)
+        outside = self._roster.running_inside() is None
+        await self._roster.now_or_later(self._drain_all(grace), outside)
 
     async def _close(self, grace: float | None) -> None:
         await self._drain_all(grace)
@@ -149,7 +147,7 @@ class EventBus:
 
     async def _drain_all(self, grace: float | None) -> None:
         await self._returns.stop()
-        await asyncio.gather(*(self._drain(one, grace) for one in (*self._bindings, *self._ending)))
+        await self._roster.drain_all(grace)
         await self._returns.close()
 
     async def __aenter__(self) -> Self:
@@ -249,17 +247,17 @@ class EventBus:
         for line in misspelt_types(handler, self.registry):
             log.warning("%s (%s)", line, handler.where)
         specs = await plan_consumers(
-            handler, self._provisioner, self.registry, self.settings, self._consumers_taken()
+            handler, self._provisioner, self.registry, self.settings, self._roster.consumers
         )
-        self._refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
+        self._roster.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
         around = self.middlewares if middlewares is None else middlewares
         subscription, threads = assemble(
             handler,
             self._workshop(),
             middlewares=around,
             streams=len(specs),
-            on_lost=self._on_lost,
-            on_unsubscribe=self._unsubscribe,
+            on_lost=self._roster.on_lost,
+            on_unsubscribe=self._roster.unsubscribe,
         )
         binding = Binding(
             subscription,
@@ -268,13 +266,11 @@ class EventBus:
             recreate=self.settings.provision == "on",
             keep=is_shared(handler) or self.settings.session is not None,
         )
-        self._bindings[subscription] = binding
-        if threads is not None:
-            self._threads[subscription] = threads
+        self._roster.add(subscription, binding, threads)
         try:
             await binding.bind(specs)
         except BaseException:
-            await self._drain(subscription, 0.0)
+            await self._roster.drain(subscription, 0.0)
             raise
         if self._provisioner.stands(OWN_STREAM.name) and not self._returns.is_reading:
             await self._returns.look()
@@ -284,7 +280,7 @@ class EventBus:
         """Wait until the transport gave up, or a subscription cannot go on; returns why."""
         waiting: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(self.transport.failed()),
-            *(asyncio.shield(binding.failure) for binding in self._bindings.values()),
+            *(asyncio.shield(binding.failure) for binding in self._roster.bindings),
         ]
         try:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -304,45 +300,6 @@ class EventBus:
             state=self.state,
         )
 
-    async def _unsubscribe(self, subscription: Subscription, grace: float | None) -> None:
-        is_own = self._inside() is subscription
-        await self._now_or_later(self._drain(subscription, grace), not is_own)
-
-    async def _drain(self, subscription: Subscription, grace: float | None = None) -> None:
-        binding = self._bindings.pop(subscription, None)
-        if binding is None:
-            if (ended := self._ending.get(subscription)) is not None:
-                await ended.wait()
-            return
-        ended = self._ending[subscription] = asyncio.Event()
-        try:
-            await subscription.drain(self.settings.grace if grace is None else grace)
-            await binding.close()
-            threads = self._threads.pop(subscription, None)
-            if threads is not None:
-                threads.close()
-        finally:
-            del self._ending[subscription]
-            ended.set()
-
-    async def _now_or_later(self, ending: Coroutine[Any, Any, None], now: bool) -> None:
-        """Await it, or begin it only: what a handler asks for must not wait for that handler."""
-        if now:
-            await ending
-            return
-        task = asyncio.get_running_loop().create_task(ending, name="omni-worker ending")
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-        await asyncio.sleep(0)  # from here on no handler begins
-
-    def _inside(self) -> Subscription | None:
-        """The subscription whose handler the caller is running in."""
-        context = current_context.get()
-        if context is None or context.publisher is not self.publisher:
-            return None
-        ours = (one for one in self._bindings if one.handler.name == context.handler)
-        return next((one for one in ours if context.sequence in one.holds(context.stream)), None)
-
     async def _keep(self) -> None:
         """Look at the consumers now and then, until the transport gives up for good."""
         gave_up = asyncio.ensure_future(self.transport.failed())
@@ -352,47 +309,16 @@ class EventBus:
                 await asyncio.wait([gave_up], timeout=BUSY_REFRESH)
                 looked += BUSY_REFRESH
                 if self.transport.is_connected:
-                    await self._refresh(busy_only=looked < REFRESH)
+                    await self._roster.refresh(busy_only=looked < REFRESH)
                 if looked >= REFRESH:
                     looked = 0.0
+                    if self.transport.is_connected:
+                        await self._returns.look()
         finally:
             gave_up.cancel()
         self._connected = False
-        for subscription, binding in list(self._bindings.items()):
-            binding.fail(gave_up.result())
-            await self._drain(subscription, 0.0)
+        await self._roster.fail(gave_up.result())
         await self._returns.close()
-
-    async def _refresh(self, *, busy_only: bool) -> None:
-        for binding in list(self._bindings.values()):
-            if busy_only and not binding.is_busy:
-                continue
-            try:
-                await binding.refresh()
-            except TransportError as error:
-                log.debug("consumers not read: %s", error)
-        if not busy_only:
-            await self._returns.look()
-
-    def _on_lost(self, source: Source, cause: Exception) -> None:
-        for binding in self._bindings.values():
-            if source in binding.bound:
-                binding.on_lost(source, cause)
-                return
-
-    def _refuse_taken(self, handler: Handler, wanted: list[tuple[str, str]]) -> None:
-        """One consumer feeds one handler of a process: the second would take its events away."""
-        for other in self._bindings.values():
-            for bound in other.bound.values():
-                if (bound.spec.stream, bound.spec.name) in wanted:
-                    raise ConfigError(
-                        f"{handler.function}: consumer {bound.spec.name!r} on {bound.spec.stream}"
-                        f" already feeds {other.subscription.handler.function}"
-                    )
-
-    def _consumers_taken(self) -> set[str]:
-        bound = [bound for one in self._bindings.values() for bound in one.bound.values()]
-        return {one.spec.name for one in bound}
 
     def _check_connected(self) -> None:
         if self.transport.failure is not None:
@@ -411,6 +337,6 @@ def check_app_name(name: str) -> None:
 
 
 def _jetstream(settings: Settings) -> Transport:
-    from .transports.jetstream import JetStreamTransport  # nats is only needed with a server
+    from ..transports.jetstream import JetStreamTransport  # nats is only needed with a server
 
     return JetStreamTransport(settings)
