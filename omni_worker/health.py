@@ -16,7 +16,7 @@ from .subscription import Subscription
 from .watchdog import Watchdog
 
 DISCONNECTED = 5.0  # seconds without a link; a blip is no reason to be restarted
-EXAMINE_EVERY = 4  # beats of the watchdog: a second
+EXAMINE_EVERY = 8  # beats of the watchdog: two seconds
 STALE = 8.0  # seconds without a word; the server speaks every 5 while a pull waits
 
 

@@ -65,14 +65,13 @@ class Roster:
                     )
 
     async def refresh(self, *, busy_only: bool) -> None:
-        """Read the consumers anew."""
-        for binding in self.bindings:
-            if busy_only and not binding.is_busy:
-                continue
-            try:
-                await binding.refresh()
-            except TransportError as error:
-                log.debug("consumers not read: %s", error)
+        """Read the consumers anew, all at once: the questions go out in one piece."""
+        due = [one for one in self.bindings if one.is_busy or not busy_only]
+        for result in await asyncio.gather(*(one.refresh() for one in due), return_exceptions=True):
+            if isinstance(result, TransportError):
+                log.debug("consumers not read: %s", result)
+            elif isinstance(result, BaseException):
+                raise result
 
     def on_lost(self, source: Source, cause: Exception) -> None:
         """A consumer is gone: its binding makes another, or fails."""

@@ -1,0 +1,114 @@
+"""What an event costs: nothing per event that need not be.
+
+These are counts of one run beside a real server, no times. Who raises a limit here says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydantic import BaseModel
+
+from omni_worker import Context, Draft, Event, EventBus
+from omni_worker.server import NatsServer
+
+from .meter import Meter
+
+EVENTS = 4_000
+
+
+class Content(BaseModel):
+    text: str
+
+
+class Received(BaseModel):
+    chatId: str
+    content: Content
+
+
+def drafts(count: int = EVENTS) -> list[Draft]:
+    return [
+        Draft(
+            type="custom.message.received",
+            payload={"chatId": f"chat-{number}", "content": {"text": "olá"}},
+            channel="whatsapp",
+            instance=f"wa-{number % 50}",
+        )
+        for number in range(count)
+    ]
+
+
+async def test_handling_an_event(nats_server: NatsServer) -> None:
+    meter, done, handled = Meter(), asyncio.Event(), 0
+
+    async def handle(event: Event[Received]) -> None:
+        nonlocal handled
+        handled += 1
+        if handled == EVENTS:
+            done.set()
+
+    async with EventBus(nats_server.url, name="costs") as bus:
+        await bus.publish_many(drafts())
+        with meter.counting():
+            await bus.subscribe(
+                "custom.message.received", handle, durable="c", start_from="first", prefetch=2_000
+            )
+            await done.wait()
+
+    shown = meter.most_called(EVENTS)
+    assert meter.json["validate_json"] == EVENTS, meter.json
+    assert meter.json.total() <= EVENTS * 1.02, meter.json  # the rest is talk with the server
+    assert meter.counts["create_task"] <= 60, meter.counts  # ten workers, and the start
+    assert meter.timers <= 60, meter.counts
+    assert meter.counts["requests"] <= 30, meter.counts
+    assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
+    assert meter.calls.total() <= EVENTS * 30, shown
+
+
+async def test_publishing_many(nats_server: NatsServer) -> None:
+    meter = Meter()
+    async with EventBus(nats_server.url, name="costs") as bus:
+        waiting = drafts()
+        with meter.counting():
+            await bus.publish_many(waiting)
+
+    shown = meter.most_called(EVENTS)
+    assert meter.json["from_json"] <= EVENTS + 1, meter.json  # the confirmation
+    assert meter.json["to_json"] <= EVENTS * 4, meter.json  # payload, id, type and the rest
+    assert meter.counts["create_task"] <= 2, meter.counts
+    assert meter.timers <= 60, meter.counts  # a sweep every quarter of a second
+    assert meter.counts["requests"] == 0, meter.counts
+    assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
+    assert meter.calls.total() <= EVENTS * 28, shown
+
+
+async def test_one_in_one_out(nats_server: NatsServer) -> None:
+    meter, done, handled = Meter(), asyncio.Event(), 0
+
+    async def relay(event: Event[Received], ctx: Context) -> None:
+        nonlocal handled
+        await ctx.publish("custom.reply", {"chat": event.payload.chatId})
+        handled += 1
+        if handled == EVENTS:
+            done.set()
+
+    async with EventBus(nats_server.url, name="costs") as bus:
+        await bus.publish_many(drafts())
+        with meter.counting():
+            await bus.subscribe(
+                "custom.message.received",
+                relay,
+                durable="c",
+                start_from="first",
+                prefetch=2_000,
+                concurrency=100,
+            )
+            await done.wait()
+
+    shown = meter.most_called(EVENTS)
+    assert meter.json["to_json"] <= EVENTS * 4 + 10, meter.json  # its payload once, id or not
+    assert meter.counts["create_task"] <= 160, meter.counts
+    assert meter.timers <= 150, meter.counts
+    assert meter.counts["requests"] <= 30, meter.counts
+    assert meter.counts["writes"] <= EVENTS * 0.5, meter.counts
+    assert meter.calls.total() <= EVENTS * 84, shown
