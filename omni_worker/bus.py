@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from .assembly import Workshop, assemble, settler_for
 from .binding import BUSY_REFRESH, REFRESH, Binding, is_shared, plan_consumers
-from .context import current_context
 from .dispatch import Middleware
+from .ending import Ending, caller_among
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
 from .handlers import Handler, HandlerOptions, declare, with_settings
@@ -33,7 +33,6 @@ from .schemas import SchemaRegistry, check_name
 from .settings import Settings
 from .subjects import check_token
 from .subscription import Subscription
-from .threads import DaemonThreads
 from .topology import OWN_STREAM
 from .transports.base import Source, Transport
 
@@ -77,7 +76,6 @@ class EventBus:
             replicas=self.settings.replicas,
         )
         self._bindings: dict[Subscription, Binding] = {}
-        self._threads: dict[Subscription, DaemonThreads] = {}
         self._returns = Returns(
             name,
             self.transport,
@@ -85,8 +83,7 @@ class EventBus:
             subscriptions=lambda: list(self._bindings),
             settler=lambda handler: settler_for(handler, self._workshop()),
         )
-        self._ending: dict[Subscription, asyncio.Event] = {}
-        self._later: set[asyncio.Task[None]] = set()
+        self._ending = Ending()
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -123,11 +120,11 @@ class EventBus:
         Running handlers get ``grace`` seconds (default: the setting); what has not begun is handed
         back at once. Inside a handler it only begins: the bus closes when that handler has ended.
         """
-        await self._now_or_later(self._close(grace), self._inside() is None)
+        await self._ending.begin_or_await(self._close(grace), self._inside() is not None)
 
     async def drain(self, grace: float | None = None) -> None:
         """End every subscription as ``close`` does, and stay connected."""
-        await self._now_or_later(self._drain_all(grace), self._inside() is None)
+        await self._ending.begin_or_await(self._drain_all(grace), self._inside() is not None)
 
     async def _close(self, grace: float | None) -> None:
         await self._drain_all(grace)
@@ -142,7 +139,8 @@ class EventBus:
 
     async def _drain_all(self, grace: float | None) -> None:
         await self._returns.stop()
-        await asyncio.gather(*(self._drain(one, grace) for one in (*self._bindings, *self._ending)))
+        await asyncio.gather(*(self._drain(one, grace) for one in list(self._bindings)))
+        await self._ending.wait()
         await self._returns.close()
 
     async def __aenter__(self) -> Self:
@@ -243,11 +241,10 @@ class EventBus:
             handler, self._provisioner, self.registry, self.settings, self._consumers_taken()
         )
         self._refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
-        around = self.middlewares if middlewares is None else middlewares
         subscription, threads = assemble(
             handler,
             self._workshop(),
-            middlewares=around,
+            middlewares=self.middlewares if middlewares is None else middlewares,
             streams=len(specs),
             on_lost=self._on_lost,
             on_unsubscribe=self._unsubscribe,
@@ -256,12 +253,11 @@ class EventBus:
             subscription,
             self.transport,
             self._provisioner,
+            threads=threads,
             recreate=self.settings.provision == "on",
             keep=is_shared(handler) or self.settings.session is not None,
         )
         self._bindings[subscription] = binding
-        if threads is not None:
-            self._threads[subscription] = threads
         try:
             await binding.bind(specs)
         except BaseException:
@@ -297,42 +293,19 @@ class EventBus:
 
     async def _unsubscribe(self, subscription: Subscription, grace: float | None) -> None:
         is_own = self._inside() is subscription
-        await self._now_or_later(self._drain(subscription, grace), not is_own)
+        await self._ending.begin_or_await(self._drain(subscription, grace), is_own)
 
     async def _drain(self, subscription: Subscription, grace: float | None = None) -> None:
         binding = self._bindings.pop(subscription, None)
         if binding is None:
-            if (ended := self._ending.get(subscription)) is not None:
-                await ended.wait()
+            await self._ending.wait(subscription)
             return
-        ended = self._ending[subscription] = asyncio.Event()
-        try:
+        with self._ending.of(subscription):
             await subscription.drain(self.settings.grace if grace is None else grace)
             await binding.close()
-            threads = self._threads.pop(subscription, None)
-            if threads is not None:
-                threads.close()
-        finally:
-            del self._ending[subscription]
-            ended.set()
-
-    async def _now_or_later(self, ending: Coroutine[Any, Any, None], now: bool) -> None:
-        """Await it, or begin it only: what a handler asks for must not wait for that handler."""
-        if now:
-            await ending
-            return
-        task = asyncio.get_running_loop().create_task(ending, name="omni-worker ending")
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-        await asyncio.sleep(0)  # from here on no handler begins
 
     def _inside(self) -> Subscription | None:
-        """The subscription whose handler the caller is running in."""
-        context = current_context.get()
-        if context is None or context.publisher is not self.publisher:
-            return None
-        ours = (one for one in self._bindings if one.handler.name == context.handler)
-        return next((one for one in ours if context.sequence in one.holds(context.stream)), None)
+        return caller_among(self._bindings, self.publisher)
 
     async def _keep(self) -> None:
         """Look at the consumers now and then, until the transport gives up for good."""
