@@ -16,12 +16,12 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
     "errors", "outcomes", "subjects", "settings", "events", "payloads", "schemas", "retry",
-    "topology", "wire", "deadletter", "handlers",
+    "topology", "wire", "deadletter", "signatures", "handlers",
     "transports", "transports.base", "transports.headers", "transports.timestamps",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "settled", "watchdog", "server", "discovery",
     "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
-    "assembly", "binding", "returns", "operations", "bus", "app",
+    "ending", "assembly", "binding", "returns", "operations", "bus", "app",
     "pretty", "logs", "health", "notify", "probes", "worker", "supervisor", "testing",
     "cli", "__main__", "__init__",
 ]  # fmt: skip
