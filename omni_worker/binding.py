@@ -51,6 +51,12 @@ async def plan_consumers(
     taken: Collection[str] = (),
 ) -> list[ConsumerSpec]:
     """The consumers a handler reads, one per stream. Raises TopologyError for what none stores."""
+    for type in handler.literal_types:
+        if (meant := registry.meant(type)) is not None:
+            log.warning(
+                "%s waits for %s, which nobody here publishes: did you mean %s?",
+                handler.function, type, meant,
+            )  # fmt: skip
     name = consumer_name(handler, settings.session, taken)
     copies = copied_types(handler, registry)
     routes: dict[str, tuple[str, ...]] = {}

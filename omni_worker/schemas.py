@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -137,6 +138,16 @@ class SchemaRegistry:
         if schema is not None and schema.stream is not None:
             return schema.stream
         return STREAM_OF_DOMAIN.get(type.split(".", 1)[0])
+
+    def meant(self, type: str) -> str | None:
+        """The known type an unknown one of a domain of ours looks like; None where it is no slip.
+
+        Other programs may write types of their own there; `custom.*` is anybody's.
+        """
+        if type in self._schemas or type.startswith("custom."):
+            return None
+        close = difflib.get_close_matches(type, self._schemas, 1, cutoff=0.9)
+        return close[0] if close else None
 
     def list(self) -> list[Schema]:
         """Every known type, sorted."""

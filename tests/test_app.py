@@ -455,3 +455,19 @@ async def test_a_registry_of_ones_own_is_used() -> None:
     async with app.run(transport=MemoryTransport()):
         with pytest.raises(Exception, match=r"custom\.x: the payload does not fit its schema: a:"):
             await app.publish("custom.x", {"a": "private"})
+
+
+async def test_a_handler_for_a_type_that_looks_misspelt_is_told_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App("router")
+    app.on("message.recieved", "message.sent", durable="d")(handle)
+
+    async with app.run(transport=MemoryTransport()):
+        pass
+
+    [line] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert line.endswith(
+        "handle waits for message.recieved, which nobody here publishes: did you mean"
+        " message.received?"
+    )
