@@ -17,11 +17,12 @@ from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
-from .handlers import Handler, HandlerOptions, check_middleware, declare
+from .handlers import Handler, HandlerOptions, declare
 from .observer import Observer
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .schemas import SchemaRegistry
 from .settings import Settings
+from .signatures import check_middleware
 from .subjects import filters_for
 from .topology import STREAMS, route, stream_config
 from .transports.base import Transport

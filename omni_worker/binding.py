@@ -20,6 +20,7 @@ from .schemas import SchemaRegistry
 from .settings import Settings
 from .subjects import filters_for, is_wild
 from .subscription import Reading, Subscription
+from .threads import DaemonThreads
 from .topology import DAY, NANO, ConsumerSpec, StreamSpec, queue_consumer_name, short_hash
 from .transports.base import Operators, Source, Transport
 
@@ -140,6 +141,7 @@ class Binding:
         transport: Transport,
         provisioner: Provisioner,
         *,
+        threads: DaemonThreads | None,
         recreate: bool,
         keep: bool,
     ) -> None:
@@ -149,6 +151,7 @@ class Binding:
         self._transport = transport
         self._operators: Operators = transport.operators
         self._provisioner = provisioner
+        self._threads = threads
         self._recreate = recreate
         self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,6 +199,8 @@ class Binding:
 
     async def close(self) -> None:
         """Stop making consumers again, and remove those that only this process read."""
+        if self._threads is not None:
+            self._threads.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import functools
-import inspect
-import operator
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from types import SimpleNamespace
-from typing import Any, TypedDict, TypeVar, get_args, get_type_hints
+from typing import Any, TypedDict
 
 from pydantic import BaseModel
 
@@ -19,6 +15,7 @@ from .events import Event
 from .retry import RetryPolicy
 from .schemas import check_model, check_name
 from .settings import Settings
+from .signatures import event_model, function_of, is_async, named, takes_context, where_written
 from .subjects import check_subject_pattern, check_type_pattern, filters_for, fold, is_wild
 from .topology import StartFrom, queue_consumer_name, short_hash
 
@@ -124,7 +121,7 @@ def declare(
     if checked.queue is not None and checked.durable is None:
         name = queue_consumer_name(app, checked.queue, filters)
         check_name(name, f"queue={checked.queue!r} makes the consumer {name!r}")
-    wants_context = _takes_context(call)
+    wants_context = takes_context(call)
     return Handler(
         call=call,
         app=app,
@@ -132,12 +129,12 @@ def declare(
         channels=channels,
         instance=instance,
         filters=filters,
-        model=_event_model(call, checked.schema, names or {}),
+        model=event_model(call, checked.schema, names or {}),
         options=checked,
-        function=f"{_function_of(call).__module__}.{_named(call)}",
-        where=_where(call),
+        function=f"{function_of(call).__module__}.{named(call)}",
+        where=where_written(call),
         wants_context=wants_context,
-        is_async=_is_async(call),
+        is_async=is_async(call),
     )
 
 
@@ -211,6 +208,8 @@ def _check_options(given: Mapping[str, Any]) -> Options:
     ):
         raise ConfigError("retry= beside max_retries= or retry_delay=: give one of them")
     _check_start(options.start_from)
+    if not isinstance(options.exactly_once, bool):
+        raise ConfigError(f"exactly_once={options.exactly_once!r}: expected True or False")
     if options.exactly_once and options.durable is None:
         raise ConfigError("exactly_once=True needs durable=: processes must agree on a name")
     if options.order_by is not None and not callable(options.order_by):
@@ -263,114 +262,7 @@ def _exceptions(given: object) -> tuple[type[BaseException], ...]:
     kinds = given if isinstance(given, tuple) else (given,)
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise ConfigError(f"reject_on={given!r}: expected exception classes")
-    return kinds
-
-
-def _takes_context(call: Callable[..., Any]) -> bool:
-    """Whether it is `(event, ctx)` rather than `(event)`. Raises ConfigError for anything else."""
-    try:
-        parameters = list(inspect.signature(call).parameters.values())
-    except (TypeError, ValueError):
-        raise ConfigError(f"{call!r} is no function: expected (event) or (event, ctx)") from None
-    target = _function_of(call)
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-        # Calling it runs nothing: every event would be acknowledged and none handled.
-        raise ConfigError(f"{_named(call)} holds a yield: a generator would never run")
-    positional = [
-        one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
-    ]
-    required = [one for one in positional if one.default is one.empty]
-    keyword_only = [
-        one for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty
-    ]
-    takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
-    unbound = bool(positional) and positional[0].name in ("self", "cls")
-    if keyword_only or len(required) > 2 or not (positional or takes_any) or unbound:
-        raise ConfigError(
-            f"{_named(call)}{inspect.signature(call)}: a handler takes (event) or (event, ctx)"
-            + ("; declare a method on its instance: app.on(…)(object.method)" if unbound else "")
-        )
-    return len(required) == 2 or (len(positional) > 1 and positional[1].name in ("ctx", "context"))
-
-
-def _is_async(call: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(_function_of(call))
-
-
-def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under decorators, partials and callable objects."""
-    while isinstance(call, functools.partial):
-        call = call.func
-    target = call if inspect.isroutine(call) else getattr(call, "__call__", call)  # noqa: B004
-    function: Callable[..., Any] = inspect.unwrap(target)
-    return function
-
-
-def check_middleware(middleware: Callable[..., Any], *parameters: str) -> None:
-    """Refuse what cannot be awaited around a handler or a publish."""
-    expected = f"expected async def ({', '.join(parameters)})"
-    if not inspect.iscoroutinefunction(_function_of(middleware)):
-        raise ConfigError(f"middleware {_named(middleware)}: {expected}")
-    try:
-        inspect.signature(middleware).bind(*parameters)
-    except TypeError as error:
-        raise ConfigError(f"middleware {_named(middleware)}: {error}; {expected}") from None
-
-
-def _named(call: Callable[..., Any]) -> str:
-    return str(getattr(call, "__qualname__", type(call).__name__))
-
-
-def _event_model(
-    call: Callable[..., Any], schema: type[BaseModel] | None, names: Mapping[str, Any]
-) -> type[Event[Any]]:
-    """`schema=`, else the model in the annotation `Event[Model]`, else any payload."""
-    if schema is not None:
-        return _event_of(schema)
-    parameters = list(inspect.signature(call).parameters.values())
-    hint = parameters[0].annotation if parameters else inspect.Parameter.empty
-    if hint is inspect.Parameter.empty:
-        return Event[Any]
-    events = _events_in(_evaluated(hint, _function_of(call), names))
-    payloads: list[Any] = [event.model_fields["payload"].annotation for event in events]
-    if not events or any(held is Any or isinstance(held, TypeVar) for held in payloads):
-        return Event[Any]
-    return events[0] if len(events) == 1 else _event_of(functools.reduce(operator.or_, payloads))
-
-
-def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, Any]) -> object:
-    """An annotation written as text, read where it was written.
-
-    Only the event's own: another name of the signature may exist only while type checking.
-    """
-    holder: Any = SimpleNamespace(__annotations__={"event": hint})
-    try:
-        hints: dict[str, object] = get_type_hints(
-            holder, getattr(function, "__globals__", {}), dict(names)
-        )
-        return hints["event"]
-    except Exception as error:
-        if "Event[" in str(hint) and "Event[Any" not in str(hint):
             raise ConfigError(
-                f"{_named(function)}: the annotation {hint} cannot be read here ({error});"
-                " its payload would go unchecked, so give schema=…"
-            ) from None
-        return None
-
-
-def _events_in(hint: object) -> list[type[Event[Any]]]:
-    """The event types of an annotation, those of a union each."""
-    if isinstance(hint, type) and issubclass(hint, Event):
-        return [hint]
-    return [event for part in get_args(hint) for event in _events_in(part)]
-
-
-def _event_of(schema: Any) -> type[Event[Any]]:
-    model: type[Event[Any]] = Event[schema]
-    return model
-
-
-def _where(call: Callable[..., Any]) -> str:
-    code = getattr(_function_of(call), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"
+                f"reject_on={given!r}: expected an exception class, or a tuple of them"
+            )
+    return kinds

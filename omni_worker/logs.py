@@ -6,6 +6,7 @@ Use ``set_up_logging``, or hang ``add_event`` and a formatter into a configurati
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import sys
@@ -25,7 +26,8 @@ __all__ = ["JsonFormatter", "LogObserver", "PrettyFormatter", "add_event", "set_
 log = logging.getLogger("omni_worker.events")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_OURS = str(Path(__file__).parent)
+# What a traceback begins with that is no help: our frames, and a lifespan's way through these.
+_NOT_THEIRS = (str(Path(__file__).parent), contextlib.__file__)
 _USERINFO = re.compile(r"(\w://)[^\s/@]+@")
 _INPUT = re.compile(r", input_value=.*, input_type=\w+")  # pydantic repeats what it was given
 
@@ -154,7 +156,7 @@ def _trace(record: logging.LogRecord) -> str:
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:
     first = trace
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_NOT_THEIRS):
         trace = trace.tb_next
     return trace or first
 

@@ -102,7 +102,7 @@ async def run_worker(
         health.stop()
 
 
-async def _run(living: Coroutine[Any, Any, None], stop: Stop) -> int:
+async def _run(living: Coroutine[Any, Any, int], stop: Stop) -> int:
     """Live, until it is over or a second request ends it; returns the exit code."""
     life = asyncio.create_task(living)
     forced = asyncio.create_task(stop.forced.wait())
@@ -126,40 +126,57 @@ async def _live(
     ready: Ready,
     stopping: Callable[[], None],
     stop: Stop,
-) -> None:
-    async with app.run(transport=transport, settings=settings) as bus:
-        stop.started = True
-        ready(bus)
-        failed = asyncio.create_task(bus.failed())
-        asked = asyncio.create_task(stop.asked.wait())
-        try:
-            await asyncio.wait([failed, asked], return_when=asyncio.FIRST_COMPLETED)
-            if failed.done():
-                raise failed.result()
-        finally:
-            stopping()
-            failed.cancel()
-            asked.cancel()
+) -> int:
+    failure: Exception | None = None
+    try:
+        async with app.run(transport=transport, settings=settings) as bus:
+            stop.started = True
+            ready(bus)
+            failed = asyncio.create_task(bus.failed())
+            asked = asyncio.create_task(stop.asked.wait())
+            try:
+                await asyncio.wait([failed, asked], return_when=asyncio.FIRST_COMPLETED)
+                if failed.done():
+                    failure = failed.result()
+                    raise failure
+            finally:
+                stopping()
+                failed.cancel()
+                asked.cancel()
+    except SystemExit as left:  # of a lifespan; past here it would tear down the loop
+        return _code_of(left)
+    if failure is not None:  # a lifespan may swallow what passes through it
+        raise failure
+    log.info("stopped")
+    return STOPPED
 
 
-async def _cancel_start(life: asyncio.Task[None], stop: Stop) -> None:
+async def _cancel_start(life: asyncio.Task[int], stop: Stop) -> None:
     """A request to stop while still connecting ends the waiting."""
     await stop.asked.wait()
     if not stop.started:
         life.cancel()
 
 
-def _exit_code(life: asyncio.Task[None]) -> int:
+def _exit_code(life: asyncio.Task[int]) -> int:
     if life.cancelled():
         return STOPPED  # asked to stop before it had started
     error = life.exception()
     if error is None:
-        log.info("stopped")
-        return STOPPED
+        return life.result()
     if isinstance(error, OmniWorkerError):
         log.error("%s", error)
-        return FAILED
-    raise error
+    else:
+        log.error("the app failed: %s: %s", type(error).__name__, error, exc_info=error)
+    return FAILED
+
+
+def _code_of(left: SystemExit) -> int:
+    """As Python itself has it: a number is the code, words are said."""
+    if left.code is None or isinstance(left.code, int):
+        return left.code or STOPPED
+    log.error("%s", left.code)
+    return FAILED
 
 
 def warn_of_short_kill(environment: Mapping[str, str], grace: float) -> None:

@@ -35,6 +35,22 @@ def takes_nothing() -> None:
     """No handler."""
 
 
+async def takes_context_first(ctx: Any, event: Any) -> None:
+    """As a middleware does."""
+
+
+async def takes_payload(payload: Model) -> None:
+    """As handlers of other frameworks do."""
+
+
+async def takes_dict(payload: dict[str, int]) -> None:
+    """The same without a model."""
+
+
+async def takes_either(payload: Model | SchemaRegistry | None) -> None:
+    """The same with several."""
+
+
 async def around(ctx: Any, event: Any, call_next: Any) -> None:
     await call_next(ctx, event)
 
@@ -59,7 +75,12 @@ MISUSE: list[tuple[str, dict[str, Any], Callable[..., Any], str]] = [
     ("two policies", {"retry": RetryPolicy(), "max_retries": 1}, handle, "retry= beside"),
     ("no time zone", {"start_from": datetime(2026, 1, 1)}, handle, "a datetime with a time zone"),
     ("a number as text", {"concurrency": "10"}, handle, "concurrency='10': expected a whole"),
-    ("nothing rejected", {"reject_on": ValueError()}, handle, "expected exception classes"),
+    ("nothing rejected", {"reject_on": ValueError()}, handle, "expected an exception class"),
+    ("once by a word", {"exactly_once": "yes", "durable": "d"}, handle, "expected True or False"),
+    ("context first", {}, takes_context_first, "or (event, ctx); the event comes first"),
+    ("the payload", {}, takes_payload, "no Model; write Event[Model], and take event.payload"),
+    ("a dict", {}, takes_dict, "no dict[str, int]; write Event[dict[str, int]]"),
+    ("payloads", {}, takes_either, "is given the event, no "),
 ]
 
 
@@ -434,3 +455,18 @@ async def test_a_registry_of_ones_own_is_used() -> None:
     async with app.run(transport=MemoryTransport()):
         with pytest.raises(Exception, match=r"custom\.x: the payload does not fit its schema: a:"):
             await app.publish("custom.x", {"a": "private"})
+
+
+async def test_a_handler_for_a_type_that_looks_misspelt_is_told_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App("router")
+    app.on("message.recieved", "message.sent", durable="d")(handle)
+
+    async with app.run(transport=MemoryTransport()):
+        pass
+
+    [line] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert line.startswith(
+        "message.recieved is no event type that is known here; did you mean message.received?"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import pytest
 from pydantic import BaseModel
@@ -299,6 +299,20 @@ def test_a_plain_function_is_told_from_a_coroutine_function(call: Any, expected:
     assert expected is declared(call).is_async
 
 
+def test_a_partial_is_called_as_its_function() -> None:
+    assert declared(functools.partial(with_database, "db")).function.endswith(".with_database")
+
+
+class HasId(Protocol):
+    id: str
+
+
+def takes_payload(payload: Model) -> None: ...
+@functools.wraps(takes_payload)
+def given_the_payload(event: Event[Any]) -> None:
+    takes_payload(event.payload)
+
+
 def any_event(event: Event[Any]) -> None: ...
 def bare_event(event: Event) -> None: ...  # type: ignore[type-arg]
 def no_annotation(event): ...  # type: ignore[no-untyped-def]
@@ -309,6 +323,9 @@ def either_event(event: Event[Model] | Event[Sent]) -> None: ...
 def any_or_one(event: Event[Model] | Event[Any]) -> None: ...
 def event_of_dict(event: Event[dict[str, int]]) -> None: ...
 def named_event(event: MessageReceivedEvent) -> None: ...
+def anything(event: Any) -> None: ...
+def an_object(event: object) -> None: ...
+def somebodys_protocol(event: HasId) -> None: ...
 def foreign_context(event: Event[Model], ctx: Foreign) -> Foreign: ...
 
 
@@ -318,6 +335,7 @@ def foreign_context(event: Event[Model], ctx: Foreign) -> Foreign: ...
         (any_event, Any), (bare_event, Any), (no_annotation, Any), (event_of_model, Model),
         (optional_event, Model), (annotated_event, Model), (either_event, Model | Sent),
         (any_or_one, Any), (event_of_dict, dict[str, int]), (foreign_context, Model),
+        (anything, Any), (an_object, Any), (somebodys_protocol, Any), (given_the_payload, Any),
         (named_event, MessageReceivedPayload), (Callable_(), Model), (Callable_().method, Model),
         (functools.partial(with_database, "db"), Model),
     ],

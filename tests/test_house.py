@@ -16,7 +16,7 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
     "errors", "outcomes", "subjects", "settings", "events", "payloads", "schemas", "retry",
-    "ids", "topology", "wire", "deadletter", "handlers",
+    "ids", "topology", "wire", "deadletter", "signatures", "handlers",
     "transports", "transports.base", "transports.headers", "transports.timestamps",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "settled", "watchdog", "server", "discovery",

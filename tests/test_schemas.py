@@ -237,3 +237,18 @@ def test_a_misspelt_type_is_answered_with_its_neighbours() -> None:
 def test_a_name_the_server_would_refuse_is_refused(name: Any) -> None:
     with pytest.raises(ConfigError, match="durable"):
         check_name(name, "durable=…")
+
+
+@pytest.mark.parametrize(
+    ("type", "meant"),
+    [
+        ("message.recieved", "message.received"), ("message.receive", "message.received"),
+        ("instance.qrcode", "instance.qr_code"), ("message.received", None),
+        ("message.edited", None), ("system.health.check", None), ("custom.message.receive", None),
+        ("reaction.received", None),
+    ],
+)  # fmt: skip
+def test_a_slip_of_the_pen_is_told_from_a_type_of_somebody_elses(
+    type: str, meant: str | None
+) -> None:
+    assert meant == SchemaRegistry().nearest(type)

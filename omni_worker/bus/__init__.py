@@ -126,13 +126,11 @@ class EventBus:
         Running handlers get ``grace`` seconds (default: the setting); what has not begun is handed
         back at once. Inside a handler it only begins: the bus closes when that handler has ended.
         """
-        outside = self._roster.running_inside() is None
-        await self._roster.now_or_later(self._close(grace), outside)
+        await self._roster.end(self._close(grace))
 
     async def drain(self, grace: float | None = None) -> None:
         """End every subscription as ``close`` does, and stay connected."""
-        outside = self._roster.running_inside() is None
-        await self._roster.now_or_later(self._drain_all(grace), outside)
+        await self._roster.end(self._drain_all(grace))
 
     async def _close(self, grace: float | None) -> None:
         await self._drain_all(grace)
@@ -250,11 +248,10 @@ class EventBus:
             handler, self._provisioner, self.registry, self.settings, self._roster.consumers
         )
         self._roster.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
-        around = self.middlewares if middlewares is None else middlewares
         subscription, threads = assemble(
             handler,
             self._workshop(),
-            middlewares=around,
+            middlewares=self.middlewares if middlewares is None else middlewares,
             streams=len(specs),
             on_lost=self._roster.on_lost,
             on_unsubscribe=self._roster.unsubscribe,
@@ -263,10 +260,11 @@ class EventBus:
             subscription,
             self.transport,
             self._provisioner,
+            threads=threads,
             recreate=self.settings.provision == "on",
             keep=is_shared(handler) or self.settings.session is not None,
         )
-        self._roster.add(subscription, binding, threads)
+        self._roster.add(subscription, binding)
         try:
             await binding.bind(specs)
         except BaseException:

@@ -8,19 +8,18 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from ..binding import Binding
-from ..context import current_context
 from ..errors import ConfigError, TransportError
 from ..handlers import Handler
 from ..publisher import Publisher
 from ..subscription import Subscription
-from ..threads import DaemonThreads
 from ..transports.base import Source
+from .ending import Ending, caller_among
 
 log = logging.getLogger("omni_worker.bus")
 
 
 class Roster:
-    """Every subscription with its consumers and threads; ``publisher`` tells the bus they are of.
+    """Every subscription with its consumers; ``publisher`` tells the bus they are of.
 
     What runs longer than ``grace`` seconds at an end is handed back.
     """
@@ -29,9 +28,7 @@ class Roster:
         self._publisher = publisher
         self._grace = grace
         self._bindings: dict[Subscription, Binding] = {}
-        self._threads: dict[Subscription, DaemonThreads] = {}
-        self._ending: dict[Subscription, asyncio.Event] = {}
-        self._later: set[asyncio.Task[None]] = set()
+        self._ending = Ending()
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._bindings))
@@ -46,13 +43,9 @@ class Roster:
         """The names of all consumers read here."""
         return {bound.spec.name for binding in self.bindings for bound in binding.bound.values()}
 
-    def add(
-        self, subscription: Subscription, binding: Binding, threads: DaemonThreads | None
-    ) -> None:
+    def add(self, subscription: Subscription, binding: Binding) -> None:
         """One more, before its consumers are bound."""
         self._bindings[subscription] = binding
-        if threads is not None:
-            self._threads[subscription] = threads
 
     def refuse_taken(self, handler: Handler, wanted: list[tuple[str, str]]) -> None:
         """One consumer feeds one handler of a process: the second would take its events away."""
@@ -88,47 +81,27 @@ class Roster:
 
     # --- endings ---------------------------------------------------------------------------
 
+    async def end(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Await what ends them all; inside a handler it only begins."""
+        inside = caller_among(self._bindings, self._publisher) is not None
+        await self._ending.begin_or_await(ending, inside)
+
     async def unsubscribe(self, subscription: Subscription, grace: float | None) -> None:
         """End one; a handler that ends its own subscription does not wait for itself."""
-        is_own = self.running_inside() is subscription
-        await self.now_or_later(self.drain(subscription, grace), not is_own)
+        is_own = caller_among(self._bindings, self._publisher) is subscription
+        await self._ending.begin_or_await(self.drain(subscription, grace), is_own)
 
     async def drain_all(self, grace: float | None) -> None:
-        """End every one, those as well that are ending already."""
-        await asyncio.gather(*(self.drain(one, grace) for one in (*self._bindings, *self._ending)))
+        """End every one, and wait for those that are ending already."""
+        await asyncio.gather(*(self.drain(one, grace) for one in self))
+        await self._ending.wait()
 
     async def drain(self, subscription: Subscription, grace: float | None = None) -> None:
         """End one, or wait until it has ended."""
         binding = self._bindings.pop(subscription, None)
         if binding is None:
-            if (ended := self._ending.get(subscription)) is not None:
-                await ended.wait()
+            await self._ending.wait(subscription)
             return
-        ended = self._ending[subscription] = asyncio.Event()
-        try:
+        with self._ending.of(subscription):
             await subscription.drain(self._grace if grace is None else grace)
             await binding.close()
-            threads = self._threads.pop(subscription, None)
-            if threads is not None:
-                threads.close()
-        finally:
-            del self._ending[subscription]
-            ended.set()
-
-    async def now_or_later(self, ending: Coroutine[Any, Any, None], now: bool) -> None:
-        """Await it, or begin it only: what a handler asks for must not wait for that handler."""
-        if now:
-            await ending
-            return
-        task = asyncio.get_running_loop().create_task(ending, name="omni-worker ending")
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-        await asyncio.sleep(0)  # from here on no handler begins
-
-    def running_inside(self) -> Subscription | None:
-        """The subscription whose handler the caller is running in."""
-        context = current_context.get()
-        if context is None or context.publisher is not self._publisher:
-            return None
-        ours = (one for one in self._bindings if one.handler.name == context.handler)
-        return next((one for one in ours if context.sequence in one.holds(context.stream)), None)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,15 +22,13 @@ from ...errors import (
 )
 from ...settings import Settings, without_userinfo
 from .client import Client, Sink
-from .login import describe, explain, login_options, split_url
+from .login import describe, discovered, explain, login_options, what_is_denied
 
 log = logging.getLogger("omni_worker.transport")
 
 SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
 KEPT_ANSWERS = 100_000  # answers kept while the connection is down; older ones are redelivered
 DENIALS_SAID = 1_000  # kinds of missing rights a log tells
-# The subject is quoted as Go quotes strings.
-_DENIED = re.compile(r'for (publish|subscription) to "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
 
 class Connection:
@@ -308,28 +305,17 @@ class Connection:
 
     def _read_info(self, info: dict[str, Any]) -> None:
         self.max_payload = int(info.get("max_payload") or self.max_payload)
-        self._discover(info.get("connect_urls") or [])
-
-    def _discover(self, servers: list[str]) -> None:
-        """Remember the other servers of the cluster; we log in there as we do here."""
-        known = {split_url(url).netloc.rpartition("@")[2] for url in self._settings.urls}
-        first = split_url(self._settings.urls[0])
-        userinfo, at, _ = first.netloc.rpartition("@")
-        self._discovered = [
-            f"{first.scheme}://{userinfo}{at}{server}" for server in servers if server not in known
-        ]
+        self._discovered = discovered(info.get("connect_urls") or [], self._settings.urls)
 
     def _on_denied(self, text: str) -> None:
         error = PermissionDenied(f"the server denies us a right: {text}")
-        found = _DENIED.search(text)
-        verb, subject = found.groups() if found else ("", "")
-        subject = re.sub(r"\\(.)", r"\1", subject)
+        verb, subject = what_is_denied(text)
         # Once per kind: every answer has a subject of its own, and an event's ends in an instance.
         kind = (verb, *subject.split(".")[:4])
         if kind not in self._denials_said and len(self._denials_said) < DENIALS_SAID:
             self._denials_said.add(kind)
             log.error("permission denied: %s", text)
-        if verb.lower() == "subscription":
+        if verb == "subscription":
             self._denied[subject.encode()] = error
         for hook in self.on_denied:
             hook(subject, error)

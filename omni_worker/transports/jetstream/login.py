@@ -1,4 +1,4 @@
-"""Login: what one server is told of us, and in a person's words why it would not have us.
+"""Login: what servers are told of us, and in a person's words why one would not have us.
 
 No word of a cause holds a secret: URLs with a login in them never reach a text.
 """
@@ -6,8 +6,9 @@ No word of a cause holds a secret: URLs with a login in them never reach a text.
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -16,6 +17,9 @@ from nats import errors as nats_errors
 from ...errors import TransportError
 from ...settings import Settings
 from .client import ConnectionLost
+
+# The subject is quoted as Go quotes strings.
+_DENIED = re.compile(r'for (publish|subscription) to "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
 
 def login_options(settings: Settings, url: str) -> dict[str, Any]:
@@ -50,6 +54,21 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 def split_url(url: str) -> SplitResult:
     """The parts of a server's URL, with or without a scheme."""
     return urlsplit(url if "://" in url else f"nats://{url}")
+
+
+def discovered(servers: Sequence[str], given: Sequence[str]) -> list[str]:
+    """URLs of a cluster's other servers; we log in there as at the first one we were given."""
+    known = {split_url(url).netloc.rpartition("@")[2] for url in given}
+    first = split_url(given[0])
+    userinfo, at, _ = first.netloc.rpartition("@")
+    return [f"{first.scheme}://{userinfo}{at}{one}" for one in servers if one not in known]
+
+
+def what_is_denied(text: str) -> tuple[str, str]:
+    """("publish" or "subscription", the subject) of a server's refusal; empty where it is none."""
+    found = _DENIED.search(text)
+    verb, subject = found.groups() if found else ("", "")
+    return verb.lower(), re.sub(r"\\(.)", r"\1", subject)
 
 
 def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Exception:

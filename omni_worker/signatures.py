@@ -1,0 +1,154 @@
+"""Signatures: what a handler or a middleware takes, and where it is written."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+
+from .errors import ConfigError
+from .events import Event
+
+CONTEXT_NAMES = ("ctx", "context")
+
+
+def takes_context(call: Callable[..., Any]) -> bool:
+    """Whether it is `(event, ctx)` rather than `(event)`. Raises ConfigError for anything else."""
+    try:
+        parameters = list(inspect.signature(call).parameters.values())
+    except (TypeError, ValueError):
+        raise ConfigError(f"{call!r} is no function: expected (event) or (event, ctx)") from None
+    target = function_of(call)
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        # Calling it runs nothing: every event would be acknowledged and none handled.
+        raise ConfigError(f"{named(call)} holds a yield: a generator would never run")
+    positional = [
+        one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    required = [one for one in positional if one.default is one.empty]
+    keyword_only = [
+        one for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty
+    ]
+    takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    first = positional[0].name if positional else ""
+    unbound, swapped = first in ("self", "cls"), first in CONTEXT_NAMES
+    if keyword_only or len(required) > 2 or not (positional or takes_any) or unbound or swapped:
+        raise ConfigError(
+            f"{named(call)}{inspect.signature(call)}: a handler takes (event) or (event, ctx)"
+            + ("; declare a method on its instance: app.on(…)(object.method)" if unbound else "")
+            + ("; the event comes first" if swapped else "")
+        )
+    return len(required) == 2 or (len(positional) > 1 and positional[1].name in CONTEXT_NAMES)
+
+
+def is_async(call: Callable[..., Any]) -> bool:
+    """Whether it runs on the loop; a plain `def` runs in a thread."""
+    return inspect.iscoroutinefunction(function_of(call))
+
+
+def event_model(
+    call: Callable[..., Any], schema: type[BaseModel] | None, names: Mapping[str, Any]
+) -> type[Event[Any]]:
+    """`schema=`, else the model in the annotation `Event[Model]`, else any payload."""
+    if schema is not None:
+        return _event_of(schema)
+    parameters = list(inspect.signature(call).parameters.values())
+    hint = parameters[0].annotation if parameters else inspect.Parameter.empty
+    if hint is inspect.Parameter.empty:
+        return Event[Any]
+    hint = _evaluated(hint, function_of(call), names)
+    _refuse_payload(hint, call)
+    events = _events_in(hint)
+    payloads: list[Any] = [event.model_fields["payload"].annotation for event in events]
+    if not events or any(held is Any or isinstance(held, TypeVar) for held in payloads):
+        return Event[Any]
+    return events[0] if len(events) == 1 else _event_of(functools.reduce(operator.or_, payloads))
+
+
+def where_written(call: Callable[..., Any]) -> str:
+    """`file:line`, for people."""
+    code = getattr(function_of(call), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"
+
+
+def check_middleware(middleware: Callable[..., Any], *parameters: str) -> None:
+    """Refuse what cannot be awaited around a handler or a publish."""
+    expected = f"expected async def ({', '.join(parameters)})"
+    if not inspect.iscoroutinefunction(function_of(middleware)):
+        raise ConfigError(f"middleware {named(middleware)}: {expected}")
+    try:
+        inspect.signature(middleware).bind(*parameters)
+    except TypeError as error:
+        raise ConfigError(f"middleware {named(middleware)}: {error}; {expected}") from None
+
+
+def function_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under decorators, partials and callable objects."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    target = call if inspect.isroutine(call) else getattr(call, "__call__", call)  # noqa: B004
+    function: Callable[..., Any] = inspect.unwrap(target)
+    return function
+
+
+def named(call: Callable[..., Any]) -> str:
+    """What people call it."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    return str(getattr(call, "__qualname__", type(call).__name__))
+
+
+def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, Any]) -> object:
+    """An annotation written as text, read where it was written.
+
+    Only the event's own: another name of the signature may exist only while type checking.
+    """
+    holder: Any = SimpleNamespace(__annotations__={"event": hint})
+    try:
+        hints: dict[str, object] = get_type_hints(
+            holder, getattr(function, "__globals__", {}), dict(names)
+        )
+        return hints["event"]
+    except Exception as error:
+        if "Event[" in str(hint) and "Event[Any" not in str(hint):
+            raise ConfigError(
+                f"{named(function)}: the annotation {hint} cannot be read here ({error});"
+                " its payload would go unchecked, so give schema=…"
+            ) from None
+        return None
+
+
+def _refuse_payload(hint: Any, call: Callable[..., Any]) -> None:
+    """The payload's model in the place of the event: it would fail on every event."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if any(_may_be_event(part) for part in parts) or hasattr(call, "__wrapped__"):
+        return  # a decorator may hand over something else than it is given
+    shown = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    raise ConfigError(
+        f"{named(call)}: a handler is given the event, no {shown};"
+        f" write Event[{shown}], and take event.payload"
+    )
+
+
+def _may_be_event(hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    if not isinstance(kind, type) or kind is Any or getattr(kind, "_is_protocol", False):
+        return True
+    return issubclass(Event, kind) or issubclass(kind, Event)
+
+
+def _events_in(hint: object) -> list[type[Event[Any]]]:
+    """The event types of an annotation, those of a union each."""
+    if isinstance(hint, type) and issubclass(hint, Event):
+        return [hint]
+    return [event for part in get_args(hint) for event in _events_in(part)]
+
+
+def _event_of(schema: Any) -> type[Event[Any]]:
+    model: type[Event[Any]] = Event[schema]
+    return model

@@ -1,0 +1,91 @@
+"""An app in a process: what its lifespan does decides as well how that process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from omni_worker import App, Event
+from omni_worker.errors import TransportError
+from omni_worker.logs import PrettyFormatter
+from omni_worker.transports.memory import MemoryTransport
+from omni_worker.worker import Stop, run_worker
+
+Lifespan = Callable[[App], AsyncIterator[None]]
+
+
+def app_with(lifespan: Lifespan) -> App:
+    """One handler, and this around it."""
+    app = App("router", lifespan=contextlib.asynccontextmanager(lifespan))
+
+    @app.on("custom.thing", durable="d")
+    async def handle(event: Event[Any]) -> None: ...
+
+    return app
+
+
+async def fails_at_first(app: App) -> AsyncIterator[None]:
+    raise LookupError("no database")
+    yield
+
+
+async def fails_at_last(app: App) -> AsyncIterator[None]:
+    yield
+    raise LookupError("no database")
+
+
+@pytest.mark.parametrize("lifespan", [fails_at_first, fails_at_last])
+async def test_a_lifespan_that_fails_is_told_with_its_own_lines_only(
+    lifespan: Lifespan, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = Stop()
+
+    code = await run_worker(
+        app_with(lifespan), transport=MemoryTransport(), stop=stop, on_ready=lambda _: stop.ask("-")
+    )
+
+    assert code == 1
+    [line] = [one for one in caplog.records if one.levelname == "ERROR"]
+    text = PrettyFormatter().format(line)
+    assert "the app failed: LookupError: no database" in text
+    assert f"in {lifespan.__name__}" in text
+    assert text.count("File ") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [(3, 3, []), (None, 0, []), ("no configuration", 1, ["no configuration"])],
+)
+async def test_a_lifespan_may_leave_as_any_program_does(
+    given: Any, code: int, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leaves(app: App) -> AsyncIterator[None]:
+        raise SystemExit(given)
+        yield
+
+    assert code == await run_worker(app_with(leaves), transport=MemoryTransport(), stop=Stop())
+    assert said == [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+
+
+async def test_a_lost_server_is_a_failure_though_the_lifespan_swallows_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def swallows(app: App) -> AsyncIterator[None]:
+        with contextlib.suppress(Exception):
+            yield
+
+    transport, ready = MemoryTransport(), asyncio.Event()
+    running = asyncio.create_task(
+        run_worker(
+            app_with(swallows), transport=transport, stop=Stop(), on_ready=lambda _: ready.set()
+        )
+    )
+    await ready.wait()
+    transport.give_up(TransportError("the server is gone"))
+
+    assert await running == 1
+    assert "the server is gone" in caplog.text
