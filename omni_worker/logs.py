@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import sys
 import time
@@ -37,15 +38,15 @@ def set_up_logging(
 ) -> None:
     """Send every log line to standard error (or ``stream``), as ``pretty`` or ``json``.
 
-    Without a format: pretty on a terminal, else JSON. Replaces the handlers there were.
+    Without a format: pretty on a terminal, else JSON. Coloured on a terminal, unless NO_COLOR is
+    set. Replaces the handlers there were.
     """
     stream = stream or sys.stderr
     if format is None:
         format = "pretty" if stream.isatty() else "json"
+    colour = stream.isatty() and not os.environ.get("NO_COLOR")
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        JsonFormatter() if format == "json" else PrettyFormatter(colour=stream.isatty())
-    )
+    handler.setFormatter(JsonFormatter() if format == "json" else PrettyFormatter(colour=colour))
     handler.addFilter(add_event)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 

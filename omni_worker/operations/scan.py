@@ -21,6 +21,7 @@ from ..topology import NANO, rfc3339
 from ..transports.base import Delivery, Source, StoredMessage, Transport
 from ..transports.headers import parse_headers
 
+SCAN = "omni-worker-scan-"  # begins the name of every consumer made here
 FIRST_WINDOW = 8  # messages asked for at once, as long as nobody knows how large they are
 MAX_WINDOW = 512
 MAX_BYTES = 1024 * 1024  # held at once, unless a single message is larger
@@ -111,7 +112,7 @@ class Scan:
 
     async def _begin(self, sequence: int) -> int:
         """Read from there on, by a new consumer; returns how many messages it will see."""
-        name = f"omni-worker-scan-{secrets.token_hex(4)}"
+        name = f"{SCAN}{secrets.token_hex(4)}"
         info = await self._operators.create_consumer(self.stream, self._config(name, sequence))
         reader = _Reader(self._transport)
         reader.source = await self._transport.consume(self.stream, name, reader)

@@ -13,6 +13,7 @@ from ..returns import retry_consumer
 from ..topology import OWN_STREAM, TAG, filters_of, holds_events
 from ..transports.base import Operators, Transport
 from .letters import stored_time
+from .scan import SCAN
 from .wanted import WantedConsumers
 
 
@@ -54,6 +55,7 @@ async def consumer_statuses(
         (info["stream_name"], info["name"]): info
         for name in sorted(names)
         for info in await operators.consumers(name)
+        if not info["name"].startswith(SCAN)  # somebody looks on, as we do
     }
     if wanted is None:
         chosen = sorted(standing)

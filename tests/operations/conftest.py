@@ -96,3 +96,4 @@ def restricted_server(tmp_path: Path) -> Iterator[NatsServer]:
 async def _provision(url: str) -> None:
     async with EventBus(url, name="admin") as bus:
         await bus.publish("custom.thing", {})
+        await bus.publish("system.dead_letter", {"error": "x"})

@@ -1,18 +1,29 @@
-"""Support for the operators' commands: call one, and measure what it needed."""
+"""Support for the operators' commands: call one, sit at a terminal, measure what it needed."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
+import struct
 import subprocess
 import sys
+import termios
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from tests.cli.support import Said, call, too_wide
-from tests.processes.support import clean_environment
+from tests.processes.support import PROGRAM, clean_environment
 
-__all__ = ["Measured", "Said", "call", "lines_of", "measure", "operate", "table_of", "too_wide"]
+__all__ = [
+    "Measured", "Said", "Terminal", "call", "lines_of", "measure", "on_a_terminal", "operate",
+    "table_of", "too_wide",
+]  # fmt: skip
 
 # The command as the terminal starts it; the last argument is the file for its peak of memory.
 _MEASURED = """
@@ -53,6 +64,79 @@ def measure(url: str, *arguments: str, folder: Path) -> Measured:
     )  # fmt: skip
     said = Said(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
     return Measured(said, int(file.read_text()) / 1024)
+
+
+class Terminal:
+    """Somebody at a terminal of 80 columns and 24 lines, who has started a command."""
+
+    def __init__(self, url: str, folder: Path, *arguments: str, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._process = subprocess.Popen(
+            [PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, cwd=folder,
+            env=clean_environment() | {"NATS_URL": url, "NO_COLOR": "1"} | environment,
+            start_new_session=True, preexec_fn=_take_the_terminal,
+        )  # fmt: skip
+        os.close(slave)
+        self._shown = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+    @property
+    def shown(self) -> str:
+        """Everything that was written to the terminal so far."""
+        return self._shown.decode(errors="replace").replace("\r\n", "\n")
+
+    def until(self, text: str, timeout: float = 30.0) -> None:
+        """Wait until this is shown."""
+        deadline = time.monotonic() + timeout
+        while text not in self.shown:
+            assert time.monotonic() < deadline, f"{text!r} was not shown: {self.shown!r}"
+            assert self._read(), f"{text!r} was not shown when it ended: {self.shown!r}"
+
+    def type(self, keys: str) -> None:
+        """Press these keys; \\x03 is Ctrl-C."""
+        os.write(self._master, keys.encode())
+
+    def ended(self, timeout: float = 30.0) -> int:
+        """Wait for its end; returns its exit code."""
+        deadline = time.monotonic() + timeout
+        while self._read():
+            assert time.monotonic() < deadline, f"it goes on: {self.shown!r}"
+        return self._process.wait(timeout)
+
+    def _read(self) -> bool:
+        """Take what was written meanwhile; says whether more may come."""
+        if not select.select([self._master], [], [], 0.1)[0]:
+            return True
+        try:
+            piece = os.read(self._master, 65_536)
+        except OSError:  # Linux's word for: nobody writes any more
+            return False
+        self._shown += piece
+        return bool(piece)
+
+
+def _take_the_terminal() -> None:
+    """Ctrl-C in a terminal goes to whom it belongs to."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def on_a_terminal(url: str, folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command to its end at a terminal; its exit code, and what was shown."""
+    with Terminal(url, folder, *arguments) as terminal:
+        return terminal.ended(), terminal.shown
 
 
 def lines_of(said: Said) -> list[dict[str, Any]]:

@@ -335,17 +335,6 @@ async def order(event: Event) -> None: ...
     ]
 
 
-def test_without_rights_or_jetstream_it_says_so(
-    restricted_server: NatsServer, server_without_jetstream: NatsServer, folder: Path
-) -> None:
-    denied = operate(restricted_server.url, "plan", "shop:app", folder=folder)
-    without = operate(server_without_jetstream.url, "plan", "shop:app", folder=folder)
-
-    assert (denied.code, without.code) == (1, 1)
-    assert "$JS.API.CONSUMER." in denied.line
-    assert "JetStream" in without.line
-
-
 async def test_two_who_apply_at_once_both_end_well(nats_server: NatsServer, folder: Path) -> None:
     url = nats_server.url
 

@@ -396,43 +396,6 @@ def test_the_doctor_reads_how_often_the_server_flushes(tmp_path: Path) -> None:
     assert "does not answer" in wrong["sync_interval"][0]["says"]
 
 
-# --- an empty system, and one that is closed to us -----------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [("status", 0), ("trace e-1", 1), ("doctor", 0), ("tail --since 1h", 1)],
-)
-async def test_an_empty_system_is_answered_and_stays_empty(
-    nats_server: NatsServer, command: str, code: int
-) -> None:
-    said = operate(nats_server.url, *command.split())
-    client = await plain_client(nats_server.url)
-    names = (await api(client, "STREAM.NAMES"))["streams"]
-    await client.close()
-
-    assert said.code == code
-    assert len((said.out + said.err).strip()) > 20
-    assert not names
-
-
-@pytest.mark.parametrize("command", ["status", "trace e-1", "tail --since 1h"])
-def test_a_right_that_is_missing_is_named(restricted_server: NatsServer, command: str) -> None:
-    said = operate(restricted_server.url, *command.split())
-
-    assert said.code == 1
-    assert "$JS.API.CONSUMER." in said.line
-    assert said.line.count("$JS.API.CONSUMER.") == 1
-
-
-@pytest.mark.parametrize("command", ["status", "trace e-1", "tail --since 1h"])
-def test_without_jetstream_that_is_said(server_without_jetstream: NatsServer, command: str) -> None:
-    said = operate(server_without_jetstream.url, *command.split())
-
-    assert said.code == 1
-    assert "JetStream" in said.line
-
-
 async def test_a_work_queue_is_read_without_taking_from_it(nats_server: NatsServer) -> None:
     client = await plain_client(nats_server.url)
     await make_stream(client, "MESSAGE", "message.>", retention="workqueue")

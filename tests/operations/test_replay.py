@@ -280,19 +280,3 @@ def test_many_events_are_replayed_in_little_memory(large_server: NatsServer, fol
 
     assert json.loads(measured.said.out)["handled"] == MANY
     assert measured.peak < 50
-
-
-def test_nothing_is_replayed_without_rights_jetstream_or_streams(
-    restricted_server: NatsServer,
-    server_without_jetstream: NatsServer,
-    nats_server: NatsServer,
-    folder: Path,
-) -> None:
-    denied = replay(restricted_server.url, folder, "--since", "1h", "--dry-run")
-    without = replay(server_without_jetstream.url, folder, "--since", "1h", "--dry-run")
-    empty = replay(nats_server.url, folder, "--since", "1h", "--dry-run")
-
-    assert (denied.code, without.code, empty.code) == (1, 1, 0)
-    assert "$JS.API.CONSUMER.CREATE" in denied.line
-    assert "JetStream" in without.line
-    assert "0 handled" in empty.out

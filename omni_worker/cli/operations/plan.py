@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from ...app import App
-from ...errors import OmniWorkerError
+from ...errors import OmniWorkerError, TopologyError
 from ...operations.drift import Action, Kind, Needs, Step, apply, find_drift
 from ...operations.recreate import Remaking, look_at_remaking, remake
 from ...operations.wanted import wanted_consumers
@@ -79,18 +79,10 @@ async def _recreate(
     transport: Transport, app: App, settings: Settings, name: str, *, yes: bool, json: bool
 ) -> int:
     standing = [info["config"] for info in await transport.operators.streams()]
-    specs = [
-        spec
-        for handler in app.handlers
-        for spec in wanted_consumers(handler, app.registry, settings, standing).specs
-        if spec.name == name
-    ]
+    found = [wanted_consumers(one, app.registry, settings, standing) for one in app.handlers]
+    specs = [spec for wanted in found for spec in wanted.specs if spec.name == name]
     if not specs:
-        names = sorted({h.options.durable for h in app.handlers if h.options.durable})
-        raise CalledWrongly(
-            f"--recreate {name}: no handler of {app.name} has this durable;"
-            f" there {'is' if len(names) == 1 else 'are'} {', '.join(names) or 'none'}"
-        )
+        raise _nothing_to_recreate(app, name)
     for spec in specs:
         remaking = await look_at_remaking(transport, spec)
         if not json:
@@ -104,6 +96,14 @@ async def _recreate(
         else:
             say(f"Consumer {name} on {spec.stream} is made anew.")
     return 0
+
+
+def _nothing_to_recreate(app: App, name: str) -> Exception:
+    names = sorted({one.options.durable for one in app.handlers if one.options.durable})
+    if name in names:
+        return TopologyError(f"no stream stores what {name} reads: plan --apply makes it")
+    there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names) or 'none'}"
+    return CalledWrongly(f"--recreate {name}: no handler of {app.name} has this durable; {there}")
 
 
 def _what_it_means(remaking: Remaking) -> list[str]:

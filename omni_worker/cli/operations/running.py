@@ -17,6 +17,7 @@ from ...app import App
 from ...errors import ConfigError, OmniWorkerError
 from ...logs import set_up_logging
 from ...operations.dead_letters import NoSuchLetter
+from ...operations.scan import SCAN
 from ...settings import Settings
 from ...threads import DaemonThreads
 from ...transports.base import Transport
@@ -79,10 +80,9 @@ def loaded(target: str) -> App:
 def _ending(run: Callable[[], int]) -> int:
     """Every way a command may end, as an exit code."""
     set_up_logging("pretty", "warning")
-    # A right that is missing ends the command with the same words.
-    logging.getLogger("omni_worker.transport").addFilter(
-        lambda record: not str(record.msg).startswith("permission denied")
-    )
+    transport = logging.getLogger("omni_worker.transport")
+    transport.setLevel(logging.INFO)  # who read that the connection was lost reads when it is back
+    transport.addFilter(_is_news)
     warn_of_unknown_variables()
     try:
         return run()
@@ -93,10 +93,18 @@ def _ending(run: Callable[[], int]) -> int:
         complain(with_advice(error))
         return FAILED
     except KeyboardInterrupt:
+        if sys.stderr.isatty():  # behind the ^C
+            click.echo(err=True)
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what the command ends with in the same words, nor what only our own scans meet."""
+    said = record.getMessage()
+    return not (said.startswith("permission denied") or SCAN in said or "delivers slowly" in said)
 
 
 async def _connected(work: Work, settings: Settings, *, stays: bool) -> int:

@@ -49,9 +49,12 @@ def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
 
 def wrapped(text: str, *, first: str = "", rest: str | None = None) -> list[str]:
     """A text in lines of the terminal's width; words stay whole, to be copied."""
+    width = terminal_width()
+    if text and len(first) + len(text) <= width and "\n" not in text and "\t" not in text:
+        return [first + text]  # most of many: wrapping costs ten times as much
     return textwrap.wrap(
         text,
-        terminal_width(),
+        width,
         initial_indent=first,
         subsequent_indent=" " * len(first) if rest is None else rest,
         break_long_words=False,

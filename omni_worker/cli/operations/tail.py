@@ -34,8 +34,8 @@ def tail_command(
     async def work(transport: Transport, settings: Settings) -> int:
         filters = _filters(pattern)
         if live and not json:
-            text = f"{', '.join(filters)} on {settings.shown_urls}; Ctrl-C ends"
-            say(wrapped(text), err=True)
+            what = "every event" if filters == (">",) else ", ".join(filters)
+            say(wrapped(f"{what} on {settings.shown_urls}; Ctrl-C ends"), err=True)
         page = Page(payloads)
         async with aclosing(
             past_and_live(transport, filters, since=since, follow=live)

@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import TransportError
 from ...topology import DAY, NANO, holds_events
 from ...transports.base import Operators
+from ..scan import SCAN
 from ..status import first_unsettled
 from .finding import Finding, Level
 
@@ -26,7 +27,8 @@ async def consumer_findings(
         if not holds_events(stream["config"]):
             continue
         try:
-            consumers = await operators.consumers(stream["config"]["name"])
+            every = await operators.consumers(stream["config"]["name"])
+            consumers = [one for one in every if not one["name"].startswith(SCAN)]
             dying = await asyncio.gather(*(_dying(operators, stream, one) for one in consumers))
         except TransportError:
             continue  # said among the rights

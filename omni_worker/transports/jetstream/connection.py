@@ -240,9 +240,9 @@ class Connection:
                 return
             limit = settings.reconnect_max_retries
             if limit is not None and tries > limit:
+                count = "1 try" if tries == 1 else f"{tries} tries"
                 raise TransportError(
-                    f"cannot connect to {settings.shown_urls} after {tries} tries:"
-                    f" {describe(cause)}"
+                    f"cannot connect to {settings.shown_urls} after {count}: {describe(cause)}"
                 ) from None
             wait = backoff.full_jitter(next(waits))
             log.warning(
