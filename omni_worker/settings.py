@@ -45,50 +45,77 @@ class Settings(BaseSettings):
         populate_by_name=True,
         hide_input_in_errors=True,
         allow_inf_nan=False,
+        # docs/settings.md is made of them.
+        use_attribute_docstrings=True,
     )
 
     # The connection, as the nats CLI names it.
     urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(DEFAULT_URL,), validation_alias=_env("NATS_URL"), repr=False
     )
+    """Where the server is: one URL, or several by commas. `tls://` asks for TLS."""
     user: str | None = Field(default=None, validation_alias=_env("NATS_USER"))
+    """Login by user and password; give both."""
     password: SecretStr | None = Field(default=None, validation_alias=_env("NATS_PASSWORD"))
+    """The user's password."""
     token: SecretStr | None = Field(default=None, validation_alias=_env("NATS_TOKEN"))
+    """Login by token."""
     creds: Path | None = Field(default=None, validation_alias=_env("NATS_CREDS"))
+    """Login by a credentials file."""
     nkey: Path | None = Field(default=None, validation_alias=_env("NATS_NKEY"))
+    """Login by a file with an nkey seed."""
     ca: Path | None = Field(default=None, validation_alias=_env("NATS_CA"))
+    """File of the authorities whose server certificates are trusted; asks for TLS."""
     cert: Path | None = Field(default=None, validation_alias=_env("NATS_CERT"))
+    """File of our own certificate, where the server wants one; goes with its key."""
     key: Path | None = Field(default=None, validation_alias=_env("NATS_KEY"))
+    """File of that certificate's key."""
     js_domain: str | None = Field(default=None, validation_alias=_env("NATS_JS_DOMAIN"))
+    """JetStream domain, where the streams are behind a leaf node."""
 
-    reconnect_max_retries: int | None = Field(default=10, ge=0)  # None is endless
+    reconnect_max_retries: int | None = Field(default=10, ge=0)
+    """Tries after the first, at the start and after a loss; `none` is endless."""
     reconnect_delay: float = Field(default=1.0, gt=0)
+    """The longest wait before the second try; it doubles from try to try."""
     reconnect_max_delay: float = Field(default=30.0, gt=0)
+    """No wait between two tries is longer."""
     connect_timeout: float = Field(default=5.0, gt=0)
+    """What one try may take."""
 
     # Streams and consumers.
     replicas: int = Field(default=1, ge=1, le=5)
+    """Replicas of the streams that are made; those that stand keep theirs."""
     provision: Literal["on", "off"] = "on"
-    inactive: float = Field(
-        default=3600.0, gt=0
-    )  # a consumer without durable, unused, lives so long
+    """`off`: nothing is created, only checked."""
+    inactive: float = Field(default=3600.0, gt=0)
+    """How long a consumer without durable outlives its last process."""
 
-    # Processes that take over from each other (dev's) name by it the consumers nobody named.
     session: str | None = Field(default=None, validation_alias=_env("OMNI_WORKER_SESSION"))
+    """Consumers nobody named are called after it. `dev` sets it, for its next process."""
 
     # Defaults of every handler; an option of the handler wins.
     concurrency: int = Field(default=10, ge=1, le=100_000)
-    prefetch: int | None = Field(default=None, ge=0, le=100_000)  # None is adaptive
+    """How many events a handler runs at once, in each process."""
+    prefetch: int | None = Field(default=None, ge=0, le=100_000)
+    """How many more it holds ready; `none` adapts to its rate, up to 2 000."""
     timeout: float | None = Field(default=None, ge=0.001, le=86_400)
+    """What one run may take; `none` is any time."""
     ack_wait: float = Field(default=30.0, ge=0.1, le=86_400)
+    """After so long the server gives a silent worker's events to another."""
     max_retries: int = Field(default=3, ge=0, le=1_000_000)
+    """How often a failed event is tried again."""
     retry_delay: float = Field(default=1.0, ge=0, le=86_400)
-    breaker: int = Field(default=20, ge=0)  # failures in a row until only trials run; 0 never
+    """Before the first retry; doubled each time, 30 s at most."""
+    breaker: int = Field(default=20, ge=0)
+    """Failures in a row until only single trials run; 0 never."""
 
     # The process.
     grace: float = Field(default=30.0, ge=0)
-    guard_ttl: float = Field(default=86_400.0, ge=120)  # how long exactly_once remembers an event
+    """What running handlers get when the worker stops."""
+    guard_ttl: float = Field(default=86_400.0, ge=120)
+    """How long `exactly_once` remembers an event."""
     foreign_delivery_limit: float = Field(default=3600.0, gt=0)
+    """An event only another version of the app wants becomes a dead letter after so long."""
 
     def __init__(self, **values: Any) -> None:
         try:
