@@ -1,0 +1,218 @@
+"""Reference: what the code knows about itself, as Markdown. Settings, commands, core events.
+
+Two tables of the README are here as well, so that no page can say something else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import click
+from pydantic import AliasChoices, SecretStr
+from pydantic.fields import FieldInfo
+
+from omni_worker import Settings
+from omni_worker.cli import main
+from omni_worker.handlers import Options
+from omni_worker.payloads import CORE_PAYLOADS
+
+README = Path(__file__).parents[2] / "README.md"
+PROGRAM = "omni-worker"
+RANGE = re.compile(r"(\d+)<=x<=(\d+)")  # as click writes it
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+def settings() -> str:
+    """One table for each kind of setting, and one of what the commands read besides."""
+    options = {option.name for option in fields(Options)}
+    connection, handlers, rest = [], [], []
+    for name, field in Settings.model_fields.items():
+        named = variable(name, field)
+        kind = connection if named.startswith("NATS_") else handlers if name in options else rest
+        kind.append((f"`{named}`", _value(field), _default(field), field.description or ""))
+    head = ("variable", "value", "default", "meaning")
+    return "\n\n".join((
+        "## The connection", _table(head, connection),
+        "## Every handler", "For handlers that do not say otherwise in `@app.on`.",
+        _table(head, handlers),
+        "## The process", _table(head, rest),
+        "## Options of commands", "The same as the option, for every start.",
+        _table(("variable", "option of", "meaning"), _of_commands()),
+    ))  # fmt: skip
+
+
+def variable(name: str, field: FieldInfo) -> str:
+    """The environment variable of a field."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return f"OMNI_WORKER_{name.upper()}"
+
+
+def _value(field: FieldInfo) -> str:
+    """What may be given: a kind, and its bounds where it has any."""
+    kind = field.annotation
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    if isinstance(kind, types.UnionType):
+        kind = parts[0]
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{part}`" for part in parts)
+    words = {int: "number", float: "seconds", Path: "file", SecretStr: "secret", str: "text"}
+    return words.get(kind, "URLs") + _bounds(field)  # type: ignore[arg-type]
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits: dict[str, float] = {}
+    for constraint in field.metadata:
+        for limit in ("ge", "gt", "le"):
+            if hasattr(constraint, limit):
+                limits[limit] = getattr(constraint, limit)
+    match limits:
+        case {"ge": low, "le": high}:
+            return f", {_number(low)} to {_number(high)}"
+        case {"ge": low}:
+            return f", {_number(low)} or more"
+        case {"gt": low}:
+            return f", more than {_number(low)}"
+    return ""
+
+
+def _default(field: FieldInfo) -> str:
+    match field.default:
+        case None:
+            # `none` can be said where a number is asked for; elsewhere it is simply not set.
+            return "`none`" if field.metadata else ""
+        case tuple() as several:
+            return f"`{','.join(several)}`"
+        case float() as seconds:
+            return f"`{seconds:.15g}`"
+        case other:
+            return f"`{other}`"
+
+
+def _number(number: float) -> str:
+    return f"{number:,.15g}".replace(",", " ")
+
+
+def _of_commands() -> Iterator[tuple[str, str, str]]:
+    users: dict[str, list[str]] = {}
+    meanings: dict[str, str] = {}
+    for path, command in walk(main):
+        for option in command.params:
+            if isinstance(option, click.Option) and isinstance(option.envvar, str):
+                users.setdefault(option.envvar, []).append(f"`{path} {option.opts[0]}`")
+                meanings[option.envvar] = option.help or ""
+    return ((f"`{name}`", ", ".join(users[name]), meanings[name]) for name in users)
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Every command as its ``--help`` has it, with headings to link to."""
+    parts = []
+    for path, command in walk(main):
+        if command is main:
+            continue
+        level = "#" * len(path.split())
+        usage = command.get_usage(_context(path, command)).removeprefix("Usage: ")
+        parts += [f"{level} {path}", f"`{' '.join(usage.split())}`"]
+        parts += [_paragraph(one) for one in _paragraphs(command.help or "")]
+        if options := list(_options(path, command)):
+            parts.append(_table(("option", "meaning"), options))
+    return "\n\n".join(parts)
+
+
+def walk(command: click.Command, path: str = PROGRAM) -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it, each with the words it is called by."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, below in sorted(command.commands.items()):
+            yield from walk(below, f"{path} {name}")
+
+
+def _context(path: str, command: click.Command) -> click.Context:
+    return click.Context(command, info_name=path, max_content_width=1_000)
+
+
+def _paragraphs(text: str) -> list[str]:
+    return inspect.cleandoc(text).split("\n\n")
+
+
+def _paragraph(text: str) -> str:
+    """Text as it is; what click leaves unwrapped (`\\b`) is a list of words, or commands."""
+    if not text.startswith("\b"):
+        return text
+    lines = text.removeprefix("\b").strip("\n").splitlines()
+    words = [re.fullmatch(r"(\S+?)(?:\s{2,}|(?<=:)\s)(.+)", line) for line in lines]
+    if all(words):
+        pairs = [(word[1], word[2]) for word in words if word]
+        return _table(("", ""), [(f"`{a}`", f"`{b}`" if PROGRAM in b else b) for a, b in pairs])
+    return "\n".join(("```sh", *lines, "```"))
+
+
+def _options(path: str, command: click.Command) -> Iterator[tuple[str, str]]:
+    context = _context(path, command)
+    for option in command.params:
+        record = option.get_help_record(context)
+        if isinstance(option, click.Option) and record is not None:
+            names, meaning = record
+            meaning = RANGE.sub(r"\1 to \2", meaning)
+            if isinstance(option.envvar, str):
+                meaning += f" Or `{option.envvar}`."
+            yield f"`{names}`", meaning
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+def core_events() -> str:
+    """Every core type with its model: what is required first, what may be missing in brackets."""
+    rows = []
+    for type, model in CORE_PAYLOADS.items():
+        keys = [
+            f"`{field.alias}`" if field.is_required() else f"[`{field.alias}`]"
+            for field in sorted(
+                model.model_fields.values(), key=lambda field: not field.is_required()
+            )
+        ]
+        rows.append((f"`{type}`", model.__doc__ or "", " ".join(keys)))
+    return _table(("type", "means", "keys, [may be missing]"), rows)
+
+
+# --- the README -------------------------------------------------------------------------------
+
+
+def options() -> str:
+    """What `@app.on` takes."""
+    return _readme_table("| option of `@app.on` ")
+
+
+def errors() -> str:
+    """Which error says who must act."""
+    return _readme_table("| class ")
+
+
+def _readme_table(head: str) -> str:
+    _, _, rest = README.read_text("utf-8").partition(f"\n{head}")
+    table, _, _ = f"{head}{rest}".partition("\n\n")
+    return table
+
+
+# --- Markdown ---------------------------------------------------------------------------------
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

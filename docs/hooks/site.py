@@ -1,0 +1,101 @@
+"""Site: what mkdocs does besides rendering. It fills in the reference, the pictures, our files."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from pathlib import Path
+
+import reference  # mkdocs finds what lies beside a hook
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
+
+log = logging.getLogger("mkdocs.hooks.site")  # below mkdocs: a warning ends a strict build
+
+DOCS = Path(__file__).parents[1]
+ROOT = DOCS.parent
+
+GENERATED = {
+    "<!-- settings -->": reference.settings,
+    "<!-- commands -->": reference.commands,
+    "<!-- core events -->": reference.core_events,
+    "<!-- options -->": reference.options,
+    "<!-- errors -->": reference.errors,
+}
+PICTURE = re.compile(r"^!\[[^\]]*\]\((pictures/[\w-]+\.svg)\)$", re.MULTILINE)
+OUTSIDE = re.compile(r"\]\((\.\./[\w./-]+)\)")
+FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]+)")
+LANGUAGES = {".py": "python", ".cjs": "js", ".yaml": "yaml", ".service": "ini"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Every decision is in the navigation, the oldest first."""
+    for section in config.nav or []:
+        for entry in next(iter(section.values())):
+            if "Decisions" in entry:
+                entry["Decisions"] = [
+                    f"decisions/{path.name}" for path in sorted((DOCS / "decisions").glob("*.md"))
+                ]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """A page for every file of ours that the docs point to and that is no page."""
+    pages = [page for page in files.documentation_pages() if page.abs_src_path]
+    texts = [(page.src_uri, Path(str(page.abs_src_path)).read_text("utf-8")) for page in pages]
+    for name in sorted(
+        {target(uri, link) for uri, text in texts for link in OUTSIDE.findall(text)}
+    ):
+        files.append(
+            File.generated(
+                config, page_of(name), content=shown(name), inclusion=InclusionLevel.NOT_IN_NAV
+            )
+        )
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The text of a page with all that is made at build time."""
+    uri = page.file.src_uri
+    if uri.startswith("from-"):
+        page.meta["hide"] = ["toc"]  # two pieces of code stand side by side there
+    for mark, generate in GENERATED.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, generate())
+    markdown = PICTURE.sub(lambda found: picture(found[1]), markdown)
+    here = posixpath.dirname(uri)
+
+    def moved(found: re.Match[str]) -> str:
+        return f"]({posixpath.relpath(page_of(target(uri, found[1])), here or '.')})"
+
+    return OUTSIDE.sub(moved, markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Whoever reads a page tells nobody: nothing in it comes from elsewhere."""
+    for url in FETCHED.findall(output):
+        log.warning("%s would be fetched from elsewhere: %s", page.file.src_uri, url)
+    return output
+
+
+def target(uri: str, link: str) -> str:
+    """The file a link of a page leads to, from the root of the repository."""
+    return posixpath.normpath(posixpath.join("docs", posixpath.dirname(uri), link))
+
+
+def page_of(name: str) -> str:
+    """Where such a file is shown."""
+    return f"files/{name}.md"
+
+
+def shown(name: str) -> str:
+    """Its page: the file as it is."""
+    text = (ROOT / name).read_text("utf-8")
+    return f"# {name}\n\n~~~~{LANGUAGES.get(Path(name).suffix, 'text')}\n{text}~~~~\n"
+
+
+def picture(name: str) -> str:
+    """The picture itself in the place of a link to it, so that it follows the page's colours."""
+    return f'<figure class="picture">\n{(DOCS / name).read_text("utf-8")}</figure>'
