@@ -17,6 +17,7 @@ log = logging.getLogger("mkdocs.hooks.pages")  # below mkdocs: a warning ends a 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 
+WIDE = ("from-", "reliability")  # two pieces of code side by side, a table of many columns
 MARK = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 PICTURE = re.compile(r"^!\[[^\]]*\]\((pictures/[\w-]+\.svg)\)$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\((\.\./[\w./-]+)\)")
@@ -53,8 +54,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The text of a page with all that is made at build time."""
     uri = page.file.src_uri
-    if uri.startswith("from-"):
-        page.meta["hide"] = ["toc"]  # two pieces of code stand side by side there
+    if uri.startswith(WIDE):
+        page.meta["hide"] = ["toc"]
     markdown = MARK.sub(lambda found: reference.PARTS[found[1]](), markdown)
     markdown = PICTURE.sub(lambda found: picture(found[1]), markdown)
     here = posixpath.dirname(uri)

@@ -101,7 +101,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _number(number: float) -> str:
-    return f"{number:,.15g}".replace(",", " ")
+    return f"{number:,.15g}".replace(",", "\u00a0")  # not broken at a line's end
 
 
 def _of_commands() -> Iterator[Row]:
@@ -227,4 +227,4 @@ def _table(head: Row, rows: Iterable[Row]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return re.sub(r"\s*\n\s*| {2,}", " ", text).replace("|", "\\|")

@@ -17,7 +17,7 @@ from omni_worker.cli import main
 from .blocks import ROOT
 
 ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
-EXTRA = re.compile(r"(?:\.|omni-worker)\[(\w+)\]")
+EXTRA = re.compile(r"(?:\.|[\w/]*\bomni-worker)\[(\w+)\]")
 # Programs of others: whether they take what we give them is not ours to know.
 OTHERS = {"cd", "export", "jq", "pm2", "honcho"}
 
