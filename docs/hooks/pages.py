@@ -38,16 +38,17 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """A page for every file of ours that the docs point to and that is no page."""
-    pages = [page for page in files.documentation_pages() if page.abs_src_path]
-    texts = [(page.src_uri, Path(str(page.abs_src_path)).read_text("utf-8")) for page in pages]
-    for name in sorted(
-        {target(uri, link) for uri, text in texts for link in OUTSIDE.findall(text)}
-    ):
-        files.append(
-            File.generated(
-                config, page_of(name), content=shown(name), inclusion=InclusionLevel.NOT_IN_NAV
-            )
-        )
+    names: set[str] = set()
+    for page in files.documentation_pages():
+        text = Path(str(page.abs_src_path)).read_text("utf-8")
+        names |= {target(page.src_uri, link) for link in OUTSIDE.findall(text)}
+    for name in sorted(names):
+        if not (ROOT / name).is_file():
+            log.warning("a page leads to %s, which is no file", name)
+        elif not name.startswith("docs/"):
+            file = File.generated(config, page_of(name), content=shown(name))
+            file.inclusion = InclusionLevel.NOT_IN_NAV
+            files.append(file)
     return files
 
 
@@ -58,12 +59,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         page.meta["hide"] = ["toc"]
     markdown = MARK.sub(lambda found: reference.PARTS[found[1]](), markdown)
     markdown = PICTURE.sub(lambda found: picture(found[1]), markdown)
-    here = posixpath.dirname(uri)
-
-    def moved(found: re.Match[str]) -> str:
-        return f"]({posixpath.relpath(page_of(target(uri, found[1])), here or '.')})"
-
-    return OUTSIDE.sub(moved, markdown)
+    return OUTSIDE.sub(lambda found: f"]({moved(uri, found[1])})", markdown)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
@@ -76,6 +72,14 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 def target(uri: str, link: str) -> str:
     """The file a link of a page leads to, from the root of the repository."""
     return posixpath.normpath(posixpath.join("docs", posixpath.dirname(uri), link))
+
+
+def moved(uri: str, link: str) -> str:
+    """The same link on the site, where such a file has a page of its own."""
+    name = target(uri, link)
+    if name.startswith("docs/"):
+        return link
+    return posixpath.relpath(page_of(name), posixpath.dirname(uri) or ".")
 
 
 def page_of(name: str) -> str:

@@ -158,6 +158,14 @@ def test_commands_and_settings_named_in_a_page_exist(page: str) -> None:
         assert {word for word in rest if word.startswith("-")} <= options, code
 
 
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    # Those of the docs are looked at by `make docs`.
+    links = re.findall(r"\]\(([^)#]+)", PAGES["README.md"])
+
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_every_output_in_the_docs_is_compared_with_the_real_one() -> None:
     asked = {
         (call.args[0].value, call.args[1].value)

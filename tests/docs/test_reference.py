@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import fields
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -15,6 +17,8 @@ from omni_worker.payloads import CORE_PAYLOADS
 
 from ..test_house import ROOMS
 from .blocks import PAGES, ROOT
+
+PICTURES = ROOT / "docs" / "pictures"
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -57,8 +61,17 @@ def test_every_part_is_in_a_page() -> None:
     assert sorted(marks) == sorted(reference.PARTS)
 
 
+@pytest.mark.parametrize("name", ["delivery", "house", "journey"])
+def test_a_picture_says_what_is_in_it_to_who_cannot_see_it(name: str) -> None:
+    picture = ElementTree.parse(PICTURES / f"{name}.svg").getroot()
+
+    assert picture.get("aria-labelledby") == f"{name}-title {name}-text"
+    assert [element.get("id") for element in picture[:2]] == [f"{name}-title", f"{name}-text"]
+    assert all(element.text for element in picture[:2])
+
+
 def test_the_picture_of_the_house_has_its_floors_in_the_order_of_the_imports() -> None:
-    picture = (ROOT / "docs" / "pictures" / "house.svg").read_text()
+    picture = (PICTURES / "house.svg").read_text()
     named = re.findall(r'class="name" x="[\d.]+" y="(\d+)">(\w+)<', picture)
     floors: dict[int, list[int]] = {}
     for height, room in named[1:]:  # the first is on the roof
@@ -67,7 +80,7 @@ def test_the_picture_of_the_house_has_its_floors_in_the_order_of_the_imports() -
 
     above = sorted(floors.items())
     assert len(above) == 9
-    for (_, upper), (_, lower) in zip(above, above[1:], strict=False):
+    for (_, upper), (_, lower) in itertools.pairwise(above):
         assert min(upper) > max(lower)
 
 
