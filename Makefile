@@ -10,7 +10,7 @@ OLDEST := 2.10.26
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench bench-all docs check format lint types install pm2 clean
+.PHONY: help demo test soak docs bench bench-all check format lint types install pm2 clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -28,15 +28,15 @@ test: $(READY) ## Run all tests, the examples and the README's code among them
 soak: $(READY) ## Ten minutes of random faults, and the account of every event (MINUTES=3)
 	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
+docs: $(READY) ## Build the docs as a site, strictly: open site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
 bench: $(READY) $(PEERS)/.venv/.installed ## Drain and publish beside others (CASES='drain*' ROUNDS=5)
 	@$(RUN)/python -m benchmarks run --rounds $(or $(ROUNDS),3) $(CASES)
 
 bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/performance.md
 	@$(RUN)/python -m benchmarks run --all --rounds $(or $(ROUNDS),3) --results docs/performance.json
 	@$(RUN)/python -m benchmarks render
-
-docs: $(READY) ## Build the docs as a site, strictly: open site/index.html
-	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 check: lint types docs test ## Formatting, lint, types, docs and all tests: what CI runs
 

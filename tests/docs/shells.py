@@ -70,7 +70,7 @@ def check_command(words: list[str]) -> None:
         case ["omni-worker", *rest]:
             check_ours(rest)
         case ["make", *targets]:
-            rules = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert set(targets) <= set(rules), f"make {targets}: there are {rules}"
         case ["pip", "install", *packages]:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
