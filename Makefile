@@ -29,10 +29,10 @@ soak: $(READY) ## Ten minutes of random faults, and the account of every event (
 	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
 bench: $(READY) $(PEERS)/.venv/.installed ## Drain and publish beside others (CASES='drain*' ROUNDS=5)
-	@$(RUN)/python -m benchmarks run --rounds $(or $(ROUNDS),3) $(CASES)
+	@$(RUN)/python -m benchmarks run $(if $(ROUNDS),--rounds $(ROUNDS)) $(CASES)
 
 bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/performance.md
-	@$(RUN)/python -m benchmarks run --all --rounds $(or $(ROUNDS),3) --results docs/performance.json
+	@$(RUN)/python -m benchmarks run --all $(if $(ROUNDS),--rounds $(ROUNDS)) --results docs/performance.json
 	@$(RUN)/python -m benchmarks render
 
 docs: $(READY) ## Build the docs as a site, strictly: open site/index.html
