@@ -32,10 +32,10 @@ docs: $(READY) ## Build the docs as a site, strictly: open site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 bench: $(READY) $(PEERS)/.venv/.installed ## Drain and publish beside others (CASES='drain*' ROUNDS=5)
-	@$(RUN)/python -m benchmarks run --rounds $(or $(ROUNDS),3) $(CASES)
+	@$(RUN)/python -m benchmarks run $(if $(ROUNDS),--rounds $(ROUNDS)) $(CASES)
 
 bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/performance.md
-	@$(RUN)/python -m benchmarks run --all --rounds $(or $(ROUNDS),3) --results docs/performance.json
+	@$(RUN)/python -m benchmarks run --all $(if $(ROUNDS),--rounds $(ROUNDS)) --results docs/performance.json
 	@$(RUN)/python -m benchmarks render
 
 check: lint types docs test ## Formatting, lint, types, docs and all tests: what CI runs

@@ -93,7 +93,7 @@ def _arguments() -> argparse.Namespace:
     one = commands.add_parser("run", help="run cases (default: those of make bench)")
     one.add_argument("cases", nargs="*", metavar="CASE", help="names of cases; * is any text")
     one.add_argument("--all", action="store_true", help="every case")
-    one.add_argument("--rounds", type=int, default=3)
+    one.add_argument("--rounds", type=int, help="default: what each case says, usually 3")
     one.add_argument("--scale", type=float, default=1.0, help="this part of the events, to try out")
     one.add_argument("--only", action="append", default=[], metavar="LABEL",
                      help="only rows with this in their label, and the case's base")  # fmt: skip

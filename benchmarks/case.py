@@ -29,7 +29,7 @@ class Case:
     base: str
     group: str  # the chapter of docs/performance.md
     shape: str = "rate"  # the columns of its table
-    rounds: int | None = None  # at most, where one round takes long
+    rounds: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ FETCH = System("fetch(500) loop", "nats_py", 25_000)
 PULL = System("bare continuous pull", "nats_py", 40_000, work="pull")
 C_CLIENT = System("C client", "c_client", 120_000)
 
-SECONDS = 6  # a run lasts about so long at a system's pace, at most
+SECONDS = 4  # a run lasts about so long at a system's pace, at most
 
 
 def enough(events: int, pace: float) -> int:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -17,6 +18,7 @@ from .jobs import Figures, Job, to_json
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "benchmarks" / "peers" / ".venv" / "bin" / "python"
+PATIENCE = 180.0  # seconds for a run that lasts 10 on a machine that has nothing else to do
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -30,7 +32,7 @@ def interpreter() -> str:
 
 
 class Measured:
-    """One measured process. Leaving it ends it, whatever it does."""
+    """One measured process. Leaving it ends it, whatever it does, and so does ``PATIENCE``."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -43,6 +45,9 @@ class Measured:
             stderr=self._said,
             preexec_fn=die_with_parent(),
         )
+        self._patience = threading.Timer(PATIENCE, self.process.kill)
+        self._patience.daemon = True
+        self._patience.start()
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +58,7 @@ class Measured:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._patience.cancel()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -87,8 +93,11 @@ class Measured:
         self.process.kill()
         self.process.wait()
         self._said.seek(0)
-        words = self._said.read().decode(errors="replace").strip().splitlines()
-        return Failed(f"{self.job.system} {self.job.work}: " + " | ".join(words[-8:]))
+        said = self._said.read().decode(errors="replace").strip().splitlines()
+        words = " | ".join(said[-8:])
+        if self._patience.finished.is_set():
+            words = f"no answer within {PATIENCE:.0f} s; {words}"
+        return Failed(f"{self.job.system} {self.job.work}: {words}")
 
 
 def cpu_of(pid: int) -> float:

@@ -1,4 +1,7 @@
-"""Protocols: how the processes of one measured run work together, and that nothing was lost."""
+"""Protocols: how the processes of one measured run work together, and that nothing was lost.
+
+The protocols of single questions are in `latency` and `resting`.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ def emptied(load: Load) -> Load:
 def drained(stage: Stage, job: Job) -> Figures:
     """One process handles all that lies in the stream."""
     filled = stage.filled(needed(job))
-    figures = _run(filled, job)
-    _check(job, "handled", figures["handled"])
-    filled.ask(lambda stream: _end_consumers(stream, job))
+    figures = run_one(filled, job)
+    check(job, "handled", figures["handled"])
+    filled.ask(lambda stream: end_consumers(stream, job))
     return figures
 
 
@@ -45,16 +48,16 @@ def relayed(stage: Stage, job: Job) -> Figures:
     """The same, and each event led to another one, stored once."""
     figures = drained(stage, job)
     stored = stage.filled(needed(job)).ask(lambda stream: _renew(stream, OUT_STREAM))
-    _check(job, "published", stored)
+    check(job, "published", stored)
     return figures
 
 
 def published(stage: Stage, job: Job) -> Figures:
     """One process publishes the load."""
     filled = stage.filled(needed(job))
-    figures = _run(filled, job)
+    figures = run_one(filled, job)
     stored = filled.ask(lambda stream: _renew(stream, stream_of(job.load)))
-    _check(job, "stored", stored, expected=figures.pop("stored", job.load.events))
+    check(job, "stored", stored, expected=figures.pop("stored", job.load.events))
     return figures
 
 
@@ -81,12 +84,12 @@ def _together(filled: Filled, job: Job, members: list[Measured]) -> Figures:
     costs = Costs(filled)
     for member in members:
         member.tell()
-    filled.ask(lambda stream: _settled(stream, job))
+    filled.ask(lambda stream: settled(stream, job))
     for member in members:
         member.tell()
     each = [member.figures() for member in members]
-    _check(job, "handled", sum(one["handled"] for one in each))
-    filled.ask(lambda stream: _end_consumers(stream, job))
+    check(job, "handled", sum(one["handled"] for one in each))
+    filled.ask(lambda stream: end_consumers(stream, job))
     cpu = sum(one["cpu"] for one in each)
     seconds = max(one["last"] for one in each) - min(one["began"] for one in each)
     return {"seconds": seconds, "cpu": cpu, "handled": job.load.events, **costs.figures(cpu)}
@@ -112,7 +115,7 @@ class Costs:
         }
 
 
-def _run(filled: Filled, job: Job) -> Figures:
+def run_one(filled: Filled, job: Job) -> Figures:
     with Measured(replace(job, url=filled.url)) as process:
         process.ready()
         costs = Costs(filled)
@@ -121,7 +124,7 @@ def _run(filled: Filled, job: Job) -> Figures:
     return {**figures, **costs.figures(figures["cpu"])}
 
 
-def _check(job: Job, what: str, found: float, expected: float | None = None) -> None:
+def check(job: Job, what: str, found: float, expected: float | None = None) -> None:
     wanted = job.load.events if expected is None else expected
     if found != wanted:
         raise Failed(f"{job.system}: {found:.0f} {what}, {wanted:.0f} expected")
@@ -132,7 +135,7 @@ async def _consumers(stream: JetStreamContext, job: Job) -> list[ConsumerInfo]:
     return [one for one in all_of_it if one.name.startswith(job.durable)]
 
 
-async def _settled(stream: JetStreamContext, job: Job) -> None:
+async def settled(stream: JetStreamContext, job: Job) -> None:
     """Wait until nothing is pending and every ack has arrived."""
     while True:
         found = await _consumers(stream, job)
@@ -143,10 +146,10 @@ async def _settled(stream: JetStreamContext, job: Job) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _end_consumers(stream: JetStreamContext, job: Job) -> None:
+async def end_consumers(stream: JetStreamContext, job: Job) -> None:
     """What was handled was acknowledged as well: nothing is pending. Then they go."""
     try:
-        await asyncio.wait_for(_settled(stream, job), _PATIENCE)
+        await asyncio.wait_for(settled(stream, job), _PATIENCE)
     except TimeoutError:
         left = sum(
             (one.num_pending or 0) + (one.num_ack_pending or 0)

@@ -56,6 +56,11 @@ def median(row: Row, figure: Callable[[Figures], float]) -> float:
     return statistics.median(figure(one) for one in row.rounds)
 
 
+def figure(row: Row, name: str) -> float:
+    """The median of a figure that is what it is."""
+    return median(row, lambda one: one[name])
+
+
 def rate(row: Row) -> float:
     """Events per second."""
     return row.events / median(row, lambda one: one["seconds"])
@@ -92,3 +97,18 @@ def others(case: Measurement) -> float:
     """The most cores that somebody else used while a case was measured."""
     return max((one.get("others", 0.0) for row in case.rows.values() for one in row.rounds),
                default=0.0)  # fmt: skip
+
+
+def idle_cpu(row: Row) -> float:
+    """The part of a core a worker uses that has nothing to do."""
+    return median(row, lambda one: one["cpu"] / one["seconds"])
+
+
+def memory_per_handler(case: Measurement, label: str) -> float | None:
+    """KB that each further handler takes, beside the same system with one (`NAME, 1 handler`)."""
+    system, _, handlers = label.partition(", ")
+    many = int(handlers.split()[0])
+    one = case.rows.get(f"{system}, 1 handler")
+    if many == 1 or one is None:
+        return None
+    return (figure(case.rows[label], "memory") - figure(one, "memory")) / (many - 1) * 1024

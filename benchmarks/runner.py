@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 def run(
-    cases: list[Case], rounds: int, *, scale: float, only: list[str], say: Say
+    cases: list[Case], rounds: int | None, *, scale: float, only: list[str], say: Say
 ) -> Iterator[tuple[str, Measurement]]:
     """Measure the cases one after another. ``scale`` is for trying out: fewer events."""
     stage = Stage()
@@ -37,7 +37,7 @@ def run(
         stage.keep(set())
 
 
-def _measure(stage: Stage, case: Case, rounds: int, say: Say) -> Measurement:
+def _measure(stage: Stage, case: Case, rounds: int | None, say: Say) -> Measurement:
     missing = {one.label: why for one in case.contenders if (why := unavailable(one.job.system))}
     here = [one for one in case.contenders if one.label not in missing]
     found = Measurement(
@@ -50,7 +50,7 @@ def _measure(stage: Stage, case: Case, rounds: int, say: Say) -> Measurement:
         rows={one.label: Row(one.job.load.events) for one in here},
         missing=missing,
     )
-    for turn in range(min(rounds, case.rounds or rounds)):
+    for turn in range(rounds or case.rounds):
         for one in here:
             if one.label in found.failed:
                 continue
@@ -61,6 +61,8 @@ def _measure(stage: Stage, case: Case, rounds: int, say: Say) -> Measurement:
                 found.failed[one.label] = str(error)
                 say(f"  round {turn + 1}  {one.label:24}failed: {error}")
                 continue
+            if job.handler == "wait":
+                figures["ideal"] = job.concurrency / job.seconds
             found.rows[one.label].rounds.append(figures)
             say(f"  round {turn + 1}  {one.label:24}{_brief(one, figures)}")
     for label in found.failed:
@@ -76,8 +78,13 @@ def unavailable(system: str) -> str | None:
 
 
 def _brief(one: Contender, figures: dict[str, float]) -> str:
-    seconds, events = figures["seconds"], one.job.load.events
-    return f"{events / seconds:10,.0f}/s {figures['cpu'] / events * 1e6:8.1f} µs".replace(",", " ")
+    if "p50" in figures:
+        return f"{figures['rate']:10,.0f}/s {figures['p50']:8,.0f} µs p50".replace(",", " ")
+    if one.job.load.events <= 1:
+        return f"{figures['seconds'] * 1000:8.0f} ms {figures['cpu'] * 1000:8.0f} ms CPU"
+    per_event = figures["cpu"] / one.job.load.events * 1e6
+    rate = one.job.load.events / figures["seconds"]
+    return f"{rate:10,.0f}/s {per_event:8.1f} µs".replace(",", " ")
 
 
 def _scaled(case: Case, scale: float, only: list[str]) -> Case:
@@ -91,7 +98,7 @@ def _scaled(case: Case, scale: float, only: list[str]) -> Case:
 
 
 def _smaller(load: Load, scale: float) -> Load:
-    return replace(load, events=max(1, int(load.events * scale)))
+    return replace(load, events=max(min(1, load.events), int(load.events * scale)))
 
 
 def _loads(case: Case) -> set[Load]:

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .results import Measurement, Row, cpu, others, rate, server_cpu, spread, times
+from .results import (
+    Measurement,
+    cpu,
+    figure,
+    idle_cpu,
+    median,
+    memory_per_handler,
+    others,
+    rate,
+    server_cpu,
+    spread,
+    times,
+)
 
 WIDTH = 80
+Cells = tuple[str, ...]
 QUIET = 0.15  # cores used by others up to which a figure is worth quoting
 
 
@@ -28,6 +41,11 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def count(events: int) -> str:
+    """Every digit: 12 345."""
+    return f"{events:,}".replace(",", " ")
+
+
 def percent(part: float) -> str:
     """A part as per cent."""
     return f"{part * 100:.0f} %"
@@ -36,8 +54,7 @@ def percent(part: float) -> str:
 def table_of(case: Measurement) -> Table:
     """The table of a measured case, by its shape."""
     head, cells = _SHAPES[case.shape]
-    base = case.rows.get(case.base)
-    rows = [(label, *cells(row, base)) for label, row in case.rows.items() if row.rounds]
+    rows = [(label, *cells(label, case)) for label, row in case.rows.items() if row.rounds]
     return Table(case.title, ("", *head), tuple(rows), tuple(_notes(case)))
 
 
@@ -67,9 +84,11 @@ def _notes(case: Measurement) -> list[str]:
     return said
 
 
-def _rates(row: Row, base: Row | None) -> tuple[str, ...]:
+def _rates(label: str, case: Measurement) -> Cells:
+    """Beside our own: how many times its rate we have, and how many times our CPU it needs."""
+    row, base = case.rows[label], case.rows.get(case.base)
     return (
-        number(row.events),
+        count(row.events),
         number(rate(row)),
         f"{number(times(base, row))} ×" if base else "",
         f"± {spread(row) * 50:.0f} %",
@@ -79,20 +98,94 @@ def _rates(row: Row, base: Row | None) -> tuple[str, ...]:
     )
 
 
-_SHAPES: dict[str, tuple[tuple[str, ...], Callable[[Row, Row | None], tuple[str, ...]]]] = {
+def _parts(label: str, case: Measurement) -> Cells:
+    """Beside the plainest of the same: which part of its rate is left."""
+    row, base = case.rows[label], case.rows.get(case.base)
+    return (
+        count(row.events),
+        number(rate(row)),
+        percent(times(row, base)) if base else "",
+        f"± {spread(row) * 50:.0f} %",
+        number(cpu(row)),
+        number(server_cpu(row)),
+    )
+
+
+def _ideals(label: str, case: Measurement) -> Cells:
+    row = case.rows[label]
+    ideal = row.rounds[0]["ideal"]
+    return (
+        count(row.events),
+        number(rate(row)),
+        number(ideal),
+        percent(rate(row) / ideal),
+        number(cpu(row)),
+    )
+
+
+def _latencies(label: str, case: Measurement) -> Cells:
+    row, base = case.rows[label], case.rows.get(case.base)
+
+    def cell(name: str) -> str:
+        if base is None or base is row:
+            return number(figure(row, name))
+        return f"{number(figure(row, name))} ({figure(row, name) / figure(base, name):.2f} ×)"
+
+    return (number(figure(row, "rate")), cell("p50"), cell("p99"), cell("p999"))
+
+
+def _memories(label: str, case: Measurement) -> Cells:
+    row, base = case.rows[label], case.rows.get(case.base)
+    before, peak = figure(row, "memory_before"), figure(row, "memory_peak")
+    return (
+        number(rate(row)),
+        percent(times(row, base)) if base else "",
+        f"{before:.1f} MB",
+        f"{peak:.1f} MB",
+        f"{peak - before:.1f} MB",
+    )
+
+
+def _idles(label: str, case: Measurement) -> Cells:
+    row = case.rows[label]
+    each = memory_per_handler(case, label)
+    return (
+        f"{idle_cpu(row) * 100:.2f} %",
+        f"{median(row, lambda one: one['server_cpu'] / one['seconds']) * 100:.2f} %",
+        number(figure(row, "requests")),
+        f"{figure(row, 'memory'):.1f} MB",
+        "" if each is None else f"{each:.0f} KB",
+    )
+
+
+def _starts(label: str, case: Measurement) -> Cells:
+    row = case.rows[label]
+    return tuple(
+        f"{figure(row, name) * 1000:.0f} ms"
+        for name in ("importing", "subscribed", "seconds", "cpu")
+    )
+
+
+_SHAPES: dict[str, tuple[Cells, Callable[[str, Measurement], Cells]]] = {
     "rate": (("events", "events/s", "ours", "spread", "CPU µs", "ours", "server µs"), _rates),
+    "part": (("events", "events/s", "of it", "spread", "CPU µs", "server µs"), _parts),
+    "ideal": (("events", "events/s", "ideal", "of it", "CPU µs"), _ideals),
+    "latency": (("events/s", "p50 µs", "p99 µs", "p99.9 µs"), _latencies),
+    "memory": (("events/s", "of it", "before", "peak", "growth"), _memories),
+    "idle": (("CPU", "server CPU", "requests/s", "memory", "per handler"), _idles),
+    "start": (("imported", "subscribed", "first event", "CPU"), _starts),
 }
 
 
-def _widths(rows: list[tuple[str, ...]]) -> list[int]:
+def _widths(rows: list[Cells]) -> list[int]:
     return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
 
 
-def _cells(row: tuple[str, ...], widths: list[int]) -> list[str]:
+def _cells(row: Cells, widths: list[int]) -> list[str]:
     first, *rest = row
     return [first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: list[Cells]) -> list[str]:
     widths = _widths(rows)
     return ["  ".join(_cells(row, widths)).rstrip() for row in rows]

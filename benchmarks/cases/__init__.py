@@ -5,9 +5,14 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from ..case import Case
-from . import drain, publish
+from . import drain, handlers, publish, rest
 
-ALL: tuple[Case, ...] = (*drain.CASES, *publish.CASES)
+ALL: tuple[Case, ...] = (
+    *drain.CASES,
+    *publish.CASES,
+    *handlers.CASES,
+    *rest.CASES,
+)
 FIRST = ("drain", "publish-each", "publish-many", "relay")  # make bench
 
 

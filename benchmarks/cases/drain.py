@@ -27,6 +27,11 @@ CASES = (
         Load(events=EVENTS),
         EVERYBODY,
     ),
+    _case(
+        "drain-foreign",
+        "The same events from a publisher that sends no headers",
+        Load(events=EVENTS, headers=False),
+    ),
     _case("drain-1", "Drain small events of 1 instance", Load(events=EVENTS, instances=1)),
     _case(
         "drain-5000",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from pydantic import BaseModel
 
 from omni_worker import Event
 
-from ..jobs import Job
+from ..jobs import Figures, Job
 from .measure import Count
 
 
@@ -60,3 +62,38 @@ def handler_for(job: Job, count: Count) -> Callable[..., Any]:
         count.up_in_thread()
 
     return {"count": counting, "wait": waiting, "burn": burning, "plain": plain}[job.handler]
+
+
+class Sent(Received):
+    """The same payload with the moment it was published, ns of the machine's monotonic clock."""
+
+    sentAt: int
+
+
+class Delays:
+    """From publish to the beginning of the handler, event by event."""
+
+    def __init__(self, count: Count) -> None:
+        self._count = count
+        self._delays = array("q")
+
+    async def handle(self, event: Event[Sent]) -> None:
+        """The handler: notes how long the event took to get here."""
+        self._delays.append(time.monotonic_ns() - event.payload.sentAt)
+        self._count.up()
+
+    def figures(self) -> Figures:
+        """Percentiles in µs, without the first tenth; ``late``: the median of the last tenth."""
+        delays = [delay / 1000 for delay in self._delays]
+        tenth = max(1, len(delays) // 10)
+        steady = sorted(delays[tenth:] or delays)
+        return {
+            "p50": _quantile(steady, 0.5),
+            "p99": _quantile(steady, 0.99),
+            "p999": _quantile(steady, 0.999),
+            "late": statistics.median(delays[-tenth:]),
+        }
+
+
+def _quantile(ordered: list[float], part: float) -> float:
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

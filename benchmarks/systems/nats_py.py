@@ -12,9 +12,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from omni_worker import Event
+
 from ..jobs import Figures, Job
 from ..loads import TYPE, body_of, envelope_of, id_of, stream_of, subject_of
-from .handlers import MODEL, handler_for
+from .handlers import MODEL, Delays, Sent, handler_for
 from .measure import Count, Watch, ready
 
 FETCH = 500
@@ -180,3 +182,25 @@ async def relay(job: Job) -> Figures:
         figures = watch.stop()
         await client.flush()
     return {**figures, "handled": count.handled}
+
+
+async def latency(job: Job) -> Figures:
+    """The continuous pull, handling what another process publishes at a steady rate."""
+    model = Event[Sent]
+    async with connected(job) as client:
+        await make_consumer(client, job)
+        count = Count(job)
+        delays = Delays(count)
+
+        async def on_message(message: Msg) -> None:
+            await delays.handle(model.model_validate_json(message.data))
+            await message.ack()
+
+        await continuous_pull(client, job, on_message)
+        await client.flush()
+        await ready()
+        watch = Watch()
+        await count.finished()
+        figures = watch.stop()
+        await client.flush()
+    return {**figures, **delays.figures(), "handled": count.handled}

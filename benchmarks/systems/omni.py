@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from omni_worker import Context, Draft, Event, EventBus, Settings
+from omni_worker.dispatch import CallNext
 
 from ..jobs import Figures, Job
 from ..loads import CHANNEL, TYPE, instance_of, payload_of, types_of
-from .handlers import Received, handler_for
+from .handlers import Delays, Received, handler_for
 from .measure import Count, Watch, ready
 
 CHUNK = 10_000  # drafts of one publish_many
@@ -31,8 +32,8 @@ def _options(job: Job) -> dict[str, Any]:
     return {}
 
 
-async def _middleware(ctx: Context, event: Event[Any], call_next: Any) -> None:
-    await call_next(event)
+async def _middleware(ctx: Context, event: Event[Any], call_next: CallNext) -> None:
+    await call_next(ctx, event)
 
 
 async def drain(job: Job) -> Figures:
@@ -109,3 +110,22 @@ async def relay(job: Job) -> Figures:
         await count.finished()
         figures = watch.stop()
     return {**figures, "handled": count.handled}
+
+
+async def latency(job: Job) -> Figures:
+    """Handle what another process publishes at a steady rate."""
+    async with _bus(job) as bus:
+        count = Count(job)
+        delays = Delays(count)
+        await bus.subscribe(
+            TYPE,
+            delays.handle,
+            durable=job.durable,
+            start_from="first",
+            concurrency=job.concurrency,
+        )
+        await ready()
+        watch = Watch()
+        await count.finished()
+        figures = watch.stop()
+    return {**figures, **delays.figures(), "handled": count.handled}
