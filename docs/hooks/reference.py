@@ -25,6 +25,7 @@ from omni_worker.payloads import CORE_PAYLOADS
 README = Path(__file__).parents[2] / "README.md"
 PROGRAM = "omni-worker"
 Row = tuple[str, ...]
+REMARK = re.compile(rf"^({PROGRAM} .*\S {{2,}})(?=\w)")  # after a command, far from it
 RANGE = re.compile(r"(\d+)<=x<=(\d+)")  # as click writes it
 
 # --- settings ---------------------------------------------------------------------------------
@@ -154,11 +155,18 @@ def _paragraph(text: str) -> str:
     if not text.startswith("\b"):
         return text
     lines = text.removeprefix("\b").strip("\n").splitlines()
-    words = [re.fullmatch(r"(\S+?)(?:\s{2,}|(?<=:)\s)(.+)", line) for line in lines]
-    if all(words):
-        pairs = [(word[1], word[2]) for word in words if word]
-        return _table(("", ""), [(f"`{a}`", f"`{b}`" if PROGRAM in b else b) for a, b in pairs])
-    return "\n".join(("```sh", *lines, "```"))
+    if lines[0].startswith(PROGRAM):
+        return "\n".join(("```sh", *(REMARK.sub(r"\1# ", line) for line in lines), "```"))
+    return _table(("", ""), _words(lines))
+
+
+def _words(lines: Iterable[str]) -> Iterator[Row]:
+    """`word  meaning`, or `shell: what to type`; an indented line goes on with the one before."""
+    for entry in re.split(r"\n(?=\S)", "\n".join(lines)):
+        word, meaning = re.split(r"(?<=:)\s+|\s{2,}", entry, maxsplit=1)
+        lines = re.split(r"\n\s+", meaning)
+        typed = word.endswith(":")
+        yield f"`{word}`", "<br>".join(f"`{line}`" if typed else line for line in lines)
 
 
 def _options(path: str, command: click.Command) -> Iterator[Row]:
