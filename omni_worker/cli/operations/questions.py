@@ -58,8 +58,8 @@ def plan(
     while workers read it, and it says how many events come again.
 
     \b
-    omni-worker plan myapp:app --check         in CI
-    omni-worker plan myapp:app --apply         when the old version is gone
+    omni-worker plan myapp:app --check   # in CI
+    omni-worker plan myapp:app --apply   # when the old version is gone
     omni-worker plan myapp:app --recreate r1
 
     Exit codes: 0 done, 1 could not, or a conflict is left; 2 called wrongly; 3 drift (with
@@ -225,10 +225,9 @@ def completion(shell: str) -> None:
     """Write a script with which Tab completes commands and options in your shell.
 
     \b
-    bash: omni-worker completion bash >> ~/.bashrc
-    zsh:  omni-worker completion zsh >> ~/.zshrc
-    fish: cd ~/.config/fish/completions
-          omni-worker completion fish > omni-worker.fish
+    omni-worker completion bash >> ~/.bashrc
+    omni-worker completion zsh >> ~/.zshrc
+    omni-worker completion fish > ~/.config/fish/completions/omni-worker.fish
 
     It takes effect in the next shell you open.
     """
