@@ -25,7 +25,7 @@ from tests.processes.support import (
 )
 
 from .conftest import MANY
-from .support import call, measure, operate, table_of
+from .support import measure, operate, table_of
 
 APP = """
 from datetime import datetime
@@ -338,33 +338,3 @@ async def test_a_work_queue_is_read_without_taking_from_it(nats_server: NatsServ
     ]
     assert "MESSAGE #40" in traced.out
     assert state["messages"] == 40
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_written_for_each_shell(shell: str, tmp_path: Path) -> None:
-    said = call("completion", shell, folder=tmp_path)
-
-    assert said.code == 0
-    assert "_OMNI_WORKER_COMPLETE" in said.out
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["show", "plan", "status", "tail", "trace", "dead-letters", "dead-letters list",
-     "dead-letters show", "dead-letters retry", "dead-letters discard", "replay", "doctor"],
-)  # fmt: skip
-def test_help_fits_the_terminal_and_says_what_the_command_is_for(command: str) -> None:
-    said = operate("nats://127.0.0.1:9", *command.split(), "--help")
-
-    assert said.code == 0
-    assert said.out.startswith(f"Usage: omni-worker {command} ")
-    assert len(said.out.splitlines()) > 8
-
-
-def test_the_list_of_commands_cuts_none_of_ours_short() -> None:
-    said = operate("nats://127.0.0.1:9", "--help")
-
-    ours = ("show", "plan", "status", "tail", "trace", "dead-letters", "replay", "doctor")
-    lines = [line for line in said.out.splitlines() if line.strip().startswith(ours)]
-    assert len(lines) == len(ours)
-    assert [line for line in lines if line.endswith("...")] == []
