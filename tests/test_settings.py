@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from omni_worker.errors import ConfigError
-from omni_worker.settings import DEFAULT_URL, Settings, without_userinfo
+from omni_worker.settings import DEFAULT_URL, Settings, unknown_variables, without_userinfo
 
 SECRET = "geheim"
 
@@ -227,3 +227,48 @@ def test_a_url_is_shown_without_user_and_password(url: str, expected: str) -> No
 )
 def test_tls_is_wanted_where_any_server_asks_for_it(given: dict[str, str], expected: bool) -> None:
     assert expected is Settings(**given).wants_tls
+
+
+KUBERNETES = {
+    # What it puts there for Services called omni-worker and omni-worker-metrics.
+    "OMNI_WORKER_SERVICE_HOST": "10.0.0.1",
+    "OMNI_WORKER_SERVICE_PORT": "8080",
+    "OMNI_WORKER_SERVICE_PORT_HTTP": "8080",
+    "OMNI_WORKER_PORT": "tcp://10.0.0.1:8080",
+    "OMNI_WORKER_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "OMNI_WORKER_PORT_8080_TCP_ADDR": "10.0.0.1",
+    "OMNI_WORKER_METRICS_SERVICE_HOST": "10.0.0.2",
+    "OMNI_WORKER_METRICS_PORT_9090_TCP_PROTO": "tcp",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OMNI_WORKER_GRACES", "; did you mean OMNI_WORKER_GRACE?"),
+        ("OMNI_WORKER_CONCURENCY", "; did you mean OMNI_WORKER_CONCURRENCY?"),
+        ("omni_worker_ackwait", "; did you mean OMNI_WORKER_ACK_WAIT?"),
+        ("OMNI_WORKER_URL", "; did you mean NATS_URL?"),
+        ("OMNI_WORKER_HEALTHPORT", "; did you mean OMNI_WORKER_HEALTH_PORT?"),
+        ("OMNI_WORKER_COLOUR", "; README.md lists them all"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_told_with_the_one_that_is_meant(
+    name: str, meant: str
+) -> None:
+    said = unknown_variables({name: "1", "PATH": "/bin"}, ["OMNI_WORKER_HEALTH_PORT"])
+
+    assert said == [f"{name} is set, and no setting is called so{meant}"]
+
+
+def test_variables_that_are_read_and_those_of_others_are_no_news() -> None:
+    named = [f"OMNI_WORKER_{field.upper()}" for field in Settings.model_fields
+             if not Settings.model_fields[field].validation_alias]  # fmt: skip
+    read = {name: "1" for name in [*named, "OMNI_WORKER_SESSION", "omni_worker_grace"]}
+    other = {"NATS_URLS": "1", "OMNI_WORKERS": "1", "OMNI_WORKER_WORKERS": "2"}
+
+    assert unknown_variables(read | other | KUBERNETES, ["OMNI_WORKER_WORKERS"]) == []
+
+
+def test_a_port_of_our_own_is_not_taken_for_kubernetes() -> None:
+    assert len(unknown_variables({"OMNI_WORKER_METRICS_PORT": "9090"})) == 1

@@ -144,16 +144,6 @@ async def test_on_a_terminal_it_lists_what_it_listens_to_in_eighty_columns(
     assert process.returncode == 0
 
 
-def test_help_fits_a_terminal_and_says_what_each_command_does(tmp_path: Path) -> None:
-    for arguments in ([], ["run"], ["publish"], ["server"], ["version"]):
-        ended = call(*arguments, "--help", folder=tmp_path)
-
-        assert ended.code == 0
-        assert ended.out.startswith("Usage: omni-worker")
-        assert too_wide(ended.out) == []
-    assert call("run", "-h", folder=tmp_path).out.count("Exit codes") == 1
-
-
 def test_an_unknown_command_or_a_missing_target_is_code_two(tmp_path: Path) -> None:
     for arguments in (["runn"], ["run"], ["publish", "message.received"]):
         ended = call(*arguments, folder=tmp_path)

@@ -1,4 +1,4 @@
-"""`show`, `status`, `tail`, `trace` and `doctor`: each answer, in a terminal, on a real server."""
+"""`show`, `status`, `tail` and `trace`: each answer, in a terminal, on a real server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.processes.support import (
 )
 
 from .conftest import MANY
-from .support import call, measure, operate, table_of
+from .support import measure, operate, table_of
 
 APP = """
 from datetime import datetime
@@ -319,83 +319,6 @@ def test_trace_looks_through_much_in_little_memory(
     assert nothing.peak < 50
 
 
-# --- doctor -------------------------------------------------------------------------------------
-
-
-def findings(url: str, *arguments: str) -> dict[str, list[dict[str, Any]]]:
-    """What the doctor found, by what it looked at."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for one in json.loads(operate(url, "doctor", "--json", *arguments).out):
-        found.setdefault(one["what"], []).append(one)
-    return found
-
-
-async def test_the_doctor_finds_what_strands_events(nats_server: NatsServer) -> None:
-    url = nats_server.url
-    client = await plain_client(url)
-    async with EventBus(url, name="t") as bus:
-        await bus.publish("custom.n", 1)
-    config = {"name": "theirs", "durable_name": "theirs", "ack_policy": "explicit",
-              "max_deliver": 4, "deliver_policy": "all"}  # fmt: skip
-    await api(client, "CONSUMER.CREATE.CUSTOM.theirs", {"stream_name": "CUSTOM", "config": config})
-
-    found = findings(url)
-    said = operate(url, "doctor")
-
-    assert found["max_deliver"][0]["says"].startswith("theirs on CUSTOM: after 4 deliveries")
-    assert "1 event waits and nobody reads it" in found["consumers"][0]["says"]
-    assert found["rights"][0]["level"] == "ok"
-    assert found["clock"][0]["level"] == "ok"
-    assert said.code == 0
-    assert "2 to look at." in said.out
-    await client.close()
-
-
-async def test_the_doctor_sees_streams_that_lack_and_that_are_in_the_way(
-    nats_server: NatsServer,
-) -> None:
-    client = await plain_client(nats_server.url)
-    await make_stream(client, "MESSAGE", "message.received.>", "message.received")
-    await make_stream(client, "MINE", "custom.mine.>")
-    await client.close()
-
-    found = findings(nats_server.url)
-
-    assert found["MESSAGE"][0]["level"] == found["CUSTOM"][0]["level"] == "fail"
-    assert "plan" in found["MESSAGE"][0]["advice"]
-    assert "MINE" in found["CUSTOM"][0]["says"]
-    assert found["MEDIA"][0]["level"] == "warn"
-    assert operate(nats_server.url, "doctor").code == 1
-
-
-def test_the_doctor_says_which_right_is_missing(restricted_server: NatsServer) -> None:
-    said = operate(restricted_server.url, "doctor")
-
-    assert said.code == 1
-    assert "$JS.API.INFO" in said.out
-
-
-def test_the_doctor_says_that_there_is_no_jetstream(server_without_jetstream: NatsServer) -> None:
-    said = operate(server_without_jetstream.url, "doctor")
-
-    assert said.code == 1
-    assert "FAIL  JetStream" in said.out
-    assert "--jetstream" in said.out
-
-
-def test_the_doctor_reads_how_often_the_server_flushes(tmp_path: Path) -> None:
-    with NatsServer(arguments=["--http_port", "-1", "-a", "127.0.0.1"]) as server:
-        log = server.log_file.read_text()
-        port = log.partition("http monitor on ")[2].split()[0].rpartition(":")[2]
-
-        found = findings(server.url, "--monitor", f"http://127.0.0.1:{port}")
-        wrong = findings(server.url, "--monitor", "http://127.0.0.1:9")
-
-    assert found["sync_interval"][0]["level"] == "warn"
-    assert "120 s" in found["sync_interval"][0]["says"]
-    assert "does not answer" in wrong["sync_interval"][0]["says"]
-
-
 async def test_a_work_queue_is_read_without_taking_from_it(nats_server: NatsServer) -> None:
     client = await plain_client(nats_server.url)
     await make_stream(client, "MESSAGE", "message.>", retention="workqueue")
@@ -415,33 +338,3 @@ async def test_a_work_queue_is_read_without_taking_from_it(nats_server: NatsServ
     ]
     assert "MESSAGE #40" in traced.out
     assert state["messages"] == 40
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_written_for_each_shell(shell: str, tmp_path: Path) -> None:
-    said = call("completion", shell, folder=tmp_path)
-
-    assert said.code == 0
-    assert "_OMNI_WORKER_COMPLETE" in said.out
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["show", "plan", "status", "tail", "trace", "dead-letters", "dead-letters list",
-     "dead-letters show", "dead-letters retry", "dead-letters discard", "replay", "doctor"],
-)  # fmt: skip
-def test_help_fits_the_terminal_and_says_what_the_command_is_for(command: str) -> None:
-    said = operate("nats://127.0.0.1:9", *command.split(), "--help")
-
-    assert said.code == 0
-    assert said.out.startswith(f"Usage: omni-worker {command} ")
-    assert len(said.out.splitlines()) > 8
-
-
-def test_the_list_of_commands_cuts_none_of_ours_short() -> None:
-    said = operate("nats://127.0.0.1:9", "--help")
-
-    ours = ("show", "plan", "status", "tail", "trace", "dead-letters", "replay", "doctor")
-    lines = [line for line in said.out.splitlines() if line.strip().startswith(ours)]
-    assert len(lines) == len(ours)
-    assert [line for line in lines if line.endswith("...")] == []

@@ -58,8 +58,8 @@ def plan(
     while workers read it, and it says how many events come again.
 
     \b
-    omni-worker plan myapp:app --check         # in CI
-    omni-worker plan myapp:app --apply         # when the old version is gone
+    omni-worker plan myapp:app --check   # in CI
+    omni-worker plan myapp:app --apply   # when the old version is gone
     omni-worker plan myapp:app --recreate r1
 
     Exit codes: 0 done, 1 could not, or a conflict is left; 2 called wrongly; 3 drift (with

@@ -15,6 +15,7 @@ from ..status import first_unsettled
 from .finding import Finding, Level
 
 NEAR_ITS_END = 0.8  # of a stream's max_age
+SIGNS_OF_A_READER = ("num_waiting", "push_bound", "paused")  # or a reason that is told
 
 
 async def consumer_findings(
@@ -73,7 +74,7 @@ def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Fi
             " no more are delivered",
             "look at its worker; dead ones give theirs back after ack_wait",
         )  # fmt: skip
-    elif waiting and not (unacked or info.get("num_waiting") or info.get("push_bound")):
+    elif waiting and not (unacked or any(info.get(one) for one in SIGNS_OF_A_READER)):
         yield Finding(
             Level.WARN, "consumers",
             f"{where}: {_times(waiting, 'event waits', 'events wait')} and nobody reads it",

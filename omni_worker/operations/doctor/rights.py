@@ -52,7 +52,8 @@ async def tried_rights(transport: Transport, configs: Sequence[Mapping[str, Any]
     stream: str = name
 
     async def read() -> None:
-        async with Scan(transport, stream, filters=["system.nobody.publishes.this"]):
+        # Following, since an empty stream would be read without asking for anything.
+        async with Scan(transport, stream, filters=["system.nobody.publishes.this"], follow=True):
             pass
 
     found: list[Finding] = []

@@ -1,0 +1,148 @@
+"""`--help` of every command reads like a manual page, and Tab completes what it lists."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from omni_worker.cli import main
+from omni_worker.cli.commands import Commands
+from tests.processes.support import PROGRAM, clean_environment
+
+from .support import call, too_wide
+
+BASH = shutil.which("bash") or "bash"
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command with the words that call it."""
+    for name, command in group.commands.items():
+        yield f"{path}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+
+
+EVERY = dict(commands(main))
+OPERATORS = [
+    "show", "plan", "status", "tail", "trace", "doctor", "replay", "dead-letters list",
+    "dead-letters show", "dead-letters retry", "dead-letters discard",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", list(EVERY))
+def test_help_fits_the_terminal_and_explains_each_option(tmp_path: Path, command: str) -> None:
+    said = call(*command.split(), "--help", folder=tmp_path)
+
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"Usage: omni-worker {command} ")
+    assert too_wide(said.out) == []
+    assert "\b" not in said.out
+    assert "..." not in said.out.replace("[ARGS]...", "").replace("[LETTER]...", "")
+    for parameter in EVERY[command].params:
+        assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("command", OPERATORS)
+def test_an_operator_s_command_has_examples_exit_codes_and_json(
+    tmp_path: Path, command: str
+) -> None:
+    page = call(*command.split(), "--help", folder=tmp_path).out
+
+    assert page.count(f"omni-worker {command} ") > 1
+    assert "Exit codes: 0" in page
+    assert "--json" in page
+
+
+def test_the_list_has_every_command_once_with_its_whole_sentence(tmp_path: Path) -> None:
+    page = call("--help", folder=tmp_path).out
+    rows = page.partition("Write a worker:")[2].splitlines()
+
+    listed = [line.split()[0] for line in rows if line.startswith("  ")]
+    assert sorted(listed) == sorted(main.commands)
+    assert [line for line in rows if line.startswith("  ") and not line.endswith(".")] == []
+    assert too_wide(page) == []
+    assert call("-h", folder=tmp_path).out == page
+
+
+def test_no_section_names_a_command_that_is_not_there() -> None:
+    for group in (main, main.commands["dead-letters"]):
+        assert isinstance(group, Commands)
+        named = [name for names in group.sections.values() for name in names]
+        assert sorted(named) == sorted(group.commands)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("statsu", "No such command 'statsu'"),
+        ("status --jsn", "No such option '--jsn'"),
+        ("replay a:b --since 1h", "Missing option '--handler'"),
+        ("replay a:b --handler x --since yesterday",
+         "'yesterday': expected 30s, 15m, 2h, 7d or 2026-01-31T12:00"),
+        ("replay a:b --handler x --since 1h --rate fast", "expected 100/s, 30/m or 600/h"),
+        ("replay a:b --handler x --since 1h --rate 0/s", "expected 100/s, 30/m or 600/h"),
+        ("dead-letters list --limit -1", "-1 is not in the range x>=0"),
+        ("completion tcsh", "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+        ("trace", "Missing argument 'EVENT_ID'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_call_is_told_in_lines_that_fit(tmp_path: Path, arguments: str, said: str) -> None:
+    ended = call(*arguments.split(), folder=tmp_path)
+
+    assert ended.code == 2
+    assert said in ended.line
+    assert "--help' for help" in ended.line
+    assert too_wide(ended.err) == []
+    assert ended.out == ""
+
+
+# --- completion ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("omni-worker dea", ["dead-letters"]),
+        ("omni-worker dead-letters re", ["retry"]),
+        ("omni-worker dead-letters list --er", ["--error"]),
+        ("omni-worker completion z", ["zsh"]),
+        ("omni-worker status --w", ["--watch"]),
+    ],
+)
+def test_tab_completes_in_bash(tmp_path: Path, words: str, completed: list[str]) -> None:
+    script = call("completion", "bash", folder=tmp_path).out
+    typed = words.split()
+    (tmp_path / "tab.sh").write_text(
+        f"{script}\nCOMP_WORDS=({' '.join(typed)})\nCOMP_CWORD={len(typed) - 1}\n"
+        "function=$(complete -p omni-worker | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
+        '"$function" omni-worker\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+
+    ended = subprocess.run(
+        [BASH, "tab.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True,
+        env=clean_environment() | {"PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+
+    assert ended.stdout.split() == completed
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_what_the_other_shells_ask_is_answered(tmp_path: Path, shell: str) -> None:
+    script = call("completion", shell, folder=tmp_path)
+
+    answered = call(
+        folder=tmp_path, _OMNI_WORKER_COMPLETE=f"{shell}_complete",
+        COMP_WORDS="omni-worker dead-letters re", COMP_CWORD="re" if shell == "fish" else "2",
+    )  # fmt: skip
+
+    assert script.code == 0
+    assert f"_OMNI_WORKER_COMPLETE={shell}_complete" in script.out
+    assert "retry" in answered.out
+    assert "discard" not in answered.out

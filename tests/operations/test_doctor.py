@@ -1,0 +1,379 @@
+"""`omni-worker doctor`: what keeps a server from our promises is found, and what to do is said."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omni_worker import EventBus
+from omni_worker.operations.doctor.consumers import consumer_findings
+from omni_worker.operations.doctor.finding import Finding, Level
+from omni_worker.operations.doctor.rights import APPLYING, READING, RETRYING, missing_rights
+from omni_worker.operations.doctor.server import features, limits, payload, version
+from omni_worker.operations.doctor.streams import full_streams
+from omni_worker.server import NatsServer
+from tests.processes.support import api, make_stream, plain_client
+
+from .support import operate
+
+
+def findings(url: str, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """What the doctor found, by what it looked at."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in json.loads(operate(url, "doctor", "--json", *arguments).out):
+        found.setdefault(one["what"], []).append(one)
+    return found
+
+
+async def test_the_doctor_finds_what_strands_events(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    async with EventBus(url, name="t") as bus:
+        await bus.publish("custom.n", 1)
+    config = {"name": "theirs", "durable_name": "theirs", "ack_policy": "explicit",
+              "max_deliver": 4, "deliver_policy": "all"}  # fmt: skip
+    await api(client, "CONSUMER.CREATE.CUSTOM.theirs", {"stream_name": "CUSTOM", "config": config})
+
+    found = findings(url)
+    said = operate(url, "doctor")
+
+    assert found["max_deliver"][0]["says"].startswith("theirs on CUSTOM: after 4 deliveries")
+    assert "1 event waits and nobody reads it" in found["consumers"][0]["says"]
+    assert found["rights"][0]["level"] == "ok"
+    assert found["clock"][0]["level"] == "ok"
+    assert said.code == 0
+    assert "2 to look at." in said.out
+    await client.close()
+
+
+async def test_the_doctor_sees_streams_that_lack_and_that_are_in_the_way(
+    nats_server: NatsServer,
+) -> None:
+    client = await plain_client(nats_server.url)
+    await make_stream(client, "MESSAGE", "message.received.>", "message.received")
+    await make_stream(client, "MINE", "custom.mine.>")
+    await client.close()
+
+    found = findings(nats_server.url)
+
+    assert found["MESSAGE"][0]["level"] == found["CUSTOM"][0]["level"] == "fail"
+    assert "plan" in found["MESSAGE"][0]["advice"]
+    assert "MINE" in found["CUSTOM"][0]["says"]
+    assert found["MEDIA"][0]["level"] == "warn"
+    assert operate(nats_server.url, "doctor").code == 1
+
+
+def test_the_doctor_says_which_right_is_missing(restricted_server: NatsServer) -> None:
+    said = operate(restricted_server.url, "doctor")
+
+    assert said.code == 1
+    assert "$JS.API.INFO" in said.out
+
+
+def test_the_doctor_says_that_there_is_no_jetstream(server_without_jetstream: NatsServer) -> None:
+    said = operate(server_without_jetstream.url, "doctor")
+
+    assert said.code == 1
+    assert "FAIL  JetStream" in said.out
+    assert "--jetstream" in said.out
+
+
+def test_the_doctor_reads_how_often_the_server_flushes(tmp_path: Path) -> None:
+    with NatsServer(arguments=["--http_port", "-1", "-a", "127.0.0.1"]) as server:
+        log = server.log_file.read_text()
+        port = log.partition("http monitor on ")[2].split()[0].rpartition(":")[2]
+
+        found = findings(server.url, "--monitor", f"http://127.0.0.1:{port}")
+        wrong = findings(server.url, "--monitor", "http://127.0.0.1:9")
+
+    assert found["sync_interval"][0]["level"] == "warn"
+    assert "120 s" in found["sync_interval"][0]["says"]
+    assert "does not answer" in wrong["sync_interval"][0]["says"]
+
+
+# --- the server ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "said"),
+    [
+        ((2, 9, 25), Level.FAIL, "2.10 or newer is needed"),
+        ((2, 10, 19), Level.OK, ""),
+        ((2, 10, 20), Level.WARN, "2.10.23 or newer does not"),
+        ((2, 10, 22), Level.WARN, "2.10.23 or newer does not"),
+        ((2, 10, 23), Level.OK, ""),
+        ((2, 15, 1), Level.OK, ""),
+    ],
+)
+def test_a_server_is_judged_by_its_version(
+    found: tuple[int, int, int], level: Level, said: str
+) -> None:
+    finding = version(found)
+
+    assert (finding.level, finding.advice) == (level, said)
+    assert finding.says.startswith(f"nats-server {'.'.join(map(str, found))}")
+
+
+def test_its_features_are_those_that_matter_here() -> None:
+    old, middle, new = (features(one) for one in ((2, 10, 26), (2, 11, 1), (2, 11, 2)))
+
+    assert [one.level for one in (old, middle, new)] == [Level.WARN, Level.WARN, Level.OK]
+    assert ["paused" in one.says for one in (old, middle, new)] == [False, True, True]
+    assert "2.11.2" in old.advice
+
+
+def test_sizes_are_those_of_people() -> None:
+    assert payload(1_048_576).says == "messages up to 1 MiB"
+    assert payload(65_536) == Finding(
+        Level.WARN, "max_payload", "messages up to 64 KiB",
+        "larger events are refused; raise max_payload if yours are",
+    )  # fmt: skip
+
+
+def test_a_limit_that_is_near_is_told_with_its_name() -> None:
+    account = {
+        "streams": 8, "consumers": 3, "storage": 900 * 1024, "memory": 0,
+        "limits": {"max_streams": 10, "max_consumers": -1, "max_storage": 1024 * 1024},
+    }  # fmt: skip
+
+    found = limits(account)
+    free = limits({**account, "limits": {}})
+
+    assert found.level is Level.WARN
+    assert found.says == "8 of 10 streams, 3 consumers, 900 KiB of 1 MiB storage"
+    assert "max_streams, max_storage" in found.advice
+    assert (free.level, free.says) == (Level.OK, "8 streams, 3 consumers, 900 KiB storage")
+
+
+@pytest.mark.parametrize(
+    ("config", "state", "said"),
+    [
+        ({"max_bytes": 1000}, {"bytes": 800, "messages": 1}, "800 bytes of 1000 bytes used"),
+        ({"max_msgs": 10}, {"bytes": 1, "messages": 9}, "9 of 10 events used"),
+    ],
+)
+def test_a_stream_near_its_limit_says_what_becomes_of_events(
+    config: dict[str, Any], state: dict[str, int], said: str
+) -> None:
+    stream = {"name": "MESSAGE", "subjects": ["message.>"], **config}
+
+    [found] = full_streams([{"config": stream, "state": state}])
+    [refusing] = full_streams([{"config": {**stream, "discard": "new"}, "state": state}])
+    less = full_streams([{"config": stream, "state": {"bytes": 1, "messages": 1}}])
+
+    assert found.says == f"{said}; full, it drops its oldest"
+    assert refusing.says == f"{said}; full, it refuses new events"
+    assert less == []
+
+
+# --- the rights of a login ----------------------------------------------------------------------
+
+
+def test_without_a_list_everything_is_granted() -> None:
+    assert missing_rights({}, READING) == []
+
+
+@pytest.mark.parametrize(
+    ("publish", "missing"),
+    [
+        ({"allow": ["$JS.API.>"]}, []),
+        ({"allow": [">"], "deny": ["$JS.API.STREAM.DELETE.>"]}, []),
+        ({"allow": [">"], "deny": ["$JS.API.STREAM.UPDATE.MESSAGE"]}, ["$JS.API.STREAM.UPDATE.*"]),
+        ({"allow": ["$JS.API.STREAM.CREATE.*", "$JS.API.CONSUMER.>"]}, ["$JS.API.STREAM.UPDATE.*"]),
+        ({"allow": ["$JS.API.STREAM.*.MESSAGE", "$JS.API.CONSUMER.>"]},
+         ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"]),
+        ({"deny": ["$JS.API.CONSUMER.CREATE.>"]}, ["$JS.API.CONSUMER.CREATE.>"]),
+    ],
+)  # fmt: skip
+def test_a_right_counts_where_the_whole_of_it_is_granted(
+    publish: dict[str, list[str]], missing: list[str]
+) -> None:
+    assert missing_rights({"publish": publish}, APPLYING) == missing
+
+
+def test_a_domain_has_an_api_of_its_own() -> None:
+    permissions = {"publish": {"allow": ["$JS.hub.API.>"]}}
+
+    assert missing_rights(permissions, APPLYING, domain="hub") == []
+    assert missing_rights(permissions, APPLYING) != []
+
+
+def test_a_bucket_s_rights_are_named_as_they_are_granted() -> None:
+    assert missing_rights({"publish": {"allow": ["a"]}}, RETRYING) == [
+        "omni-worker.retry.>", "$KV.omni-worker-letters.>",
+    ]  # fmt: skip
+
+
+@contextmanager
+def a_login(folder: Path, publish: str) -> Iterator[NatsServer]:
+    """A server with streams on which who does not log in has these rights only."""
+    config = folder / "rights.conf"
+    config.write_text(
+        f"""
+        jetstream: enabled
+        accounts {{ A {{ jetstream: enabled, users: [
+            {{user: admin, password: admin}}
+            {{user: one, password: one, permissions: {{
+                publish: {publish}, subscribe: "_INBOX.>"
+            }}}}
+        ]}}}}
+        no_auth_user: one
+        """
+    )
+    with NatsServer(arguments=["-c", str(config)]) as server:
+        asyncio.run(_streams(server.url.replace("nats://", "nats://admin:admin@")))
+        yield server
+
+
+async def _streams(url: str) -> None:
+    async with EventBus(url, name="admin"):
+        pass
+
+
+def test_what_cannot_be_tried_is_read_from_the_server_s_list(tmp_path: Path) -> None:
+    with a_login(tmp_path, '{deny: ["$JS.API.STREAM.CREATE.>", "omni-worker.>"]}') as server:
+        found = findings(server.url)
+        code = operate(server.url, "doctor").code
+
+    said = {one["says"].partition(":")[0]: one for one in found["rights"]}
+    assert said["plan --apply"]["level"] == "warn"
+    assert "$JS.API.STREAM.CREATE.*" in said["plan --apply"]["says"]
+    assert "omni-worker.retry.>" in said["dead-letters retry and discard"]["says"]
+    assert code == 0
+
+
+def test_a_login_that_may_all_is_told_so(nats_server: NatsServer) -> None:
+    asyncio.run(_streams(nats_server.url))
+
+    rights = findings(nats_server.url)["rights"]
+
+    assert [one["level"] for one in rights] == ["ok", "ok"]
+
+
+def test_a_right_that_is_missing_hides_nothing_else(tmp_path: Path) -> None:
+    allowed = '["$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.LIST.*"]'
+    with a_login(tmp_path, allowed) as server:
+        found = findings(server.url)
+
+    assert found["limits"][0]["level"] == "fail"
+    assert "$JS.API.INFO" in found["limits"][0]["says"]
+    assert found["MESSAGE"][0]["level"] == "ok"
+    assert found["clock"][0]["level"] == "ok"
+    denied = " ".join(one["says"] for one in found["rights"] if one["level"] == "fail")
+    assert "$JS.API.CONSUMER.CREATE.SYSTEM" in denied
+    assert "$JS.API.CONSUMER.LIST" not in denied
+    notes = [one["says"] for one in found["rights"] if one["level"] == "note"]
+    assert "$SYS.REQ.USER.INFO" in notes[0]
+
+
+# --- consumers ----------------------------------------------------------------------------------
+
+
+async def test_consumers_that_let_events_wait_are_told_with_the_reason(
+    nats_server: NatsServer,
+) -> None:
+    client = await plain_client(nats_server.url)
+    async with EventBus(nats_server.url, name="t") as bus:
+        for number in range(3):
+            await bus.publish("custom.n", number)
+        await consumer_of(client, "paused", pause_until="2099-01-01T00:00:00Z")
+        await consumer_of(client, "full", max_ack_pending=1)
+        await consumer_of(client, "read")
+        pulled = await client.jetstream().pull_subscribe_bind("full", "CUSTOM")
+        await pulled.fetch(1)
+        waiting = await client.subscribe("_INBOX.read")
+        await client.publish("$JS.API.CONSUMER.MSG.NEXT.CUSTOM.read", b"100", reply="_INBOX.read")
+        for _ in range(3):
+            await waiting.next_msg(10)
+
+        found = {
+            one["says"].split()[0]: one["says"] for one in findings(nats_server.url)["consumers"]
+        }
+
+        await client.close()
+
+    assert "paused, so nothing is delivered" in found["paused"]
+    assert "as many as its max_ack_pending allows" in found["full"]
+    assert "read" not in found
+
+
+async def consumer_of(client: Any, name: str, **options: Any) -> None:
+    config = {"name": name, "durable_name": name, "ack_policy": "explicit",
+              "deliver_policy": "all", **options}  # fmt: skip
+    body = {"stream_name": "CUSTOM", "config": config}
+    assert "error" not in await api(client, f"CONSUMER.CREATE.CUSTOM.{name}", body)
+
+
+async def test_events_that_die_unread_and_a_stream_that_lost_its_end_are_seen(
+    nats_server: NatsServer,
+) -> None:
+    client = await plain_client(nats_server.url)
+    async with EventBus(nats_server.url, name="t") as bus:
+        for number in range(3):
+            await bus.publish("custom.n", number)
+        await consumer_of(client, "slow")
+        await consumer_of(client, "done", deliver_policy="new")
+        operators = bus.transport.operators
+        stream = await operators.stream_info("CUSTOM")
+        assert stream is not None
+        config, state = stream["config"], stream["state"]
+
+        as_it_is = await consumer_findings(operators, [stream])
+        short = {**config, "max_age": 1_000_000}  # a millisecond: what waits is older
+        dying = await consumer_findings(operators, [{"config": short, "state": state}])
+        lost = {**state, "last_seq": 2}  # `done` begins behind the third
+        cut = await consumer_findings(operators, [{"config": config, "state": lost}])
+        await client.close()
+
+    assert [one.says for one in as_it_is] == ["slow on CUSTOM: 3 events wait and nobody reads it"]
+    assert any(one.says.startswith("slow on CUSTOM: its oldest event waits") for one in dying)
+    assert [one.says for one in cut if one.level is Level.FAIL] == [
+        "done on CUSTOM: settled up to #3, and the stream ends at #2: the events between would"
+        " never be delivered"
+    ]
+
+
+# --- the monitoring port ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8222", "someone:geheim@localhost:8222", "http://someone:geheim@localhost:8222",
+     "ftp://geheim@x", "http://[geheim", "http://x:geheim", ""],
+)  # fmt: skip
+def test_a_monitoring_url_that_cannot_be_meant_is_not_repeated(
+    nats_server: NatsServer, url: str
+) -> None:
+    said = operate(nats_server.url, "doctor", "--monitor", url)
+
+    assert said.code == 2
+    assert said.line.startswith("omni-worker: --monitor: ")
+    assert "geheim" not in said.out + said.err
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"\xff", b""])
+def test_what_answers_there_may_be_anything(nats_server: NatsServer, body: bytes) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as web:
+        thread = threading.Thread(target=web.handle_request)
+        thread.start()
+        found = findings(nats_server.url, "--monitor", f"http://127.0.0.1:{web.server_port}")
+        thread.join()
+
+    assert found["sync_interval"][0]["level"] == "warn"
+    assert "no nats-server's monitoring" in found["sync_interval"][0]["says"]
