@@ -77,9 +77,12 @@ def explain(
     lines += [f"  {line}" for line in every[:SHOWN]]
     if len(every) > SHOWN:
         lines.append(f"  … and {len(every) - SHOWN} events more")
-    ran = Counter((named(run.handler), run.event.type) for run in runs)
-    for (handler, type), count in ran.most_common(SHOWN):
-        lines.append(f"  since it began {handler} ran {count} times for {type}{_error_of(runs)}")
+    ran = Counter(map(_ran, runs))
+    last = {_ran(run): run for run in runs}
+    for who, count in ran.most_common(SHOWN):
+        handler, type = who
+        times = "once" if count == 1 else f"{count} times"
+        lines.append(f"  since it began {handler} ran {times} for {type}{_error_of(last[who])}")
     return Unsettled("\n".join(lines))
 
 
@@ -91,8 +94,12 @@ def shown(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _error_of(runs: list[Run]) -> str:
-    error = getattr(runs[-1].outcome, "error", None)
+def _ran(run: Run) -> tuple[str, str]:
+    return named(run.handler), run.event.type
+
+
+def _error_of(run: Run) -> str:
+    error = getattr(run.outcome, "error", None)
     return "" if error is None else f"; the last error: {type(error).__name__}: {error}"
 
 

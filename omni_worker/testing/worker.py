@@ -195,14 +195,13 @@ class TestWorker:
         """Break the app's connection, for so long or (None) until ``reconnect``."""
         clock = self._running()
         self._process.transport.disconnect()
+        self._forget_reconnecting()  # of an earlier one: the last word counts
         if seconds is not None:
             self._down_until = clock.call_later(seconds, self.reconnect)
 
     def reconnect(self) -> None:
         """Let the app connect again."""
-        if self._down_until is not None:
-            self._down_until.cancel()
-            self._down_until = None
+        self._forget_reconnecting()
         self._process.transport.reconnect()
 
     def crash(self, handler: Named, *, on_attempt: int | None = 1, times: int = 1) -> None:
@@ -219,7 +218,10 @@ class TestWorker:
 
     def _running(self) -> VirtualTime:
         if self._clock is None:
-            raise ConfigError("this TestWorker is not running: async with TestWorker(app) as t: …")
+            raise ConfigError(
+                "this TestWorker is not running: async with TestWorker(app) as t: …; the fixture"
+                " `worker` runs inside the test only, not in other fixtures"
+            )
         return self._clock
 
     def _begin(self) -> None:
@@ -239,8 +241,12 @@ class TestWorker:
             self._coming_back.cancel()
         self._process.end()
         await self._move(why, self._has_ended)
+        self._forget_reconnecting()
+
+    def _forget_reconnecting(self) -> None:
         if self._down_until is not None:
             self._down_until.cancel()
+            self._down_until = None
 
     async def _close(self, *, quietly: bool) -> None:
         clock = self._running()

@@ -69,6 +69,32 @@ async def test_a_broken_connection_loses_nothing() -> None:
     assert t.dead_letters == []
 
 
+async def test_of_two_disconnects_the_last_one_counts() -> None:
+    app, _ = app_with()
+
+    async with TestWorker(app) as t:
+        t.disconnect(seconds=5)
+        t.disconnect(seconds=60)
+        await t.publish("custom.go", 1)
+        await t.advance(seconds=30)
+        assert t.published("custom.done") == []
+        await t.settle()
+
+    assert len(t.published("custom.done")) == 1
+
+
+async def test_a_restart_ends_a_disconnect() -> None:
+    app, _ = app_with()
+
+    async with TestWorker(app) as t:
+        t.disconnect(seconds=60)
+        await t.restart()
+        await t.publish("custom.go", 1)
+        await t.settle()
+
+    assert len(t.published("custom.done")) == 1
+
+
 async def test_a_process_that_dies_after_the_work_runs_it_again_and_publishes_once() -> None:
     app, go = app_with()
 

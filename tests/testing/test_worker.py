@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from omni_worker import App, ConfigError, Context, Event, Reject, Retry, Settings
 from omni_worker.outcomes import Done, Failed, Rejected
-from omni_worker.testing import MemoryServer, TestWorker, Unsettled, event_of
+from omni_worker.testing import MemoryServer, Run, TestWorker, Unsettled, event_of
+from omni_worker.testing.pending import explain
 
 
 class Order(BaseModel):
@@ -361,6 +362,30 @@ async def test_an_endless_circle_is_named() -> None:
     assert "the app does not come to rest: 0.3 s of real time" in str(caught.value)
     assert "ping ran " in str(caught.value)
     assert "times for custom.ping" in str(caught.value)
+
+
+def test_each_handler_that_ran_is_named_with_its_own_error() -> None:
+    app = App("circle")
+
+    @app.on("custom.ping", durable="ping")
+    async def ping(event: Event[Any]) -> None: ...
+
+    @app.on("custom.pong", durable="pong")
+    async def pong(event: Event[Any]) -> None: ...
+
+    failed, handled = Failed(ValueError("no")), Done()
+    first, second = app.handlers
+    runs = [
+        Run(handler=first, event=event_of("custom.ping", 1), attempt=1, outcome=failed),
+        Run(handler=first, event=event_of("custom.ping", 1), attempt=2, outcome=failed),
+        Run(handler=second, event=event_of("custom.pong", 1), attempt=1, outcome=handled),
+    ]
+
+    assert str(explain("why", [], runs, [], [])).splitlines() == [
+        "why",
+        "  since it began ping ran 2 times for custom.ping; the last error: ValueError: no",
+        "  since it began pong ran once for custom.pong",
+    ]
 
 
 async def test_a_handler_that_never_returns_is_named_with_its_line() -> None:
