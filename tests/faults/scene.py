@@ -195,6 +195,11 @@ class Scene:
         """Wait until so many events more came to their end."""
         await self.handled(len(set(self.stage.ids("handled"))) + count, timeout)
 
+    def run_again_in_one_process(self) -> set[str]:
+        """Events that came to their end more than once in one and the same process."""
+        ends = Counter((one["worker"], one["id"]) for one in self.stage.effects("handled"))
+        return {id for (_, id), count in ends.items() if count > 1}
+
     async def account(self, durable: str = "r1", stream: str = "MESSAGE") -> Account:
         """Where every event is now."""
         stored = await stored_ids(self.plain, stream)

@@ -38,7 +38,7 @@ class JetStreamBackend:
 
     def settings(self, **given: Any) -> Settings:
         return Settings(
-            urls=(self.proxy.url,),
+            urls=(given.pop("url", self.proxy.url),),
             reconnect_delay=0.02,
             reconnect_max_delay=0.05,
             reconnect_max_retries=25,  # about half a second, for give_up
@@ -51,6 +51,12 @@ class JetStreamBackend:
     async def connect(self) -> JetStreamTransport:
         transport = self.unopened()
         await transport.open("suite")
+        self.transports.append(transport)
+        return transport
+
+    async def beside(self) -> JetStreamTransport:
+        transport = JetStreamTransport(self.settings(url=self.server.url))
+        await transport.open("beside")
         self.transports.append(transport)
         return transport
 

@@ -25,6 +25,11 @@ class MemoryBackend:
     def __init__(self) -> None:
         self.server = MemoryServer()
         self.transports: list[MemoryTransport] = []
+        self.others: list[MemoryTransport] = []
+
+    async def close(self) -> None:
+        for transport in self.transports + self.others:
+            await transport.close()
 
     def unopened(self) -> MemoryTransport:
         return MemoryTransport(self.server)
@@ -33,6 +38,12 @@ class MemoryBackend:
         transport = self.unopened()
         await transport.open("suite")
         self.transports.append(transport)
+        return transport
+
+    async def beside(self) -> MemoryTransport:
+        transport = self.unopened()
+        await transport.open("beside")
+        self.others.append(transport)
         return transport
 
     async def store(self, subject: bytes, body: bytes, headers: bytes | None = None) -> None:
@@ -63,8 +74,7 @@ class TestMemory(TransportSuite):
     async def backend(self) -> AsyncIterator[MemoryBackend]:
         backend = MemoryBackend()
         yield backend
-        for transport in backend.transports:
-            await transport.close()
+        await backend.close()
 
     async def test_a_broken_link_loses_what_is_on_its_way(self, backend: MemoryBackend) -> None:
         transport = await backend.connect()

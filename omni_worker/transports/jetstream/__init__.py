@@ -22,6 +22,7 @@ log = logging.getLogger("omni_worker.transport")
 OLDEST = (2, 10, 0)
 RECOMMENDED = (2, 11, 2)
 CONFIRM_TIME = 1.0  # seconds that closing waits for what is on its way into a stream
+LATE = 0.5  # seconds
 
 
 class JetStreamTransport:
@@ -111,6 +112,7 @@ class JetStreamTransport:
     async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
         """Read a consumer that exists."""
         self._pulls = {pull for pull in self._pulls if not pull.is_over}
+        info = await self._api.consumer_info(stream, consumer)
         pull = Pull(
             self._connection,
             self._requests,
@@ -119,6 +121,7 @@ class JetStreamTransport:
             consumer,
             receiver,
             self._api.consumer_info,
+            created=str((info or {}).get("created", "")),
         )
         self._pulls.add(pull)
         return pull
@@ -158,8 +161,10 @@ class JetStreamTransport:
         """One timer for every pull's heartbeats."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for pull in list(self._pulls):
-            pull.watch(now)
+        # After a blocked loop what came meanwhile is read first: nobody was silent but we.
+        if self._watcher is None or now - self._watcher.when() < LATE:
+            for pull in list(self._pulls):
+                pull.watch(now)
         self._watcher = loop.call_later(1.0, self._watch)
 
 

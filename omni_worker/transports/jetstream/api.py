@@ -20,7 +20,10 @@ JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
 NO_LEADER = 10008  # "JetStream system temporarily unavailable"
 LEADER_PAUSE = 0.25  # seconds
 READ_TIMEOUT = 5.0  # seconds for one stored message: events wait for what is read there
-FIRST_PATIENCE = 2.0  # seconds until a question is asked again, doubled each time
+# Seconds until a question nobody answered is asked again: what waits for a new leader's word goes
+# on so long after it at most.
+FIRST_PATIENCE = 1.0
+PATIENCE = 2.0
 
 
 class Api:
@@ -119,11 +122,11 @@ class Api:
             except NoAnswer:
                 if left <= patience:
                     raise
+                patience = PATIENCE
             except ApiError as error:
                 if error.err_code != NO_LEADER or left <= LEADER_PAUSE:
                     raise
                 await asyncio.sleep(LEADER_PAUSE)
-            patience *= 2
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
         """Store one message with headers of its own, by request; returns its sequence."""

@@ -27,7 +27,6 @@ from .login import describe, discovered, explain, login_options, what_is_denied
 log = logging.getLogger("omni_worker.transport")
 
 SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
-KEPT_ANSWERS = 100_000  # answers kept while the connection is down; older ones are redelivered
 DENIALS_SAID = 1_000  # kinds of missing rights a log tells
 
 
@@ -49,7 +48,6 @@ class Connection:
         self._listening: dict[int, tuple[bytes, Sink]] = {}
         self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
         self._denials_said: set[tuple[str, ...]] = set()
-        self._kept: list[bytes] = []
         self._discovered: list[str] = []
         self.max_payload = 1_048_576  # bytes of body and headers; the server's word replaces it
         self.on_up: list[Callable[[], None]] = []
@@ -179,13 +177,6 @@ class Connection:
         self._client.send(data)
         return True
 
-    def send_or_keep(self, data: bytes) -> None:
-        """Write, now or after the reconnect: an answer is worth a redelivery less."""
-        if self._client is not None and self.is_up:
-            self._client.send(data)
-        elif len(self._kept) < KEPT_ANSWERS:
-            self._kept.append(data)
-
     async def flush(self, timeout: float) -> bool:
         """Whether the server read everything sent so far, within ``timeout`` seconds."""
         if self._client is None or not self.is_up:
@@ -285,9 +276,6 @@ class Connection:
         for sid, (subject, sink) in self._listening.items():
             self._subscribe(self._client, sid, subject, sink)
         self._set_up(True)
-        kept, self._kept = self._kept, []
-        for data in kept:
-            self._client.send(data)
         for hook in self.on_up:
             hook()
 

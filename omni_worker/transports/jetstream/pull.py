@@ -17,22 +17,17 @@ from nats.nuid import NUID
 from ...errors import PermissionDenied, TransportError
 from ..base import ACK, Delivery, Receiver
 from ..headers import status_of
+from .answers import Answers
+from .beats import BUSY, QUIET, still_pending
 from .connection import Connection
 from .requests import Requests
 
 log = logging.getLogger("omni_worker.transport")
 
-EXPIRES = 30  # seconds a request waits at the server
-HEARTBEAT = 5  # seconds; the server speaks at least so often while a request waits
-CONFIRM_TRIES = 3
-CONFIRM_TIMEOUT = 2.0  # seconds, each
-SILENCE = 2 * HEARTBEAT + 1.0  # seconds without a word: the request is lost
 RUN_DRY = 3.0  # seconds a stop waits at most for deliveries that have set out
 RUN_DRY_LOOK = 0.005  # seconds between two looks at it
 _ACKED = b" %d\r\n%b\r\n" % (len(ACK), ACK)
-_PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 _LIMIT = re.compile(rb"MaxRequestBatch of (\d+)", re.IGNORECASE)
-_OPTIONS = b'"expires":%d,"idle_heartbeat":%d}' % (EXPIRES * 10**9, HEARTBEAT * 10**9)
 
 ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
 
@@ -42,15 +37,17 @@ class Pull:
 
     def __init__(
         self, connection: Connection, requests: Requests, prefix: str, stream: str, consumer: str,
-        receiver: Receiver, consumer_info: ConsumerInfo,
+        receiver: Receiver, consumer_info: ConsumerInfo, created: str = "",
     ) -> None:  # fmt: skip
         self.stream = stream
         self.consumer = consumer
         self.outstanding = 0
         self._connection = connection
-        self._requests = requests
         self._receiver = receiver
         self._consumer_info = consumer_info
+        self._created = created  # when the consumer was made: which of that name it is
+        self._answers = Answers(connection, requests, self._is_the_same)
+        self._acks = self._answers.acks
         self._inbox = b"_INBOX." + bytes(NUID().next())
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
         self._limit = 1 << 30  # of one request, where the consumer sets one
@@ -58,6 +55,8 @@ class Pull:
         self._heard_at = 0.0
         self._well_at = 0.0  # when it was last heard without trouble
         self._silences = 0
+        self._beat = QUIET  # of the latest request
+        self._came_to_nothing = True  # the request before the next one
         self._last_count = 0  # of the latest request
         self._trouble = 0
         self._stopped = False
@@ -79,7 +78,8 @@ class Pull:
         if self._stopped or count <= 0 or not self._connection.is_up:
             return
         count = min(count, self._limit)
-        body = b'{"batch":%d,' % count + _OPTIONS
+        beat = QUIET if self._came_to_nothing else BUSY
+        body = b'{"batch":%d,' % count + beat.options
         if self._connection.send(
             b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)
         ):
@@ -89,28 +89,21 @@ class Pull:
                     self._well_at = self._heard_at
             self.outstanding += count
             self._last_count = count
+            self._beat = beat
+            self._came_to_nothing = False
 
     def answer(self, delivery: Delivery, answer: bytes) -> None:
         """Send one answer, joined with the others of this turn of the loop."""
         if answer is ACK:  # the usual one, without the formatting
-            self._connection.send_or_keep(b"PUB " + delivery.reply + _ACKED)
-            return
-        self._connection.send_or_keep(
-            b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(answer), answer)
-        )
+            frame = b"PUB " + delivery.reply + _ACKED
+            self._connection.send(frame)
+            self._acks.append(frame)
+        else:
+            self._answers.send(delivery.reply, answer)
 
     async def confirm(self, delivery: Delivery) -> bool:
-        """Acknowledge by request; asked again, since a second ack of an acked message is fine."""
-        for _ in range(CONFIRM_TRIES):
-            try:
-                answer = await self._requests.ask(
-                    delivery.reply.decode(), ACK, timeout=CONFIRM_TIMEOUT
-                )
-            except TransportError as error:
-                log.debug("consumer %s: an ack was not confirmed: %s", self.consumer, error)
-            else:
-                return answer.status == 0
-        return False
+        """Acknowledge, and wait for the server's word."""
+        return await self._answers.confirm(delivery.reply)
 
     async def stop(self) -> None:
         """Pull no more, and wait for what is on its way.
@@ -139,6 +132,7 @@ class Pull:
         """Forget it."""
         self._stopped = True
         self._cancel_timers()
+        self._answers.close()
         self._connection.forget(self._sid)
 
     async def _run_dry(self) -> None:
@@ -204,6 +198,7 @@ class Pull:
             self.outstanding = 0
             self._silences = 0
             self._receiver.resumed(self)
+        self._answers.again()  # what was handed back while we stopped, too
 
     def watch(self, now: float) -> None:
         """Called every second: a request may vanish without a word (ClickHouse#115343)."""
@@ -211,18 +206,22 @@ class Pull:
             self._heard, self._heard_at, self._silences = False, now, 0
             if not self._trouble:
                 self._well_at = now
+                self._answers.all_is_well(now)
         if self._stopped or not self.outstanding or not self._connection.is_up:
             return
-        if now - self._heard_at < SILENCE:
+        silence = now - self._heard_at
+        if silence < self._beat.silence:
             return
         self._silences += 1
         self._heard_at = now
-        log.warning("no heartbeat from consumer %s in %.0f s; asking again", self.consumer, SILENCE)
+        log.warning("no heartbeat from consumer %s in %.0f s; asking again", self.consumer, silence)
         if self._silences >= 2:
             self._silences = 0
             self._look_into(self._after_silence())
         else:
-            self._ended(self.outstanding)
+            self.outstanding = 0
+            self._resume()
+            self._ended(0)
 
     def on_denied(self, subject: str, error: PermissionDenied) -> None:
         """A right is missing; without this one there is nothing to read."""
@@ -263,7 +262,8 @@ class Pull:
             case 100:
                 self._trouble = 0
             case 404 | 408:
-                self._ended(_still_pending(headers, self.outstanding))
+                self._came_to_nothing = True
+                self._ended(still_pending(headers, self.outstanding))
             case 409:
                 self._on_conflict(line.lower(), headers)
             case 503:
@@ -280,7 +280,7 @@ class Pull:
             self._limit = max(1, int(limit.group(1)))
             self._ended(self.outstanding)
         elif "batch completed" in line or "maxbytes" in line or "interest expired" in line:
-            self._ended(_still_pending(headers, self.outstanding))
+            self._ended(still_pending(headers, self.outstanding))
         elif "maxwaiting" in line:  # this request was refused; earlier ones wait on
             log.warning("consumer %s: %s; asking again", self.consumer, line)
             self._ended_later(self._last_count)
@@ -348,8 +348,16 @@ class Pull:
         """Ask again as after a reconnect: somebody may have made the consumer anew meanwhile."""
         self._timer = None
         if not self._stopped:
-            self._receiver.resumed(self)
+            self._resume()
         self._ended(0)
+
+    def _resume(self) -> None:
+        self._receiver.resumed(self)  # deliveries and requests may be lost, and answers
+        self._answers.again()
+
+    async def _is_the_same(self) -> bool:
+        info = await self._consumer_info(self.stream, self.consumer)
+        return info is not None and info.get("created") == self._created
 
     def _lose_missing(self) -> None:
         self._lose(
@@ -370,8 +378,3 @@ class Pull:
             self._timer = None
         if self._check is not None and self._check is not asyncio.current_task():
             self._check.cancel()
-
-
-def _still_pending(headers: bytes, otherwise: int) -> int:
-    found = _PENDING.search(headers)
-    return int(found.group(1)) if found else otherwise

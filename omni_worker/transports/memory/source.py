@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +13,7 @@ from .server import MemoryServer
 from .stream import Record
 
 Answer = Callable[[bytes, Callable[[], None]], None]
+ACKS_KEPT = 4_096  # said again when a link has broken: they may be lost
 
 
 class MemorySource:
@@ -31,6 +33,8 @@ class MemorySource:
         self._stopped = False
         self._closed = False
         self._cut_at = 0.0
+        self._made = server.consumer(stream, consumer)
+        self._acks: deque[Callable[[], None]] = deque(maxlen=ACKS_KEPT)
 
     # --- the port --------------------------------------------------------------------------
 
@@ -50,10 +54,10 @@ class MemorySource:
 
     def answer(self, delivery: Delivery, answer: bytes) -> None:
         """Send one answer."""
-        self._send_answer(
-            answer,
-            partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer),
-        )
+        act = partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer)
+        self._send_answer(answer, act)
+        if answer.startswith((b"+ACK", b"+TERM")):
+            self._acks.append(act)
 
     async def confirm(self, delivery: Delivery) -> bool:
         """Ask the server to take the ack, which may be lost like any other."""
@@ -108,6 +112,7 @@ class MemorySource:
         if not self._stopped:
             self.outstanding = 0
             self._receiver.resumed(self)
+            self._link.send(self._acknowledge_again)
 
     # --- what the server calls -------------------------------------------------------------
 
@@ -120,6 +125,13 @@ class MemorySource:
         self._link.hand_over(partial(self._lose, cause))
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _acknowledge_again(self) -> None:
+        """Unless this is another consumer of that name: its sequences are others'."""
+        if self._server.consumer(self.stream, self.consumer) is self._made:
+            for act in self._acks:
+                act()
+        self._acks.clear()
 
     def _receive(self, record: Record, count: int, consumer_sequence: int) -> None:
         if self._closed:

@@ -25,6 +25,9 @@ class Backend(Protocol):
     def unopened(self) -> Transport:
         """A transport nobody opened yet."""
 
+    async def beside(self) -> Transport:
+        """Another one, opened, whose link no ``disconnect`` breaks."""
+
     async def store(self, subject: bytes, body: bytes, headers: bytes | None = None) -> None:
         """Publish as a foreign program does: any bytes, no id."""
 

@@ -12,7 +12,9 @@ from omni_worker.transports.base import Message, Stored, Transport
 from .backend import (
     Backend,
     consume,
+    consumer_config,
     eventually,
+    held,
     info,
     make_consumer,
     make_stream,
@@ -81,6 +83,50 @@ class Outages:
         assert recorder.sequences == [1, 2, 3, 3]
         recorder.deliveries[3].ack()
         await settled(transport)
+
+    async def test_acks_lost_with_the_link_are_given_again(
+        self, backend: Backend, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        await publish(transport, 1, 2)
+        source, recorder = await consume(transport, 2)
+        first, second = await recorder.wait(2)
+
+        first.ack()
+        second.term("enough")
+        await backend.disconnect()  # in the same turn of the loop: neither has left
+        await eventually(lambda: not transport.is_connected)
+        await backend.reconnect()
+        await eventually(lambda: transport.is_connected)
+
+        await settled(transport)
+        source.request(10)
+        assert recorder.sequences == [1, 2]
+
+    async def test_acks_given_again_are_none_of_a_consumer_made_anew(
+        self, backend: Backend, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        await publish(transport, 1)
+        _, recorder = await consume(transport, 1)
+        [delivery] = await recorder.wait(1)
+        delivery.ack()
+        await settled(transport)
+        other = await backend.beside()
+
+        await backend.disconnect()
+        await eventually(lambda: not transport.is_connected)
+        await other.operators.delete_consumer("S", "c")
+        await other.operators.create_consumer("S", consumer_config("c", deliver_policy="all"))
+        _, held_there = await consume(other, 1)  # the same sequence, and another's to answer
+        await held_there.wait(1)
+        await backend.reconnect()
+        await eventually(lambda: recorder.resumptions == 1)
+        await publish(transport, 2)  # a round trip and more, behind what a new link says first
+
+        assert await held(transport) == 1
 
     async def test_a_source_that_waits_says_since_when_it_hears_nothing(
         self, backend: Backend, transport: Transport

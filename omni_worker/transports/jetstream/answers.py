@@ -1,0 +1,94 @@
+"""Answers: sent without waiting, and said again when the link, or a leader, has been replaced.
+
+An ack that was lost brings its event again after ack_wait, perhaps to another process, which would
+run it a second time; the same ack twice does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from ...errors import TransportError
+from ..base import ACK
+from .connection import Connection
+from .requests import Requests
+
+# A delivery answers a request of ours, and the server reads in our order: all answers from before
+# that request have arrived. So those of two full requests cover every link that breaks.
+KEPT = 4_096
+AGE = 15.0  # seconds; longer than it takes to notice that nobody answers any more
+CONFIRM_TRIES = 3
+CONFIRM_TIMEOUT = 2.0  # seconds, each
+
+log = logging.getLogger("omni_worker.transport")
+
+
+class Answers:
+    """One consumer's. Keeps the acks of the last AGE to 2 × AGE seconds, and what found no link.
+
+    ``is_ours`` says whether the consumer is still the one they belong to: the sequences of one
+    that was made anew may be those of other events.
+    """
+
+    def __init__(
+        self, connection: Connection, requests: Requests, is_ours: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self._connection = connection
+        self._requests = requests
+        self._is_ours = is_ours
+        self.acks: deque[bytes] = deque(maxlen=KEPT)  # frames sent, or to be sent
+        self._earlier: tuple[bytes, ...] = ()
+        self._unsent: deque[bytes] = deque(maxlen=KEPT)
+        self._since = 0.0
+        self._repair: asyncio.Task[None] | None = None
+
+    def send(self, reply: bytes, answer: bytes) -> None:
+        """Write one that is no ack; or keep it for the next link."""
+        frame = b"PUB %b %d\r\n%b\r\n" % (reply, len(answer), answer)
+        is_sent = self._connection.send(frame)
+        if answer.startswith(b"+TERM"):
+            self.acks.append(frame)
+        elif not is_sent:
+            self._unsent.append(frame)
+
+    async def confirm(self, reply: bytes) -> bool:
+        """Acknowledge by request; asked again, since a second ack of an acked message is fine."""
+        for _ in range(CONFIRM_TRIES):
+            try:
+                said = await self._requests.ask(reply.decode(), ACK, timeout=CONFIRM_TIMEOUT)
+            except TransportError as error:
+                log.debug("%s: not confirmed: %s", reply.decode(), error)
+            else:
+                return said.status == 0
+        return False
+
+    def all_is_well(self, now: float) -> None:
+        """The server was heard: what was sent long before has arrived."""
+        if now - self._since >= AGE:
+            self._earlier = tuple(self.acks)
+            self.acks.clear()
+            self._since = now
+
+    def again(self) -> None:
+        """Say what may be lost, as soon as the server tells that it is for the same consumer."""
+        self.close()
+        if self.acks or self._earlier or self._unsent:
+            self._repair = asyncio.get_running_loop().create_task(self._say_again())
+
+    def close(self) -> None:
+        """Say nothing again."""
+        if self._repair is not None:
+            self._repair.cancel()
+
+    async def _say_again(self) -> None:
+        try:
+            if not await self._is_ours():
+                return
+        except TransportError:
+            return  # what breaks next brings us here again
+        frames = (*self._earlier, *self.acks, *self._unsent)
+        if self._connection.send(b"".join(frames)):
+            self._unsent.clear()
