@@ -8,7 +8,7 @@ from ..transports.base import Source
 from .reading import Reading
 
 MAX_ADAPTIVE = 2_000  # deliveries prefetched at most
-MAX_ADAPTIVE_BYTES = 16 * 1024 * 1024  # and not more than this
+MAX_ADAPTIVE_BYTES = 4 * 1024 * 1024  # and not more than this: cold bytes are read slowly
 ORDERED_AHEAD = 16  # times concurrency, where events of one key wait for each other
 HORIZON = 0.1  # seconds of work to have at hand: more than a round trip, less than a hold-up
 SHORTEST_MEASURE = 0.005  # seconds

@@ -162,14 +162,20 @@ class Client(nats_client.Client):
         return None
 
     async def _read_loop(self) -> None:
+        # Called once, after the login: from here on no task reads, see _Reading.
+        read = await self._wire.hand_over(_Reading(self._on_data, self._on_end))
+        self._on_data(read)
+
+    def _on_data(self, data: bytes) -> None:
+        if self._over:
+            return
         try:
-            while data := await self._wire.read(READ_SIZE):
-                self._parser.feed(data)
-            self.lose(ConnectionLost("the server closed the connection"))
-        except asyncio.CancelledError:
-            raise
+            self._parser.feed(data)
         except Exception as error:  # nats-py would log, stop reading and stay "connected"
             self.lose(error)
+
+    def _on_end(self, cause: Exception | None) -> None:
+        self.lose(cause or ConnectionLost("the server closed the connection"))
 
     async def _process_op_err(self, e: Exception) -> None:
         stale = isinstance(e, errors.StaleConnectionError)
@@ -242,6 +248,19 @@ class _Transport(TcpTransport):
                 self._introduced = True
                 return line
 
+    async def hand_over(self, reading: _Reading) -> bytes:
+        """Let what comes go there from now on; returns what has come already."""
+        assert self._io_reader is not None
+        assert self._io_writer is not None
+        transport = self._io_writer.transport
+        reading.before = transport.get_protocol()
+        transport.set_protocol(reading)
+        if self._io_reader.at_eof():
+            reading.eof_received()
+            return b""
+        self._io_reader.feed_eof()
+        return bytes(await self._io_reader.read())
+
     async def finish(self) -> None:
         """Let go in order: what is written reaches the system first."""
         if self._io_writer is not None:
@@ -257,6 +276,32 @@ class _Transport(TcpTransport):
             if writer is not None:
                 with contextlib.suppress(Exception):
                     writer.transport.abort()
+
+
+class _Reading(asyncio.Protocol):
+    """What the socket gives goes to the parser at once.
+
+    A stream and a task in between copy every byte twice more and wake the loop once more.
+    """
+
+    before: asyncio.BaseProtocol | None = None  # who waits for the end of writing asks that one
+
+    def __init__(
+        self, on_data: Callable[[bytes], None], on_end: Callable[[Exception | None], None]
+    ) -> None:
+        self._on_data = on_data
+        self._on_end = on_end
+
+    def data_received(self, data: bytes) -> None:
+        self._on_data(data)
+
+    def eof_received(self) -> None:
+        self._on_end(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.before is not None:
+            self.before.connection_lost(error)
+        self._on_end(error)
 
 
 class _Parser:
