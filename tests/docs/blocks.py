@@ -72,12 +72,19 @@ def shown(file: str, start: str) -> str:
     return block.code
 
 
-def assert_shown(shown: str, said: str) -> None:
-    """What a page shows was said, in this order; a line `…` in it stands for any lines."""
+def is_shown(shown: str, said: str) -> bool:
+    """Whether what a page shows was said, in this order; a line `…` stands for any lines."""
     rest = normalised(said)
     for piece in re.split(r"^…\n", normalised(shown), flags=re.MULTILINE):
-        before, found, rest = rest.partition(piece)
-        assert found, f"not said:\n{piece}\nin what was left:\n{before}"
+        _, found, rest = rest.partition(piece)
+        if not found:
+            return False
+    return True
+
+
+def assert_shown(shown: str, said: str) -> None:
+    """The same, with both texts where it is not so."""
+    assert is_shown(shown, said), f"shown:\n{normalised(shown)}\nsaid:\n{normalised(said)}"
 
 
 def normalised(text: str) -> str:
