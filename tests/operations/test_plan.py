@@ -295,6 +295,67 @@ async def test_recreate_refuses_what_is_not_this_app_s(
     assert "there is r1" in unknown.line
 
 
+def test_a_type_that_looks_misspelt_is_a_note_and_no_drift(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    (folder / "shop.py").write_text(ROUTER.replace("message.sent", "message.recieved"))
+    operate(nats_server.url, "plan", "shop:app", "--apply", folder=folder)
+
+    said = operate(nats_server.url, "plan", "shop:app", "--check", folder=folder)
+
+    assert said.code == 0
+    assert "did you mean message.received?" in " ".join(said.out.split())
+
+
+async def test_applied_as_json_each_step_says_whether_it_was_done(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    await make_stream(client, "THEIRS", "custom.mine.>")
+    await client.close()
+
+    applied = operate(url, "plan", "shop:app", "--apply", "--json", folder=folder)
+
+    told = json.loads(applied.out)
+    done = {one["name"]: one["done"] for one in told["steps"]}
+    assert applied.code == 1
+    assert done["MESSAGE"] is True
+    assert done["r1"] is True
+    assert {one["name"] for one in told["left"]} >= {"CUSTOM"}
+    assert all(one["error"] is None for one in told["steps"])
+
+
+async def test_a_new_consumer_is_recreated_where_it_began_and_runs_no_history(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="router") as bus:
+        for number in range(5):
+            await bus.publish("message.sent", _sent(number))
+        operate(url, "plan", "shop:app", "--apply", folder=folder)  # r1 starts from new
+        for number in range(2):
+            await bus.publish("message.sent", _sent(number))
+
+        done = operate(url, "plan", "shop:app", "--recreate", "r1", "--yes", "--json",
+                       folder=folder)  # fmt: skip
+        info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
+
+    assert json.loads(done.out) == {
+        "stream": "MESSAGE", "consumer": "r1", "start": 6, "waiting": 2, "unacked": 0,
+        "repeated": 0,
+    }  # fmt: skip
+    assert info is not None
+    assert info["num_pending"] == 2
+
+
+def _sent(number: int) -> dict[str, Any]:
+    return {
+        "externalId": str(number), "chatId": "c", "to": "ana",
+        "content": {"type": "text", "text": "hello"},
+    }  # fmt: skip
+
+
 def test_called_wrongly_is_told(nats_server: NatsServer, folder: Path) -> None:
     both = operate(nats_server.url, "plan", "shop:app", "--check", "--apply", folder=folder)
     missing = operate(nats_server.url, "plan", "nowhere:app", folder=folder)

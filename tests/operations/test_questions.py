@@ -6,13 +6,17 @@ import asyncio
 import json
 import signal
 import subprocess
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omni_worker import Event, EventBus
+from omni_worker.cli.operations.tail import Page
+from omni_worker.operations.tail import Seen
 from omni_worker.server import NatsServer
+from omni_worker.transports.base import StoredMessage
 from tests.processes.support import (
     PROGRAM,
     api,
@@ -22,6 +26,7 @@ from tests.processes.support import (
     make_stream,
     plain_client,
     until,
+    until_letters,
 )
 
 from .conftest import MANY
@@ -89,6 +94,35 @@ def test_show_of_a_module_that_is_not_there_is_called_wrongly(folder: Path) -> N
     assert "no such module: 'shopp'" in said.line
 
 
+def test_show_tells_of_a_type_that_is_nearly_one_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from omni_worker import App, Event\napp = App('shop')\n\n"
+        "@app.on('message.recieved', 'message.edited', durable='r1')\n"
+        "async def route(event: Event): ...\n"
+    )
+
+    said = operate("nats://127.0.0.1:9", "show", "shop:app", folder=tmp_path)
+    told = operate("nats://127.0.0.1:9", "show", "shop:app", "--json", folder=tmp_path)
+
+    doubt = "message.recieved is no event type that is known here; did you mean message.received?"
+    assert said.code == 0
+    assert doubt in " ".join(said.out.split())
+    assert json.loads(told.out)["handlers"][0]["doubtful"] == [doubt]
+
+
+def test_show_lists_schemas_of_its_own_and_the_streams_it_reads(folder: Path) -> None:
+    said = operate("nats://127.0.0.1:9", "show", "shop:app", folder=folder)
+
+    schemas = said.out.partition("\nschemas\n")[2].partition("\n\n")[0].splitlines()
+    streams = said.out.partition("\nstreams\n")[2].splitlines()
+    assert schemas == ["  custom.push  Push: somebody pushed"]
+    assert [line.split() for line in streams] == [
+        ["STREAM", "SUBJECTS", "KEPT"], ["MESSAGE", "message.>", "30", "d"],
+        ["INSTANCE", "instance.>", "7", "d"], ["ACCESS", "access.>", "30", "d"],
+        ["CUSTOM", "custom.>", "7", "d"],
+    ]  # fmt: skip
+
+
 # --- status -------------------------------------------------------------------------------------
 
 
@@ -142,6 +176,39 @@ async def test_status_of_an_app_shows_what_is_missing(
 
 async def _pass(event: Event[Any]) -> None:
     pass
+
+
+async def test_status_tells_who_is_paused_and_who_holds_all_it_can(
+    nats_server: NatsServer,
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    async with EventBus(url, name="t") as bus:
+        for number in range(3):
+            await bus.publish("custom.n", number)
+        await make_consumer(client, "paused", pause_until="2099-01-01T00:00:00Z")
+        await make_consumer(client, "unread")
+        await make_consumer(client, "busy")
+        pulled = await client.jetstream().pull_subscribe_bind("busy", "CUSTOM")
+        await pulled.fetch(1)
+        tailing = subprocess.Popen(
+            [PROGRAM, "tail", "custom.n"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=clean_environment() | {"NATS_URL": url},
+        )  # fmt: skip
+        await until(lambda: _is_watched(client, 4))
+
+        said = operate(url, "status")
+        told = json.loads(operate(url, "status", "--json").out)
+        tailing.kill()
+        tailing.wait()
+        await client.close()
+
+    notes = " ".join(said.out.partition("\n\n")[2].split())
+    assert "Nobody reads paused, unread: is its worker running?" in notes
+    assert "Nobody asks for more of busy: its worker holds all it can, or is gone." in notes
+    assert "Paused on the server, so nothing is delivered: paused." in notes
+    paused = {one["consumer"]: one["paused"] for one in told["consumers"]}
+    assert paused == {"busy": False, "paused": True, "unread": False}  # and no scan of ours
 
 
 async def test_status_watch_looks_again_until_it_is_interrupted(nats_server: NatsServer) -> None:
@@ -210,9 +277,35 @@ async def test_tail_shows_events_as_they_come(nats_server: NatsServer) -> None:
         await client.close()
 
 
-async def _is_watched(client: Any) -> bool:
+async def _is_watched(client: Any, consumers: int = 1) -> bool:
     listed = await api(client, "CONSUMER.LIST.CUSTOM")
-    return bool(listed["consumers"])
+    return len(listed["consumers"] or ()) >= consumers
+
+
+async def test_tail_asks_back_when_a_type_looks_misspelt(nats_server: NatsServer) -> None:
+    async with EventBus(nats_server.url, name="t"):
+        said = operate(nats_server.url, "tail", "message.recieved", "--since", "1h")
+
+    assert said.code == 0
+    assert "Did you mean message.received?" in said.line
+
+
+def test_tail_gives_each_day_a_line() -> None:
+    page = Page(payloads=False)
+    noon = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
+    days = [noon - timedelta(days=2), noon - timedelta(days=2), noon]
+
+    lines = [line for day in days for line in page.lines(_seen(day))]
+
+    shown = f"{days[0]:%Y-%m-%d}", f"{days[2]:%Y-%m-%d}"
+    assert [line for line in lines if not line.startswith((" ", "12:"))] == list(shown)
+    assert lines[1] == "12:00:00  CUSTOM #1     custom.n"
+
+
+def _seen(when: datetime) -> Seen:
+    body = b'{"id": "e-1", "type": "custom.n", "payload": {}}'
+    stored_at = int(when.timestamp()) * 1_000_000_000
+    return Seen("CUSTOM", StoredMessage("custom.n", 1, body, {}, stored_at))
 
 
 def test_tail_of_what_no_stream_holds_says_so(nats_server: NatsServer) -> None:
@@ -268,9 +361,9 @@ async def test_trace_tells_where_an_event_is_and_who_has_had_it(nats_server: Nat
     assert "secret" not in said.out
 
 
-async def make_consumer(client: Any, name: str) -> None:
+async def make_consumer(client: Any, name: str, **options: Any) -> None:
     config = {"name": name, "durable_name": name, "ack_policy": "explicit",
-              "filter_subject": "custom.n", "deliver_policy": "all"}  # fmt: skip
+              "filter_subject": "custom.n", "deliver_policy": "all", **options}  # fmt: skip
     said = await api(
         client, f"CONSUMER.CREATE.CUSTOM.{name}", {"stream_name": "CUSTOM", "config": config}
     )
@@ -280,6 +373,41 @@ async def make_consumer(client: Any, name: str) -> None:
 async def _is_settled(client: Any, *names: str) -> bool:
     infos = [await consumer(client, name, "CUSTOM") for name in names]
     return all(one["ack_floor"]["stream_seq"] >= 1 for one in infos)
+
+
+async def test_trace_finds_what_cannot_be_read_by_its_place(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="t") as bus:
+        await bus.subscribe("custom.n", _pass, durable="r1")
+        client = await plain_client(url)
+        await client.jetstream().publish("custom.n", b"no event")
+        await until_letters(client, 1)
+        await client.close()
+        await bus.publish("custom.n", {}, id="e-2")
+
+        by_letter = json.loads(operate(url, "trace", "CUSTOM:1", "--json").out)
+        said = operate(url, "trace", "CUSTOM #1")
+        readable = json.loads(operate(url, "trace", "CUSTOM #2", "--json").out)
+        missing = operate(url, "trace", "CUSTOM #9")
+
+    assert [one["sequence"] for one in by_letter["places"]] == [1]
+    assert [one["eventId"] for one in by_letter["deadLetters"]] == ["CUSTOM:1"]
+    assert "cannot be read" in said.out
+    assert "dead letter #1" in said.out
+    assert readable["id"] == "e-2"
+    assert (missing.code, "No event CUSTOM #9" in missing.out) == (1, True)
+
+
+async def test_trace_finds_an_id_however_its_writer_escaped_it(nats_server: NatsServer) -> None:
+    client = await plain_client(nats_server.url)
+    async with EventBus(nats_server.url, name="t"):
+        body = b'{"id": "ol\\u00e1 \\"1\\"", "type": "custom.n", "payload": {}}'
+        await client.jetstream().publish("custom.n", body)
+        await client.close()
+
+    told = json.loads(operate(nats_server.url, "trace", 'olá "1"', "--json").out)
+
+    assert [one["sequence"] for one in told["places"]] == [1]
 
 
 async def test_trace_tells_of_failed_attempts_while_a_retry_waits(nats_server: NatsServer) -> None:

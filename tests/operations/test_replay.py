@@ -14,7 +14,14 @@ import pytest
 
 from omni_worker import EventBus
 from omni_worker.server import NatsServer
-from tests.processes.support import PROGRAM, api, clean_environment, plain_client, stored
+from tests.processes.support import (
+    PROGRAM,
+    api,
+    clean_environment,
+    make_stream,
+    plain_client,
+    stored,
+)
 
 from .conftest import MANY
 from .support import Said, measure, operate
@@ -159,6 +166,22 @@ async def test_beyond_the_window_it_asks(nats_server: NatsServer, folder: Path) 
     assert said.code == 2
     assert "is stored once more" in said.line
     assert "add --yes" in said.line
+    assert runs(folder, "orders") == []
+
+
+async def test_it_asks_earlier_where_a_stream_forgets_ids_earlier(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    await make_stream(client, "CUSTOM", "custom.>", duplicate_window=5_000_000_000)
+    await client.close()
+    await orders(url, {})
+
+    said = replay(url, folder, "--since", "100s")
+
+    assert said.code == 2
+    assert "more than 5 s ago is stored once more" in said.line
     assert runs(folder, "orders") == []
 
 
