@@ -35,7 +35,7 @@ bench: $(READY) $(PEERS)/.venv/.installed ## Drain and publish beside others (CA
 	@$(RUN)/python -m benchmarks run $(if $(ROUNDS),--rounds $(ROUNDS)) $(CASES)
 
 bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/performance.md
-	@$(RUN)/python -m benchmarks run --all $(if $(ROUNDS),--rounds $(ROUNDS)) --results docs/performance.json
+	@$(RUN)/python -m benchmarks run --all $(if $(ROUNDS),--rounds $(ROUNDS)) --results benchmarks/results.json
 	@$(RUN)/python -m benchmarks render
 
 check: lint types docs test ## Formatting, lint, types, docs and all tests: what CI runs
@@ -49,7 +49,7 @@ lint: $(READY) ## Check formatting and style
 types: $(READY) ## Check types, strictly
 	@echo "mypy --strict"
 	@$(RUN)/mypy --no-error-summary omni_worker pytest_omni_worker.py
-	@$(RUN)/mypy --no-error-summary --explicit-package-bases examples
+	@$(RUN)/mypy --no-error-summary --explicit-package-bases examples benchmarks
 	@cd docs/hooks && ../../$(RUN)/mypy --no-error-summary --config-file ../../pyproject.toml *.py
 
 format: $(READY) ## Format the code and mend what can be mended

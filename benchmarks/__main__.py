@@ -10,13 +10,19 @@ import tempfile
 from pathlib import Path
 
 from .cases import ALL, FIRST, named
+from .chart import chart_of
+from .goals import table_of_goals
 from .machine import machine, versions
 from .processes import ROOT, Failed
+from .report import rendered
 from .results import Results, from_plain
 from .runner import run
 from .tables import as_text, table_of
 
-LAST = ROOT / "benchmarks" / ".results.json"  # of trial runs; not kept by git
+LAST = ROOT / "benchmarks" / ".trial.json"  # of trial runs; not kept by git
+KEPT = ROOT / "benchmarks" / "results.json"  # what docs/performance.md shows
+PAGE = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "pictures" / "performance.svg"
 
 
 def main() -> None:
@@ -47,6 +53,19 @@ def show(given: argparse.Namespace) -> None:
     """The tables of a results file."""
     for measured in read(given.results).cases.values():
         print(f"{as_text(table_of(measured))}\n")
+
+
+def reach(given: argparse.Namespace) -> None:
+    """What we set out to reach, beside what a results file says."""
+    print(as_text(table_of_goals(read(given.results))))
+
+
+def render(given: argparse.Namespace) -> None:
+    """Figures and chart into docs/."""
+    results = read(given.results)
+    PAGE.write_text(rendered(PAGE.read_text("utf-8"), results), "utf-8")
+    PICTURE.write_text(chart_of(results), "utf-8")
+    print(f"{PAGE.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)} show {given.results.name}")
 
 
 def list_cases(given: argparse.Namespace) -> None:
@@ -105,8 +124,15 @@ def _arguments() -> argparse.Namespace:
     tables = commands.add_parser("show", help="the tables of a results file")
     tables.set_defaults(command=show)
 
-    for each in (one, tables):
+    goals = commands.add_parser("goals", help="what we set out to reach, and whether we did")
+    goals.set_defaults(command=reach)
+
+    for each in (one, tables, goals):
         each.add_argument("--results", type=Path, default=LAST, metavar="FILE")
+
+    page = commands.add_parser("render", help="figures and chart into docs/")
+    page.add_argument("--results", type=Path, default=KEPT, metavar="FILE")
+    page.set_defaults(command=render)
     return parser.parse_args()
 
 

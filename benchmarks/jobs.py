@@ -24,7 +24,6 @@ class Job:
     concurrency: int = 10
     handler: str = "count"  # count, wait, burn, plain
     seconds: float = 0.0  # that a handler waits or burns
-    handlers: int = 1  # in one process; with several each has a type of its own
     rate: float = 0.0  # events per second to publish, for latency
     extra: str = ""  # one feature switched on, see systems/omni
     shared: bool = False  # others work on the same durable: the runner says when it is over

@@ -31,6 +31,11 @@ def interpreter() -> str:
     return str(PEERS) if PEERS.exists() else sys.executable
 
 
+def command(job: Job) -> list[str]:
+    """How a measured process is started."""
+    return [interpreter(), "-m", "benchmarks.systems", to_json(job)]
+
+
 class Measured:
     """One measured process. Leaving it ends it, whatever it does, and so does ``PATIENCE``."""
 
@@ -38,7 +43,7 @@ class Measured:
         self.job = job
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed in __exit__
         self.process = subprocess.Popen(
-            [interpreter(), "-m", "benchmarks.systems", to_json(job)],
+            command(job),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from nats.js.api import ConsumerInfo
@@ -16,13 +16,13 @@ from nats.js.errors import NotFoundError
 
 from .jobs import Figures, Job
 from .loads import Load, stream_of
-from .processes import Failed, Measured, cpu_of, cpu_of_machine
+from .processes import PATIENCE, Failed, Measured, cpu_of, cpu_of_machine
 from .stage import Filled, Stage
 
 Protocol = Callable[[Stage, Job], Figures]
 
 OUT_STREAM = "CUSTOM"  # where relays publish
-_PATIENCE = 10.0  # seconds for the last acks to arrive
+_LAST_ACKS = 10.0  # seconds for them to arrive
 
 
 def needed(job: Job) -> Load:
@@ -84,7 +84,7 @@ def _together(filled: Filled, job: Job, members: list[Measured]) -> Figures:
     costs = Costs(filled)
     for member in members:
         member.tell()
-    filled.ask(lambda stream: settled(stream, job))
+    filled.ask(lambda stream: _in_time(settled(stream, job), job, PATIENCE))
     for member in members:
         member.tell()
     each = [member.figures() for member in members]
@@ -148,16 +148,16 @@ async def settled(stream: JetStreamContext, job: Job) -> None:
 
 async def end_consumers(stream: JetStreamContext, job: Job) -> None:
     """What was handled was acknowledged as well: nothing is pending. Then they go."""
-    try:
-        await asyncio.wait_for(settled(stream, job), _PATIENCE)
-    except TimeoutError:
-        left = sum(
-            (one.num_pending or 0) + (one.num_ack_pending or 0)
-            for one in await _consumers(stream, job)
-        )
-        raise Failed(f"{job.system}: {left} events are not acknowledged") from None
+    await _in_time(settled(stream, job), job, _LAST_ACKS)
     for one in await _consumers(stream, job):
         await stream.delete_consumer(stream_of(job.load), one.name)
+
+
+async def _in_time(settling: Awaitable[None], job: Job, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(settling, seconds)
+    except TimeoutError:
+        raise Failed(f"{job.system}: events are left without an ack") from None
 
 
 async def _renew(stream: JetStreamContext, name: str) -> int:

@@ -28,6 +28,7 @@ class Measurement:
     base: str
     commit: str
     when: str
+    scale: float = 1.0  # the part of the case's events it was measured with
     rows: dict[str, Row] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -74,6 +75,11 @@ def cpu(row: Row) -> float:
 def server_cpu(row: Row) -> float:
     """CPU of the server, µs per event."""
     return median(row, lambda one: one["server_cpu"]) / row.events * 1e6
+
+
+def cores(row: Row) -> float:
+    """How many cores worker and server kept busy, together."""
+    return median(row, lambda one: (one["cpu"] + one["server_cpu"]) / one["seconds"])
 
 
 def spread(row: Row) -> float:

@@ -30,14 +30,14 @@ def run(
     try:
         for number, case in enumerate(cases):
             say(f"{case.name} ({number + 1} of {len(cases)})")
-            yield case.name, _measure(stage, case, rounds, say)
+            yield case.name, _measure(stage, case, rounds, scale, say)
             still_needed = {load for later in cases[number + 1 :] for load in _loads(later)}
             stage.keep(still_needed & _loads_of_next(cases, number))
     finally:
         stage.keep(set())
 
 
-def _measure(stage: Stage, case: Case, rounds: int | None, say: Say) -> Measurement:
+def _measure(stage: Stage, case: Case, rounds: int | None, scale: float, say: Say) -> Measurement:
     missing = {one.label: why for one in case.contenders if (why := unavailable(one.job.system))}
     here = [one for one in case.contenders if one.label not in missing]
     found = Measurement(
@@ -47,6 +47,7 @@ def _measure(stage: Stage, case: Case, rounds: int | None, say: Say) -> Measurem
         base=case.base,
         commit=commit(),
         when=time.strftime("%Y-%m-%d"),
+        scale=scale,
         rows={one.label: Row(one.job.load.events) for one in here},
         missing=missing,
     )

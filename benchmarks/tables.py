@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .results import (
     Measurement,
+    cores,
     cpu,
     figure,
     idle_cpu,
@@ -64,19 +65,22 @@ def as_text(table: Table) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(table: Table) -> str:
+def as_markdown(table: Table, *, titled: bool = True) -> str:
     """For docs/, columns aligned so that the source can be read as well."""
     widths = _widths([table.head, *table.rows])
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     body = [_cells(table.head, widths), rule, *(_cells(row, widths) for row in table.rows)]
     lines = [f"| {' | '.join(cells)} |" for cells in body]
-    notes = [f"\n{note}" for note in table.notes]
-    return "\n".join([f"**{table.title}**", "", *lines, *notes])
+    title = [f"**{table.title}**", ""] if titled else []
+    notes = ["", " ".join(table.notes)] if table.notes else []
+    return "\n".join([*title, *lines, *notes])
 
 
 def _notes(case: Measurement) -> list[str]:
     rounds = max((len(row.rounds) for row in case.rows.values()), default=0)
+    part = f" A trial with {case.scale:g} of the events." if case.scale != 1.0 else ""
     said = [f"Medians of {rounds} rounds." if rounds > 1 else "One round."]
+    said[0] += part
     said += [f"{label} is left out: {why}." for label, why in case.missing.items()]
     said += [f"{label} failed: {why[:200]}" for label, why in case.failed.items()]
     if (busy := others(case)) > QUIET:
@@ -108,6 +112,7 @@ def _parts(label: str, case: Measurement) -> Cells:
         f"± {spread(row) * 50:.0f} %",
         number(cpu(row)),
         number(server_cpu(row)),
+        number(cores(row)),
     )
 
 
@@ -167,8 +172,8 @@ def _starts(label: str, case: Measurement) -> Cells:
 
 
 _SHAPES: dict[str, tuple[Cells, Callable[[str, Measurement], Cells]]] = {
-    "rate": (("events", "events/s", "ours", "spread", "CPU µs", "ours", "server µs"), _rates),
-    "part": (("events", "events/s", "of it", "spread", "CPU µs", "server µs"), _parts),
+    "rate": (("events", "events/s", "ours", "spread", "CPU µs", "ours", "server"), _rates),
+    "part": (("events", "events/s", "of it", "spread", "CPU µs", "server", "cores"), _parts),
     "ideal": (("events", "events/s", "ideal", "of it", "CPU µs"), _ideals),
     "latency": (("events/s", "p50 µs", "p99 µs", "p99.9 µs"), _latencies),
     "memory": (("events/s", "of it", "before", "peak", "growth"), _memories),

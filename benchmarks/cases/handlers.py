@@ -60,7 +60,7 @@ _WAITING = tuple(
 # The server looks at every event once for each handler: with many, fewer events will do.
 _MANY = tuple(
     _drain(
-        f"{system.label}, {number} handler{'s' if number > 1 else ''}",
+        f"{system.label}, {number}",
         system,
         Load(events=enough(EVENTS, min(system.pace, pace)), types=number),
     )
@@ -84,7 +84,7 @@ CASES = (
         name="handlers",
         title="1, 10 and 100 handlers in one app, the same events shared among them",
         contenders=_MANY,
-        base=f"{OMNI.label}, 1 handler",
+        base=f"{OMNI.label}, 1",
         group="handlers",
         shape="part",
     ),

@@ -36,13 +36,13 @@ async def connected(job: Job) -> AsyncIterator[Client]:
 
 
 async def make_consumer(client: Client, job: Job) -> None:
-    """A durable pull consumer with the filters omni-worker has: bare subject, and all below."""
+    """A durable pull consumer with the one filter people would write."""
     config = ConsumerConfig(
         durable_name=job.durable,
         ack_policy=AckPolicy.EXPLICIT,
         deliver_policy=DeliverPolicy.ALL,
         max_ack_pending=65_536,
-        filter_subjects=[TYPE, f"{TYPE}.>"],
+        filter_subject=f"{TYPE}.>",
     )
     await client.jetstream().add_consumer(stream_of(job.load), config)
 
