@@ -27,10 +27,10 @@ def load_app(target: str) -> App:
     module_name, colon, name = target.partition(":")
     if not module_name or (colon and not name):
         raise CannotLoad(f"{target!r}: expected MODULE:APP, for example myapp:app")
-    if module_name.endswith(".py"):
-        raise CannotLoad(
-            f"{target!r}: expected a module, not a file; try {module_name[:-3]}:{name or 'app'}"
-        )
+    if module_name.endswith(".py") or "/" in module_name:
+        parts = Path(module_name).with_suffix("").parts
+        module = ".".join(part for part in parts if part.isidentifier()) or "myapp"
+        raise CannotLoad(f"{target!r}: expected a module, not a file; try {module}:{name or 'app'}")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise CannotLoad(f"{target!r}: expected MODULE:APP, for example shop.workers:app")
     if "" not in sys.path:
