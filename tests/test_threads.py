@@ -23,6 +23,8 @@ def pool() -> Iterator[DaemonThreads]:
     pool = DaemonThreads(2, NAME)
     yield pool
     pool.close()
+    for thread in running():  # or the next test would count them
+        thread.join(10)
 
 
 def running() -> list[threading.Thread]:
