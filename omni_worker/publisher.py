@@ -68,7 +68,13 @@ class EventFields(TypedDict, total=False):
 def draft_of(type: str, payload: Any, fields: EventFields) -> Draft:
     """The arguments of a ``publish`` as one value. Raises TypeError for one it does not take."""
     given: dict[str, Any] = {**fields, "metadata": fields.get("metadata") or {}}
-    return Draft(type=type, payload=payload, **given)
+    try:
+        return Draft(type=type, payload=payload, **given)
+    except TypeError:
+        known = EventFields.__annotations__
+        unknown = ", ".join(f"{name}=" for name in fields if name not in known)
+        takes = ", ".join(f"{name}=" for name in known)
+        raise TypeError(f"publish() takes no {unknown}; it takes {takes} and timeout=") from None
 
 
 class PublishManyError(PublishError):
@@ -262,10 +268,10 @@ def check_timeout(timeout: float) -> None:
 
 def check_id(id: str) -> str:
     """Refuse an event id that cannot travel in a header."""
-    if not isinstance(id, str) or not id or len(id) > MAX_ID or not id.isprintable():
-        raise InvalidEvent(
-            f"event id {str(id)[:40]!r}: expected 1 to {MAX_ID} printable characters"
-        )
+    if not isinstance(id, str):  # a UUID's text would look right in the words below
+        raise InvalidEvent(f"event id of type {type(id).__name__}: expected a string")
+    if not id or len(id) > MAX_ID or not id.isprintable():
+        raise InvalidEvent(f"event id {id[:40]!r}: expected 1 to {MAX_ID} printable characters")
     if id != id.strip():
         raise InvalidEvent(f"event id {id!r}: the server would strip the spaces around it")
     return id

@@ -23,7 +23,7 @@ from omni_worker.errors import (
 )
 from omni_worker.events import Event, Metadata, Published
 from omni_worker.payloads import MessageReadPayload
-from omni_worker.publisher import Draft, Publisher, PublishManyError
+from omni_worker.publisher import Draft, Publisher, PublishManyError, draft_of
 from omni_worker.schemas import SchemaRegistry
 from omni_worker.transports.base import Delivery, Message, Stored
 from omni_worker.wire import read_envelope
@@ -134,7 +134,7 @@ async def test_what_is_given_wins(publisher: Publisher, transport: Recorder) -> 
         ({"id": " a"}, InvalidEvent, "spaces"),
         ({"id": "a\u2028"}, InvalidEvent, "event id"),
         ({"id": "x" * 257}, InvalidEvent, "256"),
-        ({"id": 5}, InvalidEvent, "event id"),
+        ({"id": uuid.uuid4()}, InvalidEvent, "event id of type UUID: expected a string"),
         ({"correlation_id": 5}, InvalidEvent, "metadata correlationId: expected a string, got int"),
         ({"metadata": {"traceId": ["private"]}}, InvalidEvent, "metadata traceId.*got list"),
         ({"metadata": {"personId": 5}}, InvalidEvent, "metadata personId"),
@@ -451,3 +451,10 @@ async def test_waiting_is_for_threads(publisher: Publisher) -> None:
 
     published = await asyncio.to_thread(lambda: run.wait(run.publish("custom.out", {})))
     assert published.stream == "STREAM"
+
+
+def test_an_argument_publish_does_not_take_is_named_beside_those_it_takes() -> None:
+    with pytest.raises(
+        TypeError, match=r"publish\(\) takes no chanel=; it takes channel=, instance="
+    ):
+        draft_of("custom.x", None, {"chanel": "whatsapp"})  # type: ignore[typeddict-unknown-key]
