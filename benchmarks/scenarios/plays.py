@@ -1,0 +1,197 @@
+"""The scenarios: each returns in a few words what became of its events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nats.js.api import StreamConfig
+
+from .stage import SUBJECT, Stage, terminate
+
+Play = Callable[[Stage], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is done, and with which WORK_ settings of the workers."""
+
+    title: str
+    play: Play
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+async def raises_once(stage: Stage) -> str:
+    await stage.publish(1)
+    stage.spawn()
+    if await stage.until(lambda: stage.noted("ended"), timeout=15):
+        first, second = (when for when, _ in stage.noted("began"))
+        return f"handled by a second run, {second - first:.1f} s later"
+    info = await stage.consumer()
+    assert info is not None
+    return "lost" if not info["num_ack_pending"] else "still waits after 15 s"
+
+
+async def unreadable(stage: Stage) -> str:
+    await stage.stream.publish(SUBJECT, b"\xff no event")
+    await stage.publish(1)
+    stage.spawn()
+    assert await stage.until(lambda: stage.noted("ended"))
+    await asyncio.sleep(1.0)
+    info = await stage.consumer()
+    assert info is not None
+    deliveries = info["delivered"]["consumer_seq"] - 1
+    letters = await stage.letters()
+    if letters:
+        return f"{deliveries} delivery, {letters} dead letter"
+    fate = "lost" if not info["num_ack_pending"] else "waits"
+    return f"{deliveries} {'delivery' if deliveries == 1 else 'deliveries'} in 1 s, {fate}"
+
+
+async def backlog(stage: Stage) -> str:
+    await stage.publish(100)
+    stage.spawn()
+    assert await stage.until(lambda: len(stage.noted("began")) >= 2)
+    most = 0
+    for _ in range(20):
+        info = await stage.consumer()
+        most = max(most, info["num_ack_pending"] if info else 0)
+        await asyncio.sleep(0.05)
+    return f"{most} of 100"
+
+
+async def longer_than_ack_wait(stage: Stage) -> str:
+    await stage.publish(1)
+    stage.spawn()
+    await stage.until(lambda: stage.noted("ended"), timeout=20)
+    await asyncio.sleep(4.0)
+    runs = len(stage.noted("began"))
+    return f"{runs} run" if runs == 1 else f"{runs} runs"
+
+
+async def sigterm(stage: Stage) -> str:
+    await stage.publish(20)
+    worker = stage.spawn()
+    assert await stage.until(lambda: len(stage.noted("began")) >= 2)
+    await asyncio.sleep(0.2)
+    begun = time.monotonic()
+    terminate(worker)
+    exited = await stage.until(lambda: worker.poll() is not None, timeout=40)
+    info = await stage.consumer()
+    held = info["num_ack_pending"] if info else 0
+    if not exited:
+        return "still running after 40 s"
+    took = time.monotonic() - begun
+    return f"exit {worker.returncode} after {took:.1f} s, {held} locked"
+
+
+async def server_killed(stage: Stage) -> str:
+    stage.spawn()
+    await stage.publish(5)
+    assert await stage.until(lambda: len(stage.noted("ended")) == 5)
+    gaps = []
+    for round in range(3):
+        stage.server.kill()
+        await asyncio.sleep(1.0)
+        stage.server.start()
+        back = time.time()
+        await stage.publish(1, first=100 + round)
+        found = await stage.until(lambda n=round: f"e-{100 + n}" in _ids(stage), timeout=60)
+        if not found:
+            return "nothing handled within 60 s"
+        gaps.append(next(at for at, id in stage.noted("ended") if id == f"e-{100 + round}") - back)
+    return f"next event after {sorted(gaps)[1]:.2f} s"
+
+
+async def consumer_deleted(stage: Stage) -> str:
+    stage.spawn()
+    await stage.publish(5)
+    assert await stage.until(lambda: len(stage.noted("ended")) == 5)
+    asked = 0
+
+    async def count(message: Any) -> None:
+        nonlocal asked
+        asked += message.subject.startswith("$JS.API.CONSUMER.MSG.NEXT")
+
+    watch = await stage.nats.subscribe("$JS.API.CONSUMER.MSG.NEXT.>", cb=count)
+    await stage.stream.delete_consumer("MESSAGE", "r1")
+    gone = time.time()
+    await stage.publish(1, first=100)
+    made = await stage.until(lambda: "e-100" in _ids(stage), timeout=10)
+    rate = asked / (time.time() - gone)
+    await watch.unsubscribe()
+    if made:
+        return f"made again, next event after {_when(stage, 'e-100') - gone:.2f} s"
+    return f"not made again, {rate:.0f} requests/s"
+
+
+async def other_ack_wait(stage: Stage) -> str:
+    worker = stage.spawn()
+    await stage.publish(1)
+    assert await stage.until(lambda: stage.noted("ended"))
+    terminate(worker)
+    await stage.until(lambda: worker.poll() is not None, timeout=40)
+    stage.settings["ack_wait"] = 60
+    stage.spawn()
+    await stage.publish(1, first=1)
+    await stage.until(lambda: "e-1" in _ids(stage), timeout=10)
+    info = await stage.consumer()
+    assert info is not None
+    wait = info["config"]["ack_wait"] / 1e9
+    return "updated" if wait == 60 else f"ignored: it is {wait:.0f} s still"
+
+
+async def tuned_stream(stage: Stage) -> str:
+    tuned = StreamConfig(name="MESSAGE", subjects=["message.>"], max_age=3600.0, max_msgs=1000)
+    await stage.stream.update_stream(tuned)
+    stage.spawn()
+    await stage.publish(1)
+    await stage.until(lambda: stage.noted("ended"), timeout=20)
+    answer = await stage.nats.request("$JS.API.STREAM.INFO.MESSAGE", b"", timeout=5)
+    config = json.loads(answer.data)["config"]
+    kept = (config["max_age"] / 1e9, config["max_msgs"]) == (3600, 1000)
+    return "kept" if kept else f"overwritten: max_msgs {config['max_msgs']}"
+
+
+async def kills_its_process(stage: Stage) -> str:
+    await stage.publish(20)
+    for _ in range(40):  # whoever looks after the process starts it again
+        worker = stage.spawn()
+        await stage.until(lambda w=worker: w.poll() is not None, timeout=6)
+        if worker.poll() is None:
+            terminate(worker)
+            await stage.until(lambda w=worker: w.poll() is not None, timeout=40)
+            break
+    runs = Counter(id for _, id in stage.noted("began"))
+    info = await stage.consumer()
+    assert info is not None
+    waiting = info["num_pending"] + info["num_ack_pending"]
+    letters = await stage.letters()
+    return f"{max(runs.values())} runs at most, {letters} of 20 dead letters, {waiting} wait"
+
+
+def _ids(stage: Stage) -> set[str]:
+    return {id for _, id in stage.noted("ended")}
+
+
+def _when(stage: Stage, id: str) -> float:
+    return next(at for at, one in stage.noted("ended") if one == id)
+
+
+ALL = [
+    Scenario("a handler raises once", raises_once, {"fails": 1}),
+    Scenario("an unreadable message", unreadable),
+    Scenario("the same, FastStream with NACK_ON_ERROR", unreadable, {"nack": 1}),
+    Scenario("concurrency 2, 100 waiting: unacked", backlog, {"wait": 5, "at_once": 2}),
+    Scenario("handler 2.5 s, ack_wait 1 s", longer_than_ack_wait, {"wait": 2.5, "ack_wait": 1}),
+    Scenario("SIGTERM, 2 of 20 running 1 s each", sigterm, {"wait": 1, "at_once": 2}),
+    Scenario("server kill -9, back after 1 s", server_killed),
+    Scenario("consumer deleted under it", consumer_deleted),
+    Scenario("deployed again with another ack_wait", other_ack_wait),
+    Scenario("a stream tuned by operations", tuned_stream, {"declares": 1}),
+]
