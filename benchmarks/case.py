@@ -43,11 +43,11 @@ class System:
     tasks: bool = False
 
 
-OMNI = System("omni-worker", "omni", 40_000)
-FASTSTREAM = System("FastStream", "fast_stream", 6_000)
+OMNI = System("omni-worker", "omni", 50_000)
+FASTSTREAM = System("FastStream", "fast_stream", 4_000)
 TASKIQ = System("taskiq-nats", "task_iq", 2_000, tasks=True)
 FETCH = System("fetch(500) loop", "nats_py", 25_000)
-PULL = System("bare continuous pull", "nats_py", 40_000, work="pull")
+PULL = System("bare continuous pull", "nats_py", 50_000, work="pull")
 C_CLIENT = System("C client", "c_client", 120_000)
 
 SECONDS = 4  # a run lasts about so long at a system's pace, at most

@@ -64,11 +64,17 @@ def _measure(stage: Stage, case: Case, rounds: int | None, scale: float, say: Sa
                 continue
             if job.handler == "wait":
                 figures["ideal"] = job.concurrency / job.seconds
-            found.rows[one.label].rounds.append(figures)
+            found.rows[one.label].rounds.append(_kept(figures))
             say(f"  round {turn + 1}  {one.label:24}{_brief(one, figures)}")
     for label in found.failed:
         del found.rows[label]  # figures of a contender that lost events say nothing
     return found
+
+
+def _kept(figures: dict[str, float]) -> dict[str, float]:
+    """What the results file keeps: no moments of a clock that nobody has, no digits of noise."""
+    moments = ("began", "ended", "last")
+    return {name: float(f"{each:.5g}") for name, each in figures.items() if name not in moments}
 
 
 def unavailable(system: str) -> str | None:

@@ -133,8 +133,10 @@ def _latencies(label: str, case: Measurement) -> Cells:
 
     def cell(name: str) -> str:
         if base is None or base is row:
-            return number(figure(row, name))
-        return f"{number(figure(row, name))} ({figure(row, name) / figure(base, name):.2f} ×)"
+            return number(figure(row, name) / 1000)
+        return (
+            f"{number(figure(row, name) / 1000)} ({figure(row, name) / figure(base, name):.2f} ×)"
+        )
 
     return (number(figure(row, "rate")), cell("p50"), cell("p99"), cell("p999"))
 
@@ -175,7 +177,7 @@ _SHAPES: dict[str, tuple[Cells, Callable[[str, Measurement], Cells]]] = {
     "rate": (("events", "events/s", "ours", "spread", "CPU µs", "ours", "server"), _rates),
     "part": (("events", "events/s", "of it", "spread", "CPU µs", "server", "cores"), _parts),
     "ideal": (("events", "events/s", "ideal", "of it", "CPU µs"), _ideals),
-    "latency": (("events/s", "p50 µs", "p99 µs", "p99.9 µs"), _latencies),
+    "latency": (("events/s", "p50 ms", "p99 ms", "p99.9 ms"), _latencies),
     "memory": (("events/s", "of it", "before", "peak", "growth"), _memories),
     "idle": (("CPU", "server CPU", "requests/s", "memory", "per handler"), _idles),
     "start": (("imported", "subscribed", "first event", "CPU"), _starts),

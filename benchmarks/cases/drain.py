@@ -36,7 +36,7 @@ CASES = (
     _case(
         "drain-5000",
         "Drain small events over 5 000 instances",
-        Load(events=40_000, instances=5_000),
+        Load(events=20_000, instances=5_000),
     ),
     _case("drain-4k", "Drain events of 4 KB", Load(events=100_000, size=4_096)),
     _case("drain-64k", "Drain events of 64 KB", Load(events=10_000, size=65_536)),

@@ -38,6 +38,17 @@ def test_a_table_sets_each_row_beside_ours() -> None:
     ]
 
 
+def test_delays_are_shown_in_milliseconds_beside_the_raw_consumer() -> None:
+    delays = {"rate": 10_000.0, "p50": 400.0, "p99": 2_000.0, "p999": 150_000.0}
+    case = measurement(base="pull", shape="latency", pull=row(1.0, **delays))
+    case.rows["omni-worker"] = row(1.0, **{**delays, "p50": 440.0})
+
+    assert table_of(case).rows == (
+        ("pull", "10 000", "0.40", "2.00", "150"),
+        ("omni-worker", "10 000", "0.44 (1.10 ×)", "2.00 (1.00 ×)", "150 (1.00 ×)"),
+    )
+
+
 def test_what_is_wrong_with_figures_is_said_beneath_them() -> None:
     case = measurement(omni_worker=row(1.0, 1.0, others=0.8))
     case.missing["C client"] = "no libnats: apt install libnats-dev"
