@@ -30,7 +30,7 @@ broker = NatsBroker(os.environ["NATS_URL"])
 app = FastStream(broker)
 
 
-@broker.subscriber(
+@broker.subscriber(  # type: ignore[untyped-decorator,unused-ignore]
     "message.received.>",
     durable="r1",
     stream=JStream("MESSAGE", declare=bool(os.environ.get("WORK_DECLARES"))),

@@ -8,14 +8,11 @@ import time
 
 WAIT = float(os.environ.get("WORK_WAIT", "0"))  # seconds a run takes
 FAILS = int(os.environ.get("WORK_FAILS", "0"))  # so many first runs of an event fail
-DIES = bool(os.environ.get("WORK_DIES"))  # every run ends its process
 
 
 async def work(id: str) -> None:
     """One run."""
     note("began", id)
-    if DIES:
-        os._exit(1)
     if runs_of(id) <= FAILS:
         raise ValueError("not yet")
     await asyncio.sleep(WAIT)
