@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from nats.errors import TimeoutError as NothingCame
 from nats.js.api import StreamConfig
 
 from .stage import SUBJECT, Stage, terminate
@@ -82,12 +83,17 @@ async def sigterm(stage: Stage) -> str:
     begun = time.monotonic()
     terminate(worker)
     exited = await stage.until(lambda: worker.poll() is not None, timeout=40)
-    info = await stage.consumer()
-    held = info["num_ack_pending"] if info else 0
+    took = time.monotonic() - begun
     if not exited:
         return "still running after 40 s"
-    took = time.monotonic() - begun
-    return f"exit {worker.returncode} after {took:.1f} s, {held} locked"
+    # What the next worker would get at once; what it does not get is locked for ack_wait.
+    consumer = await stage.stream.pull_subscribe_bind("r1", stream="MESSAGE")
+    try:
+        given = len(await consumer.fetch(20, timeout=2))
+    except NothingCame:
+        given = 0
+    locked = 20 - len(stage.noted("ended")) - given
+    return f"exit {worker.returncode} after {took:.1f} s, {locked} locked"
 
 
 async def server_killed(stage: Stage) -> str:

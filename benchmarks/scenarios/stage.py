@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ import nats
 from nats.js.api import StreamConfig
 
 from omni_worker.server import NatsServer
+
+from ..processes import interpreter
 
 SUBJECT = "message.received.whatsapp.wa-1"
 COMMANDS = {
@@ -62,7 +63,7 @@ class Stage:
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the worker."""
         worker = subprocess.Popen(
-            [sys.executable, *COMMANDS[self.system]],
+            [interpreter(), *COMMANDS[self.system]],
             env={
                 **os.environ, "NATS_URL": self.server.url, "WORK_NOTES": str(self._notes),
                 **{f"WORK_{name.upper()}": str(value) for name, value in self.settings.items()},
