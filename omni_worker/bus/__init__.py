@@ -82,7 +82,7 @@ class EventBus:
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
         )
-        self._roster = Roster(self.publisher, self.settings.grace)
+        self._roster = Roster(self.publisher, self.settings)
         self._returns = Returns(
             name,
             self.transport,

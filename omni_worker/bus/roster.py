@@ -11,6 +11,7 @@ from ..binding import Binding
 from ..errors import ConfigError, TransportError
 from ..handlers import Handler
 from ..publisher import Publisher
+from ..settings import Settings
 from ..subscription import Subscription
 from ..transports.base import Source
 from .ending import Ending, caller_among
@@ -21,12 +22,12 @@ log = logging.getLogger("omni_worker.bus")
 class Roster:
     """Every subscription with its consumers; ``publisher`` tells the bus they are of.
 
-    What runs longer than ``grace`` seconds at an end is handed back.
+    What runs longer than ``grace`` seconds (default: the setting) at an end is handed back.
     """
 
-    def __init__(self, publisher: Publisher, grace: float) -> None:
+    def __init__(self, publisher: Publisher, settings: Settings) -> None:
         self._publisher = publisher
-        self._grace = grace
+        self._settings = settings  # its grace is read at the end: dev takes it away on a save
         self._bindings: dict[Subscription, Binding] = {}
         self._ending = Ending()
 
@@ -103,5 +104,5 @@ class Roster:
             await self._ending.wait(subscription)
             return
         with self._ending.of(subscription):
-            await subscription.drain(self._grace if grace is None else grace)
+            await subscription.drain(self._settings.grace if grace is None else grace)
             await binding.close()
