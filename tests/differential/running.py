@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from omni_worker.transports.base import Delivery, Message, Source, Transport
 
-from .traces import CLIENTS, LATER, SLOT, SOON, SUBJECTS, Shape, Step, Trace
+from .traces import CLIENTS, LATER, SOON, SUBJECTS, Shape, Step, Trace
 
 PATIENCE = 3.0  # seconds to wait for what the other server delivered
 ON_TIME = 0.3  # of a slot: steps must be over by then
@@ -51,6 +51,7 @@ class World(Protocol):
     """A server as the runner needs it."""
 
     stream: str
+    slot: float  # seconds
 
     async def connect(self, client: int) -> Transport:
         """A client of the server, opened."""
@@ -146,7 +147,7 @@ class Run:
             await self._publish(SUBJECTS[number % 2], "")
         for number, shape in enumerate(self.trace.consumers):
             await self._judge.operators.create_consumer(
-                stream, shape.config(self._consumer(number), stream)
+                stream, shape.config(self._consumer(number), stream, self.world.slot)
             )
         self.sources = [await self._sources(client) for client in range(CLIENTS)]
         await self.world.pass_slots(1)
@@ -208,7 +209,7 @@ class Run:
                 if self.is_up[client]:
                     self.report.results.append(await delivery.confirm())
             case "soon" | "later":
-                delivery.nak((SOON if answer == "soon" else LATER) * SLOT)
+                delivery.nak((SOON if answer == "soon" else LATER) * self.world.slot)
             case "term":
                 delivery.term("enough")
             case "progress":
@@ -265,16 +266,28 @@ class Run:
         return [one for one in found if one is not None]
 
     async def _look(self) -> None:
-        words = ("delivered", "ack_floor", "num_ack_pending", "num_pending", "num_waiting")
-        for info, shape in zip(self._seen_last, self.trace.consumers, strict=True):
-            facts = {word: info[word] for word in words}
-            for word in ("delivered", "ack_floor"):
-                facts[word] = (info[word]["consumer_seq"], self._passed(shape, info[word]))
-            self.report.consumers.append(facts)
+        """A real server counts a message for a consumer a little after it has confirmed it."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        self.report.consumers = self._consumer_facts()
+        while self.expected is not None and self.report.consumers != self.expected.consumers:
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            self._seen_last = await self._infos()
+            self.report.consumers = self._consumer_facts()
         for sequence in range(1, self._published + 1):
             found = await self._judge.operators.message(self.world.stream, sequence)
             subject = "" if found is None else found.subject.rpartition(".")[2]
             self.report.stored.append(found and (sequence, subject, found.body))
+
+    def _consumer_facts(self) -> list[dict[str, Any]]:
+        words = ("delivered", "ack_floor", "num_ack_pending", "num_pending", "num_waiting")
+        every = []
+        for info, shape in zip(self._seen_last, self.trace.consumers, strict=True):
+            facts = {word: info[word] for word in words}
+            for word in ("delivered", "ack_floor"):
+                facts[word] = (info[word]["consumer_seq"], self._passed(shape, info[word]))
+            every.append(facts)
+        return every
 
     def _passed(self, shape: Shape, position: dict[str, Any]) -> int:
         """How many messages of its concern lie behind a consumer's position.

@@ -19,13 +19,14 @@ from omni_worker.server import NatsServer
 
 from .examples import ONCE_DIFFERENT
 from .running import Report
-from .traces import Trace, traces
+from .traces import SLOT, Trace, traces
 from .worlds import run_for_real, run_on_memory
 
 BATCH = 50  # traces an example of hypothesis's has
 TRACES = int(os.environ.get("OMNI_TRACES", "400"))
-# A trace in which this machine was too busy to keep time is run again, among fewer.
-AT_ONCE = (20, 8, 2, 1, 1)
+# How many traces at once, in slots of which length. One in which this machine was too busy to keep
+# time is run again, among fewer, and at last more slowly.
+PACES = ((20, SLOT), (8, SLOT), (4, 2 * SLOT), (4, 4 * SLOT), (2, 8 * SLOT), (1, 8 * SLOT))
 IS_CI = "OMNI_TRACES" not in os.environ  # there a failure is not made smaller: that takes minutes
 
 _names = (f"T{number}" for number in itertools.count())
@@ -84,12 +85,14 @@ def _in_memory(batch: list[Trace]) -> list[tuple[Trace, Report]]:
 
 async def _run_all(batch: list[Trace], expected: list[Report], server: NatsServer) -> list[Report]:
     reports: dict[int, Report] = {}
-    for at_once in AT_ONCE:
+    for at_once, slot in PACES:
         missing = [number for number in range(len(batch)) if number not in reports]
         while missing:
             numbers, missing = missing[:at_once], missing[at_once:]
             run = [
-                run_for_real(batch[one], expected[one], server.port, next(_names), turn / at_once)
+                run_for_real(
+                    batch[one], expected[one], server.port, next(_names), turn / at_once, slot
+                )
                 for turn, one in enumerate(numbers)
             ]
             found = zip(numbers, await asyncio.gather(*run), strict=True)

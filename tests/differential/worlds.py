@@ -29,6 +29,7 @@ class MemoryWorld:
 
     def __init__(self, clock: VirtualTime) -> None:
         self.stream = "T"
+        self.slot = SLOT
         self._clock = clock
         self._began = clock.now
         self._server = MemoryServer()
@@ -48,7 +49,7 @@ class MemoryWorld:
 
     async def pass_slots(self, count: int) -> None:
         self._is_tied = any(map(_has_a_tie, self._server.consumers(self.stream)))
-        await self._move(lambda: False, self._clock.now + count * SLOT)
+        await self._move(lambda: False, self._clock.now + count * self.slot)
 
     async def rest(self, is_enough: Callable[[], bool]) -> None:
         await self._move(lambda: True)
@@ -59,7 +60,7 @@ class MemoryWorld:
     def is_ambiguous(self) -> bool:
         if self._is_tied:
             return True
-        part = (self._clock.now - self._began) / SLOT % 1.0
+        part = (self._clock.now - self._began) / self.slot % 1.0
         return 0.001 < part < ON_TIME
 
     async def _move(self, done: Callable[[], bool], until: float | None = None) -> None:
@@ -94,8 +95,9 @@ async def run_on_memory(traces: list[Trace]) -> list[Report]:
 class RealWorld:
     """A stream of its own on a real server, each client behind a proxy of its own."""
 
-    def __init__(self, port: int, stream: str) -> None:
+    def __init__(self, port: int, stream: str, slot: float) -> None:
         self.stream = stream
+        self.slot = slot
         self._proxies = [Proxy(port) for _ in range(CLIENTS + 1)]
         self._transports: dict[int, JetStreamTransport] = {}
         self._slot_began = asyncio.get_running_loop().time()
@@ -117,14 +119,14 @@ class RealWorld:
 
     async def pass_slots(self, count: int) -> None:
         loop = asyncio.get_running_loop()
-        self._slot_began = max(self._slot_began + count * SLOT, loop.time())
+        self._slot_began = max(self._slot_began + count * self.slot, loop.time())
         await asyncio.sleep(self._slot_began - loop.time())
 
     async def rest(self, is_enough: Callable[[], bool]) -> None:
         await _until(is_enough)
 
     def is_late(self) -> bool:
-        return asyncio.get_running_loop().time() > self._slot_began + ON_TIME * SLOT
+        return asyncio.get_running_loop().time() > self._slot_began + ON_TIME * self.slot
 
     def is_ambiguous(self) -> bool:
         return False
@@ -136,11 +138,11 @@ class RealWorld:
 
 
 async def run_for_real(
-    trace: Trace, expected: Report, port: int, stream: str, turn: float
+    trace: Trace, expected: Report, port: int, stream: str, turn: float, slot: float
 ) -> Report:
     """The same trace on a real server; ``turn`` spreads those that run at once over a slot."""
-    await asyncio.sleep(turn * SLOT)
-    world = RealWorld(port, stream)
+    await asyncio.sleep(turn * slot)
+    world = RealWorld(port, stream, slot)
     try:
         return await Run(world, trace, expected).run()
     finally:
