@@ -88,6 +88,9 @@ def run_command(
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run on uvloop where there is one."""
+    # Now: on the loop it would take so long on a slow machine that the watchdog had to say so.
+    from ..transports import jetstream  # noqa: F401
+
     factory = None
     if sys.platform != "win32":
         import uvloop
