@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from nats.errors import TimeoutError as NothingCame
 from nats.js.api import StreamConfig
@@ -105,36 +104,26 @@ async def server_killed(stage: Stage) -> str:
         stage.server.kill()
         await asyncio.sleep(1.0)
         stage.server.start()
-        back = time.time()
         await stage.publish(1, first=100 + round)
+        stored = time.time()
         id = f"e-{100 + round}"
         found = await stage.until(partial(_has_ended, stage, id), timeout=60)
         if not found:
             return "nothing handled within 60 s"
-        gaps.append(_when(stage, id) - back)
-    return f"next event after {sorted(gaps)[1]:.2f} s"
+        gaps.append(_when(stage, id) - stored)
+    return f"next event {max(0.0, sorted(gaps)[1]):.1f} s after it was stored"
 
 
 async def consumer_deleted(stage: Stage) -> str:
     stage.spawn()
     await stage.publish(5)
     assert await stage.until(lambda: len(stage.noted("ended")) == 5)
-    asked = 0
-
-    async def count(message: Any) -> None:
-        nonlocal asked
-        asked += message.subject.startswith("$JS.API.CONSUMER.MSG.NEXT")
-
-    watch = await stage.nats.subscribe("$JS.API.CONSUMER.MSG.NEXT.>", cb=count)
     await stage.stream.delete_consumer("MESSAGE", "r1")
     gone = time.time()
     await stage.publish(1, first=100)
-    made = await stage.until(partial(_has_ended, stage, "e-100"), timeout=10)
-    rate = asked / (time.time() - gone)
-    await watch.unsubscribe()
-    if made:
+    if await stage.until(partial(_has_ended, stage, "e-100"), timeout=10):
         return f"made again, next event after {_when(stage, 'e-100') - gone:.2f} s"
-    return f"not made again, {rate:.0f} requests/s"
+    return "nothing handled in 10 s, not made again"
 
 
 async def other_ack_wait(stage: Stage) -> str:

@@ -215,11 +215,11 @@ def _variable(setting: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours without the settings somebody exported in the shell the tests run in."""
+    """Ours without what somebody exported in the shell the tests run in, NO_COLOR as well."""
     return {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("OMNI_WORKER_", "NATS_"))
+        if not key.startswith(("OMNI_WORKER_", "NATS_")) and key != "NO_COLOR"
     } | {"PYTHONUNBUFFERED": "1"}
 
 
