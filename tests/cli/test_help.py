@@ -66,6 +66,7 @@ def test_the_list_has_every_command_once_with_its_whole_sentence(tmp_path: Path)
     listed = [line.split()[0] for line in rows if line.startswith("  ")]
     assert sorted(listed) == sorted(main.commands)
     assert [line for line in rows if line.startswith("  ") and not line.endswith(".")] == []
+    assert [line for line in rows if line.endswith("...")] == []
     assert too_wide(page) == []
     assert call("-h", folder=tmp_path).out == page
 
