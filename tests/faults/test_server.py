@@ -172,7 +172,7 @@ async def test_a_server_started_only_after_its_workers(tmp_path: Path, rows: lis
 async def test_an_outage_longer_than_the_budget_loses_nothing(
     scene: Scene, nats_server: NatsServer
 ) -> None:
-    source = load(work=0.02, concurrency=4, ack_wait=1)
+    source = load(work=0.02, concurrency=4, prefetch=8, ack_wait=1)
     first = await scene.run(source, reconnect_max_retries=3)
     await scene.publish(200)
     await scene.handled(20)
@@ -188,7 +188,9 @@ async def test_an_outage_longer_than_the_budget_loses_nothing(
         "outage longer than the budget, worker exits 1, another is started",
         "doubles: ended while there was nobody to take the ack",
     )
-    assert account.run_twice <= 30
+    # What it held and ended meanwhile, and the acks a killed server forgets: those of its
+    # last 150 ms, at 200 events a second.
+    assert account.run_twice <= 4 + 8 + 30
     assert "connection refused" in first.messages("error")[-1]
 
 
