@@ -163,8 +163,12 @@ class Client(nats_client.Client):
 
     async def _read_loop(self) -> None:
         # Called once, after the login: from here on no task reads, see _Reading.
-        read = await self._wire.hand_over(_Reading(self._on_data, self._on_end))
-        self._on_data(read)
+        try:
+            self._on_data(await self._wire.hand_over(_Reading(self._on_data, self._on_end)))
+        except Exception as error:  # it broke between the login and now: nobody else would tell
+            self.lose(error)
+        if self._wire.is_closing():
+            self._on_end(None)
 
     def _on_data(self, data: bytes) -> None:
         if self._over:
@@ -260,6 +264,9 @@ class _Transport(TcpTransport):
             return b""
         self._io_reader.feed_eof()
         return bytes(await self._io_reader.read())
+
+    def is_closing(self) -> bool:
+        return self._io_writer is None or self._io_writer.transport.is_closing()
 
     async def finish(self) -> None:
         """Let go in order: what is written reaches the system first."""

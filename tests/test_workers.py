@@ -1,0 +1,50 @@
+"""Workers: whatever becomes of one of them, what waits is run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from omni_worker.subscription.workers import Worker, Workers
+
+
+class Play:
+    """Two workers, and what they ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[Any] = []
+        self.workers = Workers(2, self._run, "tests of workers")
+
+    async def _run(self, worker: Worker, delivery: Any) -> None:
+        self.ran.append(delivery)
+
+    async def until_ran(self, *wanted: Any) -> None:
+        async with asyncio.timeout(5):
+            while self.ran != list(wanted):
+                await asyncio.sleep(0)
+
+
+async def test_a_worker_cancelled_before_its_first_step_holds_nothing_up() -> None:
+    play = Play()
+    play.workers.offer("one")  # type: ignore[arg-type]
+    [worker] = play.workers.all
+    assert worker.task is not None
+
+    worker.task.cancel()
+
+    await play.until_ran("one")
+
+
+async def test_a_worker_cancelled_in_the_turn_it_is_woken_holds_nothing_up() -> None:
+    play = Play()
+    play.workers.offer("one")  # type: ignore[arg-type]
+    await play.until_ran("one")
+    [worker] = play.workers.all
+    assert worker.task is not None
+
+    play.workers.offer("two")  # type: ignore[arg-type]
+    worker.task.cancel()
+
+    await play.until_ran("one", "two")
+    play.workers.offer("three")  # type: ignore[arg-type]
+    await play.until_ran("one", "two", "three")
