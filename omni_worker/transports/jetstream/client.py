@@ -19,17 +19,14 @@ from nats import errors
 from nats.aio import client as nats_client
 from nats.aio.transport import TcpTransport
 
-log = logging.getLogger("omni_worker.transport")
+from .parser import Parser, Sink
 
-# subject, reply, header block or None, body. Called by the reader: never blocks.
-Sink = Callable[[bytes, bytes, "bytes | None", bytes], None]
+log = logging.getLogger("omni_worker.transport")
 
 READ_SIZE = 262_144  # bytes
 PING_INTERVAL = 5.0  # seconds; a server that leaves two pings unanswered is gone after three
-MAX_LINE = 1_048_576  # bytes of one control line; INFO of a large cluster is the longest
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
-MSG, HMSG = b"MH"  # the first bytes of a message, without headers and with them
 
 
 class ConnectionLost(errors.Error):
@@ -45,9 +42,9 @@ class Client(nats_client.Client):
     ) -> None:  # fmt: skip
         super().__init__()
         self._wire = self._transport = _Transport()  # type: ignore[no-untyped-call]
-        self._parser = _Parser(self)
-        self._ps = self._parser  # type: ignore[assignment]
         self.sinks: dict[int, Sink] = {}
+        self._parser = Parser(self.sinks, self.on_control)
+        self._ps = self._parser  # type: ignore[assignment]
         self._require_tls = require_tls
         self._on_lost = on_lost
         self._on_denied = on_denied
@@ -309,71 +306,6 @@ class _Reading(asyncio.Protocol):
         if self.before is not None:
             self.before.connection_lost(error)
         self._on_end(error)
-
-
-class _Parser:
-    """Bytes into sink calls. What a sink cannot stomach costs that message, not the connection."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.reset()
-
-    def reset(self) -> None:
-        self._chunks: list[bytes] = []
-        self._have = 0
-        self._need = 0
-
-    def feed(self, data: bytes) -> None:
-        """Take what the socket gave; whole messages go to their sinks, the rest is kept."""
-        if self._chunks:
-            self._chunks.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-        position = self._consume(data)
-        if position < len(data):
-            self._chunks.append(data[position:])
-            self._have = len(data) - position
-
-    def _consume(self, data: bytes) -> int:
-        sinks = self._client.sinks
-        position, size = 0, len(data)
-        self._need = 0
-        while position < size:
-            end = data.find(b"\r\n", position)
-            if end < 0:
-                if size - position > MAX_LINE:
-                    raise errors.ProtocolError
-                break
-            first = data[position]
-            if first != MSG and first != HMSG:
-                self._client.on_control(data[position:end])
-                position = end + 2
-                continue
-            # MSG <subject> <sid> [reply] <bytes>, and HMSG with the bytes of the headers before.
-            # Split at spaces only: a subject may hold a vertical tab or a form feed.
-            words = data[position:end].split(b" ")
-            start = end + 2
-            stop = start + int(words[-1])
-            if stop >= size - 1:
-                self._need = stop + 2 - position
-                break
-            position = stop + 2
-            sink = sinks.get(int(words[2]))
-            if sink is None:
-                continue
-            try:
-                if first == HMSG:
-                    body = start + int(words[-2])
-                    reply = words[3] if len(words) == 6 else b""
-                    sink(words[1], reply, data[start:body], data[body:stop])
-                else:
-                    sink(words[1], words[3] if len(words) == 5 else b"", None, data[start:stop])
-            except Exception:
-                log.exception("a message could not be taken in; it will be delivered again")
-        return position
 
 
 def _error_text(line: bytes) -> str:

@@ -21,8 +21,9 @@ from ...errors import (
     TransportError,
 )
 from ...settings import Settings, without_userinfo
-from .client import Client, Sink
+from .client import Client
 from .login import describe, discovered, explain, login_options, what_is_denied
+from .parser import Sink
 
 log = logging.getLogger("omni_worker.transport")
 
