@@ -787,3 +787,28 @@ async def test_trouble_without_end_keeps_asking_without_end(watched):
         source._ended_later(0)
 
     assert 0 < source._timer.when() - asyncio.get_running_loop().time() <= 2.1
+
+
+async def test_a_link_that_breaks_between_login_and_the_first_read_is_noticed(monkeypatch):
+    class Hasty(FakeServer):
+        def answer(self, line, writer):
+            super().answer(line, writer)
+            if line == b"PING\r\n":  # logged in
+                writer.transport.abort()
+
+    read_loop = client.Client._read_loop
+
+    async def late(self):
+        reader = self._wire._io_reader
+        await eventually(lambda: reader.at_eof() or reader.exception())
+        await read_loop(self)
+
+    monkeypatch.setattr(client.Client, "_read_loop", late)
+    lost = []
+    async with Hasty() as server:
+        link = client.Client(
+            require_tls=False, on_lost=lost.append, on_denied=lost.append, on_info=lambda info: None
+        )
+        await link.start(server.url, timeout=2, options={})
+
+        await eventually(lambda: lost, timeout=2)
