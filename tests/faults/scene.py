@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from nats.aio.client import Client
+from nats.errors import TimeoutError as NobodyAnswers
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from omni_worker import Draft, EventBus
@@ -256,14 +258,23 @@ async def stored_ids(client: Client, stream: str) -> dict[int, str]:
     found: dict[int, str] = {}
     if not state["messages"]:
         return found
-    reader = await client.jetstream().pull_subscribe(
-        "", stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
-    )
+    reader = await _reader(client, stream, "")
     while len(found) < state["messages"]:
         for message in await reader.fetch(1_000, timeout=5):
             found[message.metadata.sequence.stream] = _id_of(message.data)
     await reader.unsubscribe()
     return found
+
+
+async def _reader(client: Client, stream: str, subject: str) -> JetStreamContext.PullSubscription:
+    """A consumer of everything there; asked for again while a cluster elects and nobody answers."""
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE)
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(NobodyAnswers):
+                return await client.jetstream().pull_subscribe(
+                    subject, stream=stream, config=config
+                )
 
 
 def _id_of(body: bytes) -> str:
@@ -278,9 +289,7 @@ async def lettered_ids(client: Client) -> list[str]:
     info = await api(client, "STREAM.INFO.SYSTEM")
     if not info.get("state", {}).get("messages"):
         return []
-    reader = await client.jetstream().pull_subscribe(
-        "system.dead_letter", stream="SYSTEM", config=ConsumerConfig(ack_policy=AckPolicy.NONE)
-    )
+    reader = await _reader(client, "SYSTEM", "system.dead_letter")
     count = (await reader.consumer_info()).num_pending
     found: list[str] = []
     while len(found) < count:
