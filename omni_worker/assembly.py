@@ -78,6 +78,7 @@ def assemble(
             state=workshop.state,
         ),
         is_connected=lambda: workshop.transport.is_connected,
+        consumer_info=workshop.transport.operators.consumer_info,
         on_lost=on_lost,
         on_unsubscribe=on_unsubscribe,
         foreign_limit=workshop.settings.foreign_delivery_limit,

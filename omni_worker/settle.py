@@ -120,9 +120,12 @@ class Settler:
             case _ if delivery.lapsed:
                 log.warning("lapsed", extra=self._facts(delivery))
                 return False
-            case HandBack(delay=delay):
+            case HandBack(delay=delay, foreign=foreign):
                 await self._note(delivery, trouble, State.BACK)
-                self.hand_back(delivery, delay)
+                if delay and self._keeps_retries and not foreign:
+                    trouble.retry_in = delay
+                else:
+                    self.hand_back(delivery, delay)
                 return False
             case Rejected(error=error, unreadable=unreadable):
                 trouble.failures += not unreadable

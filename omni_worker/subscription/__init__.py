@@ -1,8 +1,8 @@
 """Subscription: one handler's loop. Deliveries in, each run once, answered, and let go.
 
 It is put together from its readings (what is known of each source), its credit (how many may be
-held), its workers (who runs them), its leases (that they stay ours) and its runs (one delivery's
-life).
+held), its workers (who runs them), its leases (that they stay ours), its runs (one delivery's
+life), and, where it is asked for, its order.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import fields
 
-from ..notes import State
 from ..settle import Counts
 from ..transports.base import Delivery, Source
 from .credit import Credit
-from .lanes import Lanes
+from .handing import HandingBack
 from .leases import Leases
+from .order import Order
 from .parts import Parts
 from .reading import Reading
 from .runs import Runs
 from .workers import Worker, Workers
 
-__all__ = ["Counts", "Parts", "Reading", "Subscription", "total"]
+__all__ = ["Counts", "Parts", "Reading", "Subscription"]
 
 log = logging.getLogger("omni_worker.worker")
 
-NOTES_TIME = 2.0  # seconds a handback may take to be noted
 FAULT_DELAY = 5.0  # seconds until an event comes again after a fault of ours
 
 
@@ -63,7 +60,17 @@ class Subscription:
             now=self._leases.now,
         )
         self._runs = Runs(parts, self._workers, self._leases)
-        self._lanes = Lanes(options.order_by) if options.order_by is not None else None
+        self._back = HandingBack(parts, self._readings, self._leases)
+        self._order: Order | None = None
+        if options.order_by is not None:
+            self._order = Order(
+                options.order_by,
+                consumer_info=parts.consumer_info,
+                leases=self._leases,
+                credit=self._credit,
+                workers=self._workers,
+                handler=parts.handler.name,
+            )
         self._draining = False
 
     # --- for users -------------------------------------------------------------------------
@@ -128,7 +135,10 @@ class Subscription:
         if fed:
             return
         self._pulled[source] = reading
-        self._credit.sources_changed()
+        if self._order is not None:
+            self._order.wait_for_older(reading)
+        else:
+            self._credit.sources_changed()
 
     def detach(self, source: Source) -> Reading | None:
         """Forget a lost source: what has not begun is dropped, what runs may only be acked."""
@@ -136,9 +146,9 @@ class Subscription:
         self._pulled.pop(source, None)
         if reading is None:
             return None
-        for delivery in self._waiting([reading]):
-            self._workers.withdraw(delivery)
-            self._release(reading, delivery)
+        if self._order is not None:
+            self._order.forget(source)
+        self._let_go(reading, self._waiting([reading]))
         for delivery in reading.held.values():
             delivery.lapsed = True
         self._credit.sources_changed()
@@ -165,6 +175,8 @@ class Subscription:
         self._runs.breaker.release()
         self._credit.close()
         self._workers.close()
+        if self._order is not None:
+            self._order.close()
         await asyncio.gather(*(source.stop() for source in self._pulled))
         try:
             await self._hand_back_waiting()
@@ -189,11 +201,12 @@ class Subscription:
         if sequence > reading.highest:
             reading.highest = sequence
         if self._draining:
-            self._hand_back(delivery)
+            self._back.one(delivery)
             return
         reading.held[sequence] = delivery
         self._credit.take()
-        self._workers.offer(delivery)
+        if self._order is None or self._order.may_begin(reading, delivery):
+            self._workers.offer(delivery)
 
     def replenish(self, source: Source) -> None:
         """A pull ended: ask again, for little where nothing came."""
@@ -208,6 +221,8 @@ class Subscription:
         if reading is not None:
             reading.look_up_until = reading.highest
             self._leases.touch(reading)
+            if self._order is not None and source in self._pulled:
+                self._order.wait_for_older(reading)
         self._credit.refill()
 
     def lost(self, source: Source, cause: Exception) -> None:
@@ -242,50 +257,68 @@ class Subscription:
             return
         if self._leases.has_lapsed(delivery):
             # The server has given it away; an answer would be for somebody else's delivery.
+            self._wait_for_it_again(reading)
             self._release(reading, delivery)
             return
         worker.delivery = delivery
-        kept = False
+        kept = settled = False
         try:
             read = self._dispatcher.read(delivery)
-            if self._lanes is not None:
-                entered = self._lanes.enter(delivery, read)
+            if self._order is not None:
+                entered = self._order.enter(delivery, read)
                 if entered is None:
                     kept = True  # behind another event of its key
                     return
                 read = entered
-            if await self._runs.run(worker, reading, delivery, read):
+            settled = await self._runs.run(worker, reading, delivery, read)
+            if settled:
                 reading.settled.add(delivery.sequence, delivery.stored_at)
-            elif self._lanes is not None:
-                kept = self._keep_for_retry(reading, delivery)
+            elif self._order is not None:
+                kept = self._keep_for_retry(self._order, reading, delivery)
         except asyncio.CancelledError:
-            self._hand_back(delivery)  # somebody ends our task: the event is not lost with it
+            self._back.one(delivery)  # somebody ends our task: the event is not lost with it
             raise
         except Exception:
             log.exception("a fault of the framework; the event comes again")
-            self._hand_back(delivery, FAULT_DELAY)
+            self._back.one(delivery, FAULT_DELAY)
         finally:
             worker.delivery = None
             if not kept:
+                if not settled and self._order is not None and self._order.owes(reading, delivery):
+                    self._wait_for_it_again(reading)
                 self._release(reading, delivery)
 
     def _release(self, reading: Reading, delivery: Delivery) -> None:
         if reading.held.get(delivery.sequence) is delivery:
             del reading.held[delivery.sequence]
-        if self._lanes is not None:
-            following = self._lanes.leave(delivery)
-            if following is not None:
-                self._workers.offer_first(following)
+        if self._order is not None:
+            self._order.leave(delivery)
         self._credit.give_back(len(delivery.body))
 
-    def _keep_for_retry(self, reading: Reading, delivery: Delivery) -> bool:
+    def _keep_for_retry(self, order: Order, reading: Reading, delivery: Delivery) -> bool:
         """A retry holds its key: the event stays here, leased, until it is time."""
         trouble = reading.trouble_of(delivery)
-        if trouble is None or trouble.retry_in is None or self._draining:
+        if trouble is None or trouble.retry_in is None:
             return False
-        self._leases.call_later(trouble.retry_in, self._workers.offer_first, delivery)
-        trouble.retry_in = None
-        return True
+        delay, trouble.retry_in = trouble.retry_in, None
+        if order.keep(delivery, delay):
+            return True
+        self._back.one(delivery)  # at once: with its delay, its key would overtake it
+        return False
+
+    def _wait_for_it_again(self, reading: Reading) -> None:
+        """One is gone, unsettled: in order, what came after it must not begin before it is back."""
+        order = self._order
+        if order is not None and not self._draining:
+            waiting = self._waiting([reading])
+            self._let_go(reading, [one for one in waiting if not order.keeps(one)])
+            order.wait_for_older(reading)
+
+    def _let_go(self, reading: Reading, deliveries: Iterable[Delivery]) -> None:
+        """Drop what has not begun, unanswered: it comes again after ack_wait."""
+        for delivery in deliveries:
+            self._workers.withdraw(delivery)
+            self._release(reading, delivery)
 
     def _waiting(self, readings: Iterable[Reading]) -> list[Delivery]:
         """What is held and not with a worker: in the buffer, behind its key, or for a retry."""
@@ -297,10 +330,9 @@ class Subscription:
         waiting = self._waiting(self._readings.values())
         self._workers.buffer.clear()
         try:
-            await self._note_handed_back(waiting)
+            await self._back.all(waiting)
         finally:
             for delivery in waiting:
-                self._hand_back(delivery)
                 reading = self._readings.get(delivery.source)
                 if reading is not None:
                     self._release(reading, delivery)
@@ -309,36 +341,10 @@ class Subscription:
         """Grace is over: what still runs goes back; its late ending counts for nothing."""
         running = [one.delivery for one in self._workers.all if one.delivery is not None]
         try:
-            await self._note_handed_back(running)
+            await self._back.all(running)
         finally:
             for delivery in running:
-                self._hand_back(delivery)
                 log.warning(
                     "still running at the end of grace; handed back",
                     extra={"handler": self.handler.name, "subject": delivery.subject},
                 )
-
-    async def _note_handed_back(self, deliveries: list[Delivery]) -> None:
-        """Before the nak: without a note each would come again as a suspect and run alone."""
-        if deliveries and self._parts.is_connected():
-            # One whose consumer was lost under it is somebody else's already.
-            notes = [
-                (one, self._readings[one.source].note_of(one, State.BACK))
-                for one in deliveries
-                if one.source in self._readings
-            ]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(NOTES_TIME):
-                    await self._parts.attempts.keep_all(notes)
-
-    def _hand_back(self, delivery: Delivery, delay: float = 0.0) -> None:
-        """Back to the server, unless it is not ours any more."""
-        if not self._leases.has_lapsed(delivery):
-            self._parts.settler.hand_back(delivery, delay)
-
-
-def total(counts: Iterable[Counts]) -> Counts:
-    """The sum over several handlers."""
-    every = list(counts)
-    names = [field.name for field in fields(Counts)]
-    return Counts(**{name: sum(getattr(one, name) for one in every) for name in names})

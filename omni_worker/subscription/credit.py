@@ -43,6 +43,8 @@ class Credit:
         # What waits behind its key uses up credit: ask early, or other keys would wait with it.
         self._low = 7 / 8 if ordered else 1 / 2
         self._set_limit(concurrency + self._floor)
+        # In order, one place is for a look at what comes next: see gaps.
+        self._kept_free = 1 if ordered and self._floor > 1 else 0
         self.held = 0
         self._open = True
         self._only: Source | None = None
@@ -61,14 +63,31 @@ class Credit:
         self._released_bytes += size
         self.refill_if_low()
 
+    @property
+    def room(self) -> int:
+        """How many more may be held, or on their way."""
+        most = self.limit
+        if self._adaptive:
+            most = max(most, self._concurrency + max(self._floor, MAX_ADAPTIVE))
+        return most - self.held - self._outstanding()
+
+    def ask(self, source: Source, count: int) -> None:
+        """Ask one source for so many, as far as there is room."""
+        count = min(count, self.room)
+        if self._open and count > 0:
+            self._set_limit(max(self.limit, self.held + self._outstanding() + count))
+            source.request(count)
+
     def close(self) -> None:
         """Ask for nothing more."""
         self._open = False
 
     def sources_changed(self) -> None:
-        """A source came or went."""
-        alone = self._streams == 1 and len(self._readings) == 1
-        self._only = next(iter(self._readings)) if alone else None
+        """A source came or went, or is asked or not."""
+        self._only = None
+        if self._streams == 1 and len(self._readings) == 1:
+            [(source, reading)] = self._readings.items()
+            self._only = source if reading.is_asked else None
         self.refill()
 
     def refill_if_low(self) -> None:
@@ -84,12 +103,12 @@ class Credit:
             return
         if self._adaptive:
             self._adapt()
-        free = self.limit - self.held - self._outstanding()
+        free = self.limit - self._kept_free - self.held - self._outstanding()
         if self._only is not None:
             self._only.request(free)
             return
         for source, reading in self._readings.items():
-            if free > 0 and source.outstanding == 0:
+            if free > 0 and source.outstanding == 0 and reading.is_asked:
                 count = min(free, reading.window)
                 reading.window = min(self.limit, reading.window * 2)
                 source.request(count)

@@ -39,6 +39,10 @@ class Lanes:
         insort(waiting, delivery, key=lambda one: one.sequence)
         return None
 
+    def has(self, delivery: Delivery) -> bool:
+        """Whether it has its key now."""
+        return delivery in self._heads
+
     def leave(self, delivery: Delivery) -> Delivery | None:
         """It is done, or gone; returns the one that has its key now."""
         if delivery not in self._heads:

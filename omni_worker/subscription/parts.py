@@ -12,6 +12,7 @@ from ..handlers import Handler
 from ..notes import Attempts, Guards
 from ..settle import Counts, Settler
 from ..transports.base import Source
+from .gaps import ConsumerInfo
 
 if TYPE_CHECKING:
     from . import Subscription
@@ -29,6 +30,7 @@ class Parts:
     counts: Counts
     around: Surroundings
     is_connected: Callable[[], bool]
+    consumer_info: ConsumerInfo
     on_lost: Callable[[Source, Exception], None]
     on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]]
     foreign_limit: float  # seconds

@@ -17,7 +17,9 @@ Key = tuple[int, int]  # sequence and stored timestamp
 class Reading:
     """One source: the deliveries held from it, what was settled, and what waits for a retry."""
 
-    __slots__ = ("held", "highest", "look_up_until", "settled", "source", "troubles", "window")
+    __slots__ = (
+        "held", "highest", "is_asked", "look_up_until", "settled", "source", "troubles", "window",
+    )  # fmt: skip
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -31,6 +33,7 @@ class Reading:
         # How much to ask of it at once where there are several: an idle source must not sit on
         # the credit of a busy one. It doubles while the source delivers what was asked.
         self.window = 1
+        self.is_asked = True  # not while older events are under way elsewhere: see gaps
 
     def succeed(self, lost: Reading) -> None:
         """Go on where a lost source of the same stream ended."""
@@ -51,6 +54,11 @@ class Reading:
     def trouble_of(self, delivery: Delivery) -> Trouble | None:
         """What this process knows of an event that comes again."""
         return self.troubles.get((delivery.sequence, delivery.stored_at))
+
+    def is_given_up(self, delivery: Delivery) -> bool:
+        """Whether only its dead letter is still to be stored: it does not run any more."""
+        trouble = self.trouble_of(delivery)
+        return trouble is not None and trouble.letter is not None
 
     def note_of(self, delivery: Delivery, state: State) -> Note:
         """What other processes should know of it."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 from collections import Counter
+
+import pytest
 
 from omni_worker.server import NatsServer
 
@@ -26,12 +29,11 @@ async def route(event, ctx):
     effect("handled", id=event.id)
 """
 
-HELD = 60  # concurrency and prefetch of the ordered handler
 ORDERED = """
 app = App("router")
 
-@app.on("message.received", durable="r1", start_from="first", concurrency=20, ack_wait=1,
-        prefetch=40, retry_delay=0.05, order_by=lambda event: event.payload["chatId"])
+@app.on("message.received", durable="r1", start_from="first", concurrency=20, ack_wait={ack_wait},
+        prefetch={prefetch}, retry_delay=0.05, order_by=lambda event: event.payload["chatId"])
 async def route(event, ctx):
     effect("begun", id=event.id, key=event.payload["chatId"], attempt=ctx.attempt)
     await asyncio.sleep(0.005)
@@ -134,10 +136,11 @@ async def test_exactly_once_runs_once_though_a_server_forgets_acks(
     assert account.ended_twice == 0
 
 
+@pytest.mark.parametrize("prefetch", [40, None])
 async def test_order_per_key_at_full_concurrency_through_kills(
-    scene: Scene, nats_server: NatsServer
+    scene: Scene, nats_server: NatsServer, prefetch: int | None
 ) -> None:
-    worker = await scene.run(ORDERED)
+    worker = await scene.run(ORDERED.format(ack_wait=1, prefetch=prefetch))
     feed = asyncio.create_task(scene.publish(1_500, every=0.05))
     for kills in range(4):
         await scene.handled(200 * (kills + 1))
@@ -152,21 +155,86 @@ async def test_order_per_key_at_full_concurrency_through_kills(
     await scene.settled()
 
     account = await scene.ends(
-        "order_by: 20 keys, retries, 2 × worker and 2 × server kill -9", "each key in its order"
+        f"order_by, prefetch={prefetch}: 20 keys, retries, 2 × worker and 2 × server kill -9",
+        "each key in its order",
     )
-    seen: dict[str, list[str]] = {}
-    for one in scene.stage.effects("handled"):
-        ended = seen.setdefault(one["key"], [])
-        if one["id"] not in ended:  # what a killed worker had ended may end again
-            ended.append(one["id"])
-    assert len(seen) == 20
-    # What was held, or on its way, at one of the kills comes again after ack_wait: behind later
-    # events of its key. Nothing else is out of order.
-    late = sum(_late(ended) for ended in seen.values())
-    assert late <= 4 * HELD
+    assert len(_by_key(scene)) == 20
+    assert out_of_order(scene) == []
     assert account.ended_twice <= 2 * 20
 
 
-def _late(ended: list[str]) -> int:
-    """How many ended after a later one of their key."""
-    return sum(any(other > one for other in ended[:place]) for place, one in enumerate(ended))
+async def test_order_per_key_through_redeploys_that_wait_for_nobody(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    """What was handed back is there at once: nobody waits for the end of its lease."""
+    worker = await scene.run(ORDERED.format(ack_wait=30, prefetch=None))
+    feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+    for stops in range(3):
+        await scene.handled(300 * (stops + 1))
+        assert await worker.stop(20) == 0
+        worker = await scene.run()
+        await scene.more_handled(10, timeout=10)
+    await feed
+    await scene.handled(1_500)
+    await scene.settled()
+
+    account = await scene.ends("order_by: SIGTERM 3 × under load", "each key in its order")
+    assert out_of_order(scene) == []
+    assert account.ended_twice == 0
+
+
+async def test_order_per_key_where_a_process_stood_still_past_its_leases(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    worker = await scene.run(ORDERED.format(ack_wait=1, prefetch=None))
+    feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+    for stops in range(3):
+        await scene.handled(300 * (stops + 1))
+        worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(random.choice((0.8, 1.5, 2.5)))  # the fault itself
+        worker.signal(signal.SIGCONT)
+    await feed
+    await scene.handled(1_500)
+    await scene.settled()
+
+    account = await scene.ends("order_by: SIGSTOP 3 × around ack_wait", "each key in its order")
+    assert out_of_order(scene) == []
+    assert account.ended_twice == 0
+
+
+async def test_order_per_key_through_a_link_that_is_cut(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    async with Link(nats_server.port) as link:
+        await scene.run(ORDERED.format(ack_wait=1, prefetch=None), url=link.url)
+        feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+        for cuts in range(4):
+            await scene.handled(200 * (cuts + 1))
+            link.cut_after(random.randrange(1, 20_000))
+        await feed
+        await scene.handled(1_500)
+        await scene.settled()
+
+        account = await scene.ends("order_by: link cut 4 × mid-message", "each key in its order")
+    assert out_of_order(scene) == []
+    assert account.ended_twice == 0
+
+
+def _by_key(scene: Scene) -> dict[str, list[str]]:
+    """The events of each key as they first came to their end: what is handled may end again."""
+    seen: dict[str, list[str]] = {}
+    for one in scene.stage.effects("handled"):
+        ended = seen.setdefault(one["key"], [])
+        if one["id"] not in ended:
+            ended.append(one["id"])
+    return seen
+
+
+def out_of_order(scene: Scene) -> list[str]:
+    """Events that ended after a later one of their key."""
+    return [
+        one
+        for ended in _by_key(scene).values()
+        for place, one in enumerate(ended)
+        if any(other > one for other in ended[:place])
+    ]

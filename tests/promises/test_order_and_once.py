@@ -9,6 +9,7 @@ import pytest
 
 from omni_worker import Context, Draft, Event
 from omni_worker.subscription import breaker
+from omni_worker.transports.base import Delivery, Source
 
 from .conftest import World, until
 
@@ -103,10 +104,134 @@ async def test_stopping_hands_back_what_waits_behind_its_key(world: World) -> No
     await begun.wait()
     await until(lambda: subscription.held == 10)
     await subscription.unsubscribe()
-    await other.subscribe("custom.thing", fast, durable="d")
+    await other.subscribe("custom.thing", fast, durable="d", order_by=lambda e: "one")
     await until(lambda: len(handled) == 10, timeout=5)
 
-    assert sorted(handled) == list(range(10))
+    assert handled == list(range(10))
+
+
+class Silent:
+    """A process that takes deliveries and never answers: it died, or stands still."""
+
+    def __init__(self) -> None:
+        self.taken: list[Delivery] = []
+
+    def receive(self, delivery: Delivery) -> None:
+        self.taken.append(delivery)
+
+    def replenish(self, source: Source) -> None: ...
+
+    def resumed(self, source: Source) -> None: ...
+
+    def lost(self, source: Source, cause: Exception) -> None: ...
+
+
+async def test_what_a_dead_process_held_comes_before_later_events_of_its_key(world: World) -> None:
+    bus, other = await world.bus(), await world.bus()
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    options: dict[str, Any] = {"durable": "d", "ack_wait": 1.0, "order_by": lambda e: "one"}
+    first = await bus.subscribe("custom.thing", handle, **options)
+    await first.unsubscribe()
+    dead = Silent()
+    source = await other.transport.consume("CUSTOM", "d", dead)
+    source.request(5)
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(5))
+    await until(lambda: len(dead.taken) == 5)
+    dead.taken.pop().nak()  # one is free at once, and must not begin
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(5, 10))
+    second = await bus.subscribe("custom.thing", handle, **options)
+    await until(lambda: second.counts.handled == 10)
+    await source.close()
+
+    assert handled == list(range(10))
+
+
+async def test_at_the_end_of_grace_a_key_is_handed_back_in_order(world: World) -> None:
+    bus, other = await world.bus(), await world.bus()
+    begun = asyncio.Event()
+    handled: list[int] = []
+
+    async def hang(event: Event[Any]) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    options: dict[str, Any] = {"durable": "d", "order_by": lambda e: "one"}
+    subscription = await bus.subscribe("custom.thing", hang, **options)
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(10))
+    await begun.wait()
+    await until(lambda: subscription.held == 10)
+    await subscription.unsubscribe(grace=0.1)
+    await other.subscribe("custom.thing", handle, **options)
+    await until(lambda: len(handled) == 10, timeout=5)  # ack_wait is 30 s: nothing was locked
+
+    assert handled == list(range(10))
+
+
+async def test_what_fails_while_we_stop_is_handed_back_with_its_attempt_spent(world: World) -> None:
+    bus, other = await world.bus(), await world.bus()
+    begun, fail = asyncio.Event(), asyncio.Event()
+    runs: list[tuple[int, int]] = []
+
+    async def failing(event: Event[Any]) -> None:
+        begun.set()
+        await fail.wait()
+        raise ValueError("not here")
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        runs.append((event.payload, ctx.attempt))
+
+    options: dict[str, Any] = {"durable": "d", "order_by": lambda e: "one", "retry_delay": 20}
+    subscription = await bus.subscribe("custom.thing", failing, **options)
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(3))
+    await begun.wait()
+    await until(lambda: subscription.held == 3)
+    stopping = asyncio.create_task(subscription.unsubscribe(grace=10))
+    await until(lambda: subscription._draining)
+    fail.set()
+    await stopping
+    await other.subscribe("custom.thing", handle, **options)
+    await until(lambda: len(runs) == 3, timeout=5)
+
+    assert runs == [(0, 2), (1, 1), (2, 1)]
+
+
+async def test_an_event_that_runs_elsewhere_holds_its_key(world: World) -> None:
+    one, other = await world.bus(), await world.bus()
+    handled: list[tuple[str, int]] = []
+    release = asyncio.Event()
+
+    async def hang(event: Event[Any]) -> None:
+        await release.wait()
+        handled.append(("one", event.payload))
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(("other", event.payload))
+
+    options: dict[str, Any] = {
+        "durable": "d", "exactly_once": True, "ack_wait": 1.0, "prefetch": 2, "concurrency": 1,
+        "order_by": lambda e: "one",
+    }  # fmt: skip
+    first = await one.subscribe("custom.thing", hang, **options)
+    await one.publish("custom.thing", 1)
+    await until(lambda: first.running == 1)
+    [delivery] = [worker.delivery for worker in first._workers.all if worker.delivery]
+    await delivery.source.stop()
+    await one.publish("custom.thing", 2)
+    delivery.source.answer(delivery, b"-NAK")  # the server gives it to the other one as well
+    second = await other.subscribe("custom.thing", handle, **options)
+    await until(lambda: second.held == 2)
+    await until(lambda: second.running == 0 and second._order._later)  # type: ignore[union-attr]
+    release.set()
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    assert handled == [("one", 1), ("other", 2)]
 
 
 async def test_exactly_once_runs_an_event_once_though_its_ack_is_lost(world: World) -> None:

@@ -1,0 +1,158 @@
+"""Gaps: deliveries that are under way elsewhere. With ``order_by`` nothing newer overtakes them.
+
+What a killed process held, or a broken link carried, the server delivers again after ack_wait; by
+then it would have delivered newer events of the same keys. So whoever begins to read a consumer
+asks first how many deliveries are not answered. Until all of those are here nothing begins; then
+everything does, in stream order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from ..errors import TransportError
+from ..transports.base import Delivery, Source
+from .credit import Credit
+from .leases import Leases
+from .reading import Reading
+
+log = logging.getLogger("omni_worker.worker")
+
+LOOK = 0.1  # seconds between two looks at the consumer
+PROBE = 1.0  # seconds between two deliveries asked for while others hold the older ones
+SAID_AFTER = 1.0  # seconds; acks on their way are no gap worth a line
+MARGIN = 0.25  # seconds until the server, too, has noticed that a lease is over
+PATIENCE = 5.0  # seconds more for all to arrive; whoever still holds some by then is alive
+
+ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
+
+
+class Gap:
+    """One reading's: since when deliveries may be under way elsewhere, and what came meanwhile."""
+
+    def __init__(self, reading: Reading, now: float) -> None:
+        self.reading = reading
+        self.since = now  # loop time; no lease of a dead process began later
+        self.gathered: list[Delivery] = []
+        self.window = 1  # how many to ask for next; it doubles while older ones come
+        self.probed_at = float("-inf")  # loop time
+        self.moved = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+
+class Gaps:
+    """One handler's, by source. ``on_closed`` is told when what was gathered is to begin."""
+
+    def __init__(
+        self,
+        consumer_info: ConsumerInfo,
+        leases: Leases,
+        credit: Credit,
+        *,
+        on_closed: Callable[[Gap], None],
+        handler: str,
+    ) -> None:
+        self._consumer_info = consumer_info
+        self._leases = leases
+        self._credit = credit
+        self._on_closed = on_closed
+        self._handler = handler
+        self._gaps: dict[Source, Gap] = {}
+
+    def open(self, reading: Reading) -> None:
+        """From now on nothing of it begins, until whatever is under way elsewhere is here."""
+        reading.is_asked = False
+        gap = self._gaps.get(reading.source)
+        if gap is not None:
+            gap.since = self._leases.now()
+            return
+        gap = self._gaps[reading.source] = Gap(reading, self._leases.now())
+        name = f"omni-worker gap {self._handler}"
+        gap.task = asyncio.get_running_loop().create_task(self._wait(gap), name=name)
+
+    def gather(self, reading: Reading, delivery: Delivery) -> bool:
+        """Keep it until the gap is closed; False where there is none."""
+        gap = self._gaps.get(reading.source)
+        if gap is None:
+            return False
+        gap.gathered.append(delivery)
+        # The server delivers what comes again before what is new.
+        gap.window = gap.window * 2 if delivery.count > 1 else 0
+        gap.moved.set()
+        return True
+
+    def forget(self, source: Source) -> None:
+        """The source is lost, and with it whatever was to come."""
+        gap = self._gaps.pop(source, None)
+        if gap is not None and gap.task is not None:
+            gap.task.cancel()
+
+    def close(self) -> None:
+        """We stop."""
+        for source in list(self._gaps):
+            self.forget(source)
+
+    # --- inside ----------------------------------------------------------------------------
+
+    async def _wait(self, gap: Gap) -> None:
+        is_said = False
+        while True:
+            gap.moved.clear()
+            since = gap.since
+            elsewhere = await self._elsewhere(gap.reading)
+            waited = self._leases.now() - gap.since
+            over = waited - self._leases.ack_wait - MARGIN
+            if since == gap.since and (elsewhere == 0 or over > PATIENCE):
+                break
+            if elsewhere and waited >= SAID_AFTER and not is_said:
+                is_said = True
+                self._say(elsewhere, -over)
+            if elsewhere:
+                self._ask(gap, elsewhere, all_are_free=over > 0)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(gap.moved.wait(), LOOK)
+        self._close(gap)
+
+    async def _elsewhere(self, reading: Reading) -> int | None:
+        """Deliveries the server waits for and we do not hold; None when it does not say."""
+        source, held = reading.source, len(reading.held)
+        with suppress(TransportError):
+            info = await self._consumer_info(source.stream, source.consumer)
+            if info is not None:
+                # What came while we asked may not be counted yet.
+                return max(0, int(info["num_ack_pending"]) - min(held, len(reading.held)))
+        return None
+
+    def _ask(self, gap: Gap, elsewhere: int, *, all_are_free: bool) -> None:
+        """For what comes again; while others hold it, something new may come in its place.
+
+        There is always room left for all that comes again.
+        """
+        source, now = gap.reading.source, self._leases.now()
+        if all_are_free:
+            self._credit.ask(source, elsewhere - source.outstanding)
+            return
+        if gap.window == 0 and now - gap.probed_at >= PROBE:
+            gap.window = 1
+        if gap.window:
+            gap.probed_at = now
+            spare = self._credit.room + source.outstanding - elsewhere
+            self._credit.ask(source, min(elsewhere, gap.window, spare) - source.outstanding)
+
+    def _say(self, events: int, left: float) -> None:
+        log.info(
+            "older events are held elsewhere; in order, they come first",
+            extra={"handler": self._handler, "events": events, "seconds": round(max(0.0, left), 1)},
+        )
+
+    def _close(self, gap: Gap) -> None:
+        source = gap.reading.source
+        if self._gaps.get(source) is gap:
+            del self._gaps[source]
+            gap.reading.is_asked = True
+            gap.gathered.sort(key=lambda one: one.sequence)
+            self._on_closed(gap)

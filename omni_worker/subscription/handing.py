@@ -1,0 +1,48 @@
+"""Handing back: what does not run here, or not to its end, goes to whoever asks next."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from ..notes import State
+from ..transports.base import Delivery, Source
+from .leases import Leases
+from .parts import Parts
+from .reading import Reading
+
+NOTES_TIME = 2.0  # seconds a handback may take to be noted
+
+
+class HandingBack:
+    """Gives deliveries back to the server, as long as they are ours to give."""
+
+    def __init__(self, parts: Parts, readings: dict[Source, Reading], leases: Leases) -> None:
+        self._parts = parts
+        self._readings = readings
+        self._leases = leases
+
+    def one(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """At once, or after so many seconds; unless it is not ours any more."""
+        if not self._leases.has_lapsed(delivery):
+            self._parts.settler.hand_back(delivery, delay)
+
+    async def all(self, deliveries: list[Delivery]) -> None:
+        """In stream order, each with its note: without one it would come again as a suspect."""
+        try:
+            await self._note(deliveries)
+        finally:
+            for delivery in sorted(deliveries, key=lambda one: one.sequence):
+                self.one(delivery)
+
+    async def _note(self, deliveries: list[Delivery]) -> None:
+        if deliveries and self._parts.is_connected():
+            # One whose consumer was lost under it is somebody else's already.
+            notes = [
+                (one, self._readings[one.source].note_of(one, State.BACK))
+                for one in deliveries
+                if one.source in self._readings
+            ]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NOTES_TIME):
+                    await self._parts.attempts.keep_all(notes)

@@ -1,0 +1,101 @@
+"""Order: what ``order_by`` adds to a subscription.
+
+Events of one key run one at a time and in stream order: behind each other, behind a retry, and
+behind what another process has not answered yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from ..events import Event
+from ..outcomes import Outcome
+from ..transports.base import Delivery, Source
+from .credit import Credit
+from .gaps import ConsumerInfo, Gap, Gaps
+from .lanes import Lanes
+from .leases import Leases
+from .reading import Reading
+from .workers import Workers
+
+
+class Order:
+    """One handler's."""
+
+    def __init__(
+        self,
+        key_of: Callable[[Any], Hashable],
+        *,
+        consumer_info: ConsumerInfo,
+        leases: Leases,
+        credit: Credit,
+        workers: Workers,
+        handler: str,
+    ) -> None:
+        self._lanes = Lanes(key_of)
+        self._gaps = Gaps(
+            consumer_info, leases, credit, on_closed=self._gap_closed, handler=handler
+        )
+        self._leases = leases
+        self._credit = credit
+        self._workers = workers
+        self._later: set[Delivery] = set()  # kept for a retry of theirs
+        self._open = True
+
+    def keeps(self, delivery: Delivery) -> bool:
+        """Whether it is here for a retry: its attempt is spent, its key is held."""
+        return delivery in self._later
+
+    def wait_for_older(self, reading: Reading) -> None:
+        """Ask for nothing new until what others have not answered yet is here."""
+        if self._open:
+            self._gaps.open(reading)
+            self._credit.sources_changed()
+
+    def may_begin(self, reading: Reading, delivery: Delivery) -> bool:
+        """Whether one that came may begin in its turn; otherwise it is gathered."""
+        return not self._gaps.gather(reading, delivery)
+
+    def enter(self, delivery: Delivery, read: Event[Any] | Outcome) -> Event[Any] | Outcome | None:
+        """See Lanes."""
+        return self._lanes.enter(delivery, read)
+
+    def owes(self, reading: Reading, delivery: Delivery) -> bool:
+        """Whether its key waits for one that is not settled; not where it was given up."""
+        return self._lanes.has(delivery) and not reading.is_given_up(delivery)
+
+    def leave(self, delivery: Delivery) -> None:
+        """It is done, or gone: the next one of its key may begin."""
+        self._later.discard(delivery)
+        following = self._lanes.leave(delivery)
+        if following is not None:
+            self._workers.offer_first(following)
+
+    def keep(self, delivery: Delivery, delay: float) -> bool:
+        """Hold it, and its key, until its retry is due; False when we stop."""
+        if not self._open:
+            return False
+        self._later.add(delivery)
+        self._leases.call_later(delay, self._retry, delivery)
+        return True
+
+    def forget(self, source: Source) -> None:
+        """The source is lost."""
+        self._gaps.forget(source)
+
+    def close(self) -> None:
+        """We stop: nothing is kept or waited for any more."""
+        self._open = False
+        self._gaps.close()
+
+    def _retry(self, delivery: Delivery) -> None:
+        if delivery in self._later:  # not let go meanwhile
+            self._later.discard(delivery)
+            self._workers.offer_first(delivery)
+
+    def _gap_closed(self, gap: Gap) -> None:
+        for delivery in gap.gathered:
+            if gap.reading.held.get(delivery.sequence) is delivery:  # not let go meanwhile
+                self._workers.offer(delivery)
+        self._credit.sources_changed()
