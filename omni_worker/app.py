@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -197,7 +197,7 @@ class App:
         return await by.publish(type, payload, timeout=timeout, **fields)
 
     async def publish_many(
-        self, drafts: Sequence[Draft], *, timeout: float = DEFAULT_TIMEOUT
+        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> list[Published]:
         """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
         by: Context | EventBus = self._run_inside() or self._running()

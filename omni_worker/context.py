@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -127,10 +127,10 @@ class Context:
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> list[Published]:
         """The same for many, pipelined and in this order; raises as ``EventBus.publish_many``."""
-        caused = [replace(draft) for draft in drafts]  # copies: the caller's stay as they are
-        for draft in caused:
-            self._cause(draft)
-        return await self._around.publisher.publish_many(caused, timeout=timeout)
+        caused = map(self._caused, drafts)
+        return await self._around.publisher.publish_many(
+            list(caused) if isinstance(drafts, Collection) else caused, timeout=timeout
+        )
 
     def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
         """In a plain `def` handler: run a coroutine on the loop and wait for its result.
@@ -178,6 +178,12 @@ class Context:
                 },
             )
         return self._log
+
+    def _caused(self, draft: Draft) -> Draft:
+        """A copy: the caller's stays as it is."""
+        caused = replace(draft)
+        self._cause(caused)
+        return caused
 
     def _cause(self, draft: Draft) -> None:
         """Make it an event of this run: it inherits what is not given, and has an id of its own."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
-from .errors import ConfigError, InvalidEvent, InvalidPayload, OmniWorkerError, PublishError
+from .errors import (
+    ConfigError,
+    InvalidEvent,
+    InvalidPayload,
+    OmniWorkerError,
+    PublishError,
+    TransportError,
+)
 from .events import DEAD_LETTER, Event, Metadata, Published, addressed
 from .ids import random_id
 from .schemas import Invalid, SchemaRegistry
@@ -23,6 +30,7 @@ DEFAULT_TIMEOUT = 30.0  # seconds
 LETTER_TIMEOUT = 5.0  # seconds
 MAX_ID = 256  # characters; it travels in a header
 ONLY_TEXT = {str}
+_NOT_SENT = TransportError("not published: one before it was not stored in time")
 METADATA_KEYS = {field.alias for field in Metadata.model_fields.values()}
 
 PublishNext = Callable[[Event[Any]], Awaitable[Published]]
@@ -127,17 +135,41 @@ class Publisher:
     ) -> list[Published]:
         """Publish many, pipelined, in this order; every confirmation is awaited.
 
-        All are checked before the first is sent. Raises PublishManyError when some were not
-        confirmed. With publish middlewares they go one by one, since a middleware may change any.
+        A list is checked whole before the first is sent; from a generator each is checked when
+        there is room for it, and one that is refused is the last that is read. Raises
+        PublishManyError when some were not confirmed. With publish middlewares they go one by one,
+        since a middleware may change any.
         """
         check_timeout(timeout)
         if self.middlewares:
             return await self._one_by_one(drafts, timeout)
+        if not isinstance(drafts, Collection):
+            return await self._stream(drafts, timeout)
         prepared = [self._prepare(draft) for draft in drafts]
         if prepared and self.short_windows:
             timeout = min(self._within_window(one.subject, timeout) for _, one in prepared)
         results = await self._transport.publish_many([one for _, one in prepared], timeout=timeout)
         return _all_or_error([id for id, _ in prepared], results)
+
+    async def _stream(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
+        """Each is checked while those before it are on their way."""
+        if self.short_windows:
+            timeout = min(timeout, 0.75 * min(self.short_windows.values()))
+        ids: list[str] = []
+        stopped_by: list[Exception] = []
+
+        def prepared() -> Iterator[Message]:
+            try:
+                for draft in drafts:
+                    id, message = self._prepare(draft)
+                    ids.append(id)
+                    yield message
+            except Exception as error:  # of a draft that is refused, or of whoever makes them
+                ids.append("")
+                stopped_by.append(error)
+
+        results = await self._transport.publish_many(prepared(), timeout=timeout)
+        return _all_or_error(ids, [*results, *stopped_by])
 
     async def publish_letter(
         self, id: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
@@ -308,6 +340,8 @@ def _bind(middleware: PublishMiddleware, call: PublishNext) -> PublishNext:
 def _all_or_error(
     ids: list[str], results: Sequence[Stored | Published | Exception]
 ) -> list[Published]:
+    """Every confirmation. Raises PublishManyError; what has no result was not sent any more."""
+    results = [*results, *[_NOT_SENT] * (len(ids) - len(results))]
     published: list[Published] = []
     errors: dict[int, Exception] = {}
     for index, (id, result) in enumerate(zip(ids, results, strict=True)):
@@ -318,5 +352,6 @@ def _all_or_error(
     if errors:
         whole = iter(published)
         partly = [None if index in errors else next(whole) for index in range(len(ids))]
-        raise PublishManyError(partly, errors, ids[next(iter(errors))])
+        index, first = next(iter(errors.items()))
+        raise PublishManyError(partly, errors, ids[index]) from first
     return published

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -37,6 +37,7 @@ class Recorder:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.timeouts: list[float] = []
+        self.stops_after: int | None = None
         self.refused: set[int] = set()  # which message, counted from zero, is not taken
 
     async def publish(self, message: Message, *, timeout: float) -> Stored:
@@ -46,11 +47,13 @@ class Recorder:
         return result
 
     async def publish_many(
-        self, messages: Sequence[Message], *, timeout: float
+        self, messages: Iterable[Message], *, timeout: float
     ) -> list[Stored | Exception]:
         self.timeouts.append(timeout)
         results: list[Stored | Exception] = []
         for message in messages:
+            if len(results) == self.stops_after:
+                break
             number = len(self.messages)
             self.messages.append(message)
             results.append(
@@ -264,6 +267,49 @@ async def test_of_many_it_is_said_which_were_not_confirmed(
     assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
     assert list(failed.value.errors) == [1]
     assert failed.value.event_id == "1"
+
+
+async def test_a_generator_is_read_until_a_draft_is_refused(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    read: list[int] = []
+
+    def drafts() -> Iterator[Draft]:
+        for n in range(5):
+            read.append(n)
+            yield draft(id=str(n), payload={"x": float("nan") if n == 2 else n})
+
+    with pytest.raises(PublishManyError, match=r"1 of 3 .*NaN") as failed:
+        await publisher.publish_many(drafts())
+
+    assert isinstance(failed.value.__cause__, InvalidPayload)
+    assert [one and one.id for one in failed.value.published] == ["0", "1", None]
+    assert read == [0, 1, 2]
+
+
+async def test_whoever_makes_the_drafts_may_fail_and_it_is_said_what_is_stored(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    def drafts() -> Iterator[Draft]:
+        yield draft(id="0")
+        raise KeyError("a row")
+
+    with pytest.raises(PublishManyError, match=r"1 of 2 .*a row") as failed:
+        await publisher.publish_many(drafts())
+
+    assert isinstance(failed.value.__cause__, KeyError)
+    assert [one and one.id for one in failed.value.published] == ["0", None]
+
+
+async def test_what_was_not_sent_any_more_is_an_error_of_its_own(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    transport.stops_after = 1
+
+    with pytest.raises(PublishManyError, match=r"2 of 3 .*one before it was not stored") as failed:
+        await publisher.publish_many([draft(id=str(n)) for n in range(3)])
+
+    assert list(failed.value.errors) == [1, 2]
 
 
 # --- middlewares ---------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from ..loads import CHANNEL, TYPE, instance_of, payload_of, types_of
 from .handlers import Delays, Received, handler_for
 from .measure import Count, Watch, ready
 
-CHUNK = 10_000  # drafts of one publish_many
 OUT = "custom.benchmark"
 
 
@@ -72,16 +71,15 @@ async def publish(job: Job) -> Figures:
                     instance=instance_of(load, number),
                 )
         else:
-            for start in range(0, load.events, CHUNK):
-                await bus.publish_many(
-                    Draft(
-                        type=TYPE,
-                        payload=payload_of(load, number),
-                        channel=CHANNEL,
-                        instance=instance_of(load, number),
-                    )
-                    for number in range(start, min(start + CHUNK, load.events))
+            await bus.publish_many(
+                Draft(
+                    type=TYPE,
+                    payload=payload_of(load, number),
+                    channel=CHANNEL,
+                    instance=instance_of(load, number),
                 )
+                for number in range(load.events)
+            )
         return {**watch.stop(), "handled": load.events}
 
 

@@ -183,8 +183,10 @@ class EventBus:
     ) -> list[Published]:
         """Publish many, pipelined, in this order, every confirmation awaited.
 
-        All are checked before the first is sent. Raises PublishManyError when some were not
-        confirmed.
+        A list is checked whole before the first is sent. A generator is read while there is room,
+        so that a million take no memory; it is not read on after a draft that is refused, or one
+        whose time ran out. ``timeout``: seconds for each, from when it is sent. Raises
+        PublishManyError when some were not confirmed.
         """
         self._check_connected()
         return await self.publisher.publish_many(drafts, timeout=timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..transports.base import Message, Stored, Transport
@@ -32,7 +32,7 @@ class _Dry:
         return Stored("(dry run)", 0, False)
 
     async def publish_many(
-        self, messages: Sequence[Message], *, timeout: float
+        self, messages: Iterable[Message], *, timeout: float
     ) -> list[Stored | Exception]:
         """The same for many."""
         return [await self.publish(one, timeout=timeout) for one in messages]

@@ -5,7 +5,7 @@ Every promise here is tested once, for every adapter, in the conformance suite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -270,9 +270,13 @@ class Transport(Protocol):
         """
 
     async def publish_many(
-        self, messages: Sequence[Message], *, timeout: float
+        self, messages: Iterable[Message], *, timeout: float
     ) -> list[Stored | Exception]:
-        """Store many, pipelined, in this order; each ends as its own result or error."""
+        """Store many, pipelined, in this order; each ends as its own result or error.
+
+        They are read while there is room, each with ``timeout`` seconds of its own. After one whose
+        time ran out, or without a connection, no more are read, and the results end there.
+        """
 
     async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
         """Read a consumer that exists. Nothing is delivered before the first ``request``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -283,6 +284,70 @@ async def test_no_more_than_the_window_is_unconfirmed(monkeypatch):
         assert server.received.count(b"HPUB ") == 8
         publishing.cancel()
         await asyncio.gather(publishing, return_exceptions=True)
+
+
+@pytest.fixture
+def numbers():
+    """Numbered messages without end, and how many were taken."""
+
+    class Numbers:
+        taken = 0
+
+        def __iter__(self):
+            for number in itertools.count():
+                self.taken += 1
+                yield message(id=str(number))
+
+    return Numbers()
+
+
+async def test_messages_are_read_only_while_there_is_room(monkeypatch, numbers):
+    monkeypatch.setattr(outbox, "WINDOW", 8)
+    async with FakeServer() as server, connected(server.url) as transport:
+        publishing = asyncio.create_task(transport.publish_many(iter(numbers), timeout=30))
+        await eventually(lambda: server.received.count(b"HPUB ") == 8)
+        assert await transport.flush(5)
+
+        assert numbers.taken == 9  # and one waits for room
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+
+
+async def test_after_one_that_ran_out_of_time_no_more_are_read(monkeypatch, numbers):
+    monkeypatch.setattr(outbox, "WINDOW", 8)
+    async with FakeServer() as server, connected(server.url) as transport:
+        async with asyncio.timeout(5):
+            results = await transport.publish_many(iter(numbers), timeout=0.3)
+
+        assert {type(one) for one in results} <= {PublishError, TransportError}
+        assert len(results) == numbers.taken <= 17  # a window, and what it left room for
+
+
+async def test_without_a_connection_no_more_are_read(nats_server, numbers):
+    async with connected(nats_server.url) as transport:
+        pass
+
+    [result] = await transport.publish_many(iter(numbers), timeout=30)
+
+    assert isinstance(result, TransportError)
+
+
+async def test_the_loop_has_its_turns_while_many_are_published(nats_server):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await transport.publish_many([message(id=str(n)) for n in range(1_280)], timeout=10)
+        counting.cancel()
+
+        assert turns >= 10
 
 
 async def test_the_streams_own_word_counts_whoever_else_replies(quick_resends, nats_server):

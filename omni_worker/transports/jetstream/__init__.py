@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from ...errors import NotConnected, PermissionDenied, TransportError
@@ -104,7 +104,7 @@ class JetStreamTransport:
         return self._outbox.publish(message, timeout=timeout)
 
     def publish_many(
-        self, messages: Sequence[Message], *, timeout: float
+        self, messages: Iterable[Message], *, timeout: float
     ) -> Coroutine[Any, Any, list[Stored | Exception]]:
         """Store many, pipelined."""
         return self._outbox.publish_many(messages, timeout=timeout)

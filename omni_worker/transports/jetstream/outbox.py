@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 
 from nats.nuid import NUID
 from pydantic_core import from_json
@@ -30,6 +30,7 @@ log = logging.getLogger("omni_worker.transport")
 WINDOW = 2_048  # messages unconfirmed at once; more do not go faster, fewer go slower
 WINDOW_BYTES = 8 * 1024 * 1024  # and no more than these, so that large ones cannot pile up
 RESEND_AFTER = 3.0  # seconds without a confirmation
+TURN = 128  # messages until the loop has a turn: they go out, and confirmations come in
 RETRY_AFTER = 0.25  # seconds, after an answer that may be another one soon
 # The stream is full, out of resources, being replicated, or the id is on its way (ADR-50, 10158).
 ID_ON_ITS_WAY = 10158
@@ -42,25 +43,41 @@ _UNKNOWN = TransportError("not known yet")  # stands where a result is still to 
 class _Batch:
     """What one call publishes: its results as they come in, and one future for all of them."""
 
-    __slots__ = ("done", "left", "results")
+    __slots__ = ("done", "ends_early", "is_whole", "left", "results")
 
-    def __init__(self, size: int) -> None:
-        self.results: list[Stored | Exception] = [_UNKNOWN] * size
-        self.left = size
+    def __init__(self) -> None:
+        self.results: list[Stored | Exception] = []
+        self.left = 0
+        self.is_whole = False  # nothing more comes
+        self.ends_early = False  # what is not read yet would not be stored either
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not size:
-            self.done.set_result(None)
 
     @property
     def is_given_up(self) -> bool:
         """Whether nobody waits for its results any more."""
         return self.done.cancelled()
 
+    def add(self) -> int:
+        """One more: the index of its result."""
+        self.results.append(_UNKNOWN)
+        self.left += 1
+        return len(self.results) - 1
+
+    def end(self) -> None:
+        """There are no more."""
+        self.is_whole = True
+        if not self.left:
+            self._finish()
+
     def put(self, index: int, result: Stored | Exception) -> None:
         """One is stored, or is not."""
         self.results[index] = result
         self.left -= 1
-        if not self.left and not self.done.done():
+        if not self.left and self.is_whole:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.done.done():
             self.done.set_result(None)
 
 
@@ -124,8 +141,9 @@ class Outbox:
         deadline = asyncio.get_running_loop().time() + timeout
         if self._is_full():
             await self._wait_for_room(message, deadline)
-        batch = _Batch(1)
-        self._submit(batch, 0, message, deadline)
+        batch = _Batch()
+        self._submit(batch, message, deadline)
+        batch.end()
         await batch.done
         [result] = batch.results
         if isinstance(result, Exception):
@@ -133,20 +151,26 @@ class Outbox:
         return result
 
     async def publish_many(
-        self, messages: Sequence[Message], *, timeout: float
+        self, messages: Iterable[Message], *, timeout: float
     ) -> list[Stored | Exception]:
         """Store many in this order; see the Transport port."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        batch = _Batch(len(messages))
+        loop = asyncio.get_running_loop()
+        batch = _Batch()
         try:
-            for index, message in enumerate(messages):
+            for number, message in enumerate(messages):
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
+                deadline = loop.time() + timeout
                 if self._is_full():
                     try:
                         await self._wait_for_room(message, deadline)
                     except TransportError as error:  # what cannot be written in time
-                        batch.put(index, error)
-                        continue
-                self._submit(batch, index, message, deadline)
+                        batch.put(batch.add(), error)
+                        break
+                self._submit(batch, message, deadline)
+                if batch.ends_early:
+                    break
+            batch.end()
             await batch.done
         except asyncio.CancelledError:
             batch.done.cancel()
@@ -156,8 +180,9 @@ class Outbox:
     def _is_full(self) -> bool:
         return len(self._pending) >= WINDOW or self._size >= WINDOW_BYTES
 
-    def _submit(self, batch: _Batch, index: int, message: Message, deadline: float) -> None:
+    def _submit(self, batch: _Batch, message: Message, deadline: float) -> None:
         """Write one message if the link is up; it waits for its confirmation either way."""
+        index = batch.add()
         connection = self._connection
         self._token += 1
         token = b"%d" % self._token
@@ -171,6 +196,7 @@ class Outbox:
                 max_payload=connection.max_payload,
             )  # fmt: skip
         except Exception as error:
+            batch.ends_early = isinstance(error, TransportError)  # it is of the link
             batch.put(index, error)
             return
         self._pending[token] = pending = _Pending(batch, index, message, data, deadline)
@@ -249,6 +275,7 @@ class Outbox:
             if pending.batch.is_given_up:
                 self._forget(token)
             elif now >= pending.deadline:
+                pending.batch.ends_early = True
                 self._settle(token, _out_of_time(pending))
             elif now >= pending.resend_at:
                 self._send(pending, now)
@@ -274,6 +301,7 @@ class Outbox:
 
     def _fail_all(self, error: Exception) -> None:
         for token, pending in list(self._pending.items()):
+            pending.batch.ends_early = True
             maybe = pending.unanswered > 0
             self._settle(token, _maybe_stored(pending, str(error)) if maybe else error)
         self._make_room()

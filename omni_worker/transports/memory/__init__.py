@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from ...errors import EventTooLarge, NotConnected, PublishError, TransportError
@@ -115,9 +115,10 @@ class MemoryTransport:
         return result
 
     async def publish_many(
-        self, messages: Sequence[Message], *, timeout: float
+        self, messages: Iterable[Message], *, timeout: float
     ) -> list[Stored | Exception]:
         """Store many in this order."""
+        messages = list(messages)
         sent = False
 
         def store_all() -> list[Stored | Exception]:
