@@ -73,17 +73,22 @@ async def test_no_more_is_held_than_concurrency_and_prefetch(world: World) -> No
 async def test_concurrency_is_reached_and_not_exceeded(world: World) -> None:
     bus = await world.bus()
     now, most = 0, 0
+    release = asyncio.Event()
 
     async def count(event: Event[Any]) -> None:
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.01)
+        await release.wait()
         now -= 1
 
-    subscription = await bus.subscribe("custom.thing", count, durable="d", concurrency=7)
+    subscription = await bus.subscribe(
+        "custom.thing", count, durable="d", concurrency=7, prefetch=43
+    )
     for number in range(50):
         await world.store("custom.thing", body(str(number)))
+    await until(lambda: subscription.held == 50 and now >= 7)
+    release.set()
     await until(lambda: subscription.counts.handled == 50)
 
     assert most == 7
