@@ -138,6 +138,8 @@ async def test_what_is_given_wins(publisher: Publisher, transport: Recorder) -> 
         ({"correlation_id": 5}, InvalidEvent, "metadata correlationId: expected a string, got int"),
         ({"metadata": {"traceId": ["private"]}}, InvalidEvent, "metadata traceId.*got list"),
         ({"metadata": {"personId": 5}}, InvalidEvent, "metadata personId"),
+        ({"metadata": "private"}, InvalidEvent, "custom.*metadata=: expected a mapping, got str"),
+        ({"metadata": [("a", "b")]}, InvalidEvent, "metadata=: expected a mapping, got list"),
         ({"traceparent": "x\r\nNats-Msg-Id: 1"}, InvalidEvent, "traceparent="),
         ({"traceparent": ""}, InvalidEvent, "traceparent="),
     ],
@@ -264,6 +266,13 @@ async def test_of_many_it_is_said_which_were_not_confirmed(
     assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
     assert list(failed.value.errors) == [1]
     assert failed.value.event_id == "1"
+
+
+async def test_of_one_it_is_said_in_the_singular(publisher: Publisher, transport: Recorder) -> None:
+    transport.refused = {0}
+
+    with pytest.raises(PublishManyError, match="^1 of 1 event was not confirmed; the first"):
+        await publisher.publish_many([draft()])
 
 
 # --- middlewares ---------------------------------------------------------------------------
