@@ -69,7 +69,7 @@ class App:
         self.middlewares: list[Middleware] = []
         self.publish_middlewares: list[PublishMiddleware] = []
         self._bus: EventBus | None = None
-        self._including: list[App] = []  # whose handlers ours have become
+        self._including: dict[App, str] = {}  # whose handlers ours have become, and where
 
     @property
     def handlers(self) -> list[Handler]:
@@ -104,7 +104,7 @@ class App:
 
         def decorate(call: Call) -> Call:
             try:
-                self._refuse_running()
+                self._refuse_late()
                 handler = declare(
                     call,
                     app=self.name,
@@ -155,12 +155,12 @@ class App:
         """Take over the handlers another app has by now, with its middlewares, and its schemas.
 
         They run under this app's name, and what they publish by the other one goes out by this.
-        Raises ConfigError when two of them want one consumer, and for an app with a lifespan: only
-        the running app's is entered.
+        Include it after its last handler: one declared later is a ConfigError there. Raises
+        ConfigError when two of them want one consumer, and for an app with a lifespan: only the
+        running app's is entered.
         """
         where = _caller(sys._getframe(1))
         try:
-            self._refuse_running()
             if other is self:
                 raise ConfigError("an app cannot include itself")
             if other.lifespan is not None:
@@ -171,12 +171,13 @@ class App:
                 raise ConfigError(
                     "it includes this one already, so they would go round in a circle"
                 )
+            self._refuse_late()
             self.registry.include(other.registry)
             for declaration in other.declarations:
                 handler = replace(declaration.handler, app=self.name)
                 self._refuse_taken(handler)
                 self.declarations.append(Declaration(handler, (self, *declaration.owners)))
-            other._including.append(self)
+            other._including[self] = where
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
@@ -261,9 +262,15 @@ class App:
         for app in self._including:
             yield from app._buses()
 
-    def _refuse_running(self) -> None:
+    def _refuse_late(self) -> None:
+        """A handler that would never run must not be declared in silence."""
         if self._bus is not None:
             raise ConfigError(f"app {self.name!r} is running: what is declared now is not started")
+        for app, where in self._including.items():
+            raise ConfigError(
+                f"app {app.name!r} has included app {self.name!r} already ({where}) and would not"
+                " run it; include after the last declaration"
+            )
 
     def _is_part_of(self, other: App) -> bool:
         return any(one is other or one._is_part_of(other) for one in self._including)
