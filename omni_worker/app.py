@@ -18,6 +18,7 @@ from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
 from .handlers import Handler, HandlerOptions, declare
+from .lifespan import alive
 from .observer import Observer
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .schemas import SchemaRegistry
@@ -214,6 +215,7 @@ class App:
     ) -> AsyncIterator[EventBus]:
         """Connect, enter the lifespan, start every handler; leaving drains in the other order.
 
+        A lifespan whose exit outlasts the grace is cancelled, and that is logged.
         With ``start=False`` no handler runs: for who has other work to do in the lifespan.
         """
         if self._bus is not None:
@@ -229,16 +231,12 @@ class App:
         try:
             await bus.connect()
             self._bus = bus
-            async with self.lifespan(self) if self.lifespan else nullcontext() as state:
-                bus.state = state
-                try:
-                    for declaration in self.declarations if start else ():
-                        await bus.run_handler(
-                            declaration.handler, middlewares=self.middlewares_of(declaration)
-                        )
-                    yield bus
-                finally:
-                    await bus.drain()
+            async with alive(bus, self.lifespan(self) if self.lifespan else nullcontext()):
+                for declaration in self.declarations if start else ():
+                    await bus.run_handler(
+                        declaration.handler, middlewares=self.middlewares_of(declaration)
+                    )
+                yield bus
         finally:
             self._bus = None
             await bus.close()

@@ -21,7 +21,7 @@ ROOMS = [
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "settled", "watchdog", "server", "discovery",
     "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
-    "assembly", "binding", "returns", "operations", "bus", "app",
+    "assembly", "binding", "returns", "operations", "bus", "lifespan", "app",
     "pretty", "logs", "health", "notify", "probes", "worker", "supervisor", "testing",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

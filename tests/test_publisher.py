@@ -271,7 +271,7 @@ async def test_of_many_it_is_said_which_were_not_confirmed(
 async def test_of_one_it_is_said_in_the_singular(publisher: Publisher, transport: Recorder) -> None:
     transport.refused = {0}
 
-    with pytest.raises(PublishManyError, match="^1 of 1 event was not confirmed; the first"):
+    with pytest.raises(PublishManyError, match=r"^1 of 1 event was not confirmed; the first"):
         await publisher.publish_many([draft()])
 
 
