@@ -170,7 +170,8 @@ def test_a_value_that_cannot_be_used_names_its_variable(
         ("OMNI_WORKER_PREFETCH", "x" * 50, f"={'x' * 40}…: expected a whole number, 0 to 100000,"
          " or none"),
         ("OMNI_WORKER_PROVISION", "maybe", "=maybe: expected on or off"),
-        ("NATS_URL", f"http://{SECRET}", ": expected nats://host:port or tls://host:port, by commas"),
+        ("NATS_URL", f"http://{SECRET}",
+         ": expected nats://host:port or tls://host:port, by commas"),
         ("NATS_CREDS", "nowhere/creds", "=nowhere/creds: no such file"),
     ],
 )  # fmt: skip
