@@ -141,8 +141,9 @@ async def test_what_failed_is_not_forgotten_over_a_lifespan_that_never_ends(
             raise LookupError("no chat")
 
 
-async def test_a_lifespan_may_take_what_is_left_of_the_grace(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("grace", [30.0, 0.0])
+async def test_a_lifespan_may_take_what_is_left_of_the_grace_or_some_seconds(
+    grace: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended = []
 
@@ -151,7 +152,8 @@ async def test_a_lifespan_may_take_what_is_left_of_the_grace(
         await asyncio.sleep(0.1)
         ended.append(app.name)
 
-    async with app_with(takes_its_time).run(transport=MemoryTransport()):
+    settings = Settings(grace=grace)
+    async with app_with(takes_its_time).run(transport=MemoryTransport(), settings=settings):
         pass
 
     assert ended == ["router"]
