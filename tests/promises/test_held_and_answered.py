@@ -122,6 +122,26 @@ async def test_a_timeout_ends_a_handler_and_counts_as_a_failure(
     assert subscription.counts.retried == 1
 
 
+async def test_the_letter_of_a_timeout_shows_where_the_handler_was_waiting(world: World) -> None:
+    bus = await world.bus()
+
+    async def ask_the_slow_service() -> None:
+        await asyncio.sleep(3600)
+
+    async def hang(event: Event[Any]) -> None:
+        await ask_the_slow_service()
+
+    subscription = await bus.subscribe(
+        "custom.thing", hang, durable="d", timeout=0.05, max_retries=0
+    )
+    await bus.publish("custom.thing", {})
+    await until(lambda: subscription.counts.dead_lettered == 1)
+    [letter] = await world.letters()
+
+    assert letter["payload"]["error"] == "the handler ran longer than timeout=0.05 s"
+    assert "in ask_the_slow_service" in letter["payload"]["traceback"]
+
+
 async def test_a_plain_function_runs_in_a_thread_and_the_loop_goes_on(world: World) -> None:
     bus = await world.bus()
     names: list[str] = []
