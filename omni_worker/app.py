@@ -18,6 +18,7 @@ from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
 from .handlers import Handler, HandlerOptions, declare
+from .lifespan import alive
 from .observer import Observer
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .schemas import SchemaRegistry
@@ -69,7 +70,7 @@ class App:
         self.middlewares: list[Middleware] = []
         self.publish_middlewares: list[PublishMiddleware] = []
         self._bus: EventBus | None = None
-        self._including: list[App] = []  # whose handlers ours have become
+        self._including: dict[App, str] = {}  # whose handlers ours have become, and where
 
     @property
     def handlers(self) -> list[Handler]:
@@ -104,7 +105,7 @@ class App:
 
         def decorate(call: Call) -> Call:
             try:
-                self._refuse_running()
+                self._refuse_late()
                 handler = declare(
                     call,
                     app=self.name,
@@ -155,12 +156,12 @@ class App:
         """Take over the handlers another app has by now, with its middlewares, and its schemas.
 
         They run under this app's name, and what they publish by the other one goes out by this.
-        Raises ConfigError when two of them want one consumer, and for an app with a lifespan: only
-        the running app's is entered.
+        Include it after its last handler: one declared later is a ConfigError there. Raises
+        ConfigError when two of them want one consumer, and for an app with a lifespan: only the
+        running app's is entered.
         """
         where = _caller(sys._getframe(1))
         try:
-            self._refuse_running()
             if other is self:
                 raise ConfigError("an app cannot include itself")
             if other.lifespan is not None:
@@ -171,12 +172,13 @@ class App:
                 raise ConfigError(
                     "it includes this one already, so they would go round in a circle"
                 )
+            self._refuse_late()
             self.registry.include(other.registry)
             for declaration in other.declarations:
                 handler = replace(declaration.handler, app=self.name)
                 self._refuse_taken(handler)
                 self.declarations.append(Declaration(handler, (self, *declaration.owners)))
-            other._including.append(self)
+            other._including[self] = where
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
@@ -213,6 +215,7 @@ class App:
     ) -> AsyncIterator[EventBus]:
         """Connect, enter the lifespan, start every handler; leaving drains in the other order.
 
+        A lifespan whose exit outlasts the grace is cancelled, and that is logged.
         With ``start=False`` no handler runs: for who has other work to do in the lifespan.
         """
         if self._bus is not None:
@@ -228,16 +231,12 @@ class App:
         try:
             await bus.connect()
             self._bus = bus
-            async with self.lifespan(self) if self.lifespan else nullcontext() as state:
-                bus.state = state
-                try:
-                    for declaration in self.declarations if start else ():
-                        await bus.run_handler(
-                            declaration.handler, middlewares=self.middlewares_of(declaration)
-                        )
-                    yield bus
-                finally:
-                    await bus.drain()
+            async with alive(bus, self.lifespan(self) if self.lifespan else nullcontext()):
+                for declaration in self.declarations if start else ():
+                    await bus.run_handler(
+                        declaration.handler, middlewares=self.middlewares_of(declaration)
+                    )
+                yield bus
         finally:
             self._bus = None
             await bus.close()
@@ -261,9 +260,15 @@ class App:
         for app in self._including:
             yield from app._buses()
 
-    def _refuse_running(self) -> None:
+    def _refuse_late(self) -> None:
+        """A handler that would never run must not be declared in silence."""
         if self._bus is not None:
             raise ConfigError(f"app {self.name!r} is running: what is declared now is not started")
+        for app, where in self._including.items():
+            raise ConfigError(
+                f"app {app.name!r} has included app {self.name!r} already ({where}) and would not"
+                " run it; include after the last declaration"
+            )
 
     def _is_part_of(self, other: App) -> bool:
         return any(one is other or one._is_part_of(other) for one in self._including)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from .context import Context, current_context
@@ -79,6 +79,8 @@ class Dispatcher:
             return Rejected(error)
         except Retry as error:
             return Failed(error, error.after)
+        except ExceptionGroup as group:
+            return self._ending_of(group)
         except Exception as error:
             return Failed(error)
         except BaseException as error:
@@ -90,6 +92,20 @@ class Dispatcher:
         finally:
             current_context.set(None)
         return DONE
+
+    def _ending_of(self, group: ExceptionGroup[Exception]) -> Outcome:
+        """What a TaskGroup ends with: the ending that all of its tasks asked for, else a failure.
+
+        Beside another failure, which may pass, neither Reject nor Retry decides.
+        """
+        errors = list(_errors_in(group))
+        if all(isinstance(error, self._reject_on) for error in errors):
+            return Rejected(errors[0])
+        retries = [error for error in errors if isinstance(error, Retry)]
+        if len(retries) == len(errors):
+            longest = max(retries, key=lambda error: error.after or 0.0)
+            return Failed(longest, longest.after)
+        return Failed(group)
 
     def _read_slowly(self, delivery: Delivery) -> Event[Any] | Outcome:
         """A second look at what the fast pass did not take: lenient, and with a reason."""
@@ -141,6 +157,15 @@ class Dispatcher:
                 self._wanted.clear()
             self._wanted[type] = wanted
         return wanted
+
+
+def _errors_in(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    """What was raised, in groups of groups as well."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _errors_in(error)
+        else:
+            yield error
 
 
 def _foreign(subject: str) -> HandBack:

@@ -95,8 +95,9 @@ class PublishManyError(PublishError):
         self, published: list[Published | None], errors: dict[int, Exception], event_id: str
     ) -> None:
         first = next(iter(errors.values()))
+        noun = "event was" if len(published) == 1 else "events were"
         super().__init__(
-            f"{len(errors)} of {len(published)} events were not confirmed; the first: {first}",
+            f"{len(errors)} of {len(published)} {noun} not confirmed; the first: {first}",
             event_id=event_id,
         )
         self.published = published
@@ -207,10 +208,14 @@ class Publisher:
 
     def _metadata(self, id: str, draft: Draft) -> dict[str, Any]:
         given = draft.metadata
-        metadata: dict[str, Any] = {**given} if given else {}
-        metadata["correlationId"] = draft.correlation_id or given.get("correlationId") or id
-        metadata["traceId"] = draft.trace_id or given.get("traceId") or id
-        metadata["source"] = given.get("source") or self.name
+        try:
+            metadata: dict[str, Any] = {**given} if given else {}
+        except TypeError:
+            kind = type(given).__name__
+            raise InvalidEvent(f"{draft.type}: metadata=: expected a mapping, got {kind}") from None
+        metadata["correlationId"] = draft.correlation_id or metadata.get("correlationId") or id
+        metadata["traceId"] = draft.trace_id or metadata.get("traceId") or id
+        metadata["source"] = metadata.get("source") or self.name
         if draft.instance is not None:
             metadata["instanceId"] = draft.instance
         if draft.channel is not None:

@@ -124,6 +124,8 @@ class NatsServer:
         raise TransportError(f"nats-server did not come up: {self._last_words()}")
 
     def _last_words(self) -> str:
+        if not self.log_file.exists():
+            return "it said nothing"
         lines = self.log_file.read_text(errors="replace").splitlines()[-1:]
         return lines[0].partition("] ")[2] if lines else "it said nothing"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -25,8 +25,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 DEFAULT_URL = "nats://localhost:4222"
 PREFIX = "OMNI_WORKER_"
+LONGEST_SHOWN = 40  # characters of a value that is wrong
 # What Kubernetes puts there for a Service called omni-worker, or omni-worker-something.
 _SERVICE_LINK = re.compile(
     r".*(SERVICE_HOST=|SERVICE_PORT(_[^=]*)?=|PORT_\d+_(TCP|UDP|SCTP)(_[^=]*)?=|PORT=\w+://).*"
@@ -137,6 +141,18 @@ class Settings(BaseSettings):
             return tuple(url.strip() for url in urls.split(",") if url.strip())
         return urls
 
+    @field_validator("urls")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        if not urls or not all(_is_url_of_a_server(url) for url in urls):
+            raise ValueError("not the URL of a server")
+        return urls
+
+    @field_validator("provision", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
     @field_validator("reconnect_max_retries", "prefetch", "timeout", mode="before")
     @classmethod
     def _read_none(cls, value: object) -> object:
@@ -145,10 +161,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.urls:
-            raise ValueError("NATS_URL is empty: expected nats://host:port")
-        for url in self.urls:
-            _check_url(url)
         if (self.cert is None) != (self.key is None):
             raise ValueError("NATS_CERT and NATS_KEY go together: give both or neither")
         if (self.user is None) != (self.password is None):
@@ -208,15 +220,9 @@ def unknown_variables(environment: Mapping[str, str], others: Collection[str] = 
     return lines
 
 
-def _check_url(url: str) -> None:
-    # The message never repeats the URL: what stands before the '@' is a secret.
-    if not _is_url_of_a_server(url if "://" in url else f"nats://{url}"):
-        raise ValueError("NATS_URL: expected nats://host:port or tls://host:port, by commas")
-
-
 def _is_url_of_a_server(url: str) -> bool:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
         _ = parts.port
     except ValueError:  # its words repeat all of it
         return False
@@ -233,16 +239,60 @@ def _variable(field: str) -> str:
 
 
 def _explain(error: ValidationError) -> str:
+    """One line for each that is wrong: its name, its value unless that is secret, what is meant."""
     lines = []
-    for problem in error.errors(include_input=False, include_url=False):
+    for problem in error.errors(include_url=False):
         field = str(problem["loc"][0]) if problem["loc"] else ""
-        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             close = difflib.get_close_matches(field, Settings.model_fields, 1)
-            lines.append(
-                f"no such setting: {field}" + (f"; did you mean {close[0]}?" if close else "")
-            )
-            continue
-        name = field if field.isupper() or not field else _variable(field)
-        lines.append(f"{name}: {message}" if field else message)
-    return "; ".join(lines)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            lines.append(f"no such setting: {field}{meant}")
+        elif not field:  # what _check says of several together
+            lines.append(problem["msg"].removeprefix("Value error, "))
+        else:
+            lines.append(_line(field, problem))
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _line(found: str, problem: ErrorDetails) -> str:
+    names = {_variable(field): field for field in Settings.model_fields}
+    field = names.get(found, found)  # pydantic names those by their variable that have an alias
+    variable = _variable(field)
+    if field in ("urls", "password", "token"):  # what stands before the '@' of a URL is secret
+        return f"{variable}: expected {_expected(field)}"
+    return f"{variable}={_shown(problem['input'])}: expected {_expected(field)}"
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _expected(field: str) -> str:
+    """What a setting takes, in words made of its declaration."""
+    info = Settings.model_fields[field]
+    if field == "urls":
+        return "nats://host:port or tls://host:port, by commas"
+    kinds = get_args(info.annotation) or (info.annotation,)
+    if get_origin(info.annotation) is Literal:
+        return " or ".join(kinds)
+    kind = "seconds" if float in kinds else "a whole number" if int in kinds else "text"
+    none = ", or none" if type(None) in kinds and kind != "text" else ""
+    return f"{kind}{_bounds(info.metadata)}{none}"
+
+
+def _bounds(limits: Iterable[object]) -> str:
+    given = {
+        name: getattr(limit, name)
+        for limit in limits
+        for name in ("gt", "ge", "le")
+        if hasattr(limit, name)
+    }
+    match given:
+        case {"ge": low, "le": high}:
+            return f", {low} to {high}"
+        case {"ge": low}:
+            return f", {low} or more"
+        case {"gt": low}:
+            return f", more than {low}"
+    return ""

@@ -333,6 +333,30 @@ def test_apps_cannot_include_each_other() -> None:
         inner.include(outer)
 
 
+def test_a_handler_declared_after_its_app_was_included_is_refused_where_it_is_written() -> None:
+    inner, outer = App("inner"), App("outer")
+    outer.include(inner)
+
+    with pytest.raises(
+        ConfigError,
+        match=r"^@app\.on\('custom\.late'\): app 'outer' has included app 'inner' already"
+        r" \(\S+test_app\.py:\d+\) and would not run it; .*\(\S+test_app\.py:\d+\)$",
+    ):
+
+        @inner.on("custom.late", durable="d")
+        async def late(event: Event[Any]) -> None: ...
+
+    assert inner.handlers == []
+
+
+def test_an_app_is_not_included_by_one_that_was_included_itself() -> None:
+    inner, middle, outer = App("inner"), App("middle"), App("outer")
+    outer.include(middle)
+
+    with pytest.raises(ConfigError, match="'outer' has included app 'middle' already"):
+        middle.include(inner)
+
+
 async def test_what_an_included_apps_handler_publishes_by_its_own_app_goes_out_by_the_outer() -> (
     None
 ):

@@ -141,6 +141,8 @@ async def test_what_is_given_wins(publisher: Publisher, transport: Recorder) -> 
         ({"correlation_id": 5}, InvalidEvent, "metadata correlationId: expected a string, got int"),
         ({"metadata": {"traceId": ["private"]}}, InvalidEvent, "metadata traceId.*got list"),
         ({"metadata": {"personId": 5}}, InvalidEvent, "metadata personId"),
+        ({"metadata": "private"}, InvalidEvent, "custom.*metadata=: expected a mapping, got str"),
+        ({"metadata": [("a", "b")]}, InvalidEvent, "metadata=: expected a mapping, got list"),
         ({"traceparent": "x\r\nNats-Msg-Id: 1"}, InvalidEvent, "traceparent="),
         ({"traceparent": ""}, InvalidEvent, "traceparent="),
     ],
@@ -310,6 +312,13 @@ async def test_what_was_not_sent_any_more_is_an_error_of_its_own(
         await publisher.publish_many([draft(id=str(n)) for n in range(3)])
 
     assert list(failed.value.errors) == [1, 2]
+
+
+async def test_of_one_it_is_said_in_the_singular(publisher: Publisher, transport: Recorder) -> None:
+    transport.refused = {0}
+
+    with pytest.raises(PublishManyError, match=r"^1 of 1 event was not confirmed; the first"):
+        await publisher.publish_many([draft()])
 
 
 # --- middlewares ---------------------------------------------------------------------------

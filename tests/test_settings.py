@@ -159,6 +159,55 @@ def test_a_value_that_cannot_be_used_names_its_variable(
         Settings()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OMNI_WORKER_GRACE", "abc", "=abc: expected seconds, 0 or more"),
+        ("OMNI_WORKER_RECONNECT_DELAY", "0", "=0: expected seconds, more than 0"),
+        ("OMNI_WORKER_ACK_WAIT", "inf", "=inf: expected seconds, 0.1 to 86400"),
+        ("OMNI_WORKER_TIMEOUT", "no\nne", "='no\\nne': expected seconds, 0.001 to 86400, or none"),
+        ("OMNI_WORKER_CONCURRENCY", "1.5", "=1.5: expected a whole number, 1 to 100000"),
+        ("OMNI_WORKER_PREFETCH", "x" * 50, f"={'x' * 40}…: expected a whole number, 0 to 100000,"
+         " or none"),
+        ("OMNI_WORKER_PROVISION", "maybe", "=maybe: expected on or off"),
+        ("NATS_URL", f"http://{SECRET}",
+         ": expected nats://host:port or tls://host:port, by commas"),
+        ("NATS_CREDS", "nowhere/creds", "=nowhere/creds: no such file"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_told_with_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ConfigError) as refused:
+        Settings()
+
+    assert str(refused.value) == variable + said
+
+
+def test_of_several_wrong_ones_each_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNI_WORKER_GRACE", "abc")
+    monkeypatch.setenv("NATS_URL", "http://host")
+
+    with pytest.raises(ConfigError) as refused:
+        Settings(acck_wait=5, password=[SECRET])
+
+    assert sorted(str(refused.value).splitlines()) == [
+        "NATS_PASSWORD: expected text",
+        "NATS_URL: expected nats://host:port or tls://host:port, by commas",
+        "OMNI_WORKER_GRACE=abc: expected seconds, 0 or more",
+        "no such setting: acck_wait; did you mean ack_wait?",
+    ]
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", " Off "])
+def test_on_and_off_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("OMNI_WORKER_PROVISION", word)
+
+    assert Settings().provision == "off"
+
+
 @pytest.mark.parametrize("given", [{"user": "me"}, {"password": SECRET}])
 def test_user_and_password_go_together(given: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="NATS_USER and NATS_PASSWORD go together"):

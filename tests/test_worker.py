@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from omni_worker import App, Event
+from omni_worker import App, Event, Settings
 from omni_worker.errors import TransportError
 from omni_worker.logs import PrettyFormatter
 from omni_worker.transports.memory import MemoryTransport
@@ -89,3 +89,82 @@ async def test_a_lost_server_is_a_failure_though_the_lifespan_swallows_it(
 
     assert await running == 1
     assert "the server is gone" in caplog.text
+
+
+async def never_ends(app: App) -> AsyncIterator[None]:
+    yield
+    await asyncio.Event().wait()
+
+
+async def swallows_and_never_ends(app: App) -> AsyncIterator[None]:
+    with contextlib.suppress(Exception):
+        yield
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+def no_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test need not wait for the seconds a lifespan has in any case."""
+    monkeypatch.setattr("omni_worker.lifespan.LAST_STEPS", 0.0)
+
+
+async def test_a_lifespan_that_never_ends_is_left_at_the_end_of_grace(
+    no_last_steps: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, transport = Stop(), MemoryTransport()
+
+    async with asyncio.timeout(10):
+        code = await run_worker(
+            app_with(never_ends),
+            settings=Settings(grace=0.05),
+            transport=transport,
+            stop=stop,
+            on_ready=lambda _: stop.ask("-"),
+        )
+
+    assert code == 0
+    said = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert said == ["the lifespan did not end within the grace of 0.05 s; stopped without it"]
+    assert not transport.is_connected
+
+
+async def test_what_failed_is_not_forgotten_over_a_lifespan_that_never_ends(
+    no_last_steps: None,
+) -> None:
+    app = app_with(swallows_and_never_ends)
+
+    with pytest.raises(LookupError, match="no chat"):
+        async with (
+            asyncio.timeout(10),
+            app.run(transport=MemoryTransport(), settings=Settings(grace=0.05)),
+        ):
+            raise LookupError("no chat")
+
+
+@pytest.mark.parametrize("grace", [30.0, 0.0])
+async def test_a_lifespan_may_take_what_is_left_of_the_grace_or_some_seconds(
+    grace: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = []
+
+    async def takes_its_time(app: App) -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(0.1)
+        ended.append(app.name)
+
+    settings = Settings(grace=grace)
+    async with app_with(takes_its_time).run(transport=MemoryTransport(), settings=settings):
+        pass
+
+    assert ended == ["router"]
+    assert "grace" not in caplog.text
+
+
+async def test_a_timeout_of_the_lifespan_s_own_is_no_end_of_grace(no_last_steps: None) -> None:
+    async def times_out(app: App) -> AsyncIterator[None]:
+        yield
+        raise TimeoutError("the database")
+
+    with pytest.raises(TimeoutError, match="the database"):
+        async with app_with(times_out).run(transport=MemoryTransport()):
+            pass

@@ -287,8 +287,10 @@ async def _left(
             if tag.get(TAG + "app") != app or key in known or key == (back.stream, back.name):
                 continue
             if not info["config"].get("inactive_threshold"):  # else it goes by itself
+                waiting = info["num_pending"]
+                wait = "1 event waits" if waiting == 1 else f"{waiting} events wait"
                 says = (
-                    f"no handler of this version reads it, {info['num_pending']} events wait;"
+                    f"no handler of this version reads it, {wait};"
                     " delete it when no other version does"
                 )
                 found.append(_consumer(Action.LEFT, info["name"], stream, says))

@@ -255,7 +255,8 @@ class Runs:
         if leases.timeout is not None and leases.end_run(worker):
             if isinstance(outcome, Failed | Rejected):
                 text = f"the handler ran longer than timeout={leases.timeout:g} s"
-                return Failed(TimedOut(text))
+                # With the frames of what was stopped: they say where it was waiting.
+                return Failed(TimedOut(text).with_traceback(outcome.error.__traceback__))
         elif worker.is_cancelled:
             if delivery.lapsed:
                 raise asyncio.CancelledError  # handed back at the end of grace: its ending is late

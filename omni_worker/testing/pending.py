@@ -76,7 +76,7 @@ def explain(
     every = [str(one) for one in waiting]
     lines += [f"  {line}" for line in every[:SHOWN]]
     if len(every) > SHOWN:
-        lines.append(f"  … and {len(every) - SHOWN} events more")
+        lines.append(f"  … and {len(every) - SHOWN} more")
     ran = Counter(map(_ran, runs))
     last = {_ran(run): run for run in runs}
     for who, count in ran.most_common(SHOWN):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from omni_worker.server import LOOPBACK
+from omni_worker.errors import TransportError
+from omni_worker.server import LOOPBACK, NatsServer
 from tests.processes.support import PROGRAM, api, clean_environment, make_stream, plain_client
 
 from .support import call, too_wide
@@ -116,3 +117,14 @@ def test_version_names_what_runs_here(tmp_path: Path) -> None:
         assert rows[name] == version(name)
     assert rows["nats-server"][0].isdigit()
     assert too_wide(ended.out) == []
+
+
+def test_a_server_that_ends_before_it_said_anything_is_an_error_that_says_so(
+    tmp_path: Path,
+) -> None:
+    mute = tmp_path / "mute"
+    mute.write_text("#!/bin/sh\nexit 1\n")
+    mute.chmod(0o755)
+
+    with pytest.raises(TransportError, match="nats-server ended at once: it said nothing"):
+        NatsServer(binary=str(mute)).start()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -59,10 +58,10 @@ def _letter(number: int) -> Message:
     return Message("system.dead_letter", json.dumps(event).encode(), id)
 
 
-@pytest.fixture
-def server_without_jetstream(tmp_path: Path) -> Iterator[NatsServer]:
-    """A nats-server whose clients' account has no JetStream."""
-    config = tmp_path / "plain.conf"
+@pytest.fixture(scope="package")
+def server_without_jetstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A nats-server whose clients' account has no JetStream, so that nothing changes on it."""
+    config = tmp_path_factory.mktemp("plain") / "plain.conf"
     config.write_text(
         "accounts { A { users: [{user: a, password: a}] }\n"
         "S { users: [{user: s, password: s}] } }\n"
@@ -72,10 +71,14 @@ def server_without_jetstream(tmp_path: Path) -> Iterator[NatsServer]:
         yield server
 
 
-@pytest.fixture
-def restricted_server(tmp_path: Path) -> Iterator[NatsServer]:
-    """Everything stands, made by `admin`; who does not log in may look at streams, no more."""
-    config = tmp_path / "restricted.conf"
+@pytest.fixture(scope="package")
+def restricted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """Everything stands, made by `admin`; who does not log in may look at streams, no more.
+
+    One for all, since nobody can change anything on it: one for each of them was a hundred
+    streams to be made, every one with a deadline that a busy machine may miss.
+    """
+    config = tmp_path_factory.mktemp("restricted") / "restricted.conf"
     config.write_text(
         """
         jetstream: enabled

@@ -301,7 +301,7 @@ async def test_consumers_that_let_events_wait_are_told_with_the_reason(
         await client.close()
 
     assert "paused, so nothing is delivered" in found["paused"]
-    assert "as many as its max_ack_pending allows" in found["full"]
+    assert "1 event is not answered, as many as its max_ack_pending allows" in found["full"]
     assert "read" not in found
 
 

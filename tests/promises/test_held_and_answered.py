@@ -73,17 +73,22 @@ async def test_no_more_is_held_than_concurrency_and_prefetch(world: World) -> No
 async def test_concurrency_is_reached_and_not_exceeded(world: World) -> None:
     bus = await world.bus()
     now, most = 0, 0
+    release = asyncio.Event()
 
     async def count(event: Event[Any]) -> None:
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.01)
+        await release.wait()
         now -= 1
 
-    subscription = await bus.subscribe("custom.thing", count, durable="d", concurrency=7)
+    subscription = await bus.subscribe(
+        "custom.thing", count, durable="d", concurrency=7, prefetch=43
+    )
     for number in range(50):
         await world.store("custom.thing", body(str(number)))
+    await until(lambda: subscription.held == 50 and now >= 7)
+    release.set()
     await until(lambda: subscription.counts.handled == 50)
 
     assert most == 7
@@ -115,6 +120,26 @@ async def test_a_timeout_ends_a_handler_and_counts_as_a_failure(
 
     assert attempts == [1, 2]
     assert subscription.counts.retried == 1
+
+
+async def test_the_letter_of_a_timeout_shows_where_the_handler_was_waiting(world: World) -> None:
+    bus = await world.bus()
+
+    async def ask_the_slow_service() -> None:
+        await asyncio.sleep(3600)
+
+    async def hang(event: Event[Any]) -> None:
+        await ask_the_slow_service()
+
+    subscription = await bus.subscribe(
+        "custom.thing", hang, durable="d", timeout=0.05, max_retries=0
+    )
+    await bus.publish("custom.thing", {})
+    await until(lambda: subscription.counts.dead_lettered == 1)
+    [letter] = await world.letters()
+
+    assert letter["payload"]["error"] == "the handler ran longer than timeout=0.05 s"
+    assert "in ask_the_slow_service" in letter["payload"]["traceback"]
 
 
 async def test_a_plain_function_runs_in_a_thread_and_the_loop_goes_on(world: World) -> None:

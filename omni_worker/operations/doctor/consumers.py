@@ -70,8 +70,8 @@ def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Fi
     if 0 < most <= unacked:
         yield Finding(
             Level.WARN, "consumers",
-            f"{where}: {unacked} events are not answered, as many as its max_ack_pending allows:"
-            " no more are delivered",
+            f"{where}: {_times(unacked, 'event is', 'events are')} not answered, as many as its"
+            " max_ack_pending allows: no more are delivered",
             "look at its worker; dead ones give theirs back after ack_wait",
         )  # fmt: skip
     elif waiting and not (unacked or any(info.get(one) for one in SIGNS_OF_A_READER)):

@@ -1,0 +1,87 @@
+"""Dispatch: the ending of a handler whose tasks end together, in a TaskGroup."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from omni_worker import App, Event, Reject, Retry
+from omni_worker.outcomes import Failed, Outcome, Rejected
+from omni_worker.testing import TestWorker
+
+
+async def ending_of(*errors: Exception | Sequence[Exception]) -> Outcome:
+    """How the first run of a handler ends whose tasks raise these; a list is a group in there."""
+    app = App("groups")
+
+    @app.on("custom.thing", durable="d", max_retries=0, reject_on=(KeyError,))
+    async def handle(event: Event[Any]) -> None:
+        await _raise_together(errors)
+
+    async with TestWorker(app) as t:
+        await t.publish("custom.thing", {})
+        await t.settle()
+    return t.outcomes(handle)[0]
+
+
+async def _raise_together(errors: Sequence[Exception | Sequence[Exception]]) -> None:
+    met = asyncio.Barrier(len(errors))
+
+    async def fail(error: Exception | Sequence[Exception]) -> None:
+        await met.wait()  # so that none is cancelled before it raised
+        if isinstance(error, Exception):
+            raise error
+        await _raise_together(error)
+
+    async with asyncio.TaskGroup() as group:
+        for one in errors:
+            group.create_task(fail(one))
+
+
+async def test_one_reject_among_the_tasks_is_a_reject_and_says_why() -> None:
+    ended = await ending_of(Reject("no such chat"))
+
+    assert isinstance(ended, Rejected)
+    assert str(ended.error) == "no such chat"
+    assert ended.error.__traceback__ is not None
+
+
+@pytest.mark.parametrize("errors", [(Reject("a"), KeyError("b")), (Reject("a"), [Reject("b")])])
+async def test_all_that_rejects_is_a_reject(errors: Any) -> None:
+    ended = await ending_of(*errors)
+
+    assert isinstance(ended, Rejected)
+    assert isinstance(ended.error, Reject | KeyError)
+
+
+async def test_of_several_retries_the_longest_wait_counts() -> None:
+    ended = await ending_of(Retry(), Retry(after=60), Retry(after=30))
+
+    assert isinstance(ended, Failed)
+    assert isinstance(ended.error, Retry)
+    assert ended.after == 60
+
+
+async def test_retries_that_name_no_wait_leave_it_to_the_policy() -> None:
+    ended = await ending_of(Retry("not yet"))
+
+    assert isinstance(ended, Failed)
+    assert str(ended.error) == "not yet"
+    assert ended.after is None
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [(ValueError(),), (Reject(), ValueError()), (Reject(), Retry(after=60)), (Retry(), OSError())],
+    ids=str,
+)
+async def test_anything_else_among_them_is_a_failure_with_all_of_them(errors: Any) -> None:
+    ended = await ending_of(*errors)
+
+    assert isinstance(ended, Failed)
+    assert isinstance(ended.error, ExceptionGroup)
+    assert set(ended.error.exceptions) == set(errors)
+    assert ended.after is None
