@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..case import C_CLIENT, FASTSTREAM, FETCH, OMNI, PULL, TASKIQ, Case, System, draining
+from ..jobs import Job
 from ..loads import Load
 
 EVENTS = 200_000
@@ -20,6 +21,10 @@ def _case(name: str, title: str, load: Load, systems: tuple[System, ...] = MOST)
     )
 
 
+# The server looks through the subjects of a block for each event where there are two filters.
+_MANY = Load(events=20_000, instances=5_000)
+_ONE_FILTER = System("omni-worker, channel=", OMNI.module, OMNI.pace)
+
 CASES = (
     _case(
         "drain",
@@ -33,10 +38,15 @@ CASES = (
         Load(events=EVENTS, headers=False),
     ),
     _case("drain-1", "Drain small events of 1 instance", Load(events=EVENTS, instances=1)),
-    _case(
-        "drain-5000",
-        "Drain small events over 5 000 instances",
-        Load(events=20_000, instances=5_000),
+    Case(
+        name="drain-5000",
+        title="Drain small events over 5 000 instances",
+        contenders=(
+            *draining(_MANY, MOST),
+            *draining(_MANY, (_ONE_FILTER,), Job(system="", work="", load=_MANY, extra="channel")),
+        ),
+        base=OMNI.label,
+        group="drain",
     ),
     _case("drain-4k", "Drain events of 4 KB", Load(events=100_000, size=4_096)),
     _case("drain-64k", "Drain events of 64 KB", Load(events=10_000, size=65_536)),

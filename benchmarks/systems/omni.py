@@ -28,6 +28,8 @@ def _options(job: Job) -> dict[str, Any]:
             return {"order_by": lambda event: event.payload.chatId}
         case "exactly_once":
             return {"exactly_once": True}
+        case "channel":
+            return {"channel": CHANNEL}
     return {}
 
 
