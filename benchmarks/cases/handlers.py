@@ -9,7 +9,7 @@ from ..jobs import Job
 from ..loads import Load
 from ..protocols import shared
 
-SECONDS = 2.5  # a run of waiting handlers lasts about so long
+SECONDS = 4  # a run of waiting handlers lasts about so long; its start and end count less
 WAITS = (0.001, 0.01, 0.1)
 AT_ONCE = (1, 10, 100, 1_000)
 BURN = 0.0002  # seconds of CPU: two processes and the server share two cores

@@ -377,3 +377,25 @@ def test_what_answers_there_may_be_anything(nats_server: NatsServer, body: bytes
 
     assert found["sync_interval"][0]["level"] == "warn"
     assert "no nats-server's monitoring" in found["sync_interval"][0]["says"]
+
+
+async def test_several_filters_over_many_subjects_are_told(nats_server: NatsServer) -> None:
+    client = await plain_client(nats_server.url)
+    async with EventBus(nats_server.url, name="t") as bus:
+        await consumer_of(client, "one", filter_subject="custom.>")
+        await consumer_of(client, "both", filter_subjects=["custom.n", "custom.n.>"])
+        stream = await bus.transport.operators.stream_info("CUSTOM")
+        assert stream is not None
+        found = {
+            count: await consumer_findings(
+                bus.transport.operators,
+                [{**stream, "state": {**stream["state"], "num_subjects": count}}],
+            )
+            for count in (1_999, 2_000)
+        }
+        await client.close()
+
+    assert [one.what for one in found[1_999]] == ["consumers"]
+    assert [one.says for one in found[2_000]] == [
+        "both on CUSTOM: 2 filters over 2000 subjects make each delivery slow"
+    ]

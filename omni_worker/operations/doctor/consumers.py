@@ -15,6 +15,9 @@ from ..status import first_unsettled
 from .finding import Finding, Level
 
 NEAR_ITS_END = 0.8  # of a stream's max_age
+# With several filters the server looks through all subjects for each event: 0.3 to 0.5 ms for 5 000
+# of them, where one filter takes 15 µs (measured on 2.15.1).
+MANY_SUBJECTS = 2_000
 SIGNS_OF_A_READER = ("num_waiting", "push_bound", "paused")  # or a reason that is told
 
 
@@ -60,6 +63,13 @@ def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Fi
             " would never be delivered",
             "the stream lost its end or was restored: delete the consumer, its worker makes it"
             " anew",
+        )  # fmt: skip
+    filters, subjects = config.get("filter_subjects") or (), stream["state"].get("num_subjects", 0)
+    if len(filters) > 1 and subjects >= MANY_SUBJECTS:
+        yield Finding(
+            Level.WARN, "filters",
+            f"{where}: {len(filters)} filters over {subjects} subjects make each delivery slow",
+            "name the channel where it is one: @app.on(…, channel=…) has a single filter",
         )  # fmt: skip
     if info.get("paused"):
         yield Finding(
