@@ -72,7 +72,7 @@ class Gaps:
             return
         gap = self._gaps[reading.source] = Gap(reading, self._leases.now())
         name = f"omni-worker gap {self._handler}"
-        gap.task = asyncio.get_running_loop().create_task(self._wait(gap), name=name)
+        gap.task = asyncio.get_running_loop().create_task(self._fill(gap), name=name)
 
     def gather(self, reading: Reading, delivery: Delivery) -> bool:
         """Keep it until the gap is closed; False where there is none."""
@@ -98,7 +98,15 @@ class Gaps:
 
     # --- inside ----------------------------------------------------------------------------
 
+    async def _fill(self, gap: Gap) -> None:
+        try:
+            await self._wait(gap)
+        except Exception:  # whatever it is: a handler that stands still for good is worse
+            log.exception("a fault of the framework; older events may come late")
+        self._close(gap)
+
     async def _wait(self, gap: Gap) -> None:
+        """Until all that is under way elsewhere is here, or nobody gives it up."""
         is_said = False
         while True:
             gap.moved.clear()
@@ -107,7 +115,7 @@ class Gaps:
             waited = self._leases.now() - gap.since
             over = waited - self._leases.ack_wait - MARGIN
             if since == gap.since and (elsewhere == 0 or over > PATIENCE):
-                break
+                return
             if elsewhere and waited >= SAID_AFTER and not is_said:
                 is_said = True
                 self._say(elsewhere, -over)
@@ -115,7 +123,6 @@ class Gaps:
                 self._ask(gap, elsewhere, all_are_free=over > 0)
             with suppress(TimeoutError):
                 await asyncio.wait_for(gap.moved.wait(), LOOK)
-        self._close(gap)
 
     async def _elsewhere(self, reading: Reading) -> int | None:
         """Deliveries the server waits for and we do not hold; None when it does not say."""
