@@ -254,6 +254,8 @@ class Binding:
         stream = await self._operators.stream_info(bound.spec.stream)
         if stream is None or stream.get("created") != bound.stream_created:
             await self._provisioner.ensure_streams()
+            # The server makes a consumer of subjects its stream does not store: it reads nothing.
+            await self._provisioner.routes(bound.spec.filters, literal=False)
             log.error(
                 "stream %s is new: its old sequences mean nothing, consumer %s starts at the first",
                 bound.spec.stream,

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from datetime import UTC, datetime, timedelta
 
-from ..processes.support import api, consumer, eventually, until
+from ..processes.support import (
+    api,
+    consumer,
+    eventually,
+    make_stream,
+    stream_config,
+    until,
+)
 from .scene import Scene, load, stored_ids
 
 
@@ -90,6 +98,64 @@ async def test_a_deleted_stream_of_two_workers(scene: Scene) -> None:
     assert {id for id, count in account.begun.items() if count > 1} & after == set()
     for worker in workers:
         assert await worker.stop() == 0
+
+
+async def test_a_stream_made_anew_by_operations_is_used_as_they_made_it(scene: Scene) -> None:
+    worker = await scene.run(load(work=0.01, prefetch=10))
+    await scene.publish(100)
+    await scene.handled(100)
+    await scene.settled()
+
+    worker.signal(signal.SIGSTOP)  # or it would be faster
+    scene.destroyed |= set((await stored_ids(scene.plain, "MESSAGE")).values())
+    await scene.plain.jetstream().delete_stream("MESSAGE")
+    theirs = await make_stream(
+        scene.plain, "MESSAGE", "message.>", "chat.>", max_age=86_400 * 10**9, storage="memory"
+    )
+    worker.signal(signal.SIGCONT)
+    await scene.publish(200)
+    await scene.handled(300)
+    await scene.settled()
+
+    account = await scene.ends("stream made anew by operations, with another configuration")
+    assert account.run_twice == 0
+    assert theirs == await stream_config(scene.plain, "MESSAGE")
+    [said] = [one for one in worker.messages() if one.startswith("stream MESSAGE stands")]
+    for difference in ("chat.>", "1 d where we keep 30 d", "memory"):
+        assert difference in said
+    assert await worker.stop() == 0
+
+
+async def test_a_consumer_that_cannot_be_made_again_is_said_and_burns_nothing(
+    scene: Scene,
+) -> None:
+    """Its stream came back without the subjects we need: asked for again, once a second."""
+    worker = await scene.run(load(work=0.01, prefetch=10))
+    await scene.publish(100)
+    await scene.handled(100)
+    await scene.settled()
+
+    worker.signal(signal.SIGSTOP)
+    scene.destroyed |= set((await stored_ids(scene.plain, "MESSAGE")).values())
+    await scene.plain.jetstream().delete_stream("MESSAGE")
+    config = await make_stream(scene.plain, "MESSAGE", "message.sent", "message.sent.>")
+    worker.signal(signal.SIGCONT)
+    await worker.until_said("cannot be made again yet", timeout=15)
+    before, said_before = worker.processor_time(), len(worker.messages())
+    await asyncio.sleep(5)  # the fault itself: nothing to read, nothing to make
+
+    assert worker.processor_time() - before < 0.5
+    tries = worker.messages()[said_before:]
+    assert 3 <= len(tries) <= 12, tries
+    assert any("message.received" in one for one in tries)
+    config["subjects"] = ["message.>"]
+    assert "error" not in await api(scene.plain, "STREAM.UPDATE.MESSAGE", config)
+    await scene.publish(100)
+    await scene.handled(200)
+    await scene.settled()
+    account = await scene.ends("stream back without our subjects for 5 s, then with them")
+    assert account.run_twice == 0
+    assert await worker.stop() == 0
 
 
 async def test_streams_altered_by_operations(scene: Scene) -> None:

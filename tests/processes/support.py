@@ -208,6 +208,12 @@ class Worker:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
+    def processor_time(self) -> float:
+        """The seconds of a processor it has used so far, threads included."""
+        _, _, fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")
+        user, system = fields.split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
 
 def _variable(setting: str) -> str:
     prefix = "" if setting.startswith("nats_") else "OMNI_WORKER_"

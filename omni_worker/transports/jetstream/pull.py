@@ -313,6 +313,7 @@ class Pull:
 
     async def _after_silence(self) -> None:
         """Asking again did not help: the link is deaf, or too many requests wait already."""
+        silent = self._inbox
         try:
             info = await self._consumer_info(self.stream, self.consumer)
         except TransportError:
@@ -326,7 +327,7 @@ class Pull:
                 self.consumer, info["num_waiting"],
             )  # fmt: skip
             self._ended_later(self.outstanding)
-        else:
+        elif silent == self._inbox:  # else a new link has answered: it must not pay for the old
             self._connection.force_reconnect("no heartbeats")
 
     # --- endings ---------------------------------------------------------------------------
