@@ -174,13 +174,26 @@ class Scene:
     # --- how it ends -----------------------------------------------------------------------
 
     async def settled(self, durable: str = "r1", timeout: float = 60.0) -> None:
-        """Wait until nothing is waiting at the server, neither to deliver nor to be answered."""
+        """Wait until nothing is waiting at the server, neither to deliver nor to be answered.
+
+        What it gave up delivering would be counted as redelivered for ever, below its floor.
+        """
+        left: dict[str, Any] = {}
 
         async def at_rest() -> bool:
+            nonlocal left
             info = await consumer(self.plain, durable)
-            return info.get("num_pending") == 0 and info.get("num_ack_pending") == 0
+            last = (await api(self.plain, "STREAM.INFO.MESSAGE"))["state"]["last_seq"]
+            counts = {
+                one: info[one] for one in ("num_pending", "num_ack_pending", "num_redelivered")
+            }
+            left = {**counts, "beyond_floor": last - info["ack_floor"]["stream_seq"]}
+            return not any(left.values())
 
-        await until(at_rest, timeout)
+        try:
+            await until(at_rest, timeout)
+        except TimeoutError:
+            raise AssertionError(f"not at rest in {timeout} s: {left}") from None
 
     async def handled(self, count: int, timeout: float = 30.0) -> None:
         """Wait until so many different events came to their end."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from ..processes.support import Stage, eventually
+from ..processes.support import Stage, eventually, letters
 from ..transports.certificates import make_creds
 from .accounts import Row
 from .scene import Scene
@@ -72,12 +74,20 @@ def _hostile() -> dict[str, bytes]:
     }
 
 
+LONG_ID = "x" * 50  # as much of it as is kept; its payload lacks what the schema asks for
+READABLE = {
+    "nested-to-the-limit", "many-integers", "90000-keys", "90000-keys-bare", "one-key-again",
+    "many-strings",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("schema", ["", ", schema=Received"])
 async def test_a_hostile_megabyte_does_not_stall_the_loop(scene: Scene, schema: str) -> None:
     worker = await scene.run(WATCHED.format(schema=schema))
     jetstream = scene.plain.jetstream()
+    hostile = _hostile()
     stalls: dict[str, float] = {}
-    for name, body in _hostile().items():
+    for name, body in hostile.items():
         # Even so the machine has its moments: the best of five counts.
         stalls[name] = min([await _stall(scene, jetstream, body) for _ in range(5)])
     await scene.publish(20)
@@ -87,6 +97,12 @@ async def test_a_hostile_megabyte_does_not_stall_the_loop(scene: Scene, schema: 
     assert worker.is_running
     assert "connection lost" not in worker.said()
     assert "Traceback" not in worker.said()
+    # Each ended at once: handled where it can be read, else a letter after one attempt.
+    handled, found = Counter(scene.stage.ids("handled")), await letters(scene.plain)
+    readable = READABLE if schema else READABLE | {LONG_ID}
+    assert {id: count for id, count in handled.items() if count > 1} == dict.fromkeys(readable, 5)
+    assert len(found) == 5 * (len(hostile) - len(readable))
+    assert {letter["payload"]["retryCount"] for letter in found} == {0}
     longest = max(len(line) for line in worker.said().splitlines())
     assert longest < 10_000, "a hostile text in the log"
     # Without timestamp and metadata an envelope is read twice: the lenient way.
@@ -136,6 +152,31 @@ async def test_expired_creds_are_the_cause_at_the_start(tmp_path: Path) -> None:
 
         assert "NATS_CREDS" in worker.messages("error")[-1]
         _shows_nothing_of(creds, worker.said())
+
+
+async def test_a_user_removed_under_a_worker_ends_it_with_that_cause(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    secret = "s3cr3t-of-the-worker"
+    others = {"user": "operations", "password": "o"}
+    users = [others, {"user": "worker", "password": secret}]
+    server = configured(tmp_path / "server", json.dumps({"authorization": {"users": users}}))
+    with server, Stage(tmp_path, server.url) as stage:
+        worker = stage.spawn(
+            stage.app(_PLAIN), reconnect_max_retries=2, reconnect_delay=0.05,
+            nats_user="worker", nats_password=secret,
+        )  # fmt: skip
+        await worker.ready()
+
+        configured(tmp_path / "server", json.dumps({"authorization": {"users": [others]}}))
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)  # read the configuration again
+        assert await worker.exit(10) == 1
+
+        last = worker.messages("error")[-1]
+        assert "authorization violation" in last
+        assert "NATS_USER" in last
+        assert secret not in worker.said()
 
 
 _PLAIN = """

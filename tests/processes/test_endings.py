@@ -10,7 +10,7 @@ ENDINGS = (
     "ValueError('x')", "SystemExit(3)", "SystemExit()", "KeyboardInterrupt()",
     "asyncio.CancelledError()", "GeneratorExit()", "StopIteration('x')", "StopAsyncIteration()",
     "TimeoutError()", "BaseException('x')", "BaseExceptionGroup('g', [SystemExit()])",
-    "ExceptionGroup('g', [ValueError()])", "Exception('\\ud800')", "Unprintable()",
+    "ExceptionGroup('g', [ValueError()])", "MemoryError()", "Exception('\\ud800')", "Unprintable()",
 )  # fmt: skip
 
 RAISING = """
@@ -31,14 +31,15 @@ def end(event):
         sys.exit(9)
     elif event.payload["ending"] != "return":
         raise eval(event.payload["ending"])
+    return object()  # which nobody looks at
 
 @app.on("message.received", durable="coroutines", max_retries=1, retry_delay=0.02)
 async def coroutine(event):
-    end(event)
+    return end(event)
 
 @app.on("message.sent", durable="threads", max_retries=1, retry_delay=0.02)
 def function(event):
-    end(event)
+    return end(event)
 
 @app.on("message.read", durable="tasks", max_retries=1, retry_delay=0.02)
 async def cancelled_task(event):

@@ -17,6 +17,7 @@ from omni_worker.server import NatsServer
 from .support import (
     Stage,
     api,
+    consumer,
     eventually,
     foreign_event,
     letters,
@@ -24,6 +25,7 @@ from .support import (
     raw_publish,
     stream_config,
     to_bytes,
+    until,
     until_letters,
     until_settled,
 )
@@ -135,6 +137,8 @@ UNREADABLE: dict[str, bytes] = {
     "an empty body": b"",
     "white space": b"  \r\n ",
     "a byte order mark": b"\xef\xbb\xbf" + _with(),
+    "UTF-16": _with().decode().encode("utf-16"),
+    "an integer of 5000 digits": _with(payload={"chatId": "?"}).replace(b'"?"', b"9" * 5_000),
     "a lone surrogate": _with(payload={"chatId": "?"}).replace(b"?", b"\\ud800"),
 }  # fmt: skip
 
@@ -342,10 +346,42 @@ async def test_reject_is_a_letter_at_once_and_retry_replaces_only_the_delay(
     assert stage.ids("run").count("rejected") == stage.ids("run").count("listed") == 1
 
 
+async def test_retries_that_wait_hold_up_nobody(stage: Stage, plain: Client) -> None:
+    worker = await stage.run(
+        stage.app("""
+            app = App("router")
+
+            @app.on("message.received", durable="r1", concurrency=4, prefetch=8, retry_delay=60)
+            async def route(event):
+                if event.payload.get("fail"):
+                    raise ValueError("not yet")
+                effect("handled", id=event.id)
+        """)
+    )
+
+    for number in range(100):  # many more that wait than may be held
+        for id, payload in ((f"bad-{number}", {"fail": True}), (f"good-{number}", {})):
+            await plain.jetstream().publish(*foreign_event("message.received", payload, id=id))
+    await stage.until_effects(100, timeout=10)
+
+    async def only_retries_wait() -> bool:
+        info = await consumer(plain, "r1")
+        return bool(info["num_pending"] == 0 and info["num_ack_pending"] == 100)
+
+    await until(only_retries_wait)
+    assert sorted(stage.ids()) == sorted(f"good-{number}" for number in range(100))
+    assert await worker.stop() == 0
+
+
+FULL = {"max_bytes": 100, "discard": "new"}
+
+
+@pytest.mark.parametrize("how", ["too small", "full", "missing"])
 async def test_an_event_whose_letter_cannot_be_stored_waits_and_its_handler_is_not_run_again(
-    stage: Stage, plain: Client
+    stage: Stage, plain: Client, how: str
 ) -> None:
-    await make_stream(plain, "SYSTEM", "system.>", max_msg_size=10)
+    limits = {"too small": {"max_msg_size": 10}, "full": FULL, "missing": {}}[how]
+    await make_stream(plain, "SYSTEM", "system.>", **limits)
     worker = await stage.run(
         stage.app("""
             app = App("router")
@@ -357,10 +393,16 @@ async def test_an_event_whose_letter_cannot_be_stored_waits_and_its_handler_is_n
         """)
     )
 
+    if how == "missing":
+        await plain.jetstream().delete_stream("SYSTEM")
     await plain.jetstream().publish(*foreign_event("message.received", id="one"))
     await worker.until_said("dead letter not stored; the event waits")
-    wider = {**await stream_config(plain, "SYSTEM"), "max_msg_size": -1}
-    await api(plain, "STREAM.UPDATE.SYSTEM", wider)
+    assert (await consumer(plain, "r1"))["num_ack_pending"] == 1
+    if how == "missing":
+        await make_stream(plain, "SYSTEM", "system.>")
+    else:
+        wider = {**await stream_config(plain, "SYSTEM"), "max_msg_size": -1, "max_bytes": -1}
+        await api(plain, "STREAM.UPDATE.SYSTEM", wider)
     await until_letters(plain, 1)
     await until_settled(plain, "r1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
 from nats.aio.client import Client
 
 from .support import (
@@ -114,6 +115,41 @@ async def test_memory_stays_flat_over_a_backlog_and_processes_share_it(
     shares = Counter(one["worker"] for one in stage.effects())
     assert sorted(shares) == [worker.name for worker in workers]
     assert [await worker.stop() for worker in workers] == [0, 0]
+
+
+@pytest.mark.parametrize("work", [0, 0.1])
+async def test_memory_stays_flat_over_a_backlog_of_large_events(
+    stage: Stage, plain: Client, work: float
+) -> None:
+    """Fast or slow: what is held is bounded in bytes too."""
+    target = stage.app(f"""
+        app = App("router")
+
+        @app.on("message.received", durable="r1", start_from="first")
+        async def route(event):
+            await asyncio.sleep({work})
+            effect("handled", id=event.id, size=len(event.payload["text"]))
+    """)
+    warm = await stage.run(target)
+    before = warm.memory()
+    assert await warm.stop() == 0
+    text = "x" * 256 * 1024
+    for number in range(400):
+        event = foreign_event("message.received", {"text": text}, id=f"{number}")
+        await plain.jetstream().publish(*event)
+
+    worker = await stage.run(target)
+    highest = 0
+    while len(stage.effects("handled")) < 400:
+        highest = max(highest, worker.memory())
+        await asyncio.sleep(0.01)
+    await until_settled(plain, "r1")
+
+    assert highest - before < 40 * 1024 * 1024  # of 100 that wait
+    assert repeated(stage.ids()) == {}
+    assert {one["size"] for one in stage.effects()} == {len(text)}
+    assert "connection lost" not in worker.said()
+    assert await worker.stop() == 0
 
 
 async def test_processes_share_a_queue_without_a_durable(stage: Stage, plain: Client) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ class Certificates:
     client_key: Path
 
 
-def make_certificates(folder: Path, *names: str) -> Certificates:
-    """A new authority, and a server certificate for exactly these names."""
+def make_certificates(folder: Path, *names: str, not_after: datetime | None = None) -> Certificates:
+    """A new authority, and a server certificate for exactly these names, good until then."""
     folder.mkdir(parents=True, exist_ok=True)
     made = Certificates(
         *(folder / name for name in ("ca.pem", "cert.pem", "key.pem", "client.pem", "client.key"))
     )
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(made.ca))
-    server = authority.issue_cert(*names)
+    server = authority.issue_cert(*names, not_after=not_after)
     server.private_key_pem.write_to_path(str(made.key))
     server.cert_chain_pems[0].write_to_path(str(made.cert))
     client = authority.issue_cert("worker@example.org", common_name="worker")

@@ -8,6 +8,7 @@ import socket
 import ssl
 import traceback
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nkeys
@@ -325,6 +326,15 @@ async def test_a_certificate_for_another_name_is_refused(tmp_path, other_certifi
         shown = await refused(server.url, ca=other_certificates.ca)
 
     assert "the server's certificate is not trusted (IP address mismatch" in shown
+
+
+async def test_a_certificate_that_has_expired_is_refused(tmp_path):
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    made = make_certificates(tmp_path, "127.0.0.1", "localhost", not_after=yesterday)
+    with configured(tmp_path, tls(made)) as server:
+        shown = await refused(server.url, ca=made.ca)
+
+    assert "the server's certificate is not trusted (certificate has expired" in shown
 
 
 async def test_tls_asked_of_a_plaintext_server_is_refused_before_a_secret_is_sent(certificates):

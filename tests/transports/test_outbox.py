@@ -105,6 +105,23 @@ async def test_many_are_stored_in_their_order_through_a_server_crash(nats_server
         assert await stored(transport) == len(ids)
 
 
+async def test_an_id_is_known_after_a_server_crash_and_after_a_purge(nats_server):
+    async with connected(nats_server.url) as transport:
+        await make_stream(transport)
+        await transport.publish(message(id="one"), timeout=5)
+        nats_server.kill()
+        await eventually(lambda: not transport.is_connected)
+        nats_server.start()
+
+        after_a_crash = await transport.publish(message(id="one"), timeout=20)
+        await transport._api.ask(f"STREAM.PURGE.{STREAM}")
+        after_a_purge = await transport.publish(message(id="one"), timeout=5)
+
+        assert after_a_crash.duplicate
+        assert after_a_purge.duplicate
+        assert await stored(transport) == 0
+
+
 async def test_an_unconfirmed_publish_says_that_it_may_be_stored_and_with_which_id(
     quick_resends, nats_server
 ):

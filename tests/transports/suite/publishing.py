@@ -39,6 +39,21 @@ class Publishing:
         assert Stored("S", 1, duplicate=True) == again
         assert await _messages(transport) == 2
 
+    async def test_of_a_hundred_publishers_of_one_id_one_stores_it(self, backend: Backend) -> None:
+        transports = [await backend.connect() for _ in range(4)]
+        await make_stream(transports[0])
+
+        results = await asyncio.gather(
+            *(
+                transports[number % 4].publish(Message("s.x", b"{}", "one"), timeout=10)
+                for number in range(100)
+            )
+        )
+
+        assert sorted(result.duplicate for result in results) == [False] + [True] * 99
+        assert {result.sequence for result in results} == {1}
+        assert await _messages(transports[0]) == 1
+
     async def test_an_id_counts_in_its_whole_stream(self, transport: Transport) -> None:
         await make_stream(transport)
         await publish(transport, "one", subject="s.a")
