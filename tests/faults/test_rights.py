@@ -113,7 +113,7 @@ async def test_without_a_right_it_cannot_work_without_a_worker_says_which_and_en
     async with least(tmp_path, rows, right) as scene:
         worker = _spawn(scene)
 
-        assert await worker.exit(15) == 1
+        assert await worker.exit(10) == 1
 
         subject = RIGHTS.get(right, "_INBOX.").removesuffix(">")
         last = worker.messages("error")[-1]
@@ -130,7 +130,7 @@ async def test_without_the_right_to_ack_a_worker_says_so_once_and_ends(
         worker = _spawn(scene)
         await scene.publish(20)
 
-        assert await worker.exit(15) == 1
+        assert await worker.exit(10) == 1
 
         assert "$JS.ACK.MESSAGE.r1" in worker.messages("error")[-1]
         assert len(worker.messages("error")) <= 2, worker.said()
