@@ -53,6 +53,8 @@ async def test_a_stream_at_its_limit_refuses_loudly_and_workers_go_on(scene: Sce
     waiting = asyncio.create_task(
         scene.bus.publish("message.received", _large(0), id="patient", timeout=20)
     )
+    refused, _ = await asyncio.wait([waiting], timeout=1)  # the fault itself: there is no room
+    assert not refused
 
     config |= {"max_bytes": 4_000_000}
     assert "error" not in await api(scene.plain, "STREAM.UPDATE.MESSAGE", config)
