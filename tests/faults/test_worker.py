@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from ..processes.support import eventually, stored
+from ..processes.support import Worker, eventually, stored
 from .accounts import Row
 from .scene import Scene, load
 from .servers import configured
@@ -159,16 +159,16 @@ async def test_clocks_that_are_an_hour_wrong_change_nothing(scene: Scene) -> Non
                 prefetch=8, retry_delay=0.5, exactly_once=True)
         async def route(event, ctx):
             effect("begun", id=event.id, attempt=ctx.attempt)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(60 if event.id > "event-000{stuck_from}" else 0.01)
             if event.id.endswith("5") and ctx.attempt == 1:
                 raise ValueError("not yet")
             await ctx.publish("custom.reply.queued", {{"to": event.id}})
             effect("handled", id=event.id)
     """
-    fast = await scene.run(app.format(wrong=3_600), "fast")
-    slow = await scene.run(app.format(wrong=-3_600), "slow")
+    fast = await scene.run(app.format(wrong=3_600, stuck_from=100), "fast")
+    slow = await scene.run(app.format(wrong=-3_600, stuck_from=999), "slow")
     await scene.publish(300)
-    await scene.handled(100)
+    await eventually(lambda: _running_in(scene, fast) == 4)
     fast.kill()  # its guards expire, whatever time is written in them
     await scene.handled(300)
     await scene.settled()
@@ -182,6 +182,14 @@ async def test_clocks_that_are_an_hour_wrong_change_nothing(scene: Scene) -> Non
     gaps = [ends[id]["at"] - firsts[id]["at"] for id in ends if id.endswith("5")]
     assert 0.45 <= min(gaps) <= max(gaps) < 5
     assert await slow.stop() == 0
+
+
+def _running_in(scene: Scene, worker: Worker) -> int:
+    """How many events it began and will never end."""
+    return sum(
+        one["worker"] == worker.name and one["id"] > "event-000100"
+        for one in scene.stage.effects("begun")
+    )
 
 
 async def test_a_blocked_loop_beside_a_second_worker(scene: Scene) -> None:
