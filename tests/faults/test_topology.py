@@ -102,8 +102,8 @@ async def test_a_deleted_stream_of_two_workers(scene: Scene) -> None:
 
 async def test_a_stream_made_anew_by_operations_is_used_as_they_made_it(scene: Scene) -> None:
     worker = await scene.run(load(work=0.01, prefetch=10))
-    await scene.publish(100)
-    await scene.handled(100)
+    await scene.publish(400, every=1.0)  # so long that its ack floor is read meanwhile
+    await scene.handled(400)
     await scene.settled()
 
     worker.signal(signal.SIGSTOP)  # or it would be faster
@@ -113,8 +113,8 @@ async def test_a_stream_made_anew_by_operations_is_used_as_they_made_it(scene: S
         scene.plain, "MESSAGE", "message.>", "chat.>", max_age=86_400 * 10**9, storage="memory"
     )
     worker.signal(signal.SIGCONT)
-    await scene.publish(200)
-    await scene.handled(300)
+    await scene.publish(200)  # of sequences below that floor
+    await scene.handled(600)
     await scene.settled()
 
     account = await scene.ends("stream made anew by operations, with another configuration")
