@@ -732,10 +732,18 @@ async def test_a_consumer_that_never_was_is_lost_after_a_look(nats_server):
     assert "does not exist any more" in str(reader.cause)
 
 
-async def test_a_consumer_nobody_answers_for_at_the_moment_is_asked_again(watched, monkeypatch):
+@pytest.mark.parametrize("is_told_of", [True, False])
+async def test_a_consumer_nobody_answers_for_at_the_moment_is_asked_again(
+    watched, monkeypatch, is_told_of
+):
     transport, reader, _ = watched
     source = next(iter(transport._pulls))
 
+    async def nobody(*_):
+        raise TransportError("no answer in time")
+
+    if not is_told_of:  # JetStream itself is away, as while a cluster elects
+        monkeypatch.setattr(source, "_consumer_info", nobody)
     source._on_message(b"", b"", b"NATS/1.0 503\r\n\r\n", b"")
     await eventually(lambda: reader.replenishments, timeout=5)
     await transport.publish(message(), timeout=5)
