@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from nats.nuid import NUID
@@ -301,11 +302,9 @@ class Pull:
 
     async def _after_nobody(self) -> None:
         """503: the consumer is missing, or JetStream is not back yet."""
-        try:
+        info: dict[str, Any] | None = {}
+        with suppress(TransportError):
             info = await self._consumer_info(self.stream, self.consumer)
-        except TransportError:
-            self._ended_later(self.outstanding)
-            return
         if info is None:
             self._lose_missing()
         else:
@@ -314,10 +313,9 @@ class Pull:
     async def _after_silence(self) -> None:
         """Asking again did not help: the link is deaf, or too many requests wait already."""
         silent = self._inbox
-        try:
+        info: dict[str, Any] | None = {}
+        with suppress(TransportError):
             info = await self._consumer_info(self.stream, self.consumer)
-        except TransportError:
-            info = {}
         if info is None:
             self._lose_missing()
         elif info.get("num_waiting", 0) >= info.get("config", {}).get("max_waiting", 1 << 30):
