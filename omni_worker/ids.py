@@ -8,12 +8,23 @@ from __future__ import annotations
 import hashlib
 import os
 
+DRAWN_AT_ONCE = 256  # random ids: one question to the kernel for so many
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # RFC 9562: the top bits are 10
+
+
+_drawn: list[str] = []  # the hexadecimal digits of ids to come
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def random_id() -> str:
     """A UUID of version 4, different in every process and after every fork."""
-    return _text(os.urandom(16).hex(), "4")
+    while True:
+        try:
+            return _text(_drawn.pop(), "4")
+        except IndexError:  # another thread may take them all meanwhile
+            digits = os.urandom(16 * DRAWN_AT_ONCE).hex()
+            _drawn.extend(digits[start : start + 32] for start in range(0, len(digits), 32))
 
 
 def derived_id(namespace: bytes, name: str) -> str:
