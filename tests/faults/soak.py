@@ -42,7 +42,7 @@ class Soak:
         self.server = server
         self.link = link
         self.workers: list[Worker] = []
-        self.done: Counter[str] = Counter()
+        self.faults: list[tuple[str, float, float]] = []  # what, from when, until when
 
     async def start(self) -> None:
         """All workers run; the last through the link."""
@@ -59,9 +59,19 @@ class Soak:
         ]  # fmt: skip
         while time.monotonic() < until_then:
             fault = random.choice(faults)
+            began = time.monotonic()
             await fault()
-            self.done[fault.__name__.replace("_", " ")] += 1
+            self.faults.append((fault.__name__.replace("_", " "), began, time.monotonic()))
             await asyncio.sleep(random.uniform(*CALM))
+
+    def summary(self) -> str:
+        """How often each fault was done, and what ended twice near it."""
+        doubles = self.doubles()
+        counts = sorted(Counter(name for name, _, _ in self.faults).items())
+        return "".join(
+            f"{count:5} × {name:20} ended twice near it: {doubles[name]:6}\n"
+            for name, count in counts
+        )
 
     def _replace(self, index: int) -> None:
         url = self.link.url if index == len(self.workers) - 1 else None
@@ -111,6 +121,17 @@ class Soak:
     async def delete_the_consumer(self) -> None:
         await self.scene.plain.jetstream().delete_consumer("MESSAGE", "r1")
 
+    def doubles(self) -> Counter[str]:
+        """Events that ended twice, by the fault that was nearest to their first end."""
+        ends: dict[str, list[float]] = {}
+        for one in self.scene.stage.effects("handled"):
+            ends.setdefault(one["id"], []).append(one["at"])
+        return Counter(self._nearest(min(times)) for times in ends.values() if len(times) > 1)
+
+    def _nearest(self, moment: float) -> str:
+        name, _, _ = min(self.faults, key=lambda one: max(one[1] - moment, moment - one[2], 0.0))
+        return name
+
     async def feed(self, until_then: float) -> None:
         """Publish through everything."""
         while time.monotonic() < until_then:
@@ -129,11 +150,9 @@ async def soak(minutes: float, folder: Path) -> bool:
             await asyncio.gather(one.feed(until_then), one.hurt(until_then))
             await scene.settled(timeout=300)
             try:
-                await scene.ends(f"soak, {minutes:g} min, {sum(one.done.values())} faults")
+                await scene.ends(f"soak, {minutes:g} min, {len(one.faults)} faults")
             finally:
-                sys.stdout.write(f"{table(rows)}\n\n")
-                for fault, count in sorted(one.done.items()):
-                    sys.stdout.write(f"{count:5} × {fault}\n")
+                sys.stdout.write(f"{table(rows)}\n\n{one.summary()}")
                 sys.stdout.flush()
             scene.stage.workers.clear()  # whose logs would be printed otherwise
             for worker in one.workers:

@@ -49,6 +49,34 @@ async def test_what_waits_in_the_buffer_keeps_its_lease_too(world: World) -> Non
     assert seen == list(range(6))
 
 
+async def test_after_a_reconnect_what_is_held_is_leased_anew_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease may have run out but for a moment: the timer would come too late."""
+    bus = await world.bus()
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def wait(event: Event[Any]) -> None:
+        begun.set()
+        await release.wait()
+
+    subscription = await bus.subscribe("custom.thing", wait, durable="d", concurrency=1)
+    for number in range(3):
+        await bus.publish("custom.thing", number)
+    await begun.wait()
+    await until(lambda: subscription.held == 3)
+    [source] = subscription.sources
+    extended: list[int] = []
+    monkeypatch.setattr(
+        type(source), "answer", lambda self, one, answer: extended.append(one.sequence)
+    )
+    subscription.resumed(source)
+    monkeypatch.undo()
+    release.set()
+
+    assert extended == [1, 2, 3]
+
+
 async def test_no_more_is_held_than_concurrency_and_prefetch(world: World) -> None:
     bus = await world.bus()
     release = asyncio.Event()
