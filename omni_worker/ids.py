@@ -24,7 +24,7 @@ def random_id() -> str:
             return _text(_drawn.pop(), "4")
         except IndexError:  # another thread may take them all meanwhile
             digits = os.urandom(16 * DRAWN_AT_ONCE).hex()
-            _drawn.extend(digits[start : start + 32] for start in range(0, len(digits), 32))
+            _drawn.extend([digits[start : start + 32] for start in range(0, len(digits), 32)])
 
 
 def derived_id(namespace: bytes, name: str) -> str:

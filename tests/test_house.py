@@ -19,7 +19,7 @@ ROOMS = [
     "ids", "topology", "wire", "deadletter", "signatures", "handlers",
     "transports", "transports.base", "transports.headers", "transports.timestamps",
     "transports.bucket", "transports.memory", "transports.jetstream",
-    "threads", "settled", "watchdog", "server", "discovery",
+    "threads", "settled", "collector", "watchdog", "server", "discovery",
     "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
     "assembly", "binding", "returns", "operations", "bus", "lifespan", "app",
     "pretty", "logs", "health", "notify", "probes", "worker", "supervisor", "testing",

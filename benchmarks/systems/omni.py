@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omni_worker import Context, Draft, Event, EventBus, Settings
+from omni_worker.collector import calm_collector
 from omni_worker.dispatch import CallNext
 
 from ..jobs import Figures, Job
@@ -16,6 +17,7 @@ OUT = "custom.benchmark"
 
 
 def _bus(job: Job) -> EventBus:
+    calm_collector()  # as omni-worker run does
     return EventBus(settings=Settings(urls=job.url), name="benchmark")
 
 

@@ -15,6 +15,7 @@ import click
 
 from ..binding import is_shared
 from ..bus import EventBus
+from ..collector import calm_collector
 from ..errors import ConfigError
 from ..health import Health
 from ..logs import LogObserver, set_up_logging
@@ -69,6 +70,7 @@ def run_command(
     if number in (None, "1"):  # the others would say the same
         warn_of_unknown_variables()
         warn_of_short_kill(os.environ, settings.grace)
+    calm_collector()
     health = Health(notify.alive)
     try:
         probes = open_probes(probing, health.report)

@@ -91,7 +91,7 @@ class Credit:
         self.refill()
 
     def refill_if_low(self) -> None:
-        """Ask again once half is used: fewer, larger requests."""
+        """Ask again once half of what is ahead is used: fewer, larger requests."""
         only = self._only
         outstanding = only.outstanding if only is not None else self._outstanding()
         if self.held + outstanding <= self._low_mark:
@@ -131,4 +131,5 @@ class Credit:
 
     def _set_limit(self, limit: int) -> None:
         self.limit = limit
-        self._low_mark = limit * self._low
+        # Of what is ahead of the running ones: with that used up, none of them waits for a request.
+        self._low_mark = self._concurrency + (limit - self._concurrency) * self._low

@@ -169,3 +169,27 @@ async def test_processes_share_a_queue_without_a_durable(stage: Stage, plain: Cl
 
     assert sorted(ids) == sorted(stage.ids())
     assert {one["worker"] for one in stage.effects()} == {"w1", "w2"}
+
+
+async def test_a_workers_collector_is_calmed_unless_its_app_has_set_it(
+    stage: Stage, plain: Client
+) -> None:
+    for name, sets in (("usual", ""), ("own", "gc.set_threshold(50_000)")):
+        target = stage.app(
+            f"""
+            import gc
+            {sets}
+            app = App("router")
+
+            @app.on("message.received", durable="{name}", start_from="first")
+            async def route(event):
+                effect("{name}", passes_after=gc.get_threshold()[0])
+            """,
+            name,
+        )
+        await stage.run(target)
+    await publish_foreign(plain, 1)
+    await stage.until_effects(2)
+
+    assert [one["passes_after"] for one in stage.effects("usual")] == [10_000]
+    assert [one["passes_after"] for one in stage.effects("own")] == [50_000]

@@ -60,7 +60,7 @@ async def test_after_a_reconnect_what_is_held_is_leased_anew_at_once(
         begun.set()
         await release.wait()
 
-    subscription = await bus.subscribe("custom.thing", wait, durable="d", concurrency=1)
+    subscription = await bus.subscribe("custom.thing", wait, durable="d", concurrency=1, prefetch=5)
     for number in range(3):
         await bus.publish("custom.thing", number)
     await begun.wait()
