@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -22,15 +22,13 @@ from .answers import Answers
 from .beats import BUSY, QUIET, still_pending
 from .connection import Connection
 from .requests import Requests
+from .tail import ConsumerInfo, Tail
 
 log = logging.getLogger("omni_worker.transport")
 
 RUN_DRY = 3.0  # seconds a stop waits at most for deliveries that have set out
-RUN_DRY_LOOK = 0.005  # seconds between two looks at it
 _ACKED = b" %d\r\n%b\r\n" % (len(ACK), ACK)
 _LIMIT = re.compile(rb"MaxRequestBatch of (\d+)", re.IGNORECASE)
-
-ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
 
 
 class Pull:
@@ -118,7 +116,10 @@ class Pull:
         self._cancel_timers()
         try:
             async with asyncio.timeout(RUN_DRY):
-                await self._run_dry()
+                await Tail(
+                    self, self._connection, self._consumer_info,
+                    self._subject, self._inbox, self._on_message,
+                ).arrive()  # fmt: skip
         except (TimeoutError, TransportError) as error:
             log.debug("consumer %s: stopping before all has come: %r", self.consumer, error)
         self.outstanding = 0
@@ -135,49 +136,6 @@ class Pull:
         self._cancel_timers()
         self._answers.close()
         self._connection.forget(self._sid)
-
-    async def _run_dry(self) -> None:
-        """Wait until no delivery is under way to us.
-
-        What the server has queued for us when UNSUB comes is dropped there, and delivered again
-        only after ack_wait: of 5 000 asked for, up to 3 800 went that way.
-        """
-        while self.outstanding and self._connection.is_up:
-            info = await self._consumer_info(self.stream, self.consumer)
-            if info is None or info.get("paused"):  # a paused one answers nothing
-                return
-            full = info["num_ack_pending"] >= info["config"].get("max_ack_pending", 0) > 0
-            if (full or not info["num_pending"]) and await self._nothing_comes():
-                return
-            await asyncio.sleep(RUN_DRY_LOOK)
-
-    async def _nothing_comes(self) -> bool:
-        """Ask for one delivery that need not be waited for; says whether there was none.
-
-        The answer passes through the same queue as deliveries, behind all that have set out.
-        """
-        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def on_answer(subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
-            is_delivery = reply.startswith(b"$JS.ACK.")
-            if is_delivery:
-                self._on_message(subject, reply, headers, body)
-            if not answered.done():
-                answered.set_result(not is_delivery)
-
-        inbox = self._inbox + b".dry"
-        sid = self._connection.listen(inbox, on_answer)
-        body = b'{"batch":1,"no_wait":true}'
-        try:
-            self._connection.send(
-                b"PUB %b %b %d\r\n%b\r\n" % (self._subject, inbox, len(body), body)
-            )
-            self.outstanding += 1
-            nothing = await answered
-            self.outstanding -= nothing
-            return nothing
-        finally:
-            self._connection.forget(sid)
 
     # --- what the transport calls ----------------------------------------------------------
 
