@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -15,6 +16,8 @@ from omni_worker.transports.jetstream import JetStreamTransport
 
 from .servers import NODES, cluster, emptied, formed
 from .suite import TransportSuite
+from .suite.backend import consume, held, info, make_consumer, make_stream, publish
+from .support import pause, resume
 from .test_jetstream import JetStreamBackend
 
 
@@ -52,3 +55,30 @@ class TestCluster(TransportSuite):
         await emptied(nodes[0])
         async with ClusterBackend(nodes[0]) as backend:
             yield backend
+
+    async def test_a_stop_waits_for_deliveries_a_majority_has_yet_to_hear_of(
+        self, nodes: list[NatsServer]
+    ) -> None:
+        await formed(nodes)
+        await emptied(nodes[0])
+        async with ClusterBackend(nodes[0]) as backend:
+            transport = await backend.connect()
+            await make_stream(transport)
+            await make_consumer(transport)
+            await publish(transport, *range(100))
+            leader = (await info(transport))["cluster"]["leader"]
+        followers = [node for number, node in enumerate(nodes) if leader != f"n{number}"]
+        async with ClusterBackend(*(node for node in nodes if node not in followers)) as backend:
+            transport = await backend.connect()
+            for follower in followers:
+                pause(follower)
+            source, recorder = await consume(transport, 100)
+            stopping = asyncio.create_task(source.stop())
+            await asyncio.sleep(0.1)  # the fault itself: nobody hears of the deliveries
+            early = len(recorder.deliveries)
+            for follower in followers:
+                resume(follower)
+            await stopping
+
+            assert early == 0
+            assert len(recorder.deliveries) == await held(transport) == 100
