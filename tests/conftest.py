@@ -9,6 +9,9 @@ import pytest
 
 from omni_worker.server import NatsServer
 
+# Before anybody imports it: its assertions explain themselves like a test file's.
+pytest.register_assert_rewrite("tests.transports.suite")
+
 # Started in the background of a script, a process ignores SIGINT, and so do all it starts: the
 # commands under test would not hear their Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -6,10 +6,7 @@ import pytest
 
 from omni_worker.transports.base import Transport
 
-# Before it is imported: its assertions explain themselves like a test file's.
-pytest.register_assert_rewrite("tests.transports.suite")
-
-from .suite import Backend  # noqa: E402
+from .suite import Backend
 
 
 @pytest.fixture
