@@ -99,10 +99,10 @@ class Measured:
         self.process.wait()
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
-        words = " | ".join(said[-8:])
+        words = said[-1:]  # of a traceback what was raised: results name no path of a machine
         if self._patience.finished.is_set():
-            words = f"no answer within {PATIENCE:.0f} s; {words}"
-        return Failed(f"{self.job.system} {self.job.work}: {words}")
+            words.insert(0, f"no answer within {PATIENCE:.0f} s")
+        return Failed(f"{self.job.system} {self.job.work}: {'; '.join(words)}")
 
 
 def cpu_of(pid: int) -> float:

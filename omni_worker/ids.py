@@ -11,7 +11,6 @@ import os
 DRAWN_AT_ONCE = 256  # random ids: one question to the kernel for so many
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # RFC 9562: the top bits are 10
 
-
 _drawn: list[str] = []  # the hexadecimal digits of ids to come
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_drawn.clear)

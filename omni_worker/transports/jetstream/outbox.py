@@ -57,6 +57,10 @@ class _Batch:
         """Whether nobody waits for its results any more."""
         return self.done.cancelled()
 
+    def stops(self) -> bool:
+        """Whether no more are to be read; asked again after every wait."""
+        return self.ends_early
+
     def add(self) -> int:
         """One more: the index of its result."""
         self.results.append(_UNKNOWN)
@@ -161,14 +165,16 @@ class Outbox:
                 if number % TURN == 0:
                     await asyncio.sleep(0)
                 deadline = loop.time() + timeout
-                if self._is_full():
-                    try:
+                try:
+                    if self._is_full():
                         await self._wait_for_room(message, deadline)
-                    except TransportError as error:  # what cannot be written in time
-                        batch.put(batch.add(), error)
-                        break
+                    if batch.stops():  # its own time would come on top
+                        raise _not_stored(message, "one before it was not stored")
+                except TransportError as error:  # what cannot be written in time
+                    batch.put(batch.add(), error)
+                    break
                 self._submit(batch, message, deadline)
-                if batch.ends_early:
+                if batch.stops():
                     break
             batch.end()
             await batch.done
@@ -196,7 +202,7 @@ class Outbox:
                 max_payload=connection.max_payload,
             )  # fmt: skip
         except Exception as error:
-            batch.ends_early = isinstance(error, TransportError)  # it is of the link
+            batch.ends_early |= isinstance(error, TransportError)  # it is of the link
             batch.put(index, error)
             return
         self._pending[token] = pending = _Pending(batch, index, message, data, deadline)
