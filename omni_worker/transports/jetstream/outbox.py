@@ -165,16 +165,16 @@ class Outbox:
                 if number % TURN == 0:
                     await asyncio.sleep(0)
                 deadline = loop.time() + timeout
-                try:
-                    if self._is_full():
+                if self._is_full():
+                    try:
                         await self._wait_for_room(message, deadline)
-                    if batch.stops():  # its own time would come on top
-                        raise _not_stored(message, "one before it was not stored")
-                except TransportError as error:  # what cannot be written in time
-                    batch.put(batch.add(), error)
-                    break
+                        if batch.stops():  # its own time would come on top
+                            raise _not_stored(message, "one before it was not stored")
+                    except TransportError as error:  # what cannot be written in time
+                        batch.put(batch.add(), error)
+                        break
                 self._submit(batch, message, deadline)
-                if batch.stops():
+                if batch.ends_early:
                     break
             batch.end()
             await batch.done
