@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self
 
 from nats.aio.client import Client
 from nats.errors import TimeoutError as NobodyAnswers
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import ServiceUnavailableError
 
 from omni_worker import Draft, EventBus
 from omni_worker.publisher import PublishManyError
@@ -267,27 +267,39 @@ def check_said(worker: Worker) -> None:
 
 async def stored_ids(client: Client, stream: str) -> dict[int, str]:
     """The id of every event in a stream, by sequence."""
-    state = (await api(client, f"STREAM.INFO.{stream}"))["state"]
-    found: dict[int, str] = {}
-    if not state["messages"]:
-        return found
-    reader = await _reader(client, stream, "")
-    while len(found) < state["messages"]:
-        for message in await reader.fetch(1_000, timeout=5):
-            found[message.metadata.sequence.stream] = _id_of(message.data)
-    await reader.unsubscribe()
-    return found
+    return {sequence: _id_of(body) for sequence, body in (await _read(client, stream)).items()}
 
 
-async def _reader(client: Client, stream: str, subject: str) -> JetStreamContext.PullSubscription:
-    """A consumer of everything there; asked for again while a cluster elects and nobody answers."""
-    config = ConsumerConfig(ack_policy=AckPolicy.NONE)
+async def lettered_ids(client: Client) -> list[str]:
+    """The events the dead letters are about; each letter is stored once."""
+    letters = await _read(client, "SYSTEM", "system.dead_letter")
+    return [json.loads(letter)["payload"]["originalEventId"] for letter in letters.values()]
+
+
+async def _read(client: Client, stream: str, subject: str = ">") -> dict[int, bytes]:
+    """All there is, by sequence; begun again while a cluster elects and nobody answers."""
+    info = await api(client, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+    # The stream's leader counts: a reader's own node may have some of it still to hear.
+    count = sum(info.get("state", {}).get("subjects", {}).values())
     async with asyncio.timeout(60):
         while True:
-            with suppress(NobodyAnswers):
-                return await client.jetstream().pull_subscribe(
-                    subject, stream=stream, config=config
-                )
+            with suppress(NobodyAnswers, ServiceUnavailableError):
+                return await _read_once(client, stream, subject, count)
+
+
+async def _read_once(client: Client, stream: str, subject: str, count: int) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    if not count:
+        return found
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE)
+    reader = await client.jetstream().pull_subscribe(subject, stream=stream, config=config)
+    try:
+        while len(found) < count:
+            for message in await reader.fetch(1_000, timeout=5):
+                found[message.metadata.sequence.stream] = message.data
+    finally:
+        await reader.unsubscribe()
+    return found
 
 
 def _id_of(body: bytes) -> str:
@@ -295,18 +307,3 @@ def _id_of(body: bytes) -> str:
         return str(json.loads(body)["id"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-
-
-async def lettered_ids(client: Client) -> list[str]:
-    """The events the dead letters are about; each letter is stored once."""
-    info = await api(client, "STREAM.INFO.SYSTEM")
-    if not info.get("state", {}).get("messages"):
-        return []
-    reader = await _reader(client, "SYSTEM", "system.dead_letter")
-    count = (await reader.consumer_info()).num_pending
-    found: list[str] = []
-    while len(found) < count:
-        for message in await reader.fetch(1_000, timeout=5):
-            found.append(json.loads(message.data)["payload"]["originalEventId"])
-    await reader.unsubscribe()
-    return found
