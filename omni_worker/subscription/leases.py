@@ -51,7 +51,8 @@ class Leases:
         """A handler begins: it has ``timeout`` seconds."""
         if self.timeout is not None:
             worker.deadline = self.now() + self.timeout
-            self._schedule(self.timeout)
+            if self._timer is None or self._timer.when() > worker.deadline:
+                self._schedule(self.timeout)
 
     def end_run(self, worker: Worker) -> bool:
         """It ended. Says whether it had been told to."""
@@ -116,7 +117,8 @@ class Leases:
             if worker.deadline <= now:
                 self._stop_overdue(worker)
             nearest = min(nearest, worker.deadline)
-        if any(reading.held for reading in self._readings.values()):
+        # A run of a consumer that was lost holds no lease any more, but has its time.
+        if nearest < NEVER or any(reading.held for reading in self._readings.values()):
             self._schedule(max(0.001, nearest - now))
 
     def _extend_due(self) -> None:

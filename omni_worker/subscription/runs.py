@@ -26,7 +26,7 @@ from .breaker import Breaker
 from .leases import Leases
 from .parts import Parts
 from .reading import Reading
-from .workers import Worker, Workers
+from .workers import NEVER, Worker, Workers
 
 GUARD_DELAY = 1.0  # seconds until a guard nobody could ask about is asked again
 
@@ -45,8 +45,6 @@ class Runs:
         self._leases = leases
         self._guards = parts.guards
         self._model = parts.handler.model
-        # No guard to enter and no clock to watch: see _run_plain.
-        self._is_plain = parts.guards is None and leases.timeout is None
         self.breaker = Breaker(parts.handler.options.breaker or 0, parts.handler.name)
         self._said_foreign = False
 
@@ -56,7 +54,7 @@ class Runs:
         """Run what was read and answer. Says whether the event is settled."""
         if delivery.count > 1 or reading.may_be_repeat(delivery):
             return self._run_again(worker, reading, delivery, read)
-        if type(read) is self._model and self._is_plain and not self.breaker.is_open:
+        if type(read) is self._model and self._guards is None and not self.breaker.is_open:
             return self._run_plain(worker, reading, delivery, read)
         return self._run_first(worker, reading, delivery, read)
 
@@ -64,13 +62,15 @@ class Runs:
         self, worker: Worker, reading: Reading, delivery: Delivery, event: Event[Any]
     ) -> bool:
         """What nearly every event takes: a first run with nothing in the way, which ends well."""
+        self._leases.begin_run(worker)
         worker.is_running = True
         outcome = await self._dispatcher.run(
             event, Context(event, delivery, 1, time.time(), self._around)
         )
         worker.is_running = False
         # One that was handed back while it ran has had its answer.
-        if outcome is DONE and not delivery.lapsed:
+        if outcome is DONE and not delivery.lapsed and not worker.timed_out:
+            worker.deadline = NEVER
             if self.breaker.failures:
                 self.breaker.succeeded()
             self._settler.done(delivery)

@@ -6,7 +6,9 @@ These are counts of one run beside a real server, no times. Who raises a limit h
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from omni_worker import Context, Draft, Event, EventBus
@@ -38,7 +40,8 @@ def drafts(count: int = EVENTS) -> list[Draft]:
     ]
 
 
-async def test_handling_an_event(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize("options", [{}, {"timeout": 30.0}], ids=["plain", "timeout"])
+async def test_handling_an_event(nats_server: NatsServer, options: dict[str, Any]) -> None:
     meter, done, handled = Meter(), asyncio.Event(), 0
 
     async def handle(event: Event[Received]) -> None:
@@ -51,7 +54,12 @@ async def test_handling_an_event(nats_server: NatsServer) -> None:
         await bus.publish_many(drafts())
         with meter.counting():
             await bus.subscribe(
-                "custom.message.received", handle, durable="c", start_from="first", prefetch=2_000
+                "custom.message.received",
+                handle,
+                durable="c",
+                start_from="first",
+                prefetch=2_000,
+                **options,
             )
             await done.wait()
 

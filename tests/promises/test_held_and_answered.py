@@ -170,6 +170,28 @@ async def test_the_letter_of_a_timeout_shows_where_the_handler_was_waiting(world
     assert "in ask_the_slow_service" in letter["payload"]["traceback"]
 
 
+async def test_a_timeout_ends_a_run_whose_consumer_is_gone(world: World) -> None:
+    bus = await world.bus()
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(event: Event[Any]) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    subscription = await bus.subscribe("custom.thing", hang, durable="d", timeout=0.3, ack_wait=0.6)
+    await bus.publish("custom.thing", {})
+    await begun.wait()
+    for source in subscription.sources:
+        subscription.detach(source)  # nothing is held any more, and it is not made again
+    async with asyncio.timeout(3):
+        await ended.wait()
+
+    assert subscription.counts.retried == 0  # what was lost with its consumer takes no answer
+
+
 async def test_a_plain_function_runs_in_a_thread_and_the_loop_goes_on(world: World) -> None:
     bus = await world.bus()
     names: list[str] = []
