@@ -10,8 +10,8 @@ from .processes import Measured
 from .protocols import Costs, end_consumers, needed
 from .stage import Stage
 
-SETTLE = 2.0  # seconds until a worker has nothing left to set up
-WATCHED = 10.0  # seconds it is watched
+SETTLE = 32.0  # seconds until its first requests have ended: from then on it is at rest
+WATCHED = 30.0  # seconds it is watched: every request of ours ends once
 
 
 def started(stage: Stage, job: Job) -> Figures:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import uuid
 from collections.abc import Collection, Coroutine, Iterable
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, TypeVar, Unpack
 
 from .errors import ConfigError, InvalidPayload
@@ -26,6 +25,7 @@ T = TypeVar("T")
 
 # UUIDv5 of incoming event, handler, subject, payload digest and how-manieth of exactly these.
 _NAMESPACE = uuid.UUID("2b0d2f5a-7a0f-5e9b-8f5e-7f6a5d1c3e90").bytes
+_TRACEPARENT = TRACEPARENT.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ class Context:
     def traceparent(self) -> str | None:
         """The W3C trace context the event came with; what is published here carries it on."""
         raw = self._delivery.raw_headers
-        if raw is None or TRACEPARENT.encode() not in raw.lower():  # sooner than to parse them all
+        if raw is None or _TRACEPARENT not in raw.lower():  # sooner than to parse them all
             return None
         return read_traceparent(self.headers)
 
@@ -195,12 +195,15 @@ class Context:
 
     def _derived_id(self, draft: Draft) -> str:
         subject = build_subject(draft.type, draft.channel, draft.instance)
-        with suppress(InvalidPayload):  # refused when it is published, and then with a word
-            draft.content = encode_payload(draft.type, draft.payload)
-        same = f"{subject}\n{hashlib.sha256(draft.content or b'').hexdigest()}"
-        counts = self._counts = self._counts or {}
-        counts[same] = nth = counts.get(same, 0) + 1
-        return derived_id(_NAMESPACE, f"{self.event.id}\n{self.handler}\n{same}\n{nth}")
+        try:
+            draft.content = content = encode_payload(draft.type, draft.payload)
+        except InvalidPayload:  # refused when it is published, and then with a word
+            content = b""
+        same = f"{subject}\n{sha256(content).hexdigest()}"
+        if self._counts is None:
+            self._counts = {}
+        self._counts[same] = nth = self._counts.get(same, 0) + 1
+        return derived_id(_NAMESPACE, f"{self.event.id}\n{self._around.handler}\n{same}\n{nth}")
 
 
 current_context: ContextVar[Context | None] = ContextVar("omni_worker_context", default=None)

@@ -600,8 +600,7 @@ async def test_a_pull_we_may_not_listen_to_is_lost_at_once(tmp_path, monkeypatch
 
 @pytest.fixture
 def quick_heartbeats(monkeypatch):
-    options = b'"expires":%d,"idle_heartbeat":%d}' % (2 * 10**9, 2 * 10**8)
-    beat(monkeypatch, Beat(options, silence=0.5))
+    beat(monkeypatch, Beat(every=0.2, silence=0.5, expires=2.0))
 
 
 def beat(monkeypatch, one):
@@ -768,8 +767,7 @@ async def test_a_server_that_goes_without_taking_our_link_is_asked_again(watched
 async def test_a_full_waiting_line_is_told_and_asked_again_without_a_reconnect(
     quick_heartbeats, monkeypatch, nats_server, caplog
 ):
-    options = b'"expires":30000000000,"idle_heartbeat":200000000}'
-    beat(monkeypatch, Beat(options, silence=0.5))
+    beat(monkeypatch, Beat(every=0.2, silence=0.5))
     async with connected(nats_server.url) as transport:
         await make_stream(transport)
         await make_consumer(transport, max_waiting=1)

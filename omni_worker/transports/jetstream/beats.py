@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-EXPIRES = 30  # seconds a request waits at the server
+EXPIRES = 30.0  # seconds a request waits at the server
 _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 
 
@@ -13,19 +13,28 @@ _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 class Beat:
     """How often the server speaks while a request waits, and when its silence means a loss."""
 
-    options: bytes
-    silence: float  # seconds
+    every: float  # seconds
+    silence: float  # seconds: two heartbeats may be missing, and a second of patience
+    expires: float = EXPIRES
+    together: bool = False  # requests end, and so heartbeats come, at one time for all consumers
 
-    @classmethod
-    def every(cls, seconds: int) -> Beat:
-        """Two heartbeats may be missing, and a second of patience."""
-        options = b'"expires":%d,"idle_heartbeat":%d}' % (EXPIRES * 10**9, seconds * 10**9)
-        return cls(options, 2 * seconds + 1)
+    def options(self, now: float) -> bytes:
+        """What a request made ``now``, by the loop's clock, says of its time."""
+        expires = until_together(now, self.expires) if self.together else self.expires
+        return b'"expires":%d,"idle_heartbeat":%d}' % (expires * 1e9, self.every * 1e9)
 
 
 # A cluster whose leader died does not tell: where events come, that is to be noticed soon.
-BUSY = Beat.every(2)
-QUIET = Beat.every(5)
+BUSY = Beat(every=2.0, silence=5.0)
+QUIET = Beat(every=5.0, silence=11.0, together=True)
+
+
+def until_together(now: float, longest: float = EXPIRES) -> float:
+    """Seconds until a moment all consumers share, at least half of the longest.
+
+    A hundred quiet ones then wake the process now and again; each by itself, for each heartbeat.
+    """
+    return longest - now % (longest / 2)
 
 
 def still_pending(headers: bytes, otherwise: int) -> int:

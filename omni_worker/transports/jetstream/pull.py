@@ -78,12 +78,13 @@ class Pull:
             return
         count = min(count, self._limit)
         beat = QUIET if self._came_to_nothing else BUSY
-        body = b'{"batch":%d,' % count + beat.options
+        now = asyncio.get_running_loop().time()
+        body = b'{"batch":%d,' % count + beat.options(now)
         if self._connection.send(
             b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)
         ):
             if not self.outstanding:
-                self._heard_at = asyncio.get_running_loop().time()
+                self._heard_at = now
                 if not (self._silences or self._trouble):
                     self._well_at = self._heard_at
             self.outstanding += count
