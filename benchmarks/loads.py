@@ -9,6 +9,9 @@ STREAM = "MESSAGE"
 TYPE = "message.received"
 CHANNEL = "whatsapp"
 SMALL = 440  # bytes of a usual event; a little more with many digits
+AT_ONCE = 1_000  # events a continuous pull asks for; again when half has come
+# More bytes than this are not asked for: the server queues 64 MB for a client, then cuts it off.
+BYTES_AT_ONCE = 16 * 1024 * 1024
 TASKS = "TASKIQ"  # taskiq reads tasks of its own form, so they get a stream of their own
 TASK = "handle"
 
@@ -49,6 +52,11 @@ def subject_of(load: Load, number: int) -> str:
     """Where the event ``number`` is published."""
     prefix = "taskiq." if load.tasks else ""
     return f"{prefix}{type_of(load, number)}.{CHANNEL}.{instance_of(load, number)}"
+
+
+def pulled_at_once(load: Load) -> int:
+    """How many of its events a continuous pull asks for."""
+    return min(AT_ONCE, BYTES_AT_ONCE // load.size)
 
 
 def id_of(number: int) -> str:

@@ -1,7 +1,8 @@
 /* The physical limit: a continuous pull on the C client. It reads and acknowledges; it validates
    nothing.
 
-   client URL STREAM CONSUMER EVENTS
+   client URL STREAM CONSUMER EVENTS AT_ONCE
+   asks for AT_ONCE events, again when half has come;
    says "ready", waits for a line, drains the consumer, prints its figures as JSON. */
 
 #include <nats/nats.h>
@@ -12,13 +13,11 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define PULL 1000
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t finished = PTHREAD_COND_INITIALIZER;
 static int done = 0;
 
-static long expected, handled = 0, asked = 0;
+static long expected, at_once, handled = 0, asked = 0;
 static char subject[512];
 static natsInbox *inbox = NULL;
 
@@ -56,8 +55,8 @@ static void on_message(natsConnection *connection, natsSubscription *sub, natsMs
         done = 1;
         pthread_cond_signal(&finished);
         pthread_mutex_unlock(&lock);
-    } else if (asked <= PULL / 2) {
-        ask(connection, PULL - asked);
+    } else if (asked <= at_once / 2) {
+        ask(connection, at_once - asked);
     }
 }
 
@@ -80,11 +79,12 @@ int main(int count, char **arguments) {
     double began, burned;
     char line[16];
 
-    if (count != 5) {
-        fprintf(stderr, "usage: client URL STREAM CONSUMER EVENTS\n");
+    if (count != 6) {
+        fprintf(stderr, "usage: client URL STREAM CONSUMER EVENTS AT_ONCE\n");
         return 2;
     }
     expected = atol(arguments[4]);
+    at_once = atol(arguments[5]);
     snprintf(subject, sizeof subject, "$JS.API.CONSUMER.MSG.NEXT.%s.%s", arguments[2],
              arguments[3]);
     check(natsConnection_ConnectTo(&connection, arguments[1]), "connect");
@@ -99,7 +99,7 @@ int main(int count, char **arguments) {
 
     began = now();
     burned = cpu();
-    ask(connection, PULL);
+    ask(connection, at_once);
     pthread_mutex_lock(&lock);
     while (!done)
         pthread_cond_wait(&finished, &lock);

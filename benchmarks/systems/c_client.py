@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from ..jobs import Figures, Job
-from ..loads import stream_of
+from ..loads import pulled_at_once, stream_of
 from .nats_py import connected, make_consumer
 
 _PEERS = Path(__file__).parent.parent / "peers"
@@ -36,4 +36,6 @@ async def drain(job: Job) -> Figures:
     """Does not return: the process goes on as the C program, which prints the figures."""
     async with connected(job) as client:
         await make_consumer(client, job)
-    os.execv(BINARY, ["client", job.url, stream_of(job.load), job.durable, str(job.load.events)])
+    load = job.load
+    figures = (str(load.events), str(pulled_at_once(load)))
+    os.execv(BINARY, ["client", job.url, stream_of(load), job.durable, *figures])

@@ -15,12 +15,19 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from omni_worker import Event
 
 from ..jobs import Figures, Job
-from ..loads import TYPE, body_of, envelope_of, id_of, stream_of, subject_of
+from ..loads import (
+    TYPE,
+    body_of,
+    envelope_of,
+    id_of,
+    pulled_at_once,
+    stream_of,
+    subject_of,
+)
 from .handlers import MODEL, Delays, Sent, handler_for
 from .measure import Count, Watch, ready
 
 FETCH = 500
-PULL = 1000  # asked for at once by the continuous pull; refilled at half
 WINDOWS = (500, 1000, 2000, 4000)  # of publish_async: the best one is measured
 OUT = "custom.benchmark"
 
@@ -92,6 +99,7 @@ async def continuous_pull(
     """Messages of the consumer to ``on_message``; asks for more when half has come."""
     inbox = client.new_inbox()
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(job.load)}.{job.durable}"
+    at_once = pulled_at_once(job.load)
     asked = 0
 
     async def ask(batch: int) -> None:
@@ -106,11 +114,11 @@ async def continuous_pull(
             raise RuntimeError(f"the pull ended: {message.headers}")
         asked -= 1
         await on_message(message)
-        if asked <= PULL // 2:
-            await ask(PULL - asked)
+        if asked <= at_once // 2:
+            await ask(at_once - asked)
 
     await client.subscribe(inbox, cb=on_any)
-    await ask(PULL)
+    await ask(at_once)
 
 
 async def publish(job: Job) -> Figures:
