@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 STREAM = "MESSAGE"
 TYPE = "message.received"
@@ -66,13 +67,19 @@ def id_of(number: int) -> str:
 
 def payload_of(load: Load, number: int) -> dict[str, object]:
     """A payload that fits both our model and the registered one, padded to the load's size."""
-    text = "a message of usual length – olá ✅"
     return {
         "externalId": f"ext-{number}",
         "chatId": f"chat-{number % 1000}",
         "from": "somebody",
-        "content": {"type": "text", "text": text + "." * max(0, load.size - SMALL)},
+        "content": {"type": "text", "text": _text(max(0, load.size - SMALL))},
     }
+
+
+@lru_cache(maxsize=8)
+def _text(more: int) -> str:
+    """What people write, so many characters longer than usual."""
+    sentence = "Nina asked whether I have seen it. "
+    return "a message of usual length – olá ✅" + (sentence * (more // len(sentence) + 1))[:more]
 
 
 def envelope_of(load: Load, number: int) -> dict[str, object]:
