@@ -53,8 +53,9 @@ class Draft:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # further keys, as on the wire
     traceparent: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the envelope
-    # The payload as JSON, where it had to be known before: see Context.
+    # The payload as JSON, and the subject, where they had to be known before: see Context.
     content: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    subject: str | None = field(default=None, init=False, repr=False, compare=False)
 
 
 class EventFields(TypedDict, total=False):
@@ -122,13 +123,14 @@ class Publisher:
         InvalidEvent for what is refused before anything is sent, PublishError when nobody knows
         whether it is stored, another TransportError when it certainly is not.
         """
-        check_timeout(timeout)
+        if timeout is not DEFAULT_TIMEOUT:
+            check_timeout(timeout)
         if self.middlewares:
             return await self._through_middlewares(draft, timeout)
         id, message = self._prepare(draft)
-        stored = await self._transport.publish(
-            message, timeout=self._within_window(message.subject, timeout)
-        )
+        if self.short_windows:
+            timeout = self._within_window(message.subject, timeout)
+        stored = await self._transport.publish(message, timeout=timeout)
         return Published(id, stored.stream, stored.sequence, stored.duplicate)
 
     async def publish_many(
@@ -186,7 +188,7 @@ class Publisher:
     def _prepare(self, draft: Draft) -> tuple[str, Message]:
         """Everything that can be refused is refused here."""
         type, payload = draft.type, draft.payload
-        subject = build_subject(type, draft.channel, draft.instance)
+        subject = draft.subject or build_subject(type, draft.channel, draft.instance)
         self._registry.check_known(type)
         checked = self._registry.validate(type, payload)
         if isinstance(checked, Invalid):
@@ -271,8 +273,6 @@ class Publisher:
 
     def _within_window(self, subject: str, timeout: float) -> float:
         """Retries after the stream forgot the id would store the event twice."""
-        if not self.short_windows:
-            return timeout
         for pattern, window in self.short_windows.items():
             if matches(pattern, subject) and timeout > 0.75 * window:
                 if pattern not in self._said:

@@ -49,7 +49,7 @@ class Envelope:
 def encode_payload(type: str, payload: Any) -> bytes:
     """A payload as JSON. Raises InvalidPayload for NaN, infinity and what JSON cannot say."""
     try:
-        plain = plain_payload(payload)
+        plain = payload if payload.__class__ is dict else plain_payload(payload)
         content = to_json(plain, inf_nan_mode="constants")
         if b"null" in content:
             # A model inside a dict or a list writes its NaN as null, whatever we ask of to_json.
@@ -91,8 +91,6 @@ def encode_event(
 
 def plain_payload(payload: Any) -> Any:
     """What goes on the wire: a core model without its None fields, anything else as given."""
-    if type(payload) is dict:
-        return payload
     if isinstance(payload, Payload):
         # A field set to another type since it was validated is refused: other programs read it.
         return payload.model_dump(mode="json", by_alias=True, exclude_none=True, warnings="error")

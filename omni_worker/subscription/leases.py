@@ -48,11 +48,11 @@ class Leases:
             self._schedule(self.ack_wait / 6)
 
     def begin_run(self, worker: Worker) -> None:
-        """A handler begins: it has ``timeout`` seconds."""
-        if self.timeout is not None:
-            worker.deadline = self.now() + self.timeout
-            if self._timer is None or self._timer.when() > worker.deadline:
-                self._schedule(self.timeout)
+        """A handler begins: it has ``timeout`` seconds, which is set."""
+        assert self.timeout is not None
+        worker.deadline = self.now() + self.timeout
+        if self._timer is None or self._timer.when() > worker.deadline:
+            self._schedule(self.timeout)
 
     def end_run(self, worker: Worker) -> bool:
         """It ended. Says whether it had been told to."""

@@ -62,7 +62,8 @@ class Runs:
         self, worker: Worker, reading: Reading, delivery: Delivery, event: Event[Any]
     ) -> bool:
         """What nearly every event takes: a first run with nothing in the way, which ends well."""
-        self._leases.begin_run(worker)
+        if self._leases.timeout is not None:
+            self._leases.begin_run(worker)
         worker.is_running = True
         outcome = await self._dispatcher.run(
             event, Context(event, delivery, 1, time.time(), self._around)
@@ -243,7 +244,8 @@ class Runs:
         else:
             attempt = trouble.failures + 1
             context = Context(read, delivery, attempt, trouble.first_seen, self._around)
-        self._leases.begin_run(worker)
+        if self._leases.timeout is not None:
+            self._leases.begin_run(worker)
         worker.is_running = True
         outcome = await self._dispatcher.run(read, context)
         worker.is_running = False

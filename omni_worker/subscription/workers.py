@@ -147,7 +147,7 @@ class Workers:
                 await self.pass_gate()
                 continue
             delivery = buffer.popleft()
-            if buffer and self._waking is None:
+            if buffer and self._waking is None and (self._idle or len(self.all) < self._size):
                 self._wake_one()
             await self._run(worker, delivery)
             if task.cancelling():

@@ -24,6 +24,7 @@ from ..base import Message, Stored
 from ..headers import message_headers, status_of
 from .connection import Connection
 from .frames import frame
+from .waiting import Batch, Single
 
 log = logging.getLogger("omni_worker.transport")
 
@@ -37,63 +38,15 @@ ID_ON_ITS_WAY = 10158
 TRANSIENT = frozenset({10077, 10023, 10118, ID_ON_ITS_WAY, 10008, 10074})
 
 
-_UNKNOWN = TransportError("not known yet")  # stands where a result is still to come
-
-
-class _Batch:
-    """What one call publishes: its results as they come in, and one future for all of them."""
-
-    __slots__ = ("done", "ends_early", "is_whole", "left", "results")
-
-    def __init__(self) -> None:
-        self.results: list[Stored | Exception] = []
-        self.left = 0
-        self.is_whole = False  # nothing more comes
-        self.ends_early = False  # what is not read yet would not be stored either
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether nobody waits for its results any more."""
-        return self.done.cancelled()
-
-    def stops(self) -> bool:
-        """Whether no more are to be read; asked again after every wait."""
-        return self.ends_early
-
-    def add(self) -> int:
-        """One more: the index of its result."""
-        self.results.append(_UNKNOWN)
-        self.left += 1
-        return len(self.results) - 1
-
-    def end(self) -> None:
-        """There are no more."""
-        self.is_whole = True
-        if not self.left:
-            self._finish()
-
-    def put(self, index: int, result: Stored | Exception) -> None:
-        """One is stored, or is not."""
-        self.results[index] = result
-        self.left -= 1
-        if not self.left and self.is_whole:
-            self._finish()
-
-    def _finish(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
-
-
 class _Pending:
     __slots__ = (
-        "batch", "data", "deadline", "index", "message", "resend_at", "trouble", "unanswered",
+        "data", "deadline", "index", "message", "resend_at", "trouble", "unanswered", "waiting",
     )  # fmt: skip
 
     def __init__(
-        self, batch: _Batch, index: int, message: Message, data: bytes, deadline: float
+        self, waiting: Batch | Single, index: int, message: Message, data: bytes, deadline: float
     ) -> None:
-        self.batch = batch
+        self.waiting = waiting
         self.index = index
         self.message = message
         self.data = data
@@ -136,7 +89,7 @@ class Outbox:
 
     async def confirmed(self, timeout: float) -> None:
         """Wait until nothing waits for its confirmation, at most ``timeout`` seconds."""
-        waiting = {pending.batch.done for pending in self._pending.values()}
+        waiting = {pending.waiting.done for pending in self._pending.values()}
         if waiting:
             await asyncio.wait(waiting, timeout=timeout)
 
@@ -145,11 +98,9 @@ class Outbox:
         deadline = asyncio.get_running_loop().time() + timeout
         if self._is_full():
             await self._wait_for_room(message, deadline)
-        batch = _Batch()
-        self._submit(batch, message, deadline)
-        batch.end()
-        await batch.done
-        [result] = batch.results
+        single = Single()
+        self._submit(single, 0, message, deadline)
+        result: Stored | Exception = await single.done
         if isinstance(result, Exception):
             raise result
         return result
@@ -159,7 +110,7 @@ class Outbox:
     ) -> list[Stored | Exception]:
         """Store many in this order; see the Transport port."""
         loop = asyncio.get_running_loop()
-        batch = _Batch()
+        batch = Batch()
         try:
             for number, message in enumerate(messages):
                 if number % TURN == 0:
@@ -173,7 +124,7 @@ class Outbox:
                     except TransportError as error:  # what cannot be written in time
                         batch.put(batch.add(), error)
                         break
-                self._submit(batch, message, deadline)
+                self._submit(batch, batch.add(), message, deadline)
                 if batch.ends_early:
                     break
             batch.end()
@@ -186,9 +137,10 @@ class Outbox:
     def _is_full(self) -> bool:
         return len(self._pending) >= WINDOW or self._size >= WINDOW_BYTES
 
-    def _submit(self, batch: _Batch, message: Message, deadline: float) -> None:
+    def _submit(
+        self, waiting: Batch | Single, index: int, message: Message, deadline: float
+    ) -> None:
         """Write one message if the link is up; it waits for its confirmation either way."""
-        index = batch.add()
         connection = self._connection
         self._token += 1
         token = b"%d" % self._token
@@ -202,10 +154,10 @@ class Outbox:
                 max_payload=connection.max_payload,
             )  # fmt: skip
         except Exception as error:
-            batch.ends_early |= isinstance(error, TransportError)  # it is of the link
-            batch.put(index, error)
+            waiting.ends_early |= isinstance(error, TransportError)  # it is of the link
+            waiting.put(index, error)
             return
-        self._pending[token] = pending = _Pending(batch, index, message, data, deadline)
+        self._pending[token] = pending = _Pending(waiting, index, message, data, deadline)
         self._size += len(data)
         self._send(pending, asyncio.get_running_loop().time())
         if self._sweep is None:
@@ -261,7 +213,7 @@ class Outbox:
     def _settle(self, token: bytes, result: Stored | Exception) -> None:
         pending = self._forget(token)
         if pending is not None:
-            pending.batch.put(pending.index, result)
+            pending.waiting.put(pending.index, result)
         if self._room and len(self._pending) < WINDOW // 2 and self._size < WINDOW_BYTES // 2:
             self._make_room()
 
@@ -278,10 +230,10 @@ class Outbox:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for token, pending in list(self._pending.items()):
-            if pending.batch.is_given_up:
+            if pending.waiting.is_given_up:
                 self._forget(token)
             elif now >= pending.deadline:
-                pending.batch.ends_early = True
+                pending.waiting.ends_early = True
                 self._settle(token, _out_of_time(pending))
             elif now >= pending.resend_at:
                 self._send(pending, now)
@@ -298,7 +250,7 @@ class Outbox:
     def _resend_all(self) -> None:
         now = asyncio.get_running_loop().time()
         for pending in self._pending.values():
-            if not pending.batch.is_given_up:
+            if not pending.waiting.is_given_up:
                 self._send(pending, now)
 
     def _send(self, pending: _Pending, now: float) -> None:
@@ -307,7 +259,7 @@ class Outbox:
 
     def _fail_all(self, error: Exception) -> None:
         for token, pending in list(self._pending.items()):
-            pending.batch.ends_early = True
+            pending.waiting.ends_early = True
             maybe = pending.unanswered > 0
             self._settle(token, _maybe_stored(pending, str(error)) if maybe else error)
         self._make_room()
