@@ -194,7 +194,7 @@ class Context:
         draft.traceparent = draft.traceparent or self.traceparent
 
     def _derived_id(self, draft: Draft) -> str:
-        draft.subject = subject = build_subject(draft.type, draft.channel, draft.instance)
+        subject = build_subject(draft.type, draft.channel, draft.instance)
         try:
             draft.content = content = encode_payload(draft.type, draft.payload)
         except InvalidPayload:  # refused when it is published, and then with a word

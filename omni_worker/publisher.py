@@ -53,9 +53,8 @@ class Draft:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # further keys, as on the wire
     traceparent: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the envelope
-    # The payload as JSON, and the subject, where they had to be known before: see Context.
+    # The payload as JSON, where it had to be known before: see Context.
     content: bytes | None = field(default=None, init=False, repr=False, compare=False)
-    subject: str | None = field(default=None, init=False, repr=False, compare=False)
 
 
 class EventFields(TypedDict, total=False):
@@ -188,7 +187,7 @@ class Publisher:
     def _prepare(self, draft: Draft) -> tuple[str, Message]:
         """Everything that can be refused is refused here."""
         type, payload = draft.type, draft.payload
-        subject = draft.subject or build_subject(type, draft.channel, draft.instance)
+        subject = build_subject(type, draft.channel, draft.instance)
         self._registry.check_known(type)
         checked = self._registry.validate(type, payload)
         if isinstance(checked, Invalid):

@@ -9,7 +9,8 @@ import pytest
 from nats.aio.client import Client
 
 from omni_worker.server import LOOPBACK, NatsServer
-from tests.processes.support import api, free_port, message_payload, plain_client, stored
+from tests.ports import free_port
+from tests.processes.support import api, message_payload, plain_client, stored
 
 from .support import Said, call, too_wide
 

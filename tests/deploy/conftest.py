@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from omni_worker.server import LOOPBACK
 
+from .. import ports
 from ..processes.conftest import jetstream, plain, stage
 from ..processes.support import Stage
 from .support import PM2_MISSING, Pm2, find_pm2
@@ -20,11 +19,8 @@ __all__ = ["jetstream", "plain", "stage"]
 
 @pytest.fixture
 def free_port() -> int:
-    """A loopback port nobody listens on at the moment."""
-    with closing(socket.socket()) as one:
-        one.bind((LOOPBACK, 0))
-        found: int = one.getsockname()[1]
-        return found
+    """A loopback port nobody listens on."""
+    return ports.free_port()
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import textwrap
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from omni_worker.server import LOOPBACK, die_with_parent
+from omni_worker.server import die_with_parent
 
 from ..processes.support import _HEAD as HEAD
 from ..processes.support import PROGRAM, Stage, clean_environment, eventually
@@ -102,11 +101,3 @@ class Project:
         dev = Dev(self.stage, *arguments, url=url)
         self.devs.append(dev)
         return dev
-
-
-def free_port() -> int:
-    """One that is free now."""
-    with closing(socket.socket()) as one:
-        one.bind((LOOPBACK, 0))
-        found: int = one.getsockname()[1]
-        return found

@@ -13,8 +13,9 @@ import pytest
 from omni_worker import EventBus
 from omni_worker.server import LOOPBACK, NatsServer
 
+from ..ports import free_port
 from ..processes.support import eventually
-from .support import Project, free_port
+from .support import Project
 from .test_reload import MESSAGE, app
 from .test_stopping import children
 

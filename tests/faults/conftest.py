@@ -10,6 +10,7 @@ import pytest
 
 from omni_worker.server import NatsServer
 
+from ..ports import free_port
 from .accounts import Row, table
 from .scene import Scene
 
@@ -25,7 +26,7 @@ def rows() -> list[Row]:
 @pytest.fixture
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     """One whose data stays when it is killed."""
-    with NatsServer(store=tmp_path / "store") as server:
+    with NatsServer(port=free_port(), store=tmp_path / "store") as server:
         yield server
 
 

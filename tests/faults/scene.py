@@ -27,6 +27,7 @@ from .accounts import Account, Row
 # Reconnects of tests: often, and for as long as a test may take.
 QUICK = {"reconnect_delay": 0.05, "reconnect_max_delay": 0.2, "reconnect_max_retries": 1_000}
 SLICE = 100  # events published together
+STREAM_NOT_FOUND = 10059
 
 # What most scenarios run: two effects around a little work.
 LOAD = """
@@ -267,20 +268,33 @@ def check_said(worker: Worker) -> None:
 
 async def stored_ids(client: Client, stream: str) -> dict[int, str]:
     """The id of every event in a stream, by sequence."""
-    return {sequence: _id_of(body) for sequence, body in (await _read(client, stream)).items()}
+    count = await _count(client, stream)
+    assert count is not None, f"there is no stream {stream}"
+    found = await _read(client, stream, ">", count)
+    return {sequence: _id_of(body) for sequence, body in found.items()}
 
 
 async def lettered_ids(client: Client) -> list[str]:
     """The events the dead letters are about; each letter is stored once."""
-    letters = await _read(client, "SYSTEM", "system.dead_letter")
+    count = await _count(client, "SYSTEM", "system.dead_letter") or 0  # none was ever sent
+    letters = await _read(client, "SYSTEM", "system.dead_letter", count)
     return [json.loads(letter)["payload"]["originalEventId"] for letter in letters.values()]
 
 
-async def _read(client: Client, stream: str, subject: str = ">") -> dict[int, bytes]:
-    """All there is, by sequence; begun again while a cluster elects and nobody answers."""
-    info = await api(client, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
-    # The stream's leader counts: a reader's own node may have some of it still to hear.
-    count = sum(info.get("state", {}).get("subjects", {}).values())
+async def _count(client: Client, stream: str, subject: str = ">") -> int | None:
+    """How many there are, None without the stream. Its leader counts: others may lag behind."""
+    async with asyncio.timeout(60):
+        while True:
+            info = await api(client, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+            if "state" in info:
+                return sum(info["state"].get("subjects", {}).values())
+            if info["error"]["err_code"] == STREAM_NOT_FOUND:
+                return None
+            await asyncio.sleep(0.1)  # it elects a leader
+
+
+async def _read(client: Client, stream: str, subject: str, count: int) -> dict[int, bytes]:
+    """All of them, by sequence; begun again while a cluster elects and nobody answers."""
     async with asyncio.timeout(60):
         while True:
             with suppress(NobodyAnswers, ServiceUnavailableError):

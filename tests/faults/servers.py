@@ -14,7 +14,8 @@ from nats.aio.client import Client
 
 from omni_worker.server import LOOPBACK, NatsServer
 
-from ..processes.support import api, free_port, until
+from ..ports import free_port
+from ..processes.support import api, until
 
 
 def pause(server: NatsServer) -> None:
@@ -33,7 +34,8 @@ def configured(folder: Path, config: str) -> NatsServer:
     """A server with a configuration file; its data stays when it is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "server.conf").write_text(config)
-    return NatsServer(store=folder / "store", arguments=["--config", str(folder / "server.conf")])
+    arguments = ["--config", str(folder / "server.conf")]
+    return NatsServer(port=free_port(), store=folder / "store", arguments=arguments)
 
 
 class Cluster:
@@ -61,8 +63,10 @@ class Cluster:
         return ",".join(node.url for node in self.nodes.values())
 
     def __enter__(self) -> Self:
-        for node in self.nodes.values():
-            self._stack.enter_context(node)
+        with ExitStack() as stack:  # those that are up end with the one that does not come up
+            for node in self.nodes.values():
+                stack.enter_context(node)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(

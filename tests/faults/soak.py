@@ -22,6 +22,7 @@ from pathlib import Path
 
 from omni_worker.server import NatsServer
 
+from ..ports import free_port
 from ..processes.support import Worker
 from .accounts import Row, table
 from .links import Link
@@ -143,7 +144,7 @@ async def soak(minutes: float, folder: Path) -> bool:
     """Run it; says whether nothing was lost."""
     rows: list[Row] = []
     until_then = time.monotonic() + minutes * 60
-    with NatsServer(store=folder / "store") as server:
+    with NatsServer(port=free_port(), store=folder / "store") as server:
         async with Scene(folder, server, rows) as scene, Link(server.port) as link:
             one = Soak(scene, server, link)
             await one.start()

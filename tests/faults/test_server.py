@@ -9,7 +9,8 @@ from pathlib import Path
 
 from omni_worker.server import NatsServer
 
-from ..processes.support import Stage, consumer, eventually, foreign_event, free_port, until
+from ..ports import free_port
+from ..processes.support import Stage, consumer, eventually, foreign_event, until
 from .accounts import Row
 from .scene import Scene, load
 from .servers import pause, resume

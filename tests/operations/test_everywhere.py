@@ -13,7 +13,8 @@ import pytest
 
 from omni_worker import Event, EventBus
 from omni_worker.server import LOOPBACK, NatsServer
-from tests.processes.support import api, free_port, plain_client, until_letters
+from tests.ports import free_port
+from tests.processes.support import api, plain_client, until_letters
 from tests.transports.servers import oldest
 
 from .support import Said, operate

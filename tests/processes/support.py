@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -16,7 +15,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -244,13 +242,6 @@ async def until(question: Callable[[], Awaitable[bool]], timeout: float = 15.0) 
     async with asyncio.timeout(timeout):
         while not await question():
             await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on at the moment."""
-    with closing(socket.socket()) as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 # --- a foreign program --------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from nats.aio.client import Client
 
 from omni_worker.server import LOOPBACK, NatsServer
 
+from ..ports import free_port
 from .support import (
     Stage,
     api,
     consumer,
     eventually,
     foreign_event,
-    free_port,
     publish_foreign,
     repeated,
     until_settled,
@@ -40,7 +40,7 @@ QUICK = {"reconnect_delay": 0.05, "reconnect_max_delay": 0.2, "reconnect_max_ret
 @pytest.fixture
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     """One whose data stays when it is killed."""
-    with NatsServer(store=tmp_path / "store") as server:
+    with NatsServer(port=free_port(), store=tmp_path / "store") as server:
         yield server
 
 

@@ -150,6 +150,31 @@ async def test_a_timeout_ends_a_handler_and_counts_as_a_failure(
     assert subscription.counts.retried == 1
 
 
+async def test_a_handler_that_ends_well_after_its_timeout_is_done_and_the_next_runs_its_time(
+    world: World,
+) -> None:
+    bus = await world.bus()
+    ended: list[bool] = []
+
+    async def tidy_up(event: Event[Any]) -> None:
+        try:
+            await asyncio.sleep(3600 if not ended else 0.1)
+        except asyncio.CancelledError:
+            ended.append(True)
+        else:
+            ended.append(False)
+
+    subscription = await bus.subscribe(
+        "custom.thing", tidy_up, durable="d", timeout=0.2, concurrency=1
+    )
+    for _ in range(3):
+        await bus.publish("custom.thing", {})
+    await until(lambda: subscription.counts.handled == 3)
+
+    assert ended == [True, False, False]
+    assert subscription.counts.retried == 0
+
+
 async def test_the_letter_of_a_timeout_shows_where_the_handler_was_waiting(world: World) -> None:
     bus = await world.bus()
 

@@ -11,8 +11,8 @@ from nats.aio.client import Client
 
 from omni_worker.server import LOOPBACK, NatsServer
 
+from ..ports import free_port
 from ..processes.support import api
-from .support import free_port
 
 OLDEST = Path(__file__).parents[2] / ".venv" / "nats-server-2.10.26" / "bin" / "nats-server"
 NODES = 3

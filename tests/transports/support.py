@@ -6,9 +6,8 @@ import asyncio
 import json
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -135,13 +134,6 @@ async def eventually(condition: Callable[[], object], timeout: float = 10.0) -> 
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.002)
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on at the moment."""
-    with closing(socket.socket()) as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 # --- real servers ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 EXPIRES = 30.0  # seconds a request waits at the server
+EARLY = 0.05  # seconds before a shared moment that count as it: the server has a clock of its own
 _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 
 
@@ -19,7 +20,7 @@ class Beat:
     together: bool = False  # requests end, and so heartbeats come, at one time for all consumers
 
     def options(self, now: float) -> bytes:
-        """What a request made ``now``, by the loop's clock, says of its time."""
+        """What a request made ``now``, by a clock all consumers share, says of its time."""
         expires = until_together(now, self.expires) if self.together else self.expires
         return b'"expires":%d,"idle_heartbeat":%d}' % (expires * 1e9, self.every * 1e9)
 
@@ -30,11 +31,11 @@ QUIET = Beat(every=5.0, silence=11.0, together=True)
 
 
 def until_together(now: float, longest: float = EXPIRES) -> float:
-    """Seconds until a moment all consumers share, at least half of the longest.
+    """Seconds until a moment all consumers share: from half of the longest to all of it.
 
     A hundred quiet ones then wake the process now and again; each by itself, for each heartbeat.
     """
-    return longest - now % (longest / 2)
+    return longest + EARLY - (now + EARLY) % (longest / 2)
 
 
 def still_pending(headers: bytes, otherwise: int) -> int:

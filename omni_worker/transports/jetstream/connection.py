@@ -47,6 +47,8 @@ class Connection:
         self._opening: asyncio.Lock | None = None  # of the loop that connects
         self._sid = 0
         self._listening: dict[int, tuple[bytes, Sink]] = {}
+        # Seconds: processes of one machine have one clock, and are not to speak all at once.
+        self.phase = random.uniform(0.0, 60.0)
         self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
         self._denials_said: set[tuple[str, ...]] = set()
         self._discovered: list[str] = []

@@ -79,7 +79,7 @@ class Pull:
         count = min(count, self._limit)
         beat = QUIET if self._came_to_nothing else BUSY
         now = asyncio.get_running_loop().time()
-        body = b'{"batch":%d,' % count + beat.options(now)
+        body = b'{"batch":%d,' % count + beat.options(now + self._connection.phase)
         if self._connection.send(
             b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)
         ):

@@ -18,7 +18,8 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.ends_early = False  # what is not read yet would not be stored either
+        # What a batch has not read yet would not be stored either; of one message nobody asks.
+        self.ends_early = False
 
     @property
     def is_given_up(self) -> bool:
