@@ -11,12 +11,12 @@ from nats.aio.client import Client
 
 from omni_worker.server import LOOPBACK, NatsServer
 
+from ..ports import free_port
 from .support import (
     Stage,
     consumer,
     eventually,
     foreign_event,
-    free_port,
     publish_foreign,
     repeated,
     until_settled,

@@ -20,6 +20,7 @@ from omni_worker.server import NatsServer
 from omni_worker.transports.jetstream import JetStreamTransport, client
 from omni_worker.transports.jetstream.login import describe, tls_context
 
+from ..ports import free_port
 from .certificates import Certificates, make_certificates, make_creds, make_key
 from .support import (
     STREAM,
@@ -29,7 +30,6 @@ from .support import (
     connected,
     consumer_info,
     eventually,
-    free_port,
     make_consumer,
     make_stream,
     message,

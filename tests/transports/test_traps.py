@@ -15,6 +15,7 @@ from omni_worker.transports.base import Message
 from omni_worker.transports.jetstream import JetStreamTransport, client, connection, pull
 from omni_worker.transports.jetstream.beats import Beat
 
+from ..ports import free_port
 from .support import (
     CONSUMER,
     STREAM,
@@ -25,7 +26,6 @@ from .support import (
     connected,
     consumer_info,
     eventually,
-    free_port,
     make_consumer,
     make_stream,
     message,
