@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from ..processes.support import Worker, eventually, stored
+from ..processes.support import Worker, consumer, eventually, stored, until
 from .accounts import Row
 from .scene import Scene, load
 from .servers import configured
@@ -72,6 +72,7 @@ async def test_a_worker_that_stands_still_past_ack_wait_answers_nothing_twice(
     first = await scene.run(app)
     ids = await scene.publish(40)
     await scene.handled(4)
+    await _acked(scene, 4)  # else these may be stopped between their end and their ack
 
     first.signal(signal.SIGSTOP)
     second = await scene.run()
@@ -93,6 +94,13 @@ async def test_a_worker_that_stands_still_past_ack_wait_answers_nothing_twice(
     assert account.run_twice <= 4
     assert await first.stop() == 0
     assert await second.stop() == 0
+
+
+async def _acked(scene: Scene, count: int) -> None:
+    async def heard() -> bool:
+        return int((await consumer(scene.plain, "r1"))["ack_floor"]["consumer_seq"]) >= count
+
+    await until(heard, 5)
 
 
 async def test_a_handler_that_blocks_the_loop_past_ack_wait(scene: Scene) -> None:
