@@ -30,7 +30,7 @@ BUSY = Beat(every=2.0, silence=5.0)
 QUIET = Beat(every=5.0, silence=11.0, together=True)
 
 
-def until_together(now: float, longest: float = EXPIRES) -> float:
+def until_together(now: float, longest: float) -> float:
     """Seconds until a moment all consumers share: from half of the longest to all of it.
 
     A hundred quiet ones then wake the process now and again; each by itself, for each heartbeat.
