@@ -19,6 +19,8 @@ T = TypeVar("T", default=Any)  # a bare Event holds any payload
 # Core event types: their payloads are registered beforehand (see payloads).
 DEAD_LETTER = "system.dead_letter"
 
+LONGEST_NAME = 256  # characters of an id or a type in a log line
+
 _set = object.__setattr__  # past pydantic's own, which would refuse the slot
 
 
@@ -86,6 +88,17 @@ def addressed(event: Event[T], address: Address) -> Event[T]:
     """Tell an event which subject it came on; returns the same event."""
     _set(event, "_address", address)
     return event
+
+
+def names_of(event: Event[Any]) -> dict[str, str]:
+    """What names an event in a log line; long ones are cut: nobody keeps a publisher from them."""
+    names = {
+        "event": event.id,
+        "type": event.type,
+        "correlation": event.metadata.correlation_id or event.id,
+        "trace": event.metadata.trace_id or event.id,
+    }
+    return {key: name[:LONGEST_NAME] for key, name in names.items()}
 
 
 AnyEvent = TypeVar("AnyEvent", bound=Event[Any])

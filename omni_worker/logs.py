@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from .context import Context, current_context
+from .events import names_of
 from .handlers import Handler
 from .outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
 from .pretty import pretty, visible_json
@@ -68,12 +69,9 @@ def add_event(record: logging.LogRecord) -> bool:
 def event_fields(context: Context) -> dict[str, Any]:
     """What names one run in a log line; never its payload."""
     return {
-        "event": context.event.id,
-        "type": context.event.type,
+        **names_of(context.event),
         "handler": context.handler,
         "attempt": context.attempt,
-        "correlation": context.correlation_id,
-        "trace": context.trace_id,
     }
 
 

@@ -36,6 +36,7 @@ STREAM_OF_DOMAIN = {
     "system": "SYSTEM",
 }
 
+MANY = 1_000  # errors of one payload; to list half a million of them takes a second
 NEAR = 0.85  # how alike a misspelt type is to what was meant; 1 is the same
 
 TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
@@ -123,6 +124,8 @@ class SchemaRegistry:
             return Valid(schema.model.model_validate(payload, by_alias=True, by_name=by_name))
         except ValidationError as error:
             strictly = error
+        if lacks_a_field(strictly):
+            return Invalid(explain(strictly))
         try:
             # A strict model takes a time as text in JSON only, and JSON is what is sent.
             body = to_json(payload, inf_nan_mode="constants")
@@ -198,6 +201,8 @@ def is_model(candidate: object) -> bool:
 
 def explain(error: ValidationError) -> str:
     """A validation error in one line, without the values: chats are private."""
+    if error.error_count() > MANY:
+        return f"{error.error_count()} problems, too many to list"
     problems = error.errors(include_input=False, include_context=False, include_url=False)
     shown = [
         f"{'.'.join(str(step)[:64] for step in problem['loc']) or '(root)'}: {_message(problem)}"
@@ -206,6 +211,19 @@ def explain(error: ValidationError) -> str:
     if len(problems) > 5:
         shown.append(f"and {len(problems) - 5} more")
     return "; ".join(shown)
+
+
+def lacks_a_field(error: ValidationError, of: tuple[str, ...] = ()) -> bool:
+    """Whether the model at ``of`` lacks one of its own fields: then it is wrong as JSON as well.
+
+    Worth asking before: an error about JSON keeps a copy of the whole object for each such field.
+    """
+    if error.error_count() > MANY:
+        return False
+    return any(
+        problem["type"] == "missing" and problem["loc"][:-1] == of
+        for problem in error.errors(include_input=False, include_context=False, include_url=False)
+    )
 
 
 def check_model(model: object, where: str) -> None:

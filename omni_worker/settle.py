@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .deadletter import Failure, Original, compose, error_text, letter_id, with_body, with_reference
-from .errors import EventTooLarge, OmniWorkerError
-from .events import DEAD_LETTER, Event
+from .errors import EventTooLarge, InvalidEvent, OmniWorkerError
+from .events import DEAD_LETTER, Event, names_of
 from .handlers import Handler
 from .notes import Attempts, Note, State
 from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skipped
@@ -18,7 +18,7 @@ from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
 from .transports.base import Delivery
 from .transports.headers import parse_headers
-from .wire import read_fast
+from .wire import read_envelope, to_event
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -265,18 +265,13 @@ class Settler:
         }
 
 
-def _event_of(delivery: Delivery) -> dict[str, Any]:
+def _event_of(delivery: Delivery) -> dict[str, str]:
     """What names the event in a log line, if it can be read; only troubles pay for it."""
-    event = read_fast(Event[Any], delivery.body)
-    if event is None:
+    try:
+        envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
+    except InvalidEvent:
         return {}
-    metadata = event.metadata
-    return {
-        "event": event.id,
-        "type": event.type,
-        "correlation": metadata.correlation_id or event.id,
-        "trace": metadata.trace_id or event.id,
-    }
+    return names_of(to_event(Event[Any], envelope))
 
 
 def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> Failure:

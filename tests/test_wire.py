@@ -17,6 +17,7 @@ from omni_worker.events import Event, Metadata, addressed
 from omni_worker.payloads import MessageReadPayload, MessageReceivedPayload
 from omni_worker.subjects import Address
 from omni_worker.wire import (
+    LARGE,
     SchemaMismatch,
     Unreadable,
     encode_event,
@@ -325,6 +326,53 @@ def test_the_second_look_takes_what_the_first_would_have_taken() -> None:
     event = to_event(Event[Strict], read_envelope(body(payload=payload), stored_at=1))
 
     assert event.payload.at.year == 2026
+
+
+def test_a_large_body_goes_the_second_way_and_means_the_same() -> None:
+    class Strict(BaseModel):
+        model_config = ConfigDict(strict=True)
+        at: datetime
+        text: str
+
+    payload = {"at": "2026-01-01T00:00:00Z", "text": "x" * LARGE}
+    large = body(payload=payload, timestamp=1, metadata={})
+
+    assert read_fast(Event[Strict], large) is None
+    event = to_event(Event[Strict], read_envelope(large, stored_at=1))
+
+    assert event.payload.at.year == 2026
+    assert event.payload.text == payload["text"]
+
+
+def test_fields_a_payload_lacks_are_found_before_json_is_validated() -> None:
+    class Wanting(BaseModel):
+        there: datetime
+        one: int
+        two: int
+
+    class Inner(BaseModel):
+        inner: Wanting
+
+    def read(model: Any, payload: Any) -> None:
+        to_event(Event[model], read_envelope(body(payload=payload), stored_at=1))
+
+    with pytest.raises(SchemaMismatch) as lacking:
+        read(Wanting, {"there": "2026-01-01"})
+    with pytest.raises(SchemaMismatch, match=r"payload\.inner\.two: Field required"):
+        read(Inner, {"inner": {"there": "2026-01-01", "one": 1}})
+
+    assert str(lacking.value).count("Field required") == 2
+    assert "payload.one" in str(lacking.value)
+    assert "payload.two" in str(lacking.value)
+
+
+def test_a_payload_wrong_in_half_a_million_places_is_told_in_one_line() -> None:
+    class Numbers(BaseModel):
+        numbers: list[int]
+
+    wrong = body(payload={"numbers": ["x"] * 5_000})
+    with pytest.raises(SchemaMismatch, match=r"a\.b: 5000 problems, too many to list"):
+        to_event(Event[Numbers], read_envelope(wrong, stored_at=1))
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda event: event.model_copy()])
