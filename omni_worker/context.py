@@ -187,10 +187,11 @@ class Context:
 
     def _cause(self, draft: Draft) -> None:
         """Make it an event of this run: it inherits what is not given, and has an id of its own."""
+        event, metadata = self.event, self.event.metadata
         if draft.id is None:
             draft.id = self._derived_id(draft)
-        draft.correlation_id = draft.correlation_id or self.correlation_id
-        draft.trace_id = draft.trace_id or self.trace_id
+        draft.correlation_id = draft.correlation_id or metadata.correlation_id or event.id
+        draft.trace_id = draft.trace_id or metadata.trace_id or event.id
         draft.traceparent = draft.traceparent or self.traceparent
 
     def _derived_id(self, draft: Draft) -> str:

@@ -114,14 +114,19 @@ class SchemaRegistry:
         What counts is what goes on the wire: a core payload's keys in camelCase, a time as text.
         """
         schema = self._schemas.get(type)
-        if schema is None or schema.model is None or isinstance(payload, schema.model):
+        if schema is None or schema.model is None:
             return Valid(payload)
-        if isinstance(payload, BaseModel):
-            payload = payload.model_dump(by_alias=True, warnings=False)
+        if payload.__class__ is not dict:  # the usual one needs none of these questions
+            if isinstance(payload, schema.model):
+                return Valid(payload)
+            if isinstance(payload, BaseModel):
+                payload = payload.model_dump(by_alias=True, warnings=False)
         # Our own models take snake_case as well, which other programs do not read.
         by_name = False if issubclass(schema.model, Payload) else None
+        validator = schema.model.__pydantic_validator__
         try:
-            return Valid(schema.model.model_validate(payload, by_alias=True, by_name=by_name))
+            # As model_validate, without its look at keyword arguments.
+            return Valid(validator.validate_python(payload, by_alias=True, by_name=by_name))
         except ValidationError as error:
             strictly = error
         if lacks_a_field(strictly):
@@ -129,7 +134,7 @@ class SchemaRegistry:
         try:
             # A strict model takes a time as text in JSON only, and JSON is what is sent.
             body = to_json(payload, inf_nan_mode="constants")
-            return Valid(schema.model.model_validate_json(body, by_alias=True, by_name=by_name))
+            return Valid(validator.validate_json(body, by_alias=True, by_name=by_name))
         except (ValueError, PydanticSerializationError):
             return Invalid(explain(strictly))
 

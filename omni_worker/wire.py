@@ -51,7 +51,10 @@ class Envelope:
 
 
 def encode_payload(type: str, payload: Any) -> bytes:
-    """A payload as JSON. Raises InvalidPayload for NaN, infinity and what JSON cannot say."""
+    """A payload as JSON, for ``encode_event``, which refuses NaN and infinity in it.
+
+    Raises InvalidPayload for what JSON cannot say.
+    """
     try:
         plain = payload if payload.__class__ is dict else plain_payload(payload)
         content = to_json(plain, inf_nan_mode="constants")
@@ -60,8 +63,6 @@ def encode_payload(type: str, payload: Any) -> bytes:
             content = to_json(to_jsonable_python(plain), inf_nan_mode="constants")
     except (PydanticSerializationError, UnicodeEncodeError, ValueError) as error:
         raise InvalidPayload(f"{type}: the payload is not JSON: {_reason(error)}") from None
-    if may_hold_nan(content):
-        _refuse_nan(type, content)
     return content
 
 
@@ -76,7 +77,7 @@ def encode_event(
 ) -> bytes:
     """The body of an event; ``content`` is its payload as JSON, metadata that is None is left out.
 
-    Raises InvalidPayload when metadata or ``extra`` are no JSON.
+    Raises InvalidPayload when metadata or ``extra`` are no JSON, and for NaN and infinity anywhere.
     """
     if None in metadata.values():
         metadata = {key: value for key, value in metadata.items() if value is not None}
@@ -87,10 +88,11 @@ def encode_event(
         end = to_json(rest, inf_nan_mode="constants")
     except (PydanticSerializationError, UnicodeEncodeError, ValueError) as error:
         raise InvalidPayload(f"{type}: the envelope is not JSON: {_reason(error)}") from None
-    if may_hold_nan(end):
-        _refuse_nan(type, end)
     # The payload is JSON already: where a handler's event gets its id from it, that is one pass.
-    return b'{"id":%b,"type":%b,"payload":%b,%b' % (to_json(id), to_json(type), content, end[1:])
+    body = b'{"id":%b,"type":%b,"payload":%b,%b' % (to_json(id), to_json(type), content, end[1:])
+    if may_hold_nan(body):
+        _refuse_nan(type, body)
+    return body
 
 
 def plain_payload(payload: Any) -> Any:
