@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, TypeVar, Unpack
 
 from .errors import ConfigError, InvalidPayload
-from .events import Event, Published
+from .events import Event, Published, names_of
 from .ids import derived_id
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .subjects import build_subject
@@ -169,12 +169,9 @@ class Context:
             self._log = logging.LoggerAdapter(
                 logging.getLogger("omni_worker.handler"),
                 {
-                    "event": self.event.id,
-                    "type": self.event.type,
+                    **names_of(self.event),
                     "handler": self.handler,
                     "attempt": self.attempt,
-                    "correlation": self.correlation_id,
-                    "trace": self.trace_id,
                 },
             )
         return self._log

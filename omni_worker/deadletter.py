@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from .errors import InvalidEvent
-from .schemas import explain
 from .subjects import parse_subject
+from .validation import explain
 from .wire import Envelope, read_envelope
 
 # UUIDv5 of stream, sequence, stored timestamp and handler: a repeat is one letter.

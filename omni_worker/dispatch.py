@@ -21,6 +21,7 @@ from .schemas import Invalid, SchemaRegistry
 from .subjects import Address, matches, parse_subject
 from .threads import DaemonThreads
 from .transports.base import Delivery
+from .validation import explain, quiet
 from .wire import Unreadable, read_envelope, read_fast, to_event
 
 log = logging.getLogger("omni_worker.dispatch")
@@ -51,6 +52,7 @@ class Dispatcher:
         self._handler = handler
         self._registry = registry
         self._model = handler.model
+        self._validator = quiet(handler.model)
         self._reject_on: tuple[type[BaseException], ...] = (Reject, *handler.options.reject_on)
         self._wanted: dict[str, bool] = {}  # by type
         self._addresses: dict[str, Address] = {}  # by subject: those that are ours
@@ -59,7 +61,7 @@ class Dispatcher:
 
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:
         """The event in a delivery, or the outcome when it is not for this handler to run."""
-        event = read_fast(self._model, delivery.body)
+        event = read_fast(self._validator, delivery.body)
         if event is None:
             return self._read_slowly(delivery)
         address = self._addresses.get(delivery.subject)
@@ -140,10 +142,13 @@ class Dispatcher:
 
     def _validated(self, event: Event[Any]) -> Event[Any] | Outcome:
         if self._validates:
-            checked = self._registry.validate(event.type, event.payload)
+            try:
+                checked = self._registry.validate(event.type, event.payload)
+            except Exception as error:  # of a validator of its model
+                checked = Invalid(explain(error))
             if isinstance(checked, Invalid):
-                error = InvalidPayload(f"{event.type}: {checked.error}")
-                return Rejected(error, unreadable=True)
+                mismatch = InvalidPayload(f"{event.type}: {checked.error}")
+                return Rejected(mismatch, unreadable=True)
             event.payload = checked.value
         return event
 

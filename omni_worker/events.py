@@ -19,7 +19,7 @@ T = TypeVar("T", default=Any)  # a bare Event holds any payload
 # Core event types: their payloads are registered beforehand (see payloads).
 DEAD_LETTER = "system.dead_letter"
 
-LONGEST_NAME = 256  # characters of an id or a type in a log line
+LONGEST_NAME = 128  # characters of an id or a type in a log line
 
 _set = object.__setattr__  # past pydantic's own, which would refuse the slot
 

@@ -28,6 +28,7 @@ __all__ = ["JsonFormatter", "LogObserver", "PrettyFormatter", "add_event", "set_
 log = logging.getLogger("omni_worker.events")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+LONGEST_TRACE = 16_384  # characters
 # What a traceback begins with that is no help: our frames, and a lifespan's way through these.
 _NOT_THEIRS = (str(Path(__file__).parent), contextlib.__file__)
 _USERINFO = re.compile(r"(\w://)[^\s/@]+@")
@@ -150,7 +151,14 @@ def _trace(record: logging.LogRecord) -> str:
     if not isinstance(record.exc_info, tuple) or record.exc_info[1] is None:
         return ""
     error, trace = record.exc_info[1], _theirs(record.exc_info[2])
-    return _INPUT.sub("", "".join(traceback.format_exception(type(error), error, trace))).rstrip()
+    lines = "".join(traceback.format_exception(type(error), error, trace))
+    return _shortened(_INPUT.sub("", lines).rstrip())
+
+
+def _shortened(trace: str) -> str:
+    """Without its middle, where it is long: an error may quote an event of a megabyte."""
+    half = LONGEST_TRACE // 2
+    return trace if len(trace) <= LONGEST_TRACE else f"{trace[:half]}\n…\n{trace[-half:]}"
 
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import ConfigError, InvalidSubject, UnknownEventType
 from .events import DEAD_LETTER, Event
 from .payloads import CORE_PAYLOADS, Payload
 from .subjects import DEEP_DOMAINS, check_type
+from .validation import explain, quiet
 
 log = logging.getLogger("omni_worker.schemas")
 
@@ -36,7 +37,6 @@ STREAM_OF_DOMAIN = {
     "system": "SYSTEM",
 }
 
-MANY = 1_000  # errors of one payload; to list half a million of them takes a second
 NEAR = 0.85  # how alike a misspelt type is to what was meant; 1 is the same
 
 TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
@@ -123,20 +123,17 @@ class SchemaRegistry:
                 payload = payload.model_dump(by_alias=True, warnings=False)
         # Our own models take snake_case as well, which other programs do not read.
         by_name = False if issubclass(schema.model, Payload) else None
-        validator = schema.model.__pydantic_validator__
         try:
-            # As model_validate, without its look at keyword arguments.
-            return Valid(validator.validate_python(payload, by_alias=True, by_name=by_name))
+            return Valid(schema.model.model_validate(payload, by_alias=True, by_name=by_name))
         except ValidationError as error:
             strictly = error
-        if lacks_a_field(strictly):
-            return Invalid(explain(strictly))
+        # A strict model takes a time as text in JSON only, and JSON is what is sent.
         try:
-            # A strict model takes a time as text in JSON only, and JSON is what is sent.
             body = to_json(payload, inf_nan_mode="constants")
-            return Valid(validator.validate_json(body, by_alias=True, by_name=by_name))
+            value = quiet(schema.model).validate_json(body, by_alias=True, by_name=by_name)
         except (ValueError, PydanticSerializationError):
-            return Invalid(explain(strictly))
+            value = None
+        return Invalid(explain(strictly)) if value is None else Valid(value)
 
     def get(self, type: str) -> Schema | None:
         """The schema registered for a type."""
@@ -204,33 +201,6 @@ def is_model(candidate: object) -> bool:
     return isinstance(candidate, type) and issubclass(candidate, BaseModel)
 
 
-def explain(error: ValidationError) -> str:
-    """A validation error in one line, without the values: chats are private."""
-    if error.error_count() > MANY:
-        return f"{error.error_count()} problems, too many to list"
-    problems = error.errors(include_input=False, include_context=False, include_url=False)
-    shown = [
-        f"{'.'.join(str(step)[:64] for step in problem['loc']) or '(root)'}: {_message(problem)}"
-        for problem in problems[:5]
-    ]
-    if len(problems) > 5:
-        shown.append(f"and {len(problems) - 5} more")
-    return "; ".join(shown)
-
-
-def lacks_a_field(error: ValidationError, of: tuple[str, ...] = ()) -> bool:
-    """Whether the model at ``of`` lacks one of its own fields: then it is wrong as JSON as well.
-
-    Worth asking before: an error about JSON keeps a copy of the whole object for each such field.
-    """
-    if error.error_count() > MANY:
-        return False
-    return any(
-        problem["type"] == "missing" and problem["loc"][:-1] == of
-        for problem in error.errors(include_input=False, include_context=False, include_url=False)
-    )
-
-
 def check_model(model: object, where: str) -> None:
     """Refuse what cannot describe a payload; ``where`` begins the message."""
     if not is_model(model):
@@ -260,11 +230,6 @@ def _override(type: str, stream: str) -> str | None:
     if stream in TAKEN_STREAMS or stream.startswith(("KV_", "OBJ_")):
         raise ConfigError(f"{where}: that stream holds something else; choose a name of your own")
     return stream
-
-
-def _message(problem: ErrorDetails) -> str:
-    # pydantic's own words repeat the value here.
-    return "unknown tag" if problem["type"] == "union_tag_invalid" else problem["msg"]
 
 
 def _neighbours(type: str, known: dict[str, Schema]) -> list[str]:

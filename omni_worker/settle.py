@@ -8,7 +8,16 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .deadletter import Failure, Original, compose, error_text, letter_id, with_body, with_reference
+from .deadletter import (
+    MAX_ERROR,
+    Failure,
+    Original,
+    compose,
+    error_text,
+    letter_id,
+    with_body,
+    with_reference,
+)
 from .errors import EventTooLarge, InvalidEvent, OmniWorkerError
 from .events import DEAD_LETTER, Event, names_of
 from .handlers import Handler
@@ -281,4 +290,4 @@ def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> F
 
 def _named(error: BaseException) -> str:
     text = error_text(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__}: {text}"[:MAX_ERROR] if text else type(error).__name__

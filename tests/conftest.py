@@ -6,11 +6,16 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from omni_worker.server import NatsServer
 
 # Before anybody imports it: its assertions explain themselves like a test file's.
 pytest.register_assert_rewrite("tests.transports.suite")
+
+# The first draw on a fresh machine makes tables of all of Unicode, which takes seconds.
+settings.register_profile("patient", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("patient")
 
 # Started in the background of a script, a process ignores SIGINT, and so do all it starts: the
 # commands under test would not hear their Ctrl-C.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, model_validator
 
 from omni_worker import App, Event, Reject, Retry
 from omni_worker.outcomes import Failed, Outcome, Rejected
@@ -85,3 +86,35 @@ async def test_anything_else_among_them_is_a_failure_with_all_of_them(errors: An
     assert isinstance(ended.error, ExceptionGroup)
     assert set(ended.error.exceptions) == set(errors)
     assert ended.after is None
+
+
+@pytest.mark.parametrize("by_registry", [False, True])
+async def test_a_models_validator_that_raises_anything_makes_a_letter(by_registry: bool) -> None:
+    seen = 0
+
+    class Odd(BaseModel):
+        @model_validator(mode="before")
+        @classmethod
+        def odd(cls, values: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen > by_registry:  # the publisher's own look at it comes first
+                raise KeyError("private")
+            return values
+
+    app = App("odd")
+    options: dict[str, Any] = {"validate": True} if by_registry else {"schema": Odd}
+    if by_registry:
+        app.registry.register("custom.thing", Odd)
+
+    @app.on("custom.thing", durable="d", **options)
+    async def handle(event: Event[Any]) -> None: ...
+
+    async with TestWorker(app) as t:
+        await t.publish("custom.thing", {})
+        await t.settle()
+
+    assert [letter.payload["error"] for letter in t.dead_letters] == [
+        "custom.thing: a validator of its model raised KeyError"
+    ]
+    assert t.runs(handle) == []

@@ -255,3 +255,17 @@ def test_a_slip_of_the_pen_is_told_from_a_type_of_somebody_elses(
     type: str, meant: str | None
 ) -> None:
     assert meant == SchemaRegistry().nearest(type)
+
+
+def test_what_counts_is_the_payload_as_json() -> None:
+    class User(BaseModel):
+        name: str
+        age: int
+
+    registry = SchemaRegistry()
+    registry.register("custom.user", User)
+
+    # Keys that are bytes, as some databases answer, are text in JSON.
+    checked = registry.validate("custom.user", {b"name": b"bob", b"age": b"3"})
+
+    assert checked == Valid(User(name="bob", age=3))

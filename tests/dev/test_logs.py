@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from omni_worker import App, Event, Reject, Settings
+from omni_worker import App, Context, Event, Reject, Settings
 from omni_worker.logs import JsonFormatter, LogObserver, PrettyFormatter, add_event
 from omni_worker.pretty import human_time
 from omni_worker.transports.memory import MemoryTransport
@@ -164,6 +164,32 @@ async def test_an_observer_that_fails_changes_nothing(lines: Lines) -> None:
 
     assert [line for line in lines() if "observer failed" in line["message"]]
     assert [line["event"] for line in lines() if line["message"] == "handled"] == ["one"]
+
+
+async def test_no_event_makes_a_line_of_any_length(stream: io.StringIO) -> None:
+    app, done = App("logs"), asyncio.Event()
+    app.observer = LogObserver()
+    long = "x" * 100_000
+
+    @app.on("custom.note", durable="notes")
+    async def note(event: Event[Any], ctx: Context) -> None:
+        ctx.log.info("begun")
+        theirs.info("as well")
+        raise ValueError(event.payload)
+
+    @app.on("system.dead_letter", durable="letters")
+    async def letter(event: Event[Any]) -> None:
+        done.set()
+
+    async with app.run(
+        transport=MemoryTransport(), settings=Settings(max_retries=1, retry_delay=0)
+    ) as bus:
+        await bus.publish("custom.note", {"text": long}, correlation_id=long, trace_id=long)
+        await asyncio.wait_for(done.wait(), 5)
+
+    said = stream.getvalue().splitlines()
+    assert {"begun", "as well", "retry", "dead letter"} <= {json.loads(s)["message"] for s in said}
+    assert max(map(len, said)) < 20_000
 
 
 async def test_no_payload_gets_into_the_log(stream: io.StringIO) -> None:

@@ -32,6 +32,8 @@ from .servers import pause, resume
 WORKERS = 3
 APP = load(work=0.002, concurrency=16, ack_wait=5)
 CALM = (1.0, 4.0)  # seconds between two faults
+FORGOTTEN = 0.2  # seconds: acks a server forgets that is killed
+DELETED = "delete the consumer"
 AT_ONCE = 500  # events, published every second
 
 
@@ -66,11 +68,11 @@ class Soak:
             await asyncio.sleep(random.uniform(*CALM))
 
     def summary(self) -> str:
-        """How often each fault was done, and what ended twice near it."""
+        """How often each fault was done, and what ended twice because of it."""
         doubles = self.doubles()
         counts = sorted(Counter(name for name, _, _ in self.faults).items())
         return "".join(
-            f"{count:5} × {name:20} ended twice near it: {doubles[name]:6}\n"
+            f"{count:5} × {name:20} ended twice because of it: {doubles[name]:6}\n"
             for name, count in counts
         )
 
@@ -123,15 +125,22 @@ class Soak:
         await self.scene.plain.jetstream().delete_consumer("MESSAGE", "r1")
 
     def doubles(self) -> Counter[str]:
-        """Events that ended twice, by the fault that was nearest to their first end."""
+        """Events that ended twice, by the fault that did it."""
         ends: dict[str, list[float]] = {}
         for one in self.scene.stage.effects("handled"):
             ends.setdefault(one["id"], []).append(one["at"])
-        return Counter(self._nearest(min(times)) for times in ends.values() if len(times) > 1)
+        return Counter(self._cause(sorted(times)) for times in ends.values() if len(times) > 1)
 
-    def _nearest(self, moment: float) -> str:
-        name, _, _ = min(self.faults, key=lambda one: max(one[1] - moment, moment - one[2], 0.0))
-        return name
+    def _cause(self, ends: list[float]) -> str:
+        """What came between the two: a consumer made anew, else what was nearest to the first."""
+        first, second = ends[:2]
+        between = [one for one in self.faults if one[1] <= second and one[2] >= first - FORGOTTEN]
+        if any(name == DELETED for name, _, _ in between):
+            return DELETED
+        nearest = min(
+            between or self.faults, key=lambda one: max(one[1] - first, first - one[2], 0.0)
+        )
+        return nearest[0]
 
     async def feed(self, until_then: float) -> None:
         """Publish through everything."""

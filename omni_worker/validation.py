@@ -1,0 +1,102 @@
+"""Validation: pydantic asked for a verdict without an exception, and its errors in one line."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any, cast
+
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, ErrorDetails, SchemaValidator
+from pydantic_core.core_schema import with_default_schema
+
+from .errors import ConfigError
+
+_OF_FIELDS = BaseModel.__get_pydantic_core_schema__.__func__  # type: ignore[attr-defined]
+MANY = 1_000  # errors of one payload; to list half a million of them takes a second
+
+
+class _NoneOnError:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return with_default_schema(handler(source), default=None, on_error="default")
+
+
+@lru_cache(maxsize=1_024)
+def quiet(model: Any) -> SchemaValidator:
+    """The validator of a model that answers None to what does not fit, whatever raised there.
+
+    Not one validator's error gets out, and none is made into Python, which takes 30 ms a megabyte
+    for each missing key. What is no JSON still raises. Raises ConfigError for a model that names
+    types nobody has defined.
+    """
+    adapter = TypeAdapter(Annotated[model, _NoneOnError()])
+    if not adapter.pydantic_complete:
+        raise ConfigError(
+            f"{model.__name__}: it names types that are not defined; define them beside it, or call"
+            " model_rebuild() on the payload's model before the app starts"
+        )
+    # Where a pydantic plugin is installed, it is one of that, with the same methods.
+    return cast(SchemaValidator, adapter.validator)
+
+
+def lacking(model: Any, payload: Any) -> list[str]:
+    """The required fields of a model that a payload read from JSON has no key for.
+
+    Empty also where only pydantic can tell: other code than the fields' own sees the payload first.
+    """
+    if not isinstance(payload, dict) or not _is_of_its_fields(model):
+        return []
+    return [
+        field.alias or name
+        for name, field in model.model_fields.items()
+        if field.is_required() and payload.keys().isdisjoint({name, *_aliases(field)})
+    ]
+
+
+def _is_of_its_fields(model: Any) -> bool:
+    if not isinstance(model, type) or not issubclass(model, BaseModel):
+        return False
+    if not model.__pydantic_complete__:  # its aliases are not known yet
+        return False
+    sees_first = any(
+        one.info.mode != "after" for one in model.__pydantic_decorators__.model_validators.values()
+    )
+    own_schema = model.__get_pydantic_core_schema__.__func__ is not _OF_FIELDS  # type: ignore[attr-defined]
+    own_init = model.__init__ is not BaseModel.__init__
+    return not (sees_first or own_schema or own_init or model.__pydantic_root_model__)
+
+
+def _aliases(field: FieldInfo) -> list[str | int]:
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [one.path[0] if isinstance(one, AliasPath) else one for one in choices if one]
+
+
+def explain(error: Exception) -> str:
+    """Why a payload does not fit, in one line, without the values: chats are private."""
+    if not isinstance(error, ValidationError):
+        return f"a validator of its model raised {type(error).__name__}"
+    if error.error_count() > MANY:
+        return f"{error.error_count()} problems, too many to list"
+    problems = error.errors(include_input=False, include_context=False, include_url=False)
+    shown = [
+        f"{'.'.join(str(step)[:64] for step in problem['loc']) or '(root)'}: {_message(problem)}"
+        for problem in problems[:5]
+    ]
+    if len(problems) > 5:
+        shown.append(f"and {len(problems) - 5} more")
+    return "; ".join(shown)
+
+
+def _message(problem: ErrorDetails) -> str:
+    # pydantic's own words repeat the value here.
+    return "unknown tag" if problem["type"] == "union_tag_invalid" else problem["msg"]
