@@ -30,6 +30,9 @@ async def test_a_slow_link_costs_time_only(scene: Scene, nats_server: NatsServer
         assert await worker.stop() == 0
 
 
+BROKEN = ("connection lost", "cannot connect")
+
+
 async def test_a_link_cut_in_the_middle_of_messages(scene: Scene, nats_server: NatsServer) -> None:
     async with Link(nats_server.port) as link:
         worker = await scene.run(load(work=0.002, concurrency=20), url=link.url)
@@ -43,7 +46,9 @@ async def test_a_link_cut_in_the_middle_of_messages(scene: Scene, nats_server: N
 
         account = await scene.ends("cut mid-message 12 ×, at random bytes")
         assert account.run_twice == 0
-        assert sum("connection lost" in said for said in worker.messages()) >= 12
+        # A cut while it connects again is a try that failed.
+        broken = [one for one in worker.messages() if one.startswith(BROKEN)]
+        assert len(broken) >= 12
         assert worker.messages("error") == []
         assert await worker.stop() == 0
 
