@@ -39,6 +39,7 @@ def quiet(model: Any) -> SchemaValidator:
     types nobody has defined.
     """
     adapter = TypeAdapter(Annotated[model, _NoneOnError()])
+    adapter.rebuild(raise_errors=False)  # of a model with defer_build; else there is nothing to do
     if not adapter.pydantic_complete:
         raise ConfigError(
             f"{model.__name__}: it names types that are not defined; define them beside it, or call"
@@ -67,9 +68,10 @@ def _is_of_its_fields(model: Any) -> bool:
         return False
     if not model.__pydantic_complete__:  # its aliases are not known yet
         return False
-    sees_first = any(
-        one.info.mode != "after" for one in model.__pydantic_decorators__.model_validators.values()
-    )
+    decorators = model.__pydantic_decorators__
+    modes = [one.info.mode for one in decorators.model_validators.values()]
+    modes += [one.info.mode for one in decorators.root_validators.values()]
+    sees_first = any(mode != "after" for mode in modes)
     own_schema = model.__get_pydantic_core_schema__.__func__ is not _OF_FIELDS  # type: ignore[attr-defined]
     own_init = model.__init__ is not BaseModel.__init__
     return not (sees_first or own_schema or own_init or model.__pydantic_root_model__)

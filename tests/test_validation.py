@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, RootModel
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    root_validator,
+)
 from pydantic import model_validator as sees
 
 from omni_worker.errors import ConfigError
@@ -47,6 +55,18 @@ class Wrap(Plain):
         return handler({"one": 1, **values})
 
 
+def _old_before() -> type[BaseModel]:
+    with pytest.warns(DeprecationWarning, match="root_validator"):
+        decorate = root_validator(pre=True)  # as pydantic 1 wrote it
+
+    class OldBefore(Plain):
+        @decorate
+        def fill(cls, values: Any) -> Any:
+            return {"one": 1, **values}
+
+    return OldBefore
+
+
 class After(Plain):
     @sees(mode="after")
     def checked(self) -> After:
@@ -66,6 +86,15 @@ class OwnSchema(Plain):
 
 class Root(RootModel[Plain]):
     pass
+
+
+class Deferred(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+    one: int
+
+
+def test_a_model_that_is_built_late_is_built_now() -> None:
+    assert quiet(Deferred).validate_json(b'{"one":1}') == Deferred(one=1)
 
 
 class Unfinished(BaseModel):
@@ -91,6 +120,7 @@ def test_a_model_that_is_not_finished_is_refused_by_name() -> None:
         (MessageReadPayload, {"externalId": "x", "chatId": "y", "readAt": 1}, []),
         (Before, {}, []),
         (Heir, {}, []),
+        (_old_before(), {}, []),
         (Wrap, {}, []),
         (OwnInit, {}, []),
         (OwnSchema, {}, []),

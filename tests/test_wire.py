@@ -5,12 +5,20 @@ from __future__ import annotations
 import copy
 import json
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from omni_worker.errors import InvalidEvent, InvalidPayload
 from omni_worker.events import Event, Metadata, addressed
@@ -373,6 +381,25 @@ def test_a_model_has_its_payload_as_json_whatever_its_size_and_envelope(
 
     assert event.payload.at == event.payload.either == datetime.fromisoformat(now)
     assert event.payload.text == "x" * size
+
+
+def test_what_stands_around_a_payload_sees_it_first_whatever_its_size() -> None:
+    class Text(BaseModel):
+        text: str
+        one: int
+
+    def with_one(value: Any) -> Any:
+        return {"one": 1, **value}
+
+    class Own(Event[Text]):
+        @field_validator("payload", mode="before")
+        @classmethod
+        def fill(cls, value: Any) -> Any:
+            return with_one(value)
+
+    for model in (Own, Event[Annotated[Text, BeforeValidator(with_one)]]):
+        for size in (1, LARGE):
+            assert read(model, body(payload={"text": "x" * size})).payload.one == 1
 
 
 def test_a_validator_that_raises_anything_is_a_mismatch_without_its_words() -> None:
