@@ -167,12 +167,7 @@ class Context:
         """A logger whose lines carry event, type, handler, attempt, correlation and trace."""
         if self._log is None:
             self._log = logging.LoggerAdapter(
-                logging.getLogger("omni_worker.handler"),
-                {
-                    **names_of(self.event),
-                    "handler": self.handler,
-                    "attempt": self.attempt,
-                },
+                logging.getLogger("omni_worker.handler"), event_fields(self)
             )
         return self._log
 
@@ -202,6 +197,15 @@ class Context:
             self._counts = {}
         self._counts[same] = nth = self._counts.get(same, 0) + 1
         return derived_id(_NAMESPACE, f"{self.event.id}\n{self._around.handler}\n{same}\n{nth}")
+
+
+def event_fields(context: Context) -> dict[str, Any]:
+    """What names one run in a log line; never its payload."""
+    return {
+        **names_of(context.event),
+        "handler": context.handler,
+        "attempt": context.attempt,
+    }
 
 
 current_context: ContextVar[Context | None] = ContextVar("omni_worker_context", default=None)

@@ -17,8 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from .context import Context, current_context
-from .events import names_of
+from .context import Context, current_context, event_fields
 from .handlers import Handler
 from .outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
 from .pretty import pretty, visible_json
@@ -65,15 +64,6 @@ def add_event(record: logging.LogRecord) -> bool:
             if not hasattr(record, name):
                 setattr(record, name, value)
     return True
-
-
-def event_fields(context: Context) -> dict[str, Any]:
-    """What names one run in a log line; never its payload."""
-    return {
-        **names_of(context.event),
-        "handler": context.handler,
-        "attempt": context.attempt,
-    }
 
 
 class JsonFormatter(logging.Formatter):

@@ -278,9 +278,9 @@ def _event_of(delivery: Delivery) -> dict[str, str]:
     """What names the event in a log line, if it can be read; only troubles pay for it."""
     try:
         envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
+        return names_of(to_event(Event[Any], envelope))
     except InvalidEvent:
         return {}
-    return names_of(to_event(Event[Any], envelope))
 
 
 def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> Failure:

@@ -162,10 +162,13 @@ def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
 def to_event(model: type[Event[Any]], envelope: Envelope) -> Event[Any]:
     """Check the payload. Raises SchemaMismatch."""
     if model is Event[Any]:  # nothing to check: a hostile megabyte is not gone through again
-        return model.model_validate(_whole(envelope))
-    # As JSON again: a strict model takes a time as text there, and not in Python.
+        try:
+            return model.model_validate(_whole(envelope))
+        except ValidationError as error:
+            raise SchemaMismatch(f"{envelope.type}: {explain(error)}") from None
     if len(envelope.body) > LARGE:
         _check_keys(model, envelope)
+    # As JSON again: a strict model takes a time as text there, and not in Python.
     event: Event[Any] | None = quiet(model).validate_json(_mended(envelope))
     if event is None:
         raise SchemaMismatch(f"{envelope.type}: {_why_not(model, envelope)}")
@@ -184,7 +187,10 @@ def _check_keys(model: type[Event[Any]], envelope: Envelope) -> None:
 def _why_not(model: type[Event[Any]], envelope: Envelope) -> str:
     """What a model has against an event it does not take."""
     try:
-        if len(envelope.body) > LARGE:  # in Python an error refers to what it is about
+        if len(envelope.body) > LARGE:
+            # In Python an error refers to what it is about, and costs no copy of it. Not strictly
+            # at first: what a strict model takes as JSON would be named as well.
+            model.model_validate(_whole(envelope), strict=False)
             model.model_validate(_whole(envelope))
         else:
             model.model_validate_json(_mended(envelope))

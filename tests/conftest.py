@@ -14,7 +14,8 @@ from omni_worker.server import NatsServer
 pytest.register_assert_rewrite("tests.transports.suite")
 
 # The first draw on a fresh machine makes tables of all of Unicode, which takes seconds.
-settings.register_profile("patient", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+# What else holds here, or in CI, stays as hypothesis has it.
+settings.register_profile("patient", settings.default, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 # Started in the background of a script, a process ignores SIGINT, and so do all it starts: the

@@ -415,6 +415,24 @@ def test_a_validator_that_raises_anything_is_a_mismatch_without_its_words() -> N
         assert str(mismatch.value) == "a.b: a validator of its model raised KeyError"
 
 
+def test_a_strict_model_names_what_is_wrong_as_json_whatever_the_size() -> None:
+    class Inner(BaseModel):
+        model_config = ConfigDict(strict=True)
+        at: datetime
+        number: int
+
+    class Outer(BaseModel):
+        inner: Inner
+        text: str
+
+    for size in (1, LARGE):
+        for wrong in ("one", 1.5):
+            inner = {"at": "2026-01-01T00:00:00Z", "number": wrong}
+            with pytest.raises(SchemaMismatch, match=r"payload\.inner\.number") as mismatch:
+                read(Event[Outer], body(payload={"inner": inner, "text": "x" * size}))
+            assert "inner.at" not in str(mismatch.value)
+
+
 def test_what_fits_in_python_only_is_a_mismatch_too() -> None:
     class JsonOnly(BaseModel):
         text: str

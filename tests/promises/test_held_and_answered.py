@@ -158,7 +158,8 @@ async def test_a_handler_that_ends_well_after_its_timeout_is_done_and_the_next_r
 
     async def tidy_up(event: Event[Any]) -> None:
         try:
-            await asyncio.sleep(3600 if not ended else 0.05)  # hangs once, then is in time
+            # Hangs once. Then it takes a while, in which a timer left from that would end it.
+            await asyncio.sleep(3600 if not ended else 0.05)
         except asyncio.CancelledError:
             ended.append(True)
         else:
