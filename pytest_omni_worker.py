@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from omni_worker.server import NatsServer
+    from omni_worker.nats_server import NatsServer
     from omni_worker.testing import MemoryServer, TestWorker
 
 INI = "omni_worker_app"
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
     """A real nats-server for the whole run: a random port, data that goes with it, `url`."""
-    from omni_worker.server import NatsServer
+    from omni_worker.nats_server import NatsServer
 
     with NatsServer() as server:
         yield server

@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from omni_worker.server import find_binary
+from omni_worker.nats_server import find_binary
 
 from .processes import ROOT, interpreter
 

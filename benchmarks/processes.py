@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from omni_worker.server import die_with_parent
+from omni_worker.nats_server import die_with_parent
 
 from .jobs import Figures, Job, to_json
 

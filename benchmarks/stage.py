@@ -11,7 +11,7 @@ from typing import TypeVar
 import nats
 from nats.js.client import JetStreamContext
 
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 
 from .filling import fill
 from .loads import Load

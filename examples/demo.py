@@ -21,7 +21,7 @@ from typing import Any
 import nats
 
 from omni_worker import EventBus, OmniWorkerError
-from omni_worker.server import NatsServer, die_with_parent
+from omni_worker.nats_server import NatsServer, die_with_parent
 
 COMMAND = str(Path(sys.executable).with_name("omni-worker"))
 APP = "examples.router:app"

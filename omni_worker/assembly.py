@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .context import Surroundings
-from .deadletter import Original
+from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
 from .handlers import Handler
-from .notes import Attempts, Guards, attempts, guards
+from .letters.written import Original
+from .notes import AttemptNotes, Guards, attempts, guards
 from .observer import ObservedDispatcher, Observer
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Publisher
@@ -28,7 +28,7 @@ RAW_SUBJECT = "omni-worker.raw."
 
 
 @dataclass(slots=True, kw_only=True)
-class Workshop:
+class HandlerSetup:
     """What every handler of a bus is built with."""
 
     transport: Transport
@@ -40,9 +40,9 @@ class Workshop:
     state: Any = None  # what the app's lifespan yields
 
 
-def assemble(
+def build_subscription(
     handler: Handler,
-    workshop: Workshop,
+    setup: HandlerSetup,
     *,
     middlewares: Sequence[Middleware],
     streams: int,
@@ -54,47 +54,47 @@ def assemble(
     if not handler.is_async:
         threads = DaemonThreads(handler.options.concurrency or 1, f"omni-worker {handler.name}")
     counts = Counts()
-    noted = Attempts(_bucket(workshop, attempts.BUCKET, attempts.TTL), handler.name)
+    noted = AttemptNotes(_bucket(setup, attempts.BUCKET, attempts.TTL), handler.name)
     guarded = None
     if handler.options.exactly_once:
-        ttl = workshop.settings.guard_ttl
-        guarded = Guards(_bucket(workshop, guards.BUCKET, ttl), handler.name)
+        ttl = setup.settings.guard_ttl
+        guarded = Guards(_bucket(setup, guards.BUCKET, ttl), handler.name)
     parts = Parts(
         handler=handler,
-        dispatcher=_dispatcher(handler, workshop, middlewares, threads),
+        dispatcher=_dispatcher(handler, setup, middlewares, threads),
         settler=Settler(
             handler,
-            publisher=workshop.publisher,
-            copies=RawCopies(workshop),
+            publisher=setup.publisher,
+            copies=RawCopies(setup),
             attempts=noted,
             counts=counts,
         ),
         attempts=noted,
         guards=guarded,
-        around=Surroundings(
+        around=RunSetup(
             handler=handler.name,
-            publisher=workshop.publisher,
+            publisher=setup.publisher,
             loop=asyncio.get_running_loop(),
-            state=workshop.state,
+            state=setup.state,
         ),
-        is_connected=lambda: workshop.transport.is_connected,
-        consumer_info=workshop.transport.operators.consumer_info,
+        is_connected=lambda: setup.transport.is_connected,
+        consumer_info=setup.transport.operators.consumer_info,
         on_lost=on_lost,
         on_unsubscribe=on_unsubscribe,
-        foreign_limit=workshop.settings.foreign_delivery_limit,
+        foreign_limit=setup.settings.foreign_delivery_limit,
         counts=counts,
         streams=streams,
     )
     return Subscription(parts), threads
 
 
-def settler_for(handler: Handler, workshop: Workshop) -> Settler:
+def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
     """What answers for a handler this process does not run."""
     return Settler(
         handler,
-        publisher=workshop.publisher,
-        copies=RawCopies(workshop),
-        attempts=Attempts(_bucket(workshop, attempts.BUCKET, attempts.TTL), handler.name),
+        publisher=setup.publisher,
+        copies=RawCopies(setup),
+        attempts=AttemptNotes(_bucket(setup, attempts.BUCKET, attempts.TTL), handler.name),
         counts=Counts(),
     )
 
@@ -102,39 +102,39 @@ def settler_for(handler: Handler, workshop: Workshop) -> Settler:
 class RawCopies:
     """Where the bytes of an event too large for its dead letter are found again."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
+    def __init__(self, setup: HandlerSetup) -> None:
+        self._setup = setup
 
     async def keep(self, original: Original) -> tuple[str, int]:
         """Its own stream where that keeps what is settled (limits), else a raw copy in ours."""
-        workshop = self._workshop
-        if workshop.provisioner.retention(original.stream) == "limits":
+        setup = self._setup
+        if setup.provisioner.retention(original.stream) == "limits":
             return original.stream, original.sequence
-        await workshop.provisioner.ensure_own_stream()
+        await setup.provisioner.ensure_own_stream()
         # Without headers, not even an id: the body alone may fill a message.
-        message = Message(RAW_SUBJECT + workshop.publisher.name, original.body, "")
-        stored = await workshop.transport.publish(message, timeout=DEFAULT_TIMEOUT)
+        message = Message(RAW_SUBJECT + setup.publisher.name, original.body, "")
+        stored = await setup.transport.publish(message, timeout=DEFAULT_TIMEOUT)
         return OWN_STREAM.name, stored.sequence
 
 
-def _bucket(workshop: Workshop, name: str, ttl: float) -> Callable[[], Awaitable[Any]]:
-    return partial(workshop.transport.bucket, name, ttl=ttl)
+def _bucket(setup: HandlerSetup, name: str, ttl: float) -> Callable[[], Awaitable[Any]]:
+    return partial(setup.transport.bucket, name, ttl=ttl)
 
 
 def _dispatcher(
     handler: Handler,
-    workshop: Workshop,
+    setup: HandlerSetup,
     middlewares: Sequence[Middleware],
     threads: DaemonThreads | None,
 ) -> Dispatcher:
-    if workshop.observer is None:
+    if setup.observer is None:
         return Dispatcher(
-            handler, registry=workshop.registry, middlewares=middlewares, threads=threads
+            handler, registry=setup.registry, middlewares=middlewares, threads=threads
         )
     return ObservedDispatcher(
         handler,
-        workshop.observer,
-        registry=workshop.registry,
+        setup.observer,
+        registry=setup.registry,
         middlewares=middlewares,
         threads=threads,
     )

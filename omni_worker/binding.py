@@ -19,7 +19,7 @@ from .provision import Provisioner
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .subjects import filters_for, is_wild
-from .subscription import Reading, Subscription
+from .subscription import SourceState, Subscription
 from .threads import DaemonThreads
 from .topology import DAY, NANO, ConsumerSpec, StreamSpec, queue_consumer_name, short_hash
 from .transports.base import Operators, Source, Transport
@@ -181,14 +181,14 @@ class Binding:
     def on_lost(self, source: Source, cause: Exception) -> None:
         """The port's word that a consumer is gone."""
         bound = self.bound.pop(source, None)
-        reading = self.subscription.detach(source)
-        if bound is None or reading is None:
+        state = self.subscription.detach(source)
+        if bound is None or state is None:
             return
         # A right that is missing does not come with another consumer.
         if not self._recreate or isinstance(cause, PermissionDenied):
             self.fail(cause)
             return
-        task = asyncio.get_running_loop().create_task(self._make_again(bound, reading, cause))
+        task = asyncio.get_running_loop().create_task(self._make_again(bound, state, cause))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -212,7 +212,7 @@ class Binding:
                 except TransportError as error:
                     log.info("consumer %s stays until it is unused: %s", bound.spec.name, error)
 
-    async def _bind_one(self, spec: ConsumerSpec, after: Reading | None = None) -> None:
+    async def _bind_one(self, spec: ConsumerSpec, after: SourceState | None = None) -> None:
         info = await self._provisioner.ensure_consumer(spec)
         created = await self._stream_created(spec.stream)
         source = await self._transport.consume(spec.stream, spec.name, self.subscription)
@@ -231,12 +231,12 @@ class Binding:
         # Another version of the app may have changed it: leases follow the server's word.
         self.subscription.lease(info["config"]["ack_wait"] / NANO)
 
-    async def _make_again(self, bound: Bound, reading: Reading, cause: Exception) -> None:
+    async def _make_again(self, bound: Bound, state: SourceState, cause: Exception) -> None:
         """Until it stands: the consumer anew, at the first event that is not surely settled."""
         log.error("%s; making it again", cause)
         while True:
             try:
-                spec, kept = await self._where_to_start(bound, reading)
+                spec, kept = await self._where_to_start(bound, state)
                 await self._bind_one(spec, kept)
                 return
             except ApiError as error:
@@ -249,8 +249,8 @@ class Binding:
             await asyncio.sleep(RECREATE_PAUSE)
 
     async def _where_to_start(
-        self, bound: Bound, reading: Reading
-    ) -> tuple[ConsumerSpec, Reading | None]:
+        self, bound: Bound, state: SourceState
+    ) -> tuple[ConsumerSpec, SourceState | None]:
         stream = await self._operators.stream_info(bound.spec.stream)
         if stream is None or stream.get("created") != bound.stream_created:
             await self._provisioner.ensure_streams()
@@ -263,12 +263,12 @@ class Binding:
             )
             return replace(bound.spec, start_sequence=1), None
         # What waits below the floor was settled by another process: it must not run again.
-        reading.forget_settled(bound.ack_floor)
-        unsettled = reading.lowest_unsettled()
+        state.forget_settled(bound.ack_floor)
+        unsettled = state.lowest_unsettled()
         floor = bound.ack_floor + 1
         start = floor if unsettled is None else min(floor, unsettled)
         log.warning("consumer %s is made again from sequence %d", bound.spec.name, start)
-        return replace(bound.spec, start_sequence=start), reading
+        return replace(bound.spec, start_sequence=start), state
 
 
 def filters_without(handler: Handler, copies: dict[str, str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ _TRACEPARENT = TRACEPARENT.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class RunSetup:
     """What every run of one handler shares."""
 
     handler: str
@@ -50,7 +50,7 @@ class Context:
         delivery: Delivery,
         attempt: int,
         first_seen: float,
-        around: Surroundings,
+        around: RunSetup,
     ) -> None:
         self.event = event
         self.attempt = attempt  # 1 is the first

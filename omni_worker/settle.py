@@ -8,7 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .deadletter import (
+from .errors import EventTooLarge, InvalidEvent, OmniWorkerError
+from .events import DEAD_LETTER, Event, names_of
+from .handlers import Handler
+from .letters.written import (
     MAX_ERROR,
     Failure,
     Original,
@@ -18,10 +21,7 @@ from .deadletter import (
     with_body,
     with_reference,
 )
-from .errors import EventTooLarge, InvalidEvent, OmniWorkerError
-from .events import DEAD_LETTER, Event, names_of
-from .handlers import Handler
-from .notes import Attempts, Note, State
+from .notes import AttemptNotes, Note, NoteState
 from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skipped
 from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
@@ -78,7 +78,7 @@ class Settler:
         *,
         publisher: Publisher,
         copies: RawCopies,
-        attempts: Attempts,
+        attempts: AttemptNotes,
         counts: Counts,
     ) -> None:
         self._handler = handler
@@ -130,7 +130,7 @@ class Settler:
                 log.warning("lapsed", extra=self._facts(delivery))
                 return False
             case HandBack(delay=delay, foreign=foreign):
-                await self._note(delivery, trouble, State.BACK)
+                await self._note(delivery, trouble, NoteState.BACK)
                 if delay and self._keeps_retries and not foreign:
                     trouble.retry_in = delay
                 else:
@@ -146,7 +146,7 @@ class Settler:
                     trouble.letter = _failure(error, trouble.failures)
                     return await self.send_letter(delivery, trouble)
                 # The note first: a process that dies in between counts one run twice at most.
-                await self._note(delivery, trouble, State.FAILED, _named(error))
+                await self._note(delivery, trouble, NoteState.FAILED, _named(error))
                 self._retry(delivery, trouble, error, after)
                 self._counts.retried += 1
                 return False
@@ -167,7 +167,7 @@ class Settler:
         return not self._attempts.works and delivery.count >= COUNT_FACTOR * attempts
 
     async def _note(
-        self, delivery: Delivery, trouble: Trouble, state: State, error: str = ""
+        self, delivery: Delivery, trouble: Trouble, state: NoteState, error: str = ""
     ) -> None:
         note = Note(
             state=state, failures=trouble.failures, first_seen=trouble.first_seen, error=error
@@ -215,7 +215,7 @@ class Settler:
             trouble.letter_tries += 1
             delay = retry_delay(LETTER_RETRY, trouble.letter_tries, random.random())
             if not delivery.lapsed:
-                await self._note(delivery, trouble, State.FAILED, failure.error)
+                await self._note(delivery, trouble, NoteState.FAILED, failure.error)
                 delivery.nak(delay)
             log.error(
                 "dead letter not stored; the event waits",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 # Before anybody imports it: its assertions explain themselves like a test file's.
 pytest.register_assert_rewrite("tests.transports.suite")

@@ -6,7 +6,7 @@ import random
 import socket
 from contextlib import closing, suppress
 
-from omni_worker.server import LOOPBACK
+from omni_worker.nats_server import LOOPBACK
 
 # The system gives outgoing connections their ports from 32768 on, or above: one of those would
 # now and then have the port of a server that is down for a moment.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from omni_worker.collector import PASS_AFTER, calm_collector
+from omni_worker.process.collector import PASS_AFTER, calm_collector
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omni_worker import EventBus
-from omni_worker.server import NatsServer, die_with_parent
+from omni_worker.nats_server import NatsServer, die_with_parent
 
 from .docs.blocks import BLOCKS, normalised, shown
 from .processes.support import PROGRAM, clean_environment, eventually

@@ -17,13 +17,13 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 ROOMS = [
     "errors", "outcomes", "subjects", "settings", "events", "payloads", "validation",
     "schemas", "retry",
-    "ids", "topology", "wire", "deadletter", "signatures", "handlers",
-    "transports", "transports.base", "transports.headers", "transports.timestamps",
+    "ids", "topology", "wire", "signatures", "handlers",
+    "transports", "transports.timestamps", "transports.headers", "transports.base", "letters",
     "transports.bucket", "transports.memory", "transports.jetstream",
-    "threads", "settled", "collector", "watchdog", "server", "discovery",
+    "threads", "recently_settled", "nats_server", "discovery",
     "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
-    "assembly", "binding", "returns", "operations", "bus", "lifespan", "app",
-    "pretty", "logs", "health", "notify", "probes", "worker", "supervisor", "testing",
+    "assembly", "binding", "sent_back", "operations", "bus", "lifespan", "app",
+    "listeners", "process", "testing",
     "cli", "__main__", "__init__",
 ]  # fmt: skip
 

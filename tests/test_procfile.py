@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from omni_worker import EventBus
-from omni_worker.server import LOOPBACK
+from omni_worker.nats_server import LOOPBACK
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent

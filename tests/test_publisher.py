@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from omni_worker.context import Context, Surroundings
+from omni_worker.context import Context, RunSetup
 from omni_worker.errors import (
     ConfigError,
     InvalidEvent,
@@ -417,7 +417,7 @@ def context(publisher: Publisher, handler: str = "r1", **changed: Any) -> Contex
     event = Event[Any](**(usual | changed), metadata=metadata)
     block = f"NATS/1.0\r\ntraceparent: {TRACE}\r\n\r\n".encode()
     delivery = Delivery(Source(), "custom.in.x.y", b"", block, b"", 1, 1, 1)  # type: ignore[arg-type]
-    around = Surroundings(handler=handler, publisher=publisher, loop=asyncio.get_running_loop())
+    around = RunSetup(handler=handler, publisher=publisher, loop=asyncio.get_running_loop())
     return Context(event, delivery, 1, 0.0, around)
 
 

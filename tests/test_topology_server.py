@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omni_worker.errors import ApiError, ConfigError, InvalidSubject, TopologyError
+from omni_worker.nats_server import NatsServer
 from omni_worker.provision import Provisioner
 from omni_worker.schemas import check_name
-from omni_worker.server import NatsServer
 from omni_worker.settings import Settings
 from omni_worker.subjects import MAX_TOKEN, build_subject, fold, matches
 from omni_worker.topology import (

@@ -11,9 +11,9 @@ import pytest
 
 from omni_worker import App, Event, Settings
 from omni_worker.errors import TransportError
-from omni_worker.logs import PrettyFormatter
+from omni_worker.listeners.logs import PrettyFormatter
+from omni_worker.process.worker import Stop, run_worker
 from omni_worker.transports.memory import MemoryTransport
-from omni_worker.worker import Stop, run_worker
 
 Lifespan = Callable[[App], AsyncIterator[None]]
 

@@ -15,7 +15,7 @@ from typing import Any
 import nats
 from nats.js.api import StreamConfig
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes import interpreter
 

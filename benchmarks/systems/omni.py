@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from omni_worker import Context, Draft, Event, EventBus, Settings
-from omni_worker.collector import calm_collector
 from omni_worker.dispatch import CallNext
+from omni_worker.process.collector import calm_collector
 
 from ..jobs import Figures, Job
 from ..loads import CHANNEL, TYPE, instance_of, payload_of, types_of

@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from ..assembly import Workshop, assemble, settler_for
+from ..assembly import HandlerSetup, build_subscription, settler_for
 from ..binding import (
     BUSY_REFRESH,
     REFRESH,
@@ -34,14 +34,14 @@ from ..publisher import (
     PublishMiddleware,
     draft_of,
 )
-from ..returns import Returns
 from ..schemas import SchemaRegistry, check_name
+from ..sent_back import Returns
 from ..settings import Settings
 from ..subjects import check_token
 from ..subscription import Subscription
 from ..topology import OWN_STREAM
 from ..transports.base import Transport
-from .roster import Roster
+from .subscriptions import Subscriptions
 
 log = logging.getLogger("omni_worker.bus")
 
@@ -82,13 +82,13 @@ class EventBus:
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
         )
-        self._roster = Roster(self.publisher, self.settings)
+        self._subscriptions = Subscriptions(self.publisher, self.settings)
         self._returns = Returns(
             name,
             self.transport,
             self._provisioner,
-            subscriptions=lambda: list(self._roster),
-            settler=lambda handler: settler_for(handler, self._workshop()),
+            subscriptions=lambda: list(self._subscriptions),
+            settler=lambda handler: settler_for(handler, self._setup()),
         )
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
@@ -103,7 +103,7 @@ class EventBus:
     @property
     def subscriptions(self) -> list[Subscription]:
         """What is subscribed and not yet unsubscribed."""
-        return list(self._roster)
+        return list(self._subscriptions)
 
     async def connect(self) -> Self:
         """Connect and make the missing streams. Raises TransportError with the last cause.
@@ -126,11 +126,11 @@ class EventBus:
         Running handlers get ``grace`` seconds (default: the setting); what has not begun is handed
         back at once. Inside a handler it only begins: the bus closes when that handler has ended.
         """
-        await self._roster.end(self._close(grace))
+        await self._subscriptions.end(self._close(grace))
 
     async def drain(self, grace: float | None = None) -> None:
         """End every subscription as ``close`` does, and stay connected."""
-        await self._roster.end(self._drain_all(grace))
+        await self._subscriptions.end(self._drain_all(grace))
 
     async def _close(self, grace: float | None) -> None:
         await self._drain_all(grace)
@@ -145,7 +145,7 @@ class EventBus:
 
     async def _drain_all(self, grace: float | None) -> None:
         await self._returns.stop()
-        await self._roster.drain_all(grace)
+        await self._subscriptions.drain_all(grace)
         await self._returns.close()
 
     async def __aenter__(self) -> Self:
@@ -247,16 +247,16 @@ class EventBus:
         for line in misspelt_types(handler, self.registry):
             log.warning("%s (%s)", line, handler.where)
         specs = await plan_consumers(
-            handler, self._provisioner, self.registry, self.settings, self._roster.consumers
+            handler, self._provisioner, self.registry, self.settings, self._subscriptions.consumers
         )
-        self._roster.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
-        subscription, threads = assemble(
+        self._subscriptions.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
+        subscription, threads = build_subscription(
             handler,
-            self._workshop(),
+            self._setup(),
             middlewares=self.middlewares if middlewares is None else middlewares,
             streams=len(specs),
-            on_lost=self._roster.on_lost,
-            on_unsubscribe=self._roster.unsubscribe,
+            on_lost=self._subscriptions.on_lost,
+            on_unsubscribe=self._subscriptions.unsubscribe,
         )
         binding = Binding(
             subscription,
@@ -266,11 +266,11 @@ class EventBus:
             recreate=self.settings.provision == "on",
             keep=is_shared(handler) or self.settings.session is not None,
         )
-        self._roster.add(subscription, binding)
+        self._subscriptions.add(subscription, binding)
         try:
             await binding.bind(specs)
         except BaseException:
-            await self._roster.drain(subscription, 0.0)
+            await self._subscriptions.drain(subscription, 0.0)
             raise
         if self._provisioner.stands(OWN_STREAM.name) and not self._returns.is_reading:
             await self._returns.look()
@@ -280,7 +280,7 @@ class EventBus:
         """Wait until the transport gave up, or a subscription cannot go on; returns why."""
         waiting: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(self.transport.failed()),
-            *(asyncio.shield(binding.failure) for binding in self._roster.bindings),
+            *(asyncio.shield(binding.failure) for binding in self._subscriptions.bindings),
         ]
         try:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -289,8 +289,8 @@ class EventBus:
         finally:
             waiting[0].cancel()
 
-    def _workshop(self) -> Workshop:
-        return Workshop(
+    def _setup(self) -> HandlerSetup:
+        return HandlerSetup(
             transport=self.transport,
             provisioner=self._provisioner,
             publisher=self.publisher,
@@ -309,7 +309,7 @@ class EventBus:
                 await asyncio.wait([gave_up], timeout=BUSY_REFRESH)
                 looked += BUSY_REFRESH
                 if self.transport.is_connected:
-                    await self._roster.refresh(busy_only=looked < REFRESH)
+                    await self._subscriptions.refresh(busy_only=looked < REFRESH)
                 if looked >= REFRESH:
                     looked = 0.0
                     if self.transport.is_connected:
@@ -317,7 +317,7 @@ class EventBus:
         finally:
             gave_up.cancel()
         self._connected = False
-        await self._roster.fail(gave_up.result())
+        await self._subscriptions.fail(gave_up.result())
         await self._returns.close()
 
     def _check_connected(self) -> None:

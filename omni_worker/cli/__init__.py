@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from ..pretty import visible
+from ..listeners.pretty import visible
 from . import operations
 from .commands import Commands
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..pretty import NARROW, visible
+from ..listeners.pretty import NARROW, visible
 
 
 class Commands(click.Group):

@@ -24,13 +24,13 @@ from ..bus import EventBus
 from ..context import Context
 from ..errors import ConfigError
 from ..handlers import Handler
-from ..logs import LogObserver, run_fields, set_up_logging
+from ..listeners.logs import LogObserver, run_fields, set_up_logging
+from ..listeners.pretty import INDENT, human_time, terminal_width
+from ..nats_server import die_with_parent
 from ..outcomes import Failed, Outcome
-from ..pretty import INDENT, human_time, terminal_width
-from ..server import die_with_parent
+from ..process.worker import Stop, run_worker
 from ..settings import Settings
 from ..wire import plain_payload
-from ..worker import Stop, run_worker
 from . import CALLED_WRONGLY, complain
 from .listing import listing
 from .loading import CannotLoad, load_app
@@ -63,7 +63,7 @@ def main() -> int:
             die()
         control.close()
         return work(
-            Parent(socket.socket(fileno=descriptors[0])),
+            ParentSocket(socket.socket(fileno=descriptors[0])),
             json.loads(data),
             target,
             payloads=payloads == "payloads",
@@ -71,7 +71,9 @@ def main() -> int:
         )
 
 
-def work(parent: Parent, order: dict[str, Any], target: str, *, payloads: bool, level: str) -> int:
+def work(
+    parent: ParentSocket, order: dict[str, Any], target: str, *, payloads: bool, level: str
+) -> int:
     """The child's life. Returns the exit code."""
     parent.tell(f"pid {os.getpid()}")
     set_up_logging("pretty", level)
@@ -108,7 +110,7 @@ def _tell_ended(control: socket.socket) -> None:
             control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-class Parent:
+class ParentSocket:
     """The other end of the socket."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -133,14 +135,14 @@ class Parent:
         except OSError:
             log.debug("the parent is gone")
 
-    def listen(self, ending: Ending) -> None:
+    def listen(self, ending: HowItEnded) -> None:
         """From now on its orders end this process."""
         self._connection.setblocking(False)
         asyncio.get_running_loop().add_reader(self._connection, self._heard, ending)
         if self._rest:
             ending.obey(self.wait())
 
-    def _heard(self, ending: Ending) -> None:
+    def _heard(self, ending: HowItEnded) -> None:
         try:
             order = self.wait()
         except BlockingIOError:
@@ -150,7 +152,7 @@ class Parent:
         ending.obey(order)
 
 
-class Ending:
+class HowItEnded:
     """How this process ends: in good order, or handing back at once what it holds."""
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
@@ -203,10 +205,10 @@ class Shown(LogObserver):
             click.echo(" " * INDENT + text[start : start + room], err=True)
 
 
-async def _work(app: App, settings: Settings, parent: Parent, order: dict[str, Any]) -> int:
+async def _work(app: App, settings: Settings, parent: ParentSocket, order: dict[str, Any]) -> int:
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask, "SIGTERM")
-    parent.listen(Ending(settings, stop))
+    parent.listen(HowItEnded(settings, stop))
 
     def ready(bus: EventBus) -> None:
         took = human_time(time.monotonic() - order["since"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
-from ..notify import PARENT_FD
+from ..process.notify import PARENT_FD
+from ..process.supervisor import COUNT, NUMBER
 from ..settings import unknown_variables
-from ..supervisor import COUNT, NUMBER
 
 log = logging.getLogger("omni_worker.settings")
 

@@ -13,8 +13,8 @@ from typing import Any
 from ..bus import EventBus
 from ..errors import ConfigError, InvalidEvent, OmniWorkerError
 from ..events import Published
-from ..logs import set_up_logging
-from ..pretty import visible_json
+from ..listeners.logs import set_up_logging
+from ..listeners.pretty import visible_json
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..subjects import build_subject

@@ -15,13 +15,13 @@ import click
 
 from ..binding import is_shared
 from ..bus import EventBus
-from ..collector import calm_collector
 from ..errors import ConfigError
-from ..health import Health
-from ..logs import LogObserver, set_up_logging
-from ..notify import Notify
+from ..listeners.logs import LogObserver, set_up_logging
+from ..process.collector import calm_collector
+from ..process.health import Health
+from ..process.notify import Notify
+from ..process.worker import run_worker, warn_of_short_kill
 from ..settings import Settings
-from ..worker import run_worker, warn_of_short_kill
 from . import CALLED_WRONGLY, FAILED, Probing, complain
 from .environment import warn_of_unknown_variables
 from .listing import listing

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ..errors import OmniWorkerError
-from ..server import ANY_PORT, NatsServer
+from ..nats_server import ANY_PORT, NatsServer
 from . import FAILED, complain
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import click
 
 from ..errors import ConfigError
-from ..server import find_binary
+from ..nats_server import find_binary
 
 
 def version_command() -> None:

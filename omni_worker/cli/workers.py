@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..health import Report
-from ..logs import JsonFormatter, set_up_logging
-from ..notify import Notify
-from ..supervisor import COUNT, NUMBER, Supervisor
-from ..worker import FAILED, STOPPED, Stop
+from ..listeners.logs import JsonFormatter, set_up_logging
+from ..process.health import Report
+from ..process.notify import Notify
+from ..process.supervisor import COUNT, NUMBER, Supervisor
+from ..process.worker import FAILED, STOPPED, Stop
 from . import CALLED_WRONGLY, Probing, complain
 
 if TYPE_CHECKING:
-    from ..probes import Probes
+    from ..process.http import Probes
 
 log = logging.getLogger("omni_worker.supervisor")
 
@@ -75,7 +75,7 @@ def open_probes(probing: Probing | None, report: Callable[[], Report]) -> Probes
     """Answer probes where that was asked for, and say where. Raises ConfigError."""
     if probing is None:
         return None
-    from ..probes import Probes  # the standard HTTP server; most workers do without
+    from ..process.http import Probes  # the standard HTTP server; most workers do without
 
     probes = Probes(probing.host, probing.port, report)
     log.info("health on %s", probes.url)

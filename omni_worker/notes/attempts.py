@@ -1,4 +1,4 @@
-"""Attempts: how often an event was really tried, kept across processes.
+"""AttemptNotes: how often an event was really tried, kept across processes.
 
 The server counts deliveries, and over-counts: a redeploy, a crash of a neighbour, a lost answer.
 So a failure and a handback leave a note before their nak, and from the second delivery on a start
@@ -27,7 +27,7 @@ MAX_ERROR = 300  # characters
 REST = 5.0  # seconds until notes that did not work are tried again
 
 
-class State(StrEnum):
+class NoteState(StrEnum):
     """What happened last to the event."""
 
     FAILED = "failed"  # its handler failed, it waits for its retry
@@ -39,14 +39,14 @@ class State(StrEnum):
 class Note:
     """What is known of one event in one handler."""
 
-    state: State
+    state: NoteState
     failures: int
     first_seen: float  # epoch seconds
     error: str = ""  # of the last failure, short
     alone: bool = False  # nothing else ran beside it: if the process died, it was this
 
 
-class Attempts:
+class AttemptNotes:
     """The notes of one handler. Where they cannot be kept it says so once and does without."""
 
     def __init__(self, bucket: Callable[[], Awaitable[KeyValue]], handler: str) -> None:
@@ -129,7 +129,7 @@ def read_note(value: bytes) -> Note | None:
     try:
         raw = json.loads(value)
         return Note(
-            state=State(raw["state"]),
+            state=NoteState(raw["state"]),
             failures=int(raw["failures"]),
             first_seen=float(raw["firstSeen"]),
             error=str(raw.get("error", "")),

@@ -11,25 +11,25 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ..deadletter import HANDLER_HEADER, RETRY_OF_HEADER, SUBJECT_HEADER
 from ..errors import EventTooLarge, OmniWorkerError, TopologyError
 from ..events import DEAD_LETTER
-from ..provision import Provisioner
-from ..returns import retry_consumer, retry_subject
-from ..topology import OWN_STREAM, route
-from ..transports.base import Message, StoredMessage, Transport
-from ..transports.headers import MESSAGE_ID
-from .letters import (
+from ..letters.marks import Mark, Marks
+from ..letters.read import (
     DeadLetter,
+    LetterFilter,
+    LetterState,
     Pointer,
-    State,
-    Wanted,
     matches_wanted,
     original_body,
     original_headers,
     read_letter,
 )
-from .marks import Mark, Marks
+from ..letters.written import HANDLER_HEADER, RETRY_OF_HEADER, SUBJECT_HEADER
+from ..provision import Provisioner
+from ..sent_back import retry_consumer, retry_subject
+from ..topology import OWN_STREAM, route
+from ..transports.base import Message, StoredMessage, Transport
+from ..transports.headers import MESSAGE_ID
 from .scan import Scan
 
 SHORTEST = 8  # characters of an id that stand for the whole
@@ -84,12 +84,12 @@ class DeadLetters:
         ``error`` is a part of the error or of its type; ``since`` and ``until`` are about when
         the letter was written.
         """
-        wanted = Wanted(
+        wanted = LetterFilter(
             type=type, handler=handler, error=error, since=since, until=until, all=all
         )  # fmt: skip
         async for page in self._pages(wanted, progress):
             for letter in await self._marked(page):
-                if all or letter.state in (State.OPEN, State.RETRYING):
+                if all or letter.state in (LetterState.OPEN, LetterState.RETRYING):
                     yield letter
 
     async def get(self, which: str | int, *, progress: Progress | None = None) -> DeadLetter:
@@ -122,30 +122,30 @@ class DeadLetters:
         assert letter.app is not None
         mark = (await self._marks.of([letter]))[0]
         subject = retry_subject(letter.app)
-        if mark.state is State.RETRIED and not again:
+        if mark.state is LetterState.RETRIED and not again:
             return Retried(letter=_with_mark(letter, mark), subject=subject, before=True)
         body, headers = await self._composed(letter)
         await self._ensure_way_back(letter.app)
-        began = mark.at if mark.state is State.RETRYING else _now()
-        if mark.state is not State.RETRYING:
-            mark = await self._write(letter, mark, State.RETRYING, at=began)
+        began = mark.at if mark.state is LetterState.RETRYING else _now()
+        if mark.state is not LetterState.RETRYING:
+            mark = await self._write(letter, mark, LetterState.RETRYING, at=began)
         id = f"{letter.id}:{mark.times}"
         if not await self._was_sent(letter.app, id, since=began):
             await self._send(Message(subject, body, id, headers), letter)
-        mark = await self._write(letter, mark, State.RETRIED, at=_now())
+        mark = await self._write(letter, mark, LetterState.RETRIED, at=_now())
         return Retried(letter=_with_mark(letter, mark), subject=subject)
 
     async def discard(self, letter: DeadLetter) -> DeadLetter:
         """Put a letter aside: it is listed no more, and stays in its stream."""
         mark = (await self._marks.of([letter]))[0]
-        if mark.state is not State.DISCARDED:
-            mark = await self._write(letter, mark, State.DISCARDED, at=_now())
+        if mark.state is not LetterState.DISCARDED:
+            mark = await self._write(letter, mark, LetterState.DISCARDED, at=_now())
         return _with_mark(letter, mark)
 
     # --- reading ---------------------------------------------------------------------------
 
     async def _pages(
-        self, wanted: Wanted, progress: Progress | None
+        self, wanted: LetterFilter, progress: Progress | None
     ) -> AsyncIterator[Sequence[DeadLetter]]:
         stream = await self._stream()
         if stream is None:
@@ -280,7 +280,7 @@ class DeadLetters:
                     return True
         return False
 
-    async def _write(self, letter: DeadLetter, mark: Mark, state: State, *, at: int) -> Mark:
+    async def _write(self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int) -> Mark:
         written = await self._marks.write(letter, mark, state, at=at)
         if written is None:
             raise CannotRetry(f"letter #{letter.sequence}: somebody else is at it; look again")

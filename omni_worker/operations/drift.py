@@ -9,9 +9,10 @@ from typing import Any
 
 from ..binding import copied_types, copy_spec
 from ..handlers import Handler
+from ..letters import marks
 from ..notes import attempts, guards
-from ..returns import retry_consumer
 from ..schemas import SchemaRegistry
+from ..sent_back import retry_consumer
 from ..settings import Settings
 from ..subjects import filters_for, intersection, is_wild
 from ..topology import (
@@ -38,8 +39,7 @@ from ..topology import (
     with_subjects,
 )
 from ..transports.base import Operators, Transport
-from . import marks
-from .wanted import WantedConsumers, wanted_consumers
+from .planned_consumers import WantedConsumers, wanted_consumers
 
 Config = Mapping[str, Any]
 

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
-from ..context import Context, Surroundings
+from ..context import Context, RunSetup
 from ..dispatch import Dispatcher, Middleware
 from ..events import Event
+from ..letters.read import stored_time
 from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skipped
 from ..publisher import Publisher
 from ..schemas import SchemaRegistry
 from ..threads import DaemonThreads
 from ..transports.base import Delivery, Source, StoredMessage, Transport
-from .letters import stored_time
+from .planned_consumers import WantedConsumers
 from .scan import Scan
 from .tail import Seen, in_time
-from .wanted import WantedConsumers
 
 FAILURES_KEPT = 10
 
@@ -109,7 +109,7 @@ class _Replay:
         self._dispatcher = Dispatcher(
             handler, registry=stage.registry, middlewares=stage.middlewares, threads=self._threads
         )
-        self._around = Surroundings(
+        self._around = RunSetup(
             handler=handler.name,
             publisher=stage.publisher,
             loop=asyncio.get_running_loop(),

@@ -9,12 +9,12 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..returns import retry_consumer
+from ..letters.read import stored_time
+from ..sent_back import retry_consumer
 from ..topology import OWN_STREAM, TAG, filters_of, holds_events
 from ..transports.base import Operators, Transport
-from .letters import stored_time
+from .planned_consumers import WantedConsumers
 from .scan import SCAN
-from .wanted import WantedConsumers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
+from ..letters.read import DeadLetter, read_letter, stored_time
 from ..notes import attempts
 from ..notes.attempts import Note, note_key, read_note
 from ..subjects import matches
@@ -21,7 +22,6 @@ from ..transports.base import StoredMessage, Transport
 from ..transports.timestamps import nanoseconds
 from ..wire import Envelope, read_envelope
 from .dead_letters import DeadLetters
-from .letters import DeadLetter, read_letter, stored_time
 from .scan import Scan
 
 RELATED = 200  # events of the same correlation that are kept; more are counted

@@ -1,7 +1,7 @@
 """Subscription: one handler's loop. Deliveries in, each run once, answered, and let go.
 
-It is put together from its readings (what is known of each source), its credit (how many may be
-held), its workers (who runs them), its leases (that they stay ours), its runs (one delivery's
+It is put together from its states (what is known of each source), its credit (how many may be
+held), its slots (who runs them), its leases (that they stay ours), its runs (one delivery's
 life), and, where it is asked for, its order.
 """
 
@@ -14,15 +14,15 @@ from collections.abc import Iterable
 from ..settle import Counts
 from ..transports.base import Delivery, Source
 from .credit import Credit
-from .handing import HandingBack
+from .execution import Execution
+from .gates.order import Order
+from .handback import HandingBack
 from .leases import Leases
-from .order import Order
 from .parts import Parts
-from .reading import Reading
-from .runs import Runs
-from .workers import Worker, Workers
+from .slots import Slot, Slots
+from .source_state import SourceState
 
-__all__ = ["Counts", "Parts", "Reading", "Subscription"]
+__all__ = ["Counts", "Parts", "SourceState", "Subscription"]
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -30,7 +30,7 @@ FAULT_DELAY = 5.0  # seconds until an event comes again after a fault of ours
 
 
 class Subscription:
-    """Runs one handler. Implements the port's Receiver."""
+    """Run one handler. Implements the port's Receiver."""
 
     def __init__(self, parts: Parts) -> None:
         options = parts.handler.options
@@ -40,12 +40,12 @@ class Subscription:
         self.counts = parts.counts
         self._parts = parts
         self._dispatcher = parts.dispatcher
-        self._readings: dict[Source, Reading] = {}
-        self._pulled: dict[Source, Reading] = {}  # those of them this subscription asks itself
-        self._workers = Workers(options.concurrency, self._run, f"omni-worker {parts.handler.name}")
+        self._states: dict[Source, SourceState] = {}
+        self._pulled: dict[Source, SourceState] = {}  # those of them this subscription asks itself
+        self._slots = Slots(options.concurrency, self._run, f"omni-worker {parts.handler.name}")
         self._leases = Leases(
-            self._readings,
-            self._workers,
+            self._states,
+            self._slots,
             ack_wait=options.ack_wait,
             timeout=options.timeout,
             can_cancel=parts.handler.is_async,
@@ -59,8 +59,8 @@ class Subscription:
             ordered=options.order_by is not None,
             now=self._leases.now,
         )
-        self._runs = Runs(parts, self._workers, self._leases)
-        self._back = HandingBack(parts, self._readings, self._leases)
+        self._execution = Execution(parts, self._slots, self._leases)
+        self._back = HandingBack(parts, self._states, self._leases)
         self._order: Order | None = None
         if options.order_by is not None:
             self._order = Order(
@@ -68,7 +68,7 @@ class Subscription:
                 consumer_info=parts.consumer_info,
                 leases=self._leases,
                 credit=self._credit,
-                workers=self._workers,
+                slots=self._slots,
                 handler=parts.handler.name,
             )
         self._draining = False
@@ -83,12 +83,12 @@ class Subscription:
     @property
     def running(self) -> int:
         """Handlers running right now."""
-        return sum(worker.delivery is not None for worker in self._workers.all)
+        return sum(slot.delivery is not None for slot in self._slots.all)
 
     @property
     def is_on_trial(self) -> bool:
         """Every event failed lately: one trial at a time runs until one succeeds."""
-        return self._runs.breaker.is_open
+        return self._execution.breaker.is_open
 
     @property
     def sources(self) -> list[Source]:
@@ -105,14 +105,14 @@ class Subscription:
         """Deliveries still held whose lease has run out: the server has given them away."""
         return sum(
             self._leases.has_lapsed(delivery)
-            for reading in self._readings.values()
-            for delivery in reading.held.values()
+            for state in self._states.values()
+            for delivery in state.held.values()
         )
 
     def holds(self, stream: str) -> set[int]:
         """The sequences of a stream that are buffered or running."""
-        readings = self._readings.items()
-        return {one for source, known in readings if source.stream == stream for one in known.held}
+        states = self._states.items()
+        return {one for source, known in states if source.stream == stream for one in known.held}
 
     async def unsubscribe(self, grace: float | None = None) -> None:
         """Stop reading and hand back what has not begun; running handlers get ``grace`` seconds.
@@ -123,42 +123,44 @@ class Subscription:
 
     # --- for bus and binding ---------------------------------------------------------------
 
-    def attach(self, source: Source, after: Reading | None = None, *, fed: bool = False) -> None:
+    def attach(
+        self, source: Source, after: SourceState | None = None, *, fed: bool = False
+    ) -> None:
         """Read one more source, from now on; ``after`` is the lost one it takes the place of.
 
         One that is ``fed`` is asked and stopped by somebody else, who hands over its deliveries.
         """
-        reading = Reading(source)
+        state = SourceState(source)
         if after is not None:
-            reading.succeed(after)
-        self._readings[source] = reading
+            state.succeed(after)
+        self._states[source] = state
         if fed:
             return
-        self._pulled[source] = reading
+        self._pulled[source] = state
         if self._order is not None:
-            self._order.wait_for_older(reading)
+            self._order.wait_for_older(state)
         else:
             self._credit.sources_changed()
 
-    def detach(self, source: Source) -> Reading | None:
+    def detach(self, source: Source) -> SourceState | None:
         """Forget a lost source: what has not begun is dropped, what runs may only be acked."""
-        reading = self._readings.pop(source, None)
+        state = self._states.pop(source, None)
         self._pulled.pop(source, None)
-        if reading is None:
+        if state is None:
             return None
         if self._order is not None:
             self._order.forget(source)
-        self._let_go(reading, self._waiting([reading]))
-        for delivery in reading.held.values():
+        self._let_go(state, self._waiting([state]))
+        for delivery in state.held.values():
             delivery.lapsed = True
         self._credit.sources_changed()
-        return reading
+        return state
 
     def settled_up_to(self, source: Source, ack_floor: int) -> None:
         """The server's word: everything up to this sequence is settled."""
-        reading = self._readings.get(source)
-        if reading is not None:
-            reading.forget_settled(ack_floor)
+        state = self._states.get(source)
+        if state is not None:
+            state.forget_settled(ack_floor)
 
     def lease(self, ack_wait: float) -> None:
         """The server's ack_wait, in seconds: leases follow it."""
@@ -172,70 +174,70 @@ class Subscription:
         with their leases kept; what runs longer is handed back and cancelled.
         """
         self._draining = True
-        self._runs.breaker.release()
+        self._execution.breaker.release()
         self._credit.close()
-        self._workers.close()
+        self._slots.close()
         if self._order is not None:
             self._order.close()
         await asyncio.gather(*(source.stop() for source in self._pulled))
         try:
             await self._hand_back_waiting()
-            await self._workers.wait(grace)
+            await self._slots.wait(grace)
         finally:  # a second signal cancels the wait, not the handing back
             await self._hand_back_running()
-            await self._workers.cancel()
+            await self._slots.cancel()
             self._leases.close()
 
     # --- the port's Receiver ---------------------------------------------------------------
 
     def receive(self, delivery: Delivery) -> None:
         """Take one delivery; see the port."""
-        reading = self._readings.get(delivery.source)
-        if reading is None:
+        state = self._states.get(delivery.source)
+        if state is None:
             return
         self._leases.begin(delivery)
         sequence = delivery.sequence
-        repeat = delivery.count > 1 or sequence <= reading.look_up_until
-        if repeat and self._recognise(reading, delivery):
+        repeat = delivery.count > 1 or sequence <= state.look_up_until
+        if repeat and self._recognise(state, delivery):
             return
-        if sequence > reading.highest:
-            reading.highest = sequence
+        if sequence > state.highest:
+            state.highest = sequence
         if self._draining:
             self._back.one(delivery)
             return
-        reading.held[sequence] = delivery
+        state.held[sequence] = delivery
         self._credit.take()
-        if self._order is None or self._order.may_begin(reading, delivery):
-            self._workers.offer(delivery)
+        if self._order is None or self._order.may_begin(state, delivery):
+            self._slots.offer(delivery)
 
     def replenish(self, source: Source) -> None:
         """A pull ended: ask again, for little where nothing came."""
-        reading = self._readings.get(source)
-        if reading is not None:
-            reading.window = 1
+        state = self._states.get(source)
+        if state is not None:
+            state.window = 1
         self._credit.refill()
 
     def resumed(self, source: Source) -> None:
         """The link is back: repeats may come as first deliveries, leases need a touch."""
-        reading = self._readings.get(source)
-        if reading is not None:
-            reading.look_up_until = reading.highest
-            self._leases.touch(reading)
+        state = self._states.get(source)
+        if state is not None:
+            state.look_up_until = state.highest
+            self._leases.touch(state)
             if self._order is not None and source in self._pulled:
-                self._order.wait_for_older(reading)
+                self._order.wait_for_older(state)
         self._credit.refill()
 
     def lost(self, source: Source, cause: Exception) -> None:
         """The consumer is gone: whoever made it decides."""
         self._parts.on_lost(source, cause)
 
-    def _recognise(self, reading: Reading, delivery: Delivery) -> bool:
+    def _recognise(self, state: SourceState, delivery: Delivery) -> bool:
         """Whether this delivery needs no run: settled before, or held right now."""
-        if reading.settled.holds(delivery.sequence, delivery.stored_at):
+        if state.settled.holds(delivery.sequence, delivery.stored_at):
             self._parts.settler.settled_before(delivery)
             self._credit.refill_if_low()
             return True
-        held = reading.held.get(delivery.sequence)
+        held = state.held.get(delivery.sequence)
         if held is None or held.stored_at != delivery.stored_at:
             return False
         # Ours again: the newest delivery carries the lease, the run goes on. It may come from the
@@ -250,17 +252,17 @@ class Subscription:
 
     # --- the life of one delivery ----------------------------------------------------------
 
-    async def _run(self, worker: Worker, delivery: Delivery) -> None:
+    async def _run(self, slot: Slot, delivery: Delivery) -> None:
         """Run, settle, release. Nothing that happens in between escapes but our own end."""
-        reading = self._readings.get(delivery.source)
-        if reading is None:
+        state = self._states.get(delivery.source)
+        if state is None:
             return
         if self._leases.has_lapsed(delivery):
             # The server has given it away; an answer would be for somebody else's delivery.
-            self._wait_for_it_again(reading)
-            self._release(reading, delivery)
+            self._wait_for_it_again(state)
+            self._release(state, delivery)
             return
-        worker.delivery = delivery
+        slot.delivery = delivery
         kept = settled = False
         try:
             read = self._dispatcher.read(delivery)
@@ -270,11 +272,11 @@ class Subscription:
                     kept = True  # behind another event of its key
                     return
                 read = entered
-            settled = await self._runs.run(worker, reading, delivery, read)
+            settled = await self._execution.run(slot, state, delivery, read)
             if settled:
-                reading.settled.add(delivery.sequence, delivery.stored_at)
+                state.settled.add(delivery.sequence, delivery.stored_at)
             elif self._order is not None:
-                kept = self._keep_for_retry(self._order, reading, delivery)
+                kept = self._keep_for_retry(self._order, state, delivery)
         except asyncio.CancelledError:
             self._back.one(delivery)  # somebody ends our task: the event is not lost with it
             raise
@@ -282,22 +284,22 @@ class Subscription:
             log.exception("a fault of the framework; the event comes again")
             self._back.one(delivery, FAULT_DELAY)
         finally:
-            worker.delivery = None
+            slot.delivery = None
             if not kept:
-                if not settled and self._order is not None and self._order.owes(reading, delivery):
-                    self._wait_for_it_again(reading)
-                self._release(reading, delivery)
+                if not settled and self._order is not None and self._order.owes(state, delivery):
+                    self._wait_for_it_again(state)
+                self._release(state, delivery)
 
-    def _release(self, reading: Reading, delivery: Delivery) -> None:
-        if reading.held.get(delivery.sequence) is delivery:
-            del reading.held[delivery.sequence]
+    def _release(self, state: SourceState, delivery: Delivery) -> None:
+        if state.held.get(delivery.sequence) is delivery:
+            del state.held[delivery.sequence]
         if self._order is not None:
             self._order.leave(delivery)
         self._credit.give_back(len(delivery.body))
 
-    def _keep_for_retry(self, order: Order, reading: Reading, delivery: Delivery) -> bool:
+    def _keep_for_retry(self, order: Order, state: SourceState, delivery: Delivery) -> bool:
         """A retry holds its key: the event stays here, leased, until it is time."""
-        trouble = reading.trouble_of(delivery)
+        trouble = state.trouble_of(delivery)
         if trouble is None or trouble.retry_in is None:
             return False
         delay, trouble.retry_in = trouble.retry_in, None
@@ -306,40 +308,40 @@ class Subscription:
         self._back.one(delivery)  # at once: with its delay, its key would overtake it
         return False
 
-    def _wait_for_it_again(self, reading: Reading) -> None:
+    def _wait_for_it_again(self, state: SourceState) -> None:
         """One is gone, unsettled: in order, what came after it must not begin before it is back."""
         order = self._order
         if order is not None and not self._draining:
-            waiting = self._waiting([reading])
-            self._let_go(reading, [one for one in waiting if not order.keeps(one)])
-            order.wait_for_older(reading)
+            waiting = self._waiting([state])
+            self._let_go(state, [one for one in waiting if not order.keeps(one)])
+            order.wait_for_older(state)
 
-    def _let_go(self, reading: Reading, deliveries: Iterable[Delivery]) -> None:
+    def _let_go(self, state: SourceState, deliveries: Iterable[Delivery]) -> None:
         """Drop what has not begun, unanswered: it comes again after ack_wait."""
         for delivery in deliveries:
-            self._workers.withdraw(delivery)
-            self._release(reading, delivery)
+            self._slots.withdraw(delivery)
+            self._release(state, delivery)
 
-    def _waiting(self, readings: Iterable[Reading]) -> list[Delivery]:
-        """What is held and not with a worker: in the buffer, behind its key, or for a retry."""
-        running = {worker.delivery for worker in self._workers.all}
-        held = [one for reading in readings for one in reading.held.values()]
+    def _waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
+        """What is held and not with a slot: in the buffer, behind its key, or for a retry."""
+        running = {slot.delivery for slot in self._slots.all}
+        held = [one for state in states for one in state.held.values()]
         return [delivery for delivery in held if delivery not in running]
 
     async def _hand_back_waiting(self) -> None:
-        waiting = self._waiting(self._readings.values())
-        self._workers.buffer.clear()
+        waiting = self._waiting(self._states.values())
+        self._slots.buffer.clear()
         try:
             await self._back.all(waiting)
         finally:
             for delivery in waiting:
-                reading = self._readings.get(delivery.source)
-                if reading is not None:
-                    self._release(reading, delivery)
+                state = self._states.get(delivery.source)
+                if state is not None:
+                    self._release(state, delivery)
 
     async def _hand_back_running(self) -> None:
         """Grace is over: what still runs goes back; its late ending counts for nothing."""
-        running = [one.delivery for one in self._workers.all if one.delivery is not None]
+        running = [one.delivery for one in self._slots.all if one.delivery is not None]
         try:
             await self._back.all(running)
         finally:

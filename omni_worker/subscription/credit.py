@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..transports.base import Source
-from .reading import Reading
+from .source_state import SourceState
 
 MAX_ADAPTIVE = 2_000  # deliveries prefetched at most
 MAX_ADAPTIVE_BYTES = 4 * 1024 * 1024  # and not more than this: cold bytes are read slowly
@@ -23,7 +23,7 @@ class Credit:
 
     def __init__(
         self,
-        readings: dict[Source, Reading],
+        states: dict[Source, SourceState],
         *,
         concurrency: int,
         prefetch: int | None,
@@ -31,7 +31,7 @@ class Credit:
         ordered: bool,
         now: Callable[[], float],
     ) -> None:
-        self._readings = readings
+        self._states = states
         self._concurrency = concurrency
         self._streams = streams
         self._now = now
@@ -85,9 +85,9 @@ class Credit:
     def sources_changed(self) -> None:
         """A source came or went, or is asked or not."""
         self._only = None
-        if self._streams == 1 and len(self._readings) == 1:
-            [(source, reading)] = self._readings.items()
-            self._only = source if reading.is_asked else None
+        if self._streams == 1 and len(self._states) == 1:
+            [(source, state)] = self._states.items()
+            self._only = source if state.is_asked else None
         self.refill()
 
     def refill_if_low(self) -> None:
@@ -107,15 +107,15 @@ class Credit:
         if self._only is not None:
             self._only.request(free)
             return
-        for source, reading in self._readings.items():
-            if free > 0 and source.outstanding == 0 and reading.is_asked:
-                count = min(free, reading.window)
-                reading.window = min(self.limit, reading.window * 2)
+        for source, state in self._states.items():
+            if free > 0 and source.outstanding == 0 and state.is_asked:
+                count = min(free, state.window)
+                state.window = min(self.limit, state.window * 2)
                 source.request(count)
                 free -= count
 
     def _outstanding(self) -> int:
-        return sum(source.outstanding for source in self._readings)
+        return sum(source.outstanding for source in self._states)
 
     def _adapt(self) -> None:
         now = self._now()

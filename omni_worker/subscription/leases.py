@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 
 from ..transports.base import Delivery, Source
-from .reading import Reading
-from .workers import NEVER, Worker, Workers
+from .slots import NEVER, Slot, Slots
+from .source_state import SourceState
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -22,8 +22,8 @@ class Leases:
 
     def __init__(
         self,
-        readings: dict[Source, Reading],
-        workers: Workers,
+        states: dict[Source, SourceState],
+        slots: Slots,
         *,
         ack_wait: float,
         timeout: float | None,
@@ -32,8 +32,8 @@ class Leases:
     ) -> None:
         self.ack_wait = ack_wait
         self.timeout = timeout
-        self._readings = readings
-        self._workers = workers
+        self._states = states
+        self._slots = slots
         self._can_cancel = can_cancel
         self._is_connected = is_connected
         self._loop = asyncio.get_running_loop()
@@ -47,21 +47,21 @@ class Leases:
         if self._timer is None:
             self._schedule(self.ack_wait / 6)
 
-    def begin_run(self, worker: Worker) -> None:
+    def begin_run(self, slot: Slot) -> None:
         """A handler begins: it has ``timeout`` seconds, which is set."""
         assert self.timeout is not None
-        worker.deadline = self.now() + self.timeout
-        if self._timer is None or self._timer.when() > worker.deadline:
+        slot.deadline = self.now() + self.timeout
+        if self._timer is None or self._timer.when() > slot.deadline:
             self._schedule(self.timeout)
 
-    def end_run(self, worker: Worker) -> bool:
+    def end_run(self, slot: Slot) -> bool:
         """It ended. Says whether it had been told to."""
-        worker.deadline = NEVER
-        if not worker.timed_out:
+        slot.deadline = NEVER
+        if not slot.timed_out:
             return False
-        worker.timed_out = False
-        while worker.task is not None and worker.task.cancelling():
-            worker.task.uncancel()
+        slot.timed_out = False
+        while slot.task is not None and slot.task.cancelling():
+            slot.task.uncancel()
         return True
 
     def has_lapsed(self, delivery: Delivery) -> bool:
@@ -70,9 +70,9 @@ class Leases:
             delivery.lapsed = True
         return delivery.lapsed
 
-    def touch(self, reading: Reading) -> None:
+    def touch(self, state: SourceState) -> None:
         """After a reconnect: extend what is still ours at once."""
-        for delivery in reading.held.values():
+        for delivery in state.held.values():
             if not self.has_lapsed(delivery):
                 self._extend(delivery)
 
@@ -113,33 +113,33 @@ class Leases:
             self._extend_due()
         now = self.now()
         nearest = NEVER
-        for worker in self._workers.all:
-            if worker.deadline <= now:
-                self._stop_overdue(worker)
-            nearest = min(nearest, worker.deadline)
+        for slot in self._slots.all:
+            if slot.deadline <= now:
+                self._stop_overdue(slot)
+            nearest = min(nearest, slot.deadline)
         # A run of a consumer that was lost holds no lease any more, but has its time.
-        if nearest < NEVER or any(reading.held for reading in self._readings.values()):
+        if nearest < NEVER or any(state.held for state in self._states.values()):
             self._schedule(max(0.001, nearest - now))
 
     def _extend_due(self) -> None:
         due = self.now() - self.ack_wait / 3
-        for reading in self._readings.values():
-            for delivery in reading.held.values():
+        for state in self._states.values():
+            for delivery in state.held.values():
                 if delivery.leased_at <= due and not self.has_lapsed(delivery):
                     self._extend(delivery)
 
-    def _stop_overdue(self, worker: Worker) -> None:
+    def _stop_overdue(self, slot: Slot) -> None:
         assert self.timeout is not None
-        if self._can_cancel and worker.task is not None:
+        if self._can_cancel and slot.task is not None:
             # Again at every timeout: a handler may swallow a cancellation.
-            worker.deadline = self.now() + self.timeout
-            worker.timed_out = True
-            worker.task.cancel()
+            slot.deadline = self.now() + self.timeout
+            slot.timed_out = True
+            slot.task.cancel()
             return
-        worker.deadline = NEVER
-        worker.timed_out = True
-        if worker.delivery is not None:
+        slot.deadline = NEVER
+        slot.timed_out = True
+        if slot.delivery is not None:
             log.warning(
                 "a thread cannot be stopped: its event keeps lease and slot until it ends",
-                extra={"subject": worker.delivery.subject, "timeout": self.timeout},
+                extra={"subject": slot.delivery.subject, "timeout": self.timeout},
             )

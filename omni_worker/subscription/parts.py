@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..context import Surroundings
+from ..context import RunSetup
 from ..dispatch import Dispatcher
 from ..handlers import Handler
-from ..notes import Attempts, Guards
+from ..notes import AttemptNotes, Guards
 from ..settle import Counts, Settler
 from ..transports.base import Source
-from .gaps import ConsumerInfo
+from .gates.catch_up import ConsumerInfo
 
 if TYPE_CHECKING:
     from . import Subscription
@@ -25,10 +25,10 @@ class Parts:
     handler: Handler
     dispatcher: Dispatcher
     settler: Settler
-    attempts: Attempts
+    attempts: AttemptNotes
     guards: Guards | None  # for exactly_once
     counts: Counts
-    around: Surroundings
+    around: RunSetup
     is_connected: Callable[[], bool]
     consumer_info: ConsumerInfo
     on_lost: Callable[[Source, Exception], None]

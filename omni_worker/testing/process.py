@@ -28,7 +28,7 @@ class Crash:
 
 
 @dataclass(slots=True, kw_only=True)
-class Surroundings:
+class TestSetup:
     """What outlives a process."""
 
     app: App
@@ -42,7 +42,7 @@ class Surroundings:
 class Process:
     """One life of the app: from ``begin`` to ``end`` or ``die``. Implements the Observer."""
 
-    def __init__(self, around: Surroundings, observer: Observer | None) -> None:
+    def __init__(self, around: TestSetup, observer: Observer | None) -> None:
         self.is_ready = asyncio.Event()
         self.is_dead = False
         self.transport = MemoryTransport(around.server, around.settings or around.app.settings)

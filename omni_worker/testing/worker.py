@@ -18,7 +18,7 @@ from ..settings import Settings
 from ..transports.memory import MemoryServer, MemoryTransport
 from .clock import NothingMoves, TooLong, VirtualTime
 from .pending import Pending, Unsettled, explain, is_quiet, pending, shown
-from .process import Crash, Process, Surroundings
+from .process import Crash, Process, TestSetup
 from .records import Named, Records, Run, find
 
 PATIENCE = 10.0  # real seconds
@@ -63,7 +63,7 @@ class TestWorker:
         self._observer = self.app.observer
         self._records = Records(self.app.name)
         self.server.watchers.append(self._records.on_stored)
-        self._around = Surroundings(
+        self._around = TestSetup(
             app=self.app, server=self.server, settings=self._settings, clock=clock,
             records=self._records,
         )  # fmt: skip

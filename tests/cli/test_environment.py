@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from tests.processes.support import Stage
 
 from .support import call, too_wide

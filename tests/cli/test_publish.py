@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 from tests.ports import free_port
 from tests.processes.support import api, message_payload, plain_client, stored
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from tests.processes.support import PROGRAM, Stage, clean_environment, foreign_event, plain_client
 
 from .support import call, too_wide

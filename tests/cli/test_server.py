@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from omni_worker.errors import TransportError
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 from tests.processes.support import PROGRAM, api, clean_environment, make_stream, plain_client
 
 from .support import call, too_wide

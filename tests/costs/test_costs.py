@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from omni_worker import Context, Draft, Event, EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from .meter import Meter
 

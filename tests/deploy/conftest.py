@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_worker.server import LOOPBACK
+from omni_worker.nats_server import LOOPBACK
 
 from .. import ports
 from ..processes.conftest import jetstream, plain, stage

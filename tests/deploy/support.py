@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from omni_worker.server import die_with_parent
+from omni_worker.nats_server import die_with_parent
 
 from ..processes.support import PROGRAM, Stage, Worker, clean_environment, until
 

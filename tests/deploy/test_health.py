@@ -9,7 +9,7 @@ import subprocess
 
 from nats.aio.client import Client
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes.support import (
     PROGRAM,

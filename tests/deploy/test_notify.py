@@ -9,8 +9,8 @@ import socket
 
 import pytest
 
-from omni_worker.health import Report
-from omni_worker.notify import Notify, from_line, pm2_kill_timeout, to_line
+from omni_worker.process.health import Report
+from omni_worker.process.notify import Notify, from_line, pm2_kill_timeout, to_line
 
 from ..processes.support import eventually
 

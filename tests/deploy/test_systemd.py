@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from omni_worker.notify import Systemd
+from omni_worker.process.notify import Systemd
 
 from ..processes.support import Stage, eventually, publish_foreign
 from .support import Running

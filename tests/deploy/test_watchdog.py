@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from omni_worker.watchdog import Watchdog, was_stopped
+from omni_worker.process.watchdog import Watchdog, was_stopped
 
 from ..processes.support import eventually
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from omni_worker.supervisor import FIRST_PAUSE, LONGEST_PAUSE, is_early, pause_before
+from omni_worker.process.supervisor import FIRST_PAUSE, LONGEST_PAUSE, is_early, pause_before
 
 from ..processes.support import Stage, eventually, publish_foreign, until_settled
 from .support import Running, is_alive, until_probed

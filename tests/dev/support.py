@@ -9,7 +9,7 @@ import textwrap
 from contextlib import suppress
 from pathlib import Path
 
-from omni_worker.server import die_with_parent
+from omni_worker.nats_server import die_with_parent
 
 from ..processes.support import _HEAD as HEAD
 from ..processes.support import PROGRAM, Stage, clean_environment, eventually

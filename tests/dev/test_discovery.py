@@ -117,7 +117,7 @@ def test_discover_lets_a_modules_own_error_pass() -> None:
     ("module", "needless"),
     [
         ("omni_worker", {"click", "watchfiles", "nats", "uvloop"}),
-        ("omni_worker.logs", {"click", "watchfiles", "nats", "uvloop"}),
+        ("omni_worker.listeners.logs", {"click", "watchfiles", "nats", "uvloop"}),
         ("omni_worker.cli", {"watchfiles", "nats", "uvloop", "pytest"}),
     ],
 )

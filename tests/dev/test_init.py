@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from omni_worker import Event, EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes.support import PROGRAM, Stage, clean_environment
 from .test_reload import MESSAGE as HELLO

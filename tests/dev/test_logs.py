@@ -13,8 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 from omni_worker import App, Context, Event, Reject, Settings
-from omni_worker.logs import JsonFormatter, LogObserver, PrettyFormatter, add_event
-from omni_worker.pretty import human_time
+from omni_worker.listeners.logs import JsonFormatter, LogObserver, PrettyFormatter, add_event
+from omni_worker.listeners.pretty import human_time
 from omni_worker.transports.memory import MemoryTransport
 
 SECRET = "a very private word"

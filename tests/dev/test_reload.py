@@ -8,7 +8,7 @@ import time
 import pytest
 
 from omni_worker import EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes.support import eventually
 from .support import Project

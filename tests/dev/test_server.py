@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from omni_worker import EventBus
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 
 from ..ports import free_port
 from ..processes.support import eventually

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from .examples import ONCE_DIFFERENT
 from .running import Report

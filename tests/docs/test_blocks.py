@@ -18,7 +18,7 @@ import pytest
 
 from docs.hooks import reference
 from omni_worker import SchemaRegistry, Settings, Valid
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from omni_worker.wire import read_envelope
 
 from ..processes.support import clean_environment

@@ -14,7 +14,7 @@ from typing import Any
 import nats
 
 from omni_worker import App, Event, EventBus, Reject
-from omni_worker.server import NatsServer, die_with_parent
+from omni_worker.nats_server import NatsServer, die_with_parent
 from omni_worker.testing import TestWorker
 
 from ..deploy.conftest import free_port

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..ports import free_port
 from .accounts import Row, table

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..ports import free_port
 from ..processes.support import Worker

@@ -6,7 +6,7 @@ import asyncio
 import random
 from pathlib import Path
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes.support import eventually
 from .accounts import Row

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes.support import stored
 from .links import Link

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes.support import Worker, eventually, foreign_event, plain_client
 from .accounts import Row

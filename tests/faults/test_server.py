@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..ports import free_port
 from ..processes.support import Stage, consumer, eventually, foreign_event, until

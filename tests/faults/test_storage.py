@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from omni_worker.errors import TransportError
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from ..processes.support import api, eventually
 from .accounts import Row

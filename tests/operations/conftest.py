@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from omni_worker import EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from omni_worker.transports.base import Message
 from tests.processes.support import foreign_event
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from omni_worker import Event, EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from tests.processes.support import (
     Stage,
     api,

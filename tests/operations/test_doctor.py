@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from omni_worker import EventBus
+from omni_worker.nats_server import NatsServer
 from omni_worker.operations.doctor.consumers import consumer_findings
 from omni_worker.operations.doctor.finding import Finding, Level
 from omni_worker.operations.doctor.rights import APPLYING, READING, RETRYING, missing_rights
 from omni_worker.operations.doctor.server import features, limits, payload, version
 from omni_worker.operations.doctor.streams import full_streams
-from omni_worker.server import NatsServer
 from tests.processes.support import api, make_stream, plain_client
 
 from .support import operate

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from omni_worker import Event, EventBus
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 from tests.ports import free_port
 from tests.processes.support import api, plain_client, until_letters
 from tests.transports.servers import oldest

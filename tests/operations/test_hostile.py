@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from omni_worker import EventBus
-from omni_worker.logs import JsonFormatter, PrettyFormatter
-from omni_worker.pretty import visible, visible_json
-from omni_worker.server import NatsServer
+from omni_worker.listeners.logs import JsonFormatter, PrettyFormatter
+from omni_worker.listeners.pretty import visible, visible_json
+from omni_worker.nats_server import NatsServer
 from tests.processes.support import PROGRAM, api, clean_environment, plain_client
 
 from .support import on_a_terminal

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from omni_worker import EventBus
+from omni_worker.nats_server import NatsServer
 from omni_worker.operations.scan import SCAN
-from omni_worker.server import NatsServer
 from tests.processes.support import PROGRAM, api, clean_environment, plain_client, until
 
 APP = """

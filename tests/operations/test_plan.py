@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from omni_worker import App, Event, EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from tests.processes.support import api, consumer, make_stream, plain_client, stream_config, until
 
 from .support import operate, table_of

@@ -14,8 +14,8 @@ import pytest
 
 from omni_worker import Event, EventBus
 from omni_worker.cli.operations.tail import Page
+from omni_worker.nats_server import NatsServer
 from omni_worker.operations.tail import Seen
-from omni_worker.server import NatsServer
 from omni_worker.transports.base import StoredMessage
 from tests.processes.support import (
     PROGRAM,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from omni_worker import EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from tests.processes.support import (
     PROGRAM,
     api,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from omni_worker import Context, Event, EventBus, Reject
+from omni_worker.letters.read import DeadLetter, LetterState
 from omni_worker.operations.dead_letters import CannotRetry, NoSuchLetter
-from omni_worker.operations.letters import DeadLetter, State
 from tests.promises.conftest import World, body, kind, real_server, until, world
 
 __all__ = ["kind", "real_server", "world"]
@@ -76,7 +76,7 @@ async def test_a_letter_is_retried_by_the_handler_it_failed_in_and_by_no_other(
     assert others == [published.id]
     assert await letters_of(bus) == []
     [kept] = await letters_of(bus, all=True)
-    assert (kept.id, kept.state) == (letter.id, State.RETRIED)
+    assert (kept.id, kept.state) == (letter.id, LetterState.RETRIED)
 
 
 async def test_a_retry_that_fails_leaves_a_letter_that_names_the_first(world: World) -> None:
@@ -144,8 +144,8 @@ async def test_a_retry_that_died_half_way_is_not_sent_twice(
     letters = bus.dead_letters
     write = letters._marks.write
 
-    async def die_before_the_end(letter: Any, mark: Any, state: State, *, at: int) -> Any:
-        if state is State.RETRIED:
+    async def die_before_the_end(letter: Any, mark: Any, state: LetterState, *, at: int) -> Any:
+        if state is LetterState.RETRIED:
             raise KeyError("killed")
         # As long ago as the server needs to have forgotten the id.
         return await write(letter, mark, state, at=at - 5_000)
@@ -160,7 +160,7 @@ async def test_a_retry_that_died_half_way_is_not_sent_twice(
     retried = await bus.dead_letters.retry(letter)
 
     assert published == []
-    assert retried.letter.state is State.RETRIED
+    assert retried.letter.state is LetterState.RETRIED
 
 
 async def test_a_worker_that_starts_later_finds_what_was_sent_back(world: World) -> None:
@@ -184,7 +184,7 @@ async def test_a_worker_that_starts_later_finds_what_was_sent_back(world: World)
 async def test_an_unknown_handler_dead_letters_it_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omni_worker.returns.UNKNOWN_FOR", 0.0)
+    monkeypatch.setattr("omni_worker.sent_back.UNKNOWN_FOR", 0.0)
     patient = Patient()
     old = await world.bus()
     await old.subscribe("custom.thing", patient.handle, durable="r1", start_from="first")

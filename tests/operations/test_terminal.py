@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from omni_worker import EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from .conftest import MANY
 from .support import Terminal, on_a_terminal, operate

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from .support import Stage, plain_client
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 import nats
 from nats.aio.client import Client
 
-from omni_worker.server import LOOPBACK, NatsServer, die_with_parent
+from omni_worker.nats_server import LOOPBACK, NatsServer, die_with_parent
 
 PROGRAM = os.path.join(sysconfig.get_path("scripts"), "omni-worker")
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from omni_worker import Draft, EventBus
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from .support import Stage, Worker, until
 

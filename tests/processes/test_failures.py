@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from .support import (
     Stage,

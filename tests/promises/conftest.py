@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from omni_worker import EventBus, Settings
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from omni_worker.transports.base import Message, Transport
 from omni_worker.transports.jetstream import JetStreamTransport
 from omni_worker.transports.memory import MemoryServer, MemoryTransport

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from omni_worker import Context, Draft, Event
-from omni_worker.subscription import breaker
+from omni_worker.subscription.gates import breaker
 from omni_worker.transports.base import Delivery, Source
 
 from .conftest import World, until
@@ -221,7 +221,7 @@ async def test_an_event_that_runs_elsewhere_holds_its_key(world: World) -> None:
     first = await one.subscribe("custom.thing", hang, **options)
     await one.publish("custom.thing", 1)
     await until(lambda: first.running == 1)
-    [delivery] = [worker.delivery for worker in first._workers.all if worker.delivery]
+    [delivery] = [worker.delivery for worker in first._slots.all if worker.delivery]
     await delivery.source.stop()
     await one.publish("custom.thing", 2)
     delivery.source.answer(delivery, b"-NAK")  # the server gives it to the other one as well
@@ -275,7 +275,7 @@ async def test_exactly_once_waits_for_whoever_runs_it(world: World) -> None:
     first = await one.subscribe("custom.thing", hang, **options)
     await one.publish("custom.thing", {})
     await until(lambda: runs == ["one"])
-    [delivery] = [worker.delivery for worker in first._workers.all if worker.delivery]
+    [delivery] = [worker.delivery for worker in first._slots.all if worker.delivery]
     second = await other.subscribe("custom.thing", handle, **options)
     await delivery.source.stop()
     delivery.source.answer(delivery, b"-NAK")  # the server gives it to the other one as well

@@ -167,7 +167,7 @@ async def test_our_own_cancellation_passes_through_and_loses_nothing(world: Worl
     subscription = await bus.subscribe("custom.thing", hang, durable="d")
     await bus.publish("custom.thing", {})
     await begun.wait()
-    [worker] = subscription._workers.all
+    [worker] = subscription._slots.all
     assert worker.task is not None
     worker.task.cancel()
     await asyncio.wait([worker.task], timeout=5)
@@ -365,8 +365,8 @@ async def test_attempts_of_another_process_count_though_the_server_forgot_them(
     await until(lambda: len(attempts) == 1)
     await until(lambda: first.counts.retried == 1)
     second = await other.subscribe("custom.thing", failing("other"), **options)
-    [reading] = second._readings.values()
-    reading.highest = reading.look_up_until = 1  # it saw the event before, and reconnected since
+    [state] = second._states.values()
+    state.highest = state.look_up_until = 1  # it saw the event before, and reconnected since
     await first.unsubscribe()
     await one.transport.operators.delete_consumer("CUSTOM", "d")
     await until(lambda: second.counts.dead_lettered == 1)
@@ -416,8 +416,8 @@ async def test_a_run_whose_consumer_was_deleted_is_retried_and_stopping_ends_wel
     before = subscription.sources
     await bus.transport.operators.delete_consumer("CUSTOM", "d")
     await until(lambda: subscription.sources and subscription.sources != before)
-    [reading] = subscription._readings.values()
-    await until(lambda: all(not one.lapsed for one in reading.held.values()))
+    [state] = subscription._states.values()
+    await until(lambda: all(not one.lapsed for one in state.held.values()))
     go_on.set()
     await until(lambda: subscription.counts.handled == 1)
     await subscription.unsubscribe()
@@ -451,12 +451,12 @@ async def test_a_consumer_made_again_does_not_replay_what_others_settled(world: 
     await one.publish_many(Draft(type="custom.thing", payload=n) for n in range(1, 50))
     await until(lambda: theirs.counts.handled == 50)
     await until(lambda: world.is_quiet("CUSTOM", "d"))
-    [binding] = one._roster.bindings
+    [binding] = one._subscriptions.bindings
     await binding.refresh()
     await theirs.unsubscribe()
     await one.transport.operators.delete_consumer("CUSTOM", "d")
     [source] = mine.sources
-    one._roster.on_lost(source, TransportError("deleted"))
+    one._subscriptions.on_lost(source, TransportError("deleted"))
     await until(lambda: bool(mine.sources) and mine.sources != [source])
     await one.publish("custom.thing", 50)
     await until(lambda: 50 in handled)

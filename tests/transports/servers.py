@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nats.aio.client import Client
 
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 
 from ..ports import free_port
 from ..processes.support import api

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 from omni_worker.settings import Settings
 from omni_worker.transports.base import Delivery, Message, Source
 from omni_worker.transports.jetstream import JetStreamTransport

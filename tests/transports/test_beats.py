@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from omni_worker.transports.jetstream.beats import BUSY, EARLY, EXPIRES, QUIET, Beat
+from omni_worker.transports.jetstream.heartbeats import BUSY, EARLY, EXPIRES, QUIET, Beat
 
 SECOND = 1_000_000_000
 

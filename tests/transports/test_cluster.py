@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from omni_worker.settings import Settings
 from omni_worker.transports.base import Operators
 from omni_worker.transports.jetstream import JetStreamTransport

@@ -16,7 +16,7 @@ import pytest
 from nats import errors as nats_errors
 
 from omni_worker.errors import ApiError, NotConnected, TransportError
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from omni_worker.transports.jetstream import JetStreamTransport, client
 from omni_worker.transports.jetstream.login import describe, tls_context
 

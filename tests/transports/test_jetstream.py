@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytest
 
-from omni_worker.server import LOOPBACK, NatsServer
+from omni_worker.nats_server import LOOPBACK, NatsServer
 from omni_worker.settings import Settings
 from omni_worker.transports.base import Transport
 from omni_worker.transports.jetstream import JetStreamTransport

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 
 from .servers import emptied, oldest
 from .suite import TransportSuite

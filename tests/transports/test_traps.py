@@ -10,10 +10,10 @@ import time
 import pytest
 
 from omni_worker.errors import EventTooLarge, InvalidSubject, PermissionDenied, TransportError
-from omni_worker.server import NatsServer
+from omni_worker.nats_server import NatsServer
 from omni_worker.transports.base import Message
 from omni_worker.transports.jetstream import JetStreamTransport, client, connection, pull
-from omni_worker.transports.jetstream.beats import Beat
+from omni_worker.transports.jetstream.heartbeats import Beat
 
 from ..ports import free_port
 from .support import (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...errors import OmniWorkerError
 from .. import CALLED_WRONGLY, FAILED, complain
-from .children import Child, Children, Ended
+from .children import Children, DevProcess, Ended
 from .serving import Place, ServerEnded, open_place
 from .telling import Tell
 from .watching import Changed, Watch
@@ -130,7 +130,7 @@ class Dev:
         working.hand_over()
         self._kill_at = self._kill_at or time.monotonic() + HAND_OVER
 
-    def _ended(self, child: Child) -> None:
+    def _ended(self, child: DevProcess) -> None:
         self._children.working = self._kill_at = None
         if self._asked:
             return

@@ -19,20 +19,20 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ...server import die_with_parent
+from ...nats_server import die_with_parent
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A child is gone; its ``code`` says how."""
 
-    child: Child
+    child: DevProcess
 
 
 Post = Callable[[Ended], None]
 
 
-class Child:
+class DevProcess:
     """One process, at the other end of a socket. Its end is posted from a thread."""
 
     def __init__(self, connection: socket.socket, post: Post) -> None:
@@ -104,14 +104,14 @@ class Template:
                 preexec_fn=_before_it_runs(),
             )
         self._socket = ours
-        self._child: Child | None = None
+        self._child: DevProcess | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def fork(self, since: float, first: bool, post: Post) -> Child:
+    def fork(self, since: float, first: bool, post: Post) -> DevProcess:
         """A child that loads the project and runs it; ``since`` is when that was asked for."""
         ours, theirs = socket.socketpair()
         with theirs:
-            child = self._child = Child(ours, post)
+            child = self._child = DevProcess(ours, post)
             order = json.dumps({"since": since, "first": first}).encode() + b"\n"
             with suppress(OSError):  # the template has ended, and with it the child
                 socket.send_fds(self._socket, [order], [theirs.fileno()])
@@ -157,7 +157,7 @@ class Children:
         self._post = post
         self._template: Template | None = None
         self._is_stale = False
-        self.working: Child | None = None
+        self.working: DevProcess | None = None
 
     def start(self, since: float, *, first: bool = False) -> None:
         """Let the next one work."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from ...errors import ConfigError, TransportError
-from ...server import ANY_PORT, LOOPBACK, NatsServer
+from ...nats_server import ANY_PORT, LOOPBACK, NatsServer
 from ...settings import Settings
 from .telling import Tell
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ...pretty import pretty
+from ...listeners.pretty import pretty
 
 
 class Tell:

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...letters.read import DeadLetter, LetterState
 from ...operations.dead_letters import CannotRetry, DeadLetters
-from ...operations.letters import DeadLetter, State
-from ...returns import retry_consumer
+from ...sent_back import retry_consumer
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say
@@ -290,7 +290,7 @@ def _shown(letter: DeadLetter) -> list[str]:
     lines.append("")
     if letter.why_not:
         lines += wrapped(f"It cannot be retried: {printable(letter.why_not)}.")
-    elif letter.state is State.RETRIED:
+    elif letter.state is LetterState.RETRIED:
         lines += wrapped("It was sent back already. Send it once more with retry --again.")
     else:
         lines.append(f"Send it back:  omni-worker dead-letters retry {letter.sequence}")

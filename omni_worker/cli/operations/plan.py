@@ -8,8 +8,8 @@ from typing import Any
 from ...app import App
 from ...errors import OmniWorkerError, TopologyError
 from ...operations.drift import Action, Kind, Needs, Step, apply, find_drift
+from ...operations.planned_consumers import wanted_consumers
 from ...operations.recreate import Remaking, look_at_remaking, remake
-from ...operations.wanted import wanted_consumers
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say

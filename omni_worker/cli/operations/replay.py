@@ -18,8 +18,8 @@ from ...bus import EventBus
 from ...context import current_context
 from ...errors import OmniWorkerError
 from ...operations.dry import dry
+from ...operations.planned_consumers import wanted_consumers
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
-from ...operations.wanted import wanted_consumers
 from ...settings import Settings
 from ...topology import DUPLICATE_WINDOW, NANO, holds_events
 from ...transports.base import Message, Transport

@@ -9,7 +9,7 @@ from ...app import App
 from ...errors import ConfigError
 from ...events import Event
 from ...handlers import Handler
-from ...operations.wanted import SEVEN, WantedConsumers, wanted_consumers
+from ...operations.planned_consumers import SEVEN, WantedConsumers, wanted_consumers
 from ...retry import RetryPolicy
 from ...schemas import SchemaRegistry
 from ...settings import Settings

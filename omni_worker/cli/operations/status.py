@@ -13,9 +13,9 @@ import click
 
 from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
+from ...listeners.pretty import visible
+from ...operations.planned_consumers import wanted_consumers
 from ...operations.status import ConsumerStatus, consumer_statuses
-from ...operations.wanted import wanted_consumers
-from ...pretty import visible
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import complain, say

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from ...errors import InvalidEvent, InvalidSubject
-from ...operations.letters import stored_time
+from ...letters.read import stored_time
+from ...listeners.pretty import address
 from ...operations.tail import Seen, past_and_live
-from ...pretty import address
 from ...schemas import SchemaRegistry
 from ...settings import Settings
 from ...subjects import check_subject_pattern, filters_for, is_wild

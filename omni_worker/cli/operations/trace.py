@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ...listeners.pretty import address
 from ...operations.trace import ConsumerWord, Place, Trace, trace_event
-from ...pretty import address
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say

@@ -8,11 +8,11 @@ from typing import Any
 
 from ...errors import PermissionDenied, TransportError
 from ...events import DEAD_LETTER
+from ...letters.marks import BUCKET as MARKS
 from ...notes.attempts import BUCKET as NOTES
 from ...subjects import covers, intersection
 from ...topology import holds_events, route
 from ...transports.base import Operators, Transport
-from ..marks import BUCKET as MARKS
 from ..scan import Scan
 from .finding import Finding, Level, denied
 

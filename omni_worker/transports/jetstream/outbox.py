@@ -22,9 +22,9 @@ from ...errors import (
 )
 from ..base import Message, Stored
 from ..headers import message_headers, status_of
+from .confirmations import Batch, Single
 from .connection import Connection
 from .frames import frame
-from .waiting import Batch, Single
 
 log = logging.getLogger("omni_worker.transport")
 

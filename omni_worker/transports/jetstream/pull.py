@@ -18,11 +18,11 @@ from nats.nuid import NUID
 from ...errors import PermissionDenied, TransportError
 from ..base import ACK, Delivery, Receiver
 from ..headers import status_of
-from .answers import Answers
-from .beats import BUSY, QUIET, still_pending
+from .acks import Answers
 from .connection import Connection
+from .heartbeats import BUSY, QUIET, still_pending
+from .last_deliveries import ConsumerInfo, Tail
 from .requests import Requests
-from .tail import ConsumerInfo, Tail
 
 log = logging.getLogger("omni_worker.transport")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni_worker.deadletter import (
+from omni_worker.letters.written import (
     MAX_ERROR,
     MAX_HEADERS,
     MAX_TRACEBACK,
@@ -157,7 +157,7 @@ def test_a_failure_says_what_happened_whatever_was_raised(error: BaseException, 
 
     assert failure.error == said
     assert failure.error_type.endswith(type(error).__qualname__)
-    assert "test_deadletter" in failure.traceback
+    assert "test_letters" in failure.traceback
 
 
 def test_what_is_long_is_trimmed() -> None:

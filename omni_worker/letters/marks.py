@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..errors import TopologyError
 from ..topology import NANO
 from ..transports.base import KeyValue, Transport
-from .letters import DeadLetter, State
+from .read import DeadLetter, LetterState
 
 BUCKET = "omni-worker-letters"
 STREAM = f"KV_{BUCKET}"
@@ -23,7 +23,7 @@ FOR_EVER = 10 * 365 * 86_400.0  # where the letters' stream has no age limit
 class Mark:
     """The last word on a letter; ``revision`` 0 is none yet."""
 
-    state: State = State.OPEN
+    state: LetterState = LetterState.OPEN
     at: int = 0  # epoch milliseconds
     times: int = 0  # how often it was sent back
     revision: int = 0
@@ -48,10 +48,14 @@ class Marks:
         bucket = await self._open(LEAST)
         return await asyncio.gather(*(_read(bucket, letter.id) for letter in letters))
 
-    async def write(self, letter: DeadLetter, mark: Mark, state: State, *, at: int) -> Mark | None:
+    async def write(
+        self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int
+    ) -> Mark | None:
         """Put a new word on top of ``mark``; None when somebody else was faster."""
         bucket = await self._open_for_writing(letter.stream)
-        times = mark.times + (state is State.RETRYING and mark.state is not State.RETRYING)
+        times = mark.times + (
+            state is LetterState.RETRYING and mark.state is not LetterState.RETRYING
+        )
         value = json.dumps({"state": state, "at": at, "times": times}).encode()
         key = _key(letter.id)
         if mark.revision:
@@ -87,7 +91,7 @@ async def _read(bucket: KeyValue, id: str) -> Mark:
     try:
         raw = json.loads(entry.value)
         return Mark(
-            state=State(raw["state"]), at=int(raw["at"]), times=int(raw["times"]),
+            state=LetterState(raw["state"]), at=int(raw["at"]), times=int(raw["times"]),
             revision=entry.revision,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .errors import InvalidEvent
-from .subjects import parse_subject
-from .validation import explain
-from .wire import Envelope, read_envelope
+from ..errors import InvalidEvent
+from ..subjects import parse_subject
+from ..validation import explain
+from ..wire import Envelope, read_envelope
 
 # UUIDv5 of stream, sequence, stored timestamp and handler: a repeat is one letter.
 _NAMESPACE = uuid.UUID("6f1f3a6e-58c5-5a64-9c0e-0d1b6f0a7c11")

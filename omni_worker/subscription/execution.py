@@ -1,4 +1,4 @@
-"""Runs: the life of one delivery. Recall what is known of it, run it, have it settled.
+"""Execution: the life of one delivery. Recall what is known of it, run it, have it settled.
 
 A first delivery takes the short way. What comes again is looked up in the notes: its attempts may
 have been spent in another process, or its last run may have ended one.
@@ -14,34 +14,34 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 from ..context import Context
-from ..deadletter import Failure
 from ..dispatch import TimedOut
 from ..errors import OmniWorkerError, TransportError
 from ..events import Event
-from ..notes import Busy, DoneBefore, Guards, Note, State
+from ..letters.written import Failure
+from ..notes import Busy, DoneBefore, Guards, Note, NoteState
 from ..outcomes import CONFIRM, DONE, DONE_BEFORE, Failed, HandBack, Outcome, Rejected, Retry
 from ..settle import Trouble
 from ..transports.base import Delivery
-from .breaker import Breaker
+from .gates.breaker import Breaker
 from .leases import Leases
 from .parts import Parts
-from .reading import Reading
-from .workers import NEVER, Worker, Workers
+from .slots import NEVER, Slot, Slots
+from .source_state import SourceState
 
 GUARD_DELAY = 1.0  # seconds until a guard nobody could ask about is asked again
 
 log = logging.getLogger("omni_worker.worker")
 
 
-class Runs:
-    """Runs deliveries through one handler, one life after another."""
+class Execution:
+    """Run deliveries through one handler, one life after another."""
 
-    def __init__(self, parts: Parts, workers: Workers, leases: Leases) -> None:
+    def __init__(self, parts: Parts, slots: Slots, leases: Leases) -> None:
         self._parts = parts
         self._dispatcher = parts.dispatcher
         self._settler = parts.settler
         self._around = parts.around
-        self._workers = workers
+        self._slots = slots
         self._leases = leases
         self._guards = parts.guards
         self._model = parts.handler.model
@@ -49,66 +49,66 @@ class Runs:
         self._said_foreign = False
 
     def run(
-        self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
+        self, slot: Slot, state: SourceState, delivery: Delivery, read: Event[Any] | Outcome
     ) -> Awaitable[bool]:
         """Run what was read and answer. Says whether the event is settled."""
-        if delivery.count > 1 or reading.may_be_repeat(delivery):
-            return self._run_again(worker, reading, delivery, read)
+        if delivery.count > 1 or state.may_be_repeat(delivery):
+            return self._run_again(slot, state, delivery, read)
         if type(read) is self._model and self._guards is None and not self.breaker.is_open:
-            return self._run_plain(worker, reading, delivery, read)
-        return self._run_first(worker, reading, delivery, read)
+            return self._run_plain(slot, state, delivery, read)
+        return self._run_first(slot, state, delivery, read)
 
     async def _run_plain(
-        self, worker: Worker, reading: Reading, delivery: Delivery, event: Event[Any]
+        self, slot: Slot, state: SourceState, delivery: Delivery, event: Event[Any]
     ) -> bool:
         """What nearly every event takes: a first run with nothing in the way, which ends well."""
         if self._leases.timeout is not None:
-            self._leases.begin_run(worker)
-        worker.is_running = True
+            self._leases.begin_run(slot)
+        slot.is_running = True
         outcome = await self._dispatcher.run(
             event, Context(event, delivery, 1, time.time(), self._around)
         )
-        worker.is_running = False
+        slot.is_running = False
         # One that was handed back while it ran has had its answer.
-        if outcome is DONE and not delivery.lapsed and not worker.timed_out:
-            worker.deadline = NEVER
+        if outcome is DONE and not delivery.lapsed and not slot.timed_out:
+            slot.deadline = NEVER
             if self.breaker.failures:
                 self.breaker.succeeded()
             self._settler.done(delivery)
             return True
-        outcome = await self._ended(worker, delivery, outcome)
+        outcome = await self._ended(slot, delivery, outcome)
         self._tell_breaker(outcome)
-        return await self._settle(reading, delivery, outcome, Trouble(first_seen=time.time()))
+        return await self._settle(state, delivery, outcome, Trouble(first_seen=time.time()))
 
     async def _run_first(
-        self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
+        self, slot: Slot, state: SourceState, delivery: Delivery, read: Event[Any] | Outcome
     ) -> bool:
-        outcome = await self._outcome(worker, delivery, None, read)
-        return await self._settle(reading, delivery, outcome, Trouble(first_seen=time.time()))
+        outcome = await self._outcome(slot, delivery, None, read)
+        return await self._settle(state, delivery, outcome, Trouble(first_seen=time.time()))
 
     async def _run_again(
-        self, worker: Worker, reading: Reading, delivery: Delivery, read: Event[Any] | Outcome
+        self, slot: Slot, state: SourceState, delivery: Delivery, read: Event[Any] | Outcome
     ) -> bool:
-        trouble = reading.trouble_of(delivery) or Trouble(first_seen=time.time())
+        trouble = state.trouble_of(delivery) or Trouble(first_seen=time.time())
         # A first delivery here is one the server forgot: nothing says that it ended a process.
         is_suspect = (
             trouble.letter is None and await self._recall(delivery, trouble) and delivery.count > 1
         )
         if trouble.letter is not None:
             settled = await self._settler.send_letter(delivery, trouble)
-            return reading.note_settled(delivery, trouble, settled)
-        async with self._turn(is_suspect, worker) as alone:
+            return state.note_settled(delivery, trouble, settled)
+        async with self._turn(is_suspect, slot) as alone:
             await self._note_start(delivery, trouble, alone)
-            outcome = await self._outcome(worker, delivery, trouble, read)
-        return await self._settle(reading, delivery, outcome, trouble)
+            outcome = await self._outcome(slot, delivery, trouble, read)
+        return await self._settle(state, delivery, outcome, trouble)
 
     async def _settle(
-        self, reading: Reading, delivery: Delivery, outcome: Outcome, trouble: Trouble
+        self, state: SourceState, delivery: Delivery, outcome: Outcome, trouble: Trouble
     ) -> bool:
         self._leases.has_lapsed(delivery)  # it may have run out under a blocked loop, or offline
         outcome = self._judge_foreign(outcome, trouble)
         settled = await self._settler.settle(delivery, outcome, trouble)
-        return reading.note_settled(delivery, trouble, settled)
+        return state.note_settled(delivery, trouble, settled)
 
     # --- attempts --------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Runs:
             return attempts.works
         trouble.first_seen = note.first_seen
         trouble.failures = max(trouble.failures, note.failures)
-        if note.state is not State.STARTED:
+        if note.state is not NoteState.STARTED:
             self._give_up_if_used_up(trouble, note.error)
             return False
         if not note.alone:
@@ -146,7 +146,7 @@ class Runs:
 
     async def _note_start(self, delivery: Delivery, trouble: Trouble, alone: bool) -> None:
         note = Note(
-            state=State.STARTED,
+            state=NoteState.STARTED,
             failures=trouble.failures,
             first_seen=trouble.first_seen,
             alone=alone,
@@ -154,21 +154,21 @@ class Runs:
         await self._parts.attempts.keep(delivery, note)
 
     @asynccontextmanager
-    async def _turn(self, is_suspect: bool, worker: Worker) -> AsyncIterator[bool]:
+    async def _turn(self, is_suspect: bool, slot: Slot) -> AsyncIterator[bool]:
         """A suspect runs alone, so that nobody dies with it; then the next. Says whether it is."""
         if not is_suspect:
-            await self._workers.pass_gate()
+            await self._slots.pass_gate()
             yield False
             return
         # A handler that takes longer than this must not hold everybody up.
-        async with self._workers.alone(worker, patience=self._leases.ack_wait) as alone:
+        async with self._slots.alone(slot, patience=self._leases.ack_wait) as alone:
             yield alone
 
     # --- one run ---------------------------------------------------------------------------
 
     async def _outcome(
         self,
-        worker: Worker,
+        slot: Slot,
         delivery: Delivery,
         trouble: Trouble | None,
         read: Event[Any] | Outcome,
@@ -177,13 +177,13 @@ class Runs:
         if type(read) is not self._model:
             return cast("Outcome", read)
         if self._guards is not None:
-            return await self._guarded(self._guards, worker, delivery, trouble, read)
-        return await self._attempt(worker, delivery, trouble, read)
+            return await self._guarded(self._guards, slot, delivery, trouble, read)
+        return await self._attempt(slot, delivery, trouble, read)
 
     async def _guarded(
         self,
         guards: Guards,
-        worker: Worker,
+        slot: Slot,
         delivery: Delivery,
         trouble: Trouble | None,
         event: Event[Any],
@@ -200,7 +200,7 @@ class Runs:
         outcome: Outcome | None = None
         try:
             async with guard.kept():
-                outcome = await self._attempt(worker, delivery, trouble, event)
+                outcome = await self._attempt(slot, delivery, trouble, event)
         finally:
             if outcome is not DONE:
                 with suppress(OmniWorkerError):
@@ -212,7 +212,7 @@ class Runs:
         return CONFIRM
 
     async def _attempt(
-        self, worker: Worker, delivery: Delivery, trouble: Trouble | None, event: Event[Any]
+        self, slot: Slot, delivery: Delivery, trouble: Trouble | None, event: Event[Any]
     ) -> Outcome:
         """Run it now; or, while everything fails, when its turn for a trial comes."""
         breaker = self.breaker
@@ -222,10 +222,10 @@ class Runs:
                     return HandBack(0.0, "we stop")
                 if self._leases.has_lapsed(delivery):
                     return HandBack(0.0, "its lease ran out while it waited")
-                outcome = await self._call(worker, delivery, trouble, event)
+                outcome = await self._call(slot, delivery, trouble, event)
                 self._tell_breaker(outcome)
                 return outcome
-        outcome = await self._call(worker, delivery, trouble, event)
+        outcome = await self._call(slot, delivery, trouble, event)
         if outcome is not DONE or breaker.failures:
             self._tell_breaker(outcome)
         return outcome
@@ -237,7 +237,7 @@ class Runs:
             self.breaker.failed()  # a Retry was asked for, not suffered
 
     async def _call(
-        self, worker: Worker, delivery: Delivery, trouble: Trouble | None, read: Event[Any]
+        self, slot: Slot, delivery: Delivery, trouble: Trouble | None, read: Event[Any]
     ) -> Outcome:
         if trouble is None:
             context = Context(read, delivery, 1, time.time(), self._around)
@@ -245,21 +245,21 @@ class Runs:
             attempt = trouble.failures + 1
             context = Context(read, delivery, attempt, trouble.first_seen, self._around)
         if self._leases.timeout is not None:
-            self._leases.begin_run(worker)
-        worker.is_running = True
+            self._leases.begin_run(slot)
+        slot.is_running = True
         outcome = await self._dispatcher.run(read, context)
-        worker.is_running = False
-        return await self._ended(worker, delivery, outcome)
+        slot.is_running = False
+        return await self._ended(slot, delivery, outcome)
 
-    async def _ended(self, worker: Worker, delivery: Delivery, outcome: Outcome) -> Outcome:
+    async def _ended(self, slot: Slot, delivery: Delivery, outcome: Outcome) -> Outcome:
         """The handler's own ending, or what a timeout or a cancellation from outside made of it."""
         leases = self._leases
-        if leases.timeout is not None and leases.end_run(worker):
+        if leases.timeout is not None and leases.end_run(slot):
             if isinstance(outcome, Failed | Rejected):
                 text = f"the handler ran longer than timeout={leases.timeout:g} s"
                 # With the frames of what was stopped: they say where it was waiting.
                 return Failed(TimedOut(text).with_traceback(outcome.error.__traceback__))
-        elif worker.is_cancelled:
+        elif slot.is_cancelled:
             if delivery.lapsed:
                 raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
             with suppress(asyncio.CancelledError):  # asked for and not delivered yet

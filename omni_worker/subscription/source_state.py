@@ -1,12 +1,12 @@
-"""Reading: what a subscription knows of one of its sources."""
+"""SourceState: what a subscription knows of one of its sources."""
 
 from __future__ import annotations
 
 import time
 
-from ..notes import Note, State
+from ..notes import Note, NoteState
+from ..recently_settled import SettledMemory
 from ..settle import Trouble
-from ..settled import SettledMemory
 from ..transports.base import Delivery, Source
 
 TROUBLES_KEPT = 100_000  # events waiting for a retry that this process remembers
@@ -14,7 +14,7 @@ TROUBLES_KEPT = 100_000  # events waiting for a retry that this process remember
 Key = tuple[int, int]  # sequence and stored timestamp
 
 
-class Reading:
+class SourceState:
     """One source: the deliveries held from it, what was settled, and what waits for a retry."""
 
     __slots__ = (
@@ -35,7 +35,7 @@ class Reading:
         self.window = 1
         self.is_asked = True  # not while older events are under way elsewhere: see gaps
 
-    def succeed(self, lost: Reading) -> None:
+    def succeed(self, lost: SourceState) -> None:
         """Go on where a lost source of the same stream ended."""
         self.held = lost.held  # what still runs is recognised when it comes again
         self.settled = lost.settled
@@ -60,7 +60,7 @@ class Reading:
         trouble = self.trouble_of(delivery)
         return trouble is not None and trouble.letter is not None
 
-    def note_of(self, delivery: Delivery, state: State) -> Note:
+    def note_of(self, delivery: Delivery, state: NoteState) -> Note:
         """What other processes should know of it."""
         trouble = self.trouble_of(delivery)
         if trouble is None:

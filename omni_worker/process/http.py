@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from .errors import ConfigError
+from ..errors import ConfigError
 from .health import Report
 
 OK = 200

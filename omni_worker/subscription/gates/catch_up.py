@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from ..errors import TransportError
-from ..transports.base import Delivery, Source
-from .credit import Credit
-from .leases import Leases
-from .reading import Reading
+from ...errors import TransportError
+from ...transports.base import Delivery, Source
+from ..credit import Credit
+from ..leases import Leases
+from ..source_state import SourceState
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -32,10 +32,10 @@ ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
 
 
 class Gap:
-    """One reading's: since when deliveries may be under way elsewhere, and what came meanwhile."""
+    """One source's: since when deliveries may be under way elsewhere, and what came meanwhile."""
 
-    def __init__(self, reading: Reading, now: float) -> None:
-        self.reading = reading
+    def __init__(self, state: SourceState, now: float) -> None:
+        self.state = state
         self.since = now  # loop time; no lease of a dead process began later
         self.gathered: list[Delivery] = []
         self.window = 1  # how many to ask for next; it doubles while older ones come
@@ -63,20 +63,20 @@ class Gaps:
         self._handler = handler
         self._gaps: dict[Source, Gap] = {}
 
-    def open(self, reading: Reading) -> None:
+    def open(self, state: SourceState) -> None:
         """From now on nothing of it begins, until whatever is under way elsewhere is here."""
-        reading.is_asked = False
-        gap = self._gaps.get(reading.source)
+        state.is_asked = False
+        gap = self._gaps.get(state.source)
         if gap is not None:
             gap.since = self._leases.now()
             return
-        gap = self._gaps[reading.source] = Gap(reading, self._leases.now())
+        gap = self._gaps[state.source] = Gap(state, self._leases.now())
         name = f"omni-worker gap {self._handler}"
         gap.task = asyncio.get_running_loop().create_task(self._fill(gap), name=name)
 
-    def gather(self, reading: Reading, delivery: Delivery) -> bool:
+    def gather(self, state: SourceState, delivery: Delivery) -> bool:
         """Keep it until the gap is closed; False where there is none."""
-        gap = self._gaps.get(reading.source)
+        gap = self._gaps.get(state.source)
         if gap is None:
             return False
         gap.gathered.append(delivery)
@@ -111,7 +111,7 @@ class Gaps:
         while True:
             gap.moved.clear()
             since = gap.since
-            elsewhere = await self._elsewhere(gap.reading)
+            elsewhere = await self._elsewhere(gap.state)
             waited = self._leases.now() - gap.since
             over = waited - self._leases.ack_wait - MARGIN
             if since == gap.since and (elsewhere == 0 or over > PATIENCE):
@@ -124,14 +124,14 @@ class Gaps:
             with suppress(TimeoutError):
                 await asyncio.wait_for(gap.moved.wait(), LOOK)
 
-    async def _elsewhere(self, reading: Reading) -> int | None:
+    async def _elsewhere(self, state: SourceState) -> int | None:
         """Deliveries the server waits for and we do not hold; None when it does not say."""
-        source, held = reading.source, len(reading.held)
+        source, held = state.source, len(state.held)
         with suppress(TransportError):
             info = await self._consumer_info(source.stream, source.consumer)
             if info is not None:
                 # What came while we asked may not be counted yet.
-                return max(0, int(info["num_ack_pending"]) - min(held, len(reading.held)))
+                return max(0, int(info["num_ack_pending"]) - min(held, len(state.held)))
         return None
 
     def _ask(self, gap: Gap, elsewhere: int, *, all_are_free: bool) -> None:
@@ -139,7 +139,7 @@ class Gaps:
 
         There is always room left for all that comes again.
         """
-        source, now = gap.reading.source, self._leases.now()
+        source, now = gap.state.source, self._leases.now()
         if all_are_free:
             self._credit.ask(source, elsewhere - source.outstanding)
             return
@@ -157,9 +157,9 @@ class Gaps:
         )
 
     def _close(self, gap: Gap) -> None:
-        source = gap.reading.source
+        source = gap.state.source
         if self._gaps.get(source) is gap:
             del self._gaps[source]
-            gap.reading.is_asked = True
+            gap.state.is_asked = True
             gap.gathered.sort(key=lambda one: one.sequence)
             self._on_closed(gap)

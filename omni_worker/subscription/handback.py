@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from ..notes import State
+from ..notes import NoteState
 from ..transports.base import Delivery, Source
 from .leases import Leases
 from .parts import Parts
-from .reading import Reading
+from .source_state import SourceState
 
 NOTES_TIME = 2.0  # seconds a handback may take to be noted
 
@@ -17,9 +17,9 @@ NOTES_TIME = 2.0  # seconds a handback may take to be noted
 class HandingBack:
     """Gives deliveries back to the server, as long as they are ours to give."""
 
-    def __init__(self, parts: Parts, readings: dict[Source, Reading], leases: Leases) -> None:
+    def __init__(self, parts: Parts, states: dict[Source, SourceState], leases: Leases) -> None:
         self._parts = parts
-        self._readings = readings
+        self._states = states
         self._leases = leases
 
     def one(self, delivery: Delivery, delay: float = 0.0) -> None:
@@ -39,9 +39,9 @@ class HandingBack:
         if deliveries and self._parts.is_connected():
             # One whose consumer was lost under it is somebody else's already.
             notes = [
-                (one, self._readings[one.source].note_of(one, State.BACK))
+                (one, self._states[one.source].note_of(one, NoteState.BACK))
                 for one in deliveries
-                if one.source in self._readings
+                if one.source in self._states
             ]
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOTES_TIME):

@@ -39,7 +39,7 @@ class Notify:
         environment = os.environ if environment is None else environment
         self.pm2 = Pm2.found(environment)
         self._systemd = Systemd.found(environment)
-        self._parent = Parent.found(environment)
+        self._parent = ParentPipe.found(environment)
 
     def listen(self, ask: Ask) -> None:
         """Take PM2's `shutdown` and the end of our parent as the request to stop."""
@@ -170,7 +170,7 @@ class Systemd:
             log.warning("systemd was not told %s: %s", state, error)
 
 
-class Parent:
+class ParentPipe:
     """The parent of several workers: it reads a report a second, and we end with it."""
 
     def __init__(self, pipe: int) -> None:
@@ -180,7 +180,7 @@ class Parent:
         self._on_gone: Callable[[], object] | None = None
 
     @classmethod
-    def found(cls, environment: Environment) -> Parent | None:
+    def found(cls, environment: Environment) -> ParentPipe | None:
         """The pipe our parent gave us."""
         number = environment.pop(PARENT_FD, "")
         if not number.isdigit():

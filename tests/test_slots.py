@@ -1,11 +1,11 @@
-"""Workers: whatever becomes of one of them, what waits is run."""
+"""Slots: whatever becomes of one of them, what waits is run."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from omni_worker.subscription.workers import Worker, Workers
+from omni_worker.subscription.slots import Slot, Slots
 
 
 class Play:
@@ -13,9 +13,9 @@ class Play:
 
     def __init__(self) -> None:
         self.ran: list[Any] = []
-        self.workers = Workers(2, self._run, "tests of workers")
+        self.workers = Slots(2, self._run, "tests of workers")
 
-    async def _run(self, worker: Worker, delivery: Any) -> None:
+    async def _run(self, worker: Slot, delivery: Any) -> None:
         self.ran.append(delivery)
 
     async def until_ran(self, *wanted: Any) -> None:

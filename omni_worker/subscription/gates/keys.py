@@ -6,9 +6,9 @@ from bisect import insort
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from ..events import Event
-from ..outcomes import Failed, Outcome
-from ..transports.base import Delivery
+from ...events import Event
+from ...outcomes import Failed, Outcome
+from ...transports.base import Delivery
 
 
 class Lanes:

@@ -1,4 +1,4 @@
-"""Roster: the subscriptions of one bus, from their start to their end; who is asked, who ends."""
+"""Subscriptions of one bus, from their start to their end: who is asked, who ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .ending import Ending, caller_among
 log = logging.getLogger("omni_worker.bus")
 
 
-class Roster:
+class Subscriptions:
     """Every subscription with its consumers; ``publisher`` tells the bus they are of.
 
     What runs longer than ``grace`` seconds (default: the setting) at an end is handed back.

@@ -10,17 +10,17 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from ..deadletter import HANDLER_HEADER
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
 from ..subjects import check_token
 from ..transports.base import StoredMessage
 from ..wire import read_envelope
+from .written import HANDLER_HEADER
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class State(StrEnum):
+class LetterState(StrEnum):
     """What became of a letter."""
 
     OPEN = "open"
@@ -58,13 +58,13 @@ class DeadLetter:
     correlation_id: str | None = None
     trace_id: str | None = None
     retry_of: str | None = None  # the letter this event had already been retried from
-    state: State = State.OPEN
+    state: LetterState = LetterState.OPEN
     state_time: datetime | None = None
     why_not: str = ""  # what keeps it from being retried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class LetterFilter:
     """Which letters are asked for; what is None does not matter."""
 
     type: str | None = None
@@ -117,7 +117,7 @@ def stored_time(message: StoredMessage) -> datetime:
     return EPOCH + timedelta(microseconds=message.stored_at // 1_000)
 
 
-def matches_wanted(letter: DeadLetter, wanted: Wanted) -> bool:
+def matches_wanted(letter: DeadLetter, wanted: LetterFilter) -> bool:
     """Whether a letter is among those asked for; its state is not looked at."""
     if wanted.type is not None and letter.event_type != wanted.type:
         return False

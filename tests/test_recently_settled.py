@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni_worker.settled import GENERATION, SettledMemory
+from omni_worker.recently_settled import GENERATION, SettledMemory
 
 
 def test_an_answered_delivery_is_recognised_by_sequence_and_stored_time() -> None:

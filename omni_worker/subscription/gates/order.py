@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from ..events import Event
-from ..outcomes import Outcome
-from ..transports.base import Delivery, Source
-from .credit import Credit
-from .gaps import ConsumerInfo, Gap, Gaps
-from .lanes import Lanes
-from .leases import Leases
-from .reading import Reading
-from .workers import Workers
+from ...events import Event
+from ...outcomes import Outcome
+from ...transports.base import Delivery, Source
+from ..credit import Credit
+from ..leases import Leases
+from ..slots import Slots
+from ..source_state import SourceState
+from .catch_up import ConsumerInfo, Gap, Gaps
+from .keys import Lanes
 
 
 class Order:
@@ -30,7 +30,7 @@ class Order:
         consumer_info: ConsumerInfo,
         leases: Leases,
         credit: Credit,
-        workers: Workers,
+        slots: Slots,
         handler: str,
     ) -> None:
         self._lanes = Lanes(key_of)
@@ -39,7 +39,7 @@ class Order:
         )
         self._leases = leases
         self._credit = credit
-        self._workers = workers
+        self._slots = slots
         self._later: set[Delivery] = set()  # kept for a retry of theirs
         self._open = True
 
@@ -47,30 +47,30 @@ class Order:
         """Whether it is here for a retry: its attempt is spent, its key is held."""
         return delivery in self._later
 
-    def wait_for_older(self, reading: Reading) -> None:
+    def wait_for_older(self, state: SourceState) -> None:
         """Ask for nothing new until what others have not answered yet is here."""
         if self._open:
-            self._gaps.open(reading)
+            self._gaps.open(state)
             self._credit.sources_changed()
 
-    def may_begin(self, reading: Reading, delivery: Delivery) -> bool:
+    def may_begin(self, state: SourceState, delivery: Delivery) -> bool:
         """Whether one that came may begin in its turn; otherwise it is gathered."""
-        return not self._gaps.gather(reading, delivery)
+        return not self._gaps.gather(state, delivery)
 
     def enter(self, delivery: Delivery, read: Event[Any] | Outcome) -> Event[Any] | Outcome | None:
         """See Lanes."""
         return self._lanes.enter(delivery, read)
 
-    def owes(self, reading: Reading, delivery: Delivery) -> bool:
+    def owes(self, state: SourceState, delivery: Delivery) -> bool:
         """Whether its key waits for one that is not settled; not where it was given up."""
-        return self._lanes.has(delivery) and not reading.is_given_up(delivery)
+        return self._lanes.has(delivery) and not state.is_given_up(delivery)
 
     def leave(self, delivery: Delivery) -> None:
         """It is done, or gone: the next one of its key may begin."""
         self._later.discard(delivery)
         following = self._lanes.leave(delivery)
         if following is not None:
-            self._workers.offer_first(following)
+            self._slots.offer_first(following)
 
     def keep(self, delivery: Delivery, delay: float) -> bool:
         """Hold it, and its key, until its retry is due; False when we stop."""
@@ -92,10 +92,10 @@ class Order:
     def _retry(self, delivery: Delivery) -> None:
         if delivery in self._later:  # not let go meanwhile
             self._later.discard(delivery)
-            self._workers.offer_first(delivery)
+            self._slots.offer_first(delivery)
 
     def _gap_closed(self, gap: Gap) -> None:
         for delivery in gap.gathered:
-            if gap.reading.held.get(delivery.sequence) is delivery:  # not let go meanwhile
-                self._workers.offer(delivery)
+            if gap.state.held.get(delivery.sequence) is delivery:  # not let go meanwhile
+                self._slots.offer(delivery)
         self._credit.sources_changed()

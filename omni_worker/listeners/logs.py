@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from .context import Context, current_context, event_fields
-from .handlers import Handler
-from .outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
+from ..context import Context, current_context, event_fields
+from ..handlers import Handler
+from ..outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
 from .pretty import pretty, visible_json
 
 __all__ = ["JsonFormatter", "LogObserver", "PrettyFormatter", "add_event", "set_up_logging"]

@@ -14,9 +14,9 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from ..nats_server import die_with_parent
 from .health import Report
 from .notify import PARENT_FD, from_line
-from .server import die_with_parent
 from .worker import FAILED, FORCED, FORCED_END, SAME_SIGNAL, STOPPED, Stop
 
 log = logging.getLogger("omni_worker.supervisor")
@@ -43,7 +43,7 @@ def pause_before(early_deaths: int) -> float:
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** max(0, early_deaths - 1))
 
 
-class Child:
+class WorkerProcess:
     """One of the workers, over all its lives."""
 
     def __init__(self, number: int) -> None:
@@ -87,7 +87,7 @@ class Supervisor:
         self._stop = stop
         self._on_ready = on_ready
         self._on_report = on_report
-        self._children = [Child(number) for number in range(1, count + 1)]
+        self._children = [WorkerProcess(number) for number in range(1, count + 1)]
         self._was_ready = False
         self._verdict: int | None = None
         self._over = asyncio.Event()  # asked to stop, or given up
@@ -142,7 +142,7 @@ class Supervisor:
 
     # --- one worker --------------------------------------------------------------------------
 
-    async def _keep(self, child: Child) -> None:
+    async def _keep(self, child: WorkerProcess) -> None:
         """Start it, and again when it dies."""
         while not self._over.is_set():
             code = await self._live(child)
@@ -166,7 +166,7 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), pause)
 
-    async def _live(self, child: Child) -> int:
+    async def _live(self, child: WorkerProcess) -> int:
         """One life of it, from start to end; returns the exit code."""
         child.begin()
         reader, writer = os.pipe()
@@ -196,12 +196,12 @@ class Supervisor:
         self._count(child, time.monotonic())
         return code
 
-    def _count(self, child: Child, now: float) -> None:
+    def _count(self, child: WorkerProcess, now: float) -> None:
         ready_for = None if child.ready_at is None else now - child.ready_at
         early = is_early(now - child.started_at, ready_for)
         child.early_deaths = child.early_deaths + 1 if early else 0
 
-    async def _listen(self, child: Child, pipe: int) -> None:
+    async def _listen(self, child: WorkerProcess, pipe: int) -> None:
         """Take its reports until it is gone."""
         stream = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -215,7 +215,7 @@ class Supervisor:
         finally:
             transport.close()
 
-    def _take_in(self, child: Child, report: Report) -> None:
+    def _take_in(self, child: WorkerProcess, report: Report) -> None:
         child.report = report
         child.heard_at = time.monotonic()
         child.loaded.set()
@@ -278,7 +278,7 @@ class Supervisor:
         for child in self._children:
             self._send(child, one)
 
-    def _send(self, child: Child, one: signal.Signals) -> None:
+    def _send(self, child: WorkerProcess, one: signal.Signals) -> None:
         if child.process is not None and child.process.returncode is None:
             with suppress(ProcessLookupError):
                 child.process.send_signal(one)

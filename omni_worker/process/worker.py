@@ -8,13 +8,13 @@ import signal
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from .app import App
-from .bus import EventBus
-from .errors import OmniWorkerError
+from ..app import App
+from ..bus import EventBus
+from ..errors import OmniWorkerError
+from ..settings import Settings
+from ..transports.base import Transport
 from .health import Health
 from .notify import Notify, pm2_kill_timeout
-from .settings import Settings
-from .transports.base import Transport
 
 log = logging.getLogger("omni_worker.worker")
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from .deadletter import HANDLER_HEADER, SUBJECT_HEADER, Failure
 from .errors import ApiError, OmniWorkerError, PermissionDenied, TransportError
 from .handlers import Handler
+from .letters.written import HANDLER_HEADER, SUBJECT_HEADER, Failure
 from .provision import Provisioner
 from .settle import Settler, Trouble
 from .subscription import Subscription

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .bus import EventBus
-from .subscription import Subscription
+from ..bus import EventBus
+from ..subscription import Subscription
 from .watchdog import Watchdog
 
 DISCONNECTED = 5.0  # seconds without a link; a blip is no reason to be restarted

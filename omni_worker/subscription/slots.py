@@ -1,4 +1,4 @@
-"""Workers: a buffer and the long-lived tasks that empty it.
+"""Slots: a buffer and the long-lived tasks that empty it.
 
 A task per event costs a third of the throughput; these are made when needed and stay.
 """
@@ -13,11 +13,11 @@ from functools import partial
 
 from ..transports.base import Delivery
 
-TURN = 128  # events a worker runs before the loop gets a turn, if no handler gave it one
+TURN = 128  # events a slot runs before the loop gets a turn, if no handler gave it one
 NEVER = float("inf")
 
 
-class Worker:
+class Slot:
     """One task; ``delivery`` is what it runs or settles right now."""
 
     __slots__ = ("deadline", "delivery", "is_running", "task", "timed_out")
@@ -35,10 +35,10 @@ class Worker:
         return self.task is not None and self.task.cancelling() > 0
 
 
-Run = Callable[[Worker, Delivery], Awaitable[None]]
+Run = Callable[[Slot, Delivery], Awaitable[None]]
 
 
-class Workers:
+class Slots:
     """At most ``size`` of them, each running one delivery at a time, in the order offered."""
 
     def __init__(self, size: int, run: Run, name: str) -> None:
@@ -46,16 +46,16 @@ class Workers:
         self._run = run
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._idle: list[tuple[Worker, asyncio.Future[None]]] = []
-        self._waking: Worker | None = None
+        self._idle: list[tuple[Slot, asyncio.Future[None]]] = []
+        self._waking: Slot | None = None
         self._closed = False
         self._alone = asyncio.Lock()
         self._gate: asyncio.Event | None = None  # while somebody wants to run alone
         self.buffer: deque[Delivery] = deque()
-        self.all: set[Worker] = set()
+        self.all: set[Slot] = set()
 
     def offer(self, delivery: Delivery) -> None:
-        """Run it as soon as a worker is free."""
+        """Run it as soon as a slot is free."""
         self.buffer.append(delivery)
         if self._waking is None:
             self._wake_one()
@@ -85,19 +85,19 @@ class Workers:
             await self._gate.wait()
 
     @asynccontextmanager
-    async def alone(self, worker: Worker, patience: float) -> AsyncIterator[bool]:
+    async def alone(self, slot: Slot, patience: float) -> AsyncIterator[bool]:
         """Nobody else begins; says whether everybody else had ended within ``patience`` seconds."""
         async with self._alone:
             self._gate = asyncio.Event()
             try:
-                yield await self._others_end(worker, patience)
+                yield await self._others_end(slot, patience)
             finally:
                 gate, self._gate = self._gate, None
                 gate.set()
 
-    async def _others_end(self, worker: Worker, patience: float) -> bool:
+    async def _others_end(self, slot: Slot, patience: float) -> bool:
         deadline = self._loop.time() + patience
-        while any(other.is_running for other in self.all if other is not worker):
+        while any(other.is_running for other in self.all if other is not slot):
             if self._loop.time() >= deadline:
                 return False
             await asyncio.sleep(0.01)
@@ -105,13 +105,13 @@ class Workers:
 
     async def wait(self, timeout: float) -> None:
         """Wait for what runs to end, at most ``timeout`` seconds."""
-        running = [worker.task for worker in self.all if worker.task is not None]
+        running = [slot.task for slot in self.all if slot.task is not None]
         if running:
             await asyncio.wait(running, timeout=timeout)
 
     async def cancel(self) -> None:
         """End what still runs; a handler that swallows its cancellation is left behind."""
-        tasks = [worker.task for worker in self.all if worker.task is not None]
+        tasks = [slot.task for slot in self.all if slot.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -120,28 +120,28 @@ class Workers:
     def _wake_one(self) -> None:
         """At most one is woken at a time; it wakes the next if there is more to do."""
         while self._idle:
-            worker, future = self._idle.pop()
+            slot, future = self._idle.pop()
             if not future.done():
-                self._waking = worker
+                self._waking = slot
                 future.set_result(None)
                 return
         if len(self.all) < self._size:
-            self._waking = worker = Worker()
-            worker.task = self._loop.create_task(self._work(worker), name=self._name)
-            worker.task.add_done_callback(partial(self._ended, worker))
-            self.all.add(worker)
+            self._waking = slot = Slot()
+            slot.task = self._loop.create_task(self._work(slot), name=self._name)
+            slot.task.add_done_callback(partial(self._ended, slot))
+            self.all.add(slot)
 
-    async def _work(self, worker: Worker) -> None:
-        buffer, task = self.buffer, worker.task
+    async def _work(self, slot: Slot) -> None:
+        buffer, task = self.buffer, slot.task
         assert task is not None
-        self._is_awake(worker)
+        self._is_awake(slot)
         turn = 0
         while not self._closed:
             if not buffer:
                 idle = self._loop.create_future()
-                self._idle.append((worker, idle))
+                self._idle.append((slot, idle))
                 await idle
-                self._is_awake(worker)
+                self._is_awake(slot)
                 continue
             if self._gate is not None:
                 await self.pass_gate()
@@ -149,7 +149,7 @@ class Workers:
             delivery = buffer.popleft()
             if buffer and self._waking is None and (self._idle or len(self.all) < self._size):
                 self._wake_one()
-            await self._run(worker, delivery)
+            await self._run(slot, delivery)
             if task.cancelling():
                 # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands,
                 # and this task ends; the next event gets a new one.
@@ -159,13 +159,13 @@ class Workers:
                 turn = 0
                 await asyncio.sleep(0)
 
-    def _is_awake(self, worker: Worker) -> None:
-        if self._waking is worker:
+    def _is_awake(self, slot: Slot) -> None:
+        if self._waking is slot:
             self._waking = None
 
-    def _ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
+    def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         """However it ended, even before its first step: what waited for this one gets another."""
-        self.all.discard(worker)
-        self._is_awake(worker)
+        self.all.discard(slot)
+        self._is_awake(slot)
         if self.buffer and self._waking is None and not self._closed:
             self._wake_one()

@@ -1,0 +1,1 @@
+"""Process: an app as a process of the operating system: signals, health, parents, exit codes."""

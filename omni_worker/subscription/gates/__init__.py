@@ -1,0 +1,1 @@
+"""Gates: what may stand between a delivery and its run."""
