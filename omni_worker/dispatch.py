@@ -16,7 +16,7 @@ from .context import Context, current_context
 from .errors import InvalidEvent, InvalidPayload
 from .events import Event, addressed
 from .handlers import Handler
-from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skipped
+from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .schemas import Invalid, SchemaRegistry
 from .subjects import Address, matches, parse_subject
 from .threads import DaemonThreads
@@ -133,7 +133,7 @@ class Dispatcher:
         except InvalidEvent as error:
             return Rejected(Unreadable(str(error)), unreadable=True)
         if not self._wants(type):
-            return Skipped(type)
+            return Skip(type)
         # Instances can be many, and some publishers make one per event.
         if len(self._addresses) >= SUBJECTS_REMEMBERED:
             self._addresses.clear()

@@ -41,7 +41,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class Skip:
     """The subject matched, the type did not: acknowledged, counted, never run."""
 
     event_type: str
@@ -72,7 +72,7 @@ class HandBack:
     foreign: bool = False  # for another version of the handler: it does not wait for ever
 
 
-Outcome = Done | Skipped | Failed | Rejected | HandBack
+Outcome = Done | Skip | Failed | Rejected | HandBack
 
 DONE = Done()
 CONFIRM = Done(confirm=True)

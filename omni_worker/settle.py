@@ -22,7 +22,7 @@ from .letters.written import (
     with_reference,
 )
 from .notes import AttemptNotes, Note, NoteState
-from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skipped
+from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skip
 from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
 from .transports.base import Delivery
@@ -122,7 +122,7 @@ class Settler:
             case Done():
                 self.done(delivery)
                 return True
-            case Skipped():
+            case Skip():
                 delivery.ack()
                 self._counts.skipped += 1
                 return True

@@ -18,12 +18,14 @@ ROOMS = [
     "errors", "outcomes", "subjects", "settings", "events", "payloads", "validation",
     "schemas", "retry",
     "ids", "topology", "wire", "signatures", "handlers",
-    "transports", "transports.timestamps", "transports.headers", "transports.base", "letters",
+    "transports", "transports.timestamps", "transports.headers", "transports.base",
+    "letters", "signals",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",
     "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
-    "assembly", "binding", "sent_back", "operations", "bus", "lifespan", "app",
-    "listeners", "process", "testing",
+    "assembly", "binding", "sent_back", "operations",
+    "listeners", "listeners.pretty", "listeners.logs", "bus", "extensions", "lifespan", "app",
+    "process", "testing",
     "cli", "__main__", "__init__",
 ]  # fmt: skip
 
@@ -42,7 +44,7 @@ PARAMETERS = [pytest.param(path, id=str(path.relative_to(HOUSE))) for path in FI
 
 def room_of(parts: tuple[str, ...]) -> str:
     """The room a dotted path below the package lies in."""
-    if parts[:1] == ("transports",):
+    if parts[:1] in (("transports",), ("listeners",)):
         return ".".join(parts[:2])
     return parts[0] if parts else "__init__"
 

@@ -18,7 +18,7 @@ from ..context import Context, RunSetup
 from ..dispatch import Dispatcher, Middleware
 from ..events import Event
 from ..letters.read import stored_time
-from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skipped
+from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skip
 from ..publisher import Publisher
 from ..schemas import SchemaRegistry
 from ..threads import DaemonThreads
@@ -180,7 +180,7 @@ class _Replay:
         summary = self.summary
         if outcome is DONE:
             summary.handled += 1
-        elif isinstance(outcome, Skipped | HandBack):
+        elif isinstance(outcome, Skip | HandBack):
             summary.skipped += 1
         elif isinstance(outcome, Failed | Rejected):
             if isinstance(outcome, Failed):
