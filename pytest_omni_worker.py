@@ -1,5 +1,5 @@
-"""The pytest plugin: fixtures for testing apps. Outside of the package, which pytest would import
-at every start otherwise; here each fixture imports what it needs when it is asked for.
+"""The pytest plugin: fixtures for testing apps. It is outside of the package, which pytest would
+otherwise import at every start; each fixture imports what it needs on first use.
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 
 class OmniWorkerError(Exception):
-    """The root of every error this framework raises on its own account."""
+    """Base of every error that this framework raises."""
 
 
 class ConfigError(OmniWorkerError):
-    """You must act: a declaration, an option or a setting cannot work as written."""
+    """A declaration, an option or a setting cannot work as written: change it."""
 
 
 class InvalidEvent(OmniWorkerError):
-    """The sender must act: this event cannot be published, or cannot be read."""
+    """An event cannot be published, or cannot be read: the sender must act."""
 
 
 class InvalidSubject(InvalidEvent, ValueError):
@@ -32,7 +32,7 @@ class EventTooLarge(InvalidEvent):
 
 
 class TransportError(OmniWorkerError):
-    """Operations must act: the server cannot be reached, or refuses what we ask."""
+    """The server cannot be reached, or refuses a request: operations must act."""
 
 
 class NotConnected(TransportError):
@@ -44,7 +44,7 @@ class NoStream(TransportError):
 
 
 class TopologyError(TransportError):
-    """A stream or consumer stands in the way, and we do not touch what is not ours."""
+    """A stream or consumer is in the way and is not ours to change."""
 
 
 class ApiError(TransportError):

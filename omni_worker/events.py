@@ -25,7 +25,7 @@ _set = object.__setattr__  # past pydantic's own, which would refuse the slot
 
 
 class Metadata(BaseModel):
-    """What an event carries besides its payload, snake_case here, camelCase on the wire.
+    """Facts about an event beside its payload, snake_case here, camelCase on the wire.
 
     Keys we do not know are kept and written again (``model_extra``).
     """
@@ -42,7 +42,7 @@ class Metadata(BaseModel):
 
 
 class Event(BaseModel, Generic[T]):
-    """One thing that happened. ``Event[Model]`` validates the payload as ``Model``.
+    """An event: something that happened. ``Event[Model]`` validates the payload as ``Model``.
 
     ``id`` is the event's identity everywhere. ``channel`` and ``instance`` are those of the
     subject it came on, both None on a bare one, so they can always be passed on together;
@@ -85,13 +85,13 @@ class Event(BaseModel, Generic[T]):
 
 
 def addressed(event: Event[T], address: Address) -> Event[T]:
-    """Tell an event which subject it came on; returns the same event."""
+    """Attach the address an event came on; return the same event."""
     _set(event, "_address", address)
     return event
 
 
 def names_of(event: Event[Any]) -> dict[str, str]:
-    """What names an event in a log line; long ones are cut: nobody keeps a publisher from them."""
+    """Log fields that identify an event. Long ids are cut: a publisher may send any length."""
     names = {
         "event": event.id,
         "type": event.type,

@@ -1,4 +1,4 @@
-"""Ids: an event's id as text, random or derived. UUIDs as the standard library makes them, sooner.
+"""Ids: an event's id as text, random or derived. The UUIDs of the standard library, made faster.
 
 `uuid.uuid4` and `uuid5` build an object of many checks for each; here every event needs one text.
 """
@@ -21,13 +21,13 @@ def random_id() -> str:
     while True:
         try:
             return _text(_drawn.pop(), "4")
-        except IndexError:  # another thread may take them all meanwhile
+        except IndexError:  # another thread took the last one
             digits = os.urandom(16 * DRAWN_AT_ONCE).hex()
             _drawn.extend([digits[start : start + 32] for start in range(0, len(digits), 32)])
 
 
 def derived_id(namespace: bytes, name: str) -> str:
-    """The UUID of version 5 of a name: the same text whenever and wherever it is asked for."""
+    """UUID of version 5 of a name: the same name gives the same text everywhere."""
     digest = hashlib.sha1(namespace + name.encode(), usedforsecurity=False)
     return _text(digest.hexdigest(), "5")
 

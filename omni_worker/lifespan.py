@@ -1,4 +1,4 @@
-"""Lifespan: what an app opens before its handlers run and closes when they have ended."""
+"""Lifespan: resources an app opens before its handlers run and closes after they have ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("omni_worker.worker")
 async def alive(
     bus: EventBus, lifespan: AbstractAsyncContextManager[object]
 ) -> AsyncIterator[None]:
-    """Enter it; what it yields is ``bus.state``. Leaving drains the bus, then leaves it.
+    """Enter the lifespan; its value becomes ``bus.state``. Leaving drains the bus first.
 
     Its exit has what the handlers left of the grace. Then it is cancelled, one line says so, and
     what was raised inside passes on.

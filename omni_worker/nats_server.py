@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class NatsServer:
-    """One nats-server process. ``start`` returns when clients can connect.
+    """Process of one nats-server. ``start`` returns when clients can connect.
 
     ``port`` ANY_PORT takes a free one; without ``store`` the data lives in a temporary directory
     that goes with ``stop``. Started again after a stop or a kill it keeps its port and its data.
@@ -52,16 +52,16 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """URL for clients."""
         return f"nats://{LOOPBACK}:{self.port}"
 
     @property
     def log_file(self) -> Path:
-        """What the server says."""
+        """Log file of the server."""
         return self.store / "nats-server.log"
 
     def start(self, timeout: float = 15.0) -> Self:
-        """Start it. ConfigError without a binary, TransportError when it does not come up."""
+        """Start the server. Raises ConfigError without a binary, TransportError if it fails."""
         binary = self._binary or find_binary()
         self.store.mkdir(parents=True, exist_ok=True)
         ports = Path(tempfile.mkdtemp(prefix="omni-worker-ports-"))
@@ -87,13 +87,13 @@ class NatsServer:
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Stop it in order; a temporary store is removed."""
+        """Stop the server in good order; a temporary store is removed."""
         self._end(signal.SIGTERM, timeout)
         if self._temporary:
             shutil.rmtree(self.store, ignore_errors=True)
 
     def kill(self) -> None:
-        """End it like a crash (SIGKILL); the store stays."""
+        """Kill the server as a crash would (SIGKILL); the store stays."""
         self._end(signal.SIGKILL, 10.0)
 
     def __enter__(self) -> Self:
@@ -155,7 +155,7 @@ def find_binary() -> str:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """For Popen(preexec_fn=…): the child gets SIGTERM when its parent dies. Linux only."""
+    """Function for Popen(preexec_fn=…): the child gets SIGTERM when its parent dies. Linux only."""
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork, which may not allocate

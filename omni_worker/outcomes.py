@@ -1,4 +1,4 @@
-"""Outcomes: how one run of a handler can end, as values. What follows from them is settle's.
+"""Outcomes: how one run of a handler can end, as values. `settle` decides what follows.
 
 ``Retry`` and ``Reject`` are what a handler *raises*; everything else here is what dispatch
 *returns*. They are plain exceptions because a frozen dataclass cannot carry a traceback.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class Retry(Exception):
-    """Raise it to have this event again later: ``raise Retry(after=30)``.
+    """Raise to get this event again later: ``raise Retry(after=30)``.
 
     It spends one attempt like any failure; ``after`` (seconds) replaces only the delay.
     """
@@ -23,7 +23,7 @@ class Retry(Exception):
 
 
 class Reject(Exception):
-    """Raise it to dead-letter this event at once: ``raise Reject("no such chat")``."""
+    """Raise to dead-letter this event at once: ``raise Reject("no such chat")``."""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason or "the handler rejected the event")
@@ -57,7 +57,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It will never work: a dead letter now. ``unreadable`` when it never became an event."""
+    """The event can never be handled: a dead letter now. ``unreadable``: it is no valid event."""
 
     error: BaseException
     unreadable: bool = False
@@ -65,11 +65,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """Not ours to run, or not now: back to the server, no attempt spent."""
+    """Not for this process, or not now: back to the server, no attempt spent."""
 
     delay: float = 0.0  # seconds
     reason: str = ""
-    foreign: bool = False  # for another version of the handler: it does not wait for ever
+    foreign: bool = False  # for another version of the handler; dead-lettered after a limit
 
 
 Outcome = Done | Skip | Failed | Rejected | HandBack

@@ -21,7 +21,7 @@ class Payload(BaseModel):
 
 
 class ReceivedContent(Payload):
-    """What somebody sent; ``type`` is text, audio, image, video, document, sticker, …"""
+    """Content of a received message; ``type``: text, audio, image, video, document, sticker, …"""
 
     type: str
     text: str | None = None
@@ -30,7 +30,7 @@ class ReceivedContent(Payload):
 
 
 class SentContent(Payload):
-    """What we sent."""
+    """Content of a sent message."""
 
     type: str
     text: str | None = None
@@ -67,7 +67,7 @@ class MessageDeliveredPayload(Payload):
 
 
 class MessageReadPayload(Payload):
-    """Somebody read our message."""
+    """Our message was read."""
 
     external_id: str
     chat_id: str
@@ -108,7 +108,7 @@ class MediaProcessedPayload(Payload):
 
 
 class IdentityCreatedPayload(Payload):
-    """A person is known now."""
+    """A person became known."""
 
     person_id: str
     display_name: str | None = None
@@ -183,7 +183,7 @@ class AccessAllowedPayload(Payload):
 
 
 class AccessDeniedPayload(AccessAllowedPayload):
-    """A user was kept out; ``action`` is block or silent_block."""
+    """A user was denied access; ``action`` is block or silent_block."""
 
     reason: str
     action: str

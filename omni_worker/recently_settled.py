@@ -1,4 +1,4 @@
-"""Settled memory: which deliveries of one consumer were answered, so that none runs twice.
+"""Recently settled: deliveries of one consumer that were answered, so that none runs twice.
 
 An acknowledgement can be lost on the way, and a server killed with -9 forgets its last 100 ms of
 them. What comes back to this process is recognised here and acknowledged again, unrun.
@@ -12,8 +12,8 @@ GENERATION = 32_768  # events; two generations are kept, some 300 ms of the fast
 class SettledMemory:
     """Remembers the last GENERATION to 2 × GENERATION answered deliveries of a consumer.
 
-    A delivery is known by sequence *and* stored timestamp: sequences repeat when a stream is made
-    anew.
+    A delivery is known by sequence *and* stored timestamp: sequences repeat when a stream is
+    recreated.
     """
 
     __slots__ = ("_current", "_previous")
@@ -23,7 +23,7 @@ class SettledMemory:
         self._previous: dict[int, int] = {}
 
     def add(self, sequence: int, stored_at: int) -> None:
-        """It was acknowledged or terminated."""
+        """Remember a delivery that was acknowledged or terminated."""
         current = self._current
         current[sequence] = stored_at
         if len(current) >= GENERATION:
@@ -31,5 +31,5 @@ class SettledMemory:
             self._current = {}
 
     def holds(self, sequence: int, stored_at: int) -> bool:
-        """Whether exactly this delivery was answered before."""
+        """Tell whether exactly this delivery was answered before."""
         return self._current.get(sequence) == stored_at or self._previous.get(sequence) == stored_at

@@ -33,7 +33,7 @@ class RetryPolicy:
 
     @property
     def attempts(self) -> int:
-        """How often a handler runs at most: the first time and every retry."""
+        """Maximum number of runs: the first one and every retry."""
         return self.retries + 1
 
 

@@ -1,4 +1,4 @@
-"""Schemas: which event types exist, what their payloads look like, which stream keeps them."""
+"""Schemas: the event types, the models of their payloads, and the streams that keep them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One registered event type; ``model`` None means any payload."""
+    """Registered event type; ``model`` None means any payload."""
 
     type: str
     model: builtins.type[BaseModel] | None = None
@@ -68,7 +68,7 @@ class Invalid:
 
 @dataclass(slots=True)
 class SchemaRegistry:
-    """The event types an app knows, prefilled with the core ones. Each App and bus has its own."""
+    """Registry of event types, prefilled with the core ones. Each App and bus has its own."""
 
     _schemas: dict[str, Schema] = field(default_factory=lambda: dict(_CORE))
     _warned: set[str] = field(default_factory=set)
@@ -151,7 +151,7 @@ class SchemaRegistry:
         return sorted(self._schemas.values(), key=lambda schema: schema.type)
 
     def check_known(self, type: str, warn: Callable[[str], None] | None = None) -> None:
-        """Refuse to publish a type nobody knows; `custom.*` is open and only warned about, once."""
+        """Refuse to publish an unknown type; an unknown `custom.*` type logs one warning."""
         if type in self._schemas:
             return
         if not type.startswith("custom."):
@@ -166,7 +166,7 @@ class SchemaRegistry:
             )
 
     def nearest(self, type: str) -> str | None:
-        """The known type that an unknown one is probably a misspelling of.
+        """Find the known type of which an unknown one is probably a misspelling.
 
         None for `custom.*`, where anything may be meant, and for a word of its own such as
         `instance.reconnected`: other programs extend the core domains.
@@ -185,7 +185,7 @@ class SchemaRegistry:
         return f"{domain}.{near[0]}" if near else None
 
     def include(self, other: SchemaRegistry) -> None:
-        """Take over every type the other registry knows."""
+        """Add every type the other registry knows."""
         for schema in other._schemas.values():
             if self._schemas.get(schema.type) != schema:
                 self.register(
@@ -197,12 +197,12 @@ class SchemaRegistry:
 
 
 def is_model(candidate: object) -> bool:
-    """Whether this is a pydantic model class."""
+    """Tell whether the argument is a pydantic model class."""
     return isinstance(candidate, type) and issubclass(candidate, BaseModel)
 
 
 def check_model(model: object, where: str) -> None:
-    """Refuse what cannot describe a payload; ``where`` begins the message."""
+    """Refuse a model that cannot describe a payload; ``where`` begins the message."""
     if not is_model(model):
         raise ConfigError(f"{where}: expected a pydantic model class")
     if issubclass(model, Event):  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ DEEP_DOMAINS = ("custom", "system")  # their types may have more than two tokens
 
 
 class Address(NamedTuple):
-    """What a subject says; channel and instance are both None on a bare subject."""
+    """A parsed subject; channel and instance are both None on a bare one."""
 
     type: str
     channel: str | None
@@ -58,7 +58,7 @@ def _built(type: str, channel: str | None, instance: str | None) -> str:
 def build_subscribe_pattern(
     type: str | None = None, channel: str | None = None, instance: str | None = None
 ) -> str:
-    """One pattern for the events wanted; ``type`` may hold wildcards.
+    """Build one pattern for the events wanted; ``type`` may hold wildcards.
 
     `T.>`, `T.C.>`, `T.C.I`, `T.*.I`, `*.*.C.>` or `>`. Mind that `T.>` does not match the bare
     subject `T`: a handler for a type filters on both (``filters_for``). Raises InvalidSubject for
@@ -106,7 +106,7 @@ def filters_for(
 
 
 def parse_subject(subject: str, type: str | None = None) -> Address:
-    """Read a subject back.
+    """Parse a subject.
 
     The number of a type's tokens is not fixed, so the type comes from the envelope where there is
     one; without it two tokens are taken. Raises InvalidSubject when ``type`` is no prefix of the
@@ -126,7 +126,7 @@ def parse_subject(subject: str, type: str | None = None) -> Address:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether ``pattern`` asks for ``subject``: `*` is one token, `>` the rest, at least one."""
+    """Tell whether ``pattern`` matches ``subject``: `*` is one token, `>` one or more."""
     wanted, got = pattern.split("."), subject.split(".")
     for position, token in enumerate(wanted):
         if token == ">":
@@ -137,7 +137,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether every subject ``narrow`` can match is matched by ``wide``."""
+    """Tell whether every subject ``narrow`` can match is matched by ``wide``."""
     return intersection(wide, narrow) == narrow
 
 
@@ -160,7 +160,7 @@ def intersection(one: str, other: str) -> str | None:
 
 
 def fold(filters: Iterable[str]) -> tuple[str, ...]:
-    """Drop every filter that a wider one contains; the rest sorted, each once.
+    """Drop every filter that a wider one contains; return the rest, sorted, each once.
 
     JetStream refuses a consumer whose filters contain each other (error 10138).
     """
@@ -171,7 +171,7 @@ def fold(filters: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_type(type: str) -> str:
-    """Refuse what is no event type: lowercase `domain.action`, deeper only in custom and system."""
+    """Refuse an invalid event type: lowercase `domain.action`, deeper in custom and system only."""
     tokens = _tokens(type, "event type")
     if len(tokens) < 2 or (len(tokens) > 2 and tokens[0] not in DEEP_DOMAINS):
         raise InvalidSubject(
@@ -214,7 +214,7 @@ def check_channel(channel: str) -> str:
 
 
 def check_instance(instance: str) -> str:
-    """Refuse an instance id that would not survive as the rest of a subject; dots may separate."""
+    """Refuse an instance id that is no valid end of a subject; it may contain dots."""
     if isinstance(instance, str) and len(instance) > MAX_TOKEN:
         raise InvalidSubject(
             f"instance of {len(instance)} characters ({instance[:20]!r}…): at most {MAX_TOKEN}"
@@ -224,7 +224,7 @@ def check_instance(instance: str) -> str:
 
 
 def check_token(token: str, where: str) -> None:
-    """Refuse what is not exactly one token; ``where`` begins the message."""
+    """Refuse text that is not exactly one token; ``where`` begins the message."""
     if not isinstance(token, str):
         raise InvalidSubject(f"{where}: expected a string")
     if not token:
@@ -242,7 +242,7 @@ def check_token(token: str, where: str) -> None:
 
 
 def is_wild(pattern: str) -> bool:
-    """Whether a pattern can match more than one subject."""
+    """Tell whether a pattern can match more than one subject."""
     return "*" in pattern or ">" in pattern
 
 
@@ -278,6 +278,6 @@ def _bounded(subject: str) -> str:
 
 
 def _shown(text: object) -> str:
-    """As it may stand in a message: whole where it is short, for these come from anybody."""
+    """Text for an error message, cut if it is long: subjects come from any publisher."""
     shown = repr(text)
     return shown if len(shown) <= MAX_TOKEN + 2 else f"{shown[:MAX_TOKEN]}…"

@@ -1,4 +1,4 @@
-"""Threads: where plain `def` handlers run. Daemon threads, so a stuck one never holds the process.
+"""Threads: plain `def` handlers run in daemon threads, so a stuck one never holds the process.
 
 The standard library's pool joins its threads at exit and would wait for ever.
 """
@@ -53,7 +53,7 @@ class DaemonThreads:
             if job is None:
                 return
             context, call, future = job
-            if future.cancelled():  # nobody waits any more: it must not begin now
+            if future.cancelled():  # the waiter is gone: it must not begin now
                 with self._lock:
                     self._busy -= 1
                 continue
@@ -65,7 +65,7 @@ class DaemonThreads:
                 self._busy -= 1
             try:
                 future.get_loop().call_soon_threadsafe(_finish, future, result, error)
-            except RuntimeError:  # the loop is gone; nobody waits any more
+            except RuntimeError:  # the loop is gone, and so is the waiter
                 return
 
 

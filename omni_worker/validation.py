@@ -32,11 +32,11 @@ class _NoneOnError:
 
 @lru_cache(maxsize=1_024)
 def quiet(model: Any) -> SchemaValidator:
-    """The validator of a model that answers None to what does not fit, whatever raised there.
+    """Build the validator of a model that returns None for what does not fit, whatever raised.
 
     Not one validator's error gets out, and none is made into Python, which takes 30 ms a megabyte
     for each missing key. What is no JSON still raises. Raises ConfigError for a model that names
-    types nobody has defined.
+    undefined types.
     """
     adapter = TypeAdapter(Annotated[model, _NoneOnError()])
     adapter.rebuild(raise_errors=False)  # of a model with defer_build; else there is nothing to do
@@ -50,7 +50,7 @@ def quiet(model: Any) -> SchemaValidator:
 
 
 def lacking(model: Any, payload: Any) -> list[str]:
-    """The required fields of a model that a payload read from JSON has no key for.
+    """Required fields of a model for which a payload read from JSON has no key.
 
     Empty also where only pydantic can tell: other code than the fields' own sees the payload first.
     """
@@ -84,7 +84,7 @@ def _aliases(field: FieldInfo) -> list[str | int]:
 
 
 def explain(error: Exception) -> str:
-    """Why a payload does not fit, in one line, without the values: chats are private."""
+    """Reasons why a payload does not fit, in one line, without the values: chats are private."""
     if not isinstance(error, ValidationError):
         return f"a validator of its model raised {type(error).__name__}"
     if error.error_count() > MANY:

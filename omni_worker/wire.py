@@ -36,7 +36,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[
 
 
 class Unreadable(InvalidEvent):
-    """These bytes are no event envelope; no handler was run."""
+    """The bytes are no event envelope; no handler was run."""
 
 
 class SchemaMismatch(InvalidPayload):
@@ -45,7 +45,7 @@ class SchemaMismatch(InvalidPayload):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A readable envelope whose payload nobody has checked yet."""
+    """A readable envelope whose payload is not checked yet."""
 
     id: str
     type: str
@@ -53,7 +53,7 @@ class Envelope:
     timestamp: int  # epoch milliseconds
     metadata: Mapping[str, Any]
     extra: Mapping[str, Any]
-    body: bytes  # what it was read from
+    body: bytes  # the whole message
 
 
 def encode_payload(type: str, payload: Any) -> bytes:
@@ -103,7 +103,7 @@ def encode_event(
 
 
 def plain_payload(payload: Any) -> Any:
-    """What goes on the wire: a core model without its None fields, anything else as given."""
+    """Payload as it goes on the wire: a core model without its None fields, else as given."""
     if isinstance(payload, Payload):
         # A field set to another type since it was validated is refused: other programs read it.
         return payload.model_dump(mode="json", by_alias=True, exclude_none=True, warnings="error")
@@ -114,7 +114,7 @@ def plain_payload(payload: Any) -> Any:
 
 
 def read_fast(validator: SchemaValidator, body: bytes) -> Event[Any] | None:
-    """The usual case in one pass, by a ``quiet`` validator; None when it needs a second look."""
+    """Read the usual case in one pass, by a ``quiet`` validator; None if it needs a second look."""
     # JSON has no NaN, pydantic's parser takes it, and other programs end on it.
     if len(body) > LARGE or may_hold_nan(body):
         return None
@@ -128,7 +128,7 @@ def read_fast(validator: SchemaValidator, body: bytes) -> Event[Any] | None:
 def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
     """Read an envelope as leniently as the format asks.
 
-    ``stored_at`` (epoch milliseconds) stands in for a timestamp nobody can read. Raises Unreadable
+    ``stored_at`` (epoch milliseconds) replaces an unreadable timestamp. Raises Unreadable
     with a reason that does not repeat the body.
     """
     try:
@@ -185,7 +185,7 @@ def _check_keys(model: type[Event[Any]], envelope: Envelope) -> None:
 
 
 def _why_not(model: type[Event[Any]], envelope: Envelope) -> str:
-    """What a model has against an event it does not take."""
+    """Reasons why a model refuses an event."""
     try:
         if len(envelope.body) > LARGE:
             # In Python an error refers to what it is about, and costs no copy of it. Not strictly
@@ -211,13 +211,13 @@ def _whole(envelope: Envelope) -> dict[str, Any]:
 
 
 def _mended(envelope: Envelope) -> bytes:
-    """The body with a timestamp and metadata to read: of a key written twice, the last counts."""
+    """Add a readable timestamp and metadata to the body: of a repeated key the last one counts."""
     end = to_json({"timestamp": envelope.timestamp, "metadata": envelope.metadata})
     return b"%b,%b" % (envelope.body.rstrip()[:-1], end[1:])
 
 
 def read_timestamp(value: object, stored_at: int) -> int:
-    """Epoch milliseconds from whatever a foreign program wrote."""
+    """Epoch milliseconds from any form of timestamp that other programs write."""
     match value:
         case bool():
             return stored_at
@@ -237,7 +237,7 @@ def read_timestamp(value: object, stored_at: int) -> int:
 
 
 def read_traceparent(headers: Mapping[str, Any]) -> str | None:
-    """The W3C trace context of a message, if it is one: it is written to the wire again."""
+    """W3C trace context of a message, None if it is invalid: it is passed on as it came."""
     for name, values in headers.items():
         if name.lower() == TRACEPARENT and values and _TRACEPARENT.fullmatch(values[0]):
             return str(values[0])
@@ -245,14 +245,14 @@ def read_traceparent(headers: Mapping[str, Any]) -> str | None:
 
 
 def may_hold_nan(body: bytes) -> bool:
-    """A cheap look: these words can also stand in a text, so the parser has the last one."""
+    """Look cheaply for NaN and Infinity. A text may contain these words: the parser decides."""
     # One byte first: that search is twenty times as fast, and often the end of it. The others from
     # behind: so CPython looks for the first byte, a rare capital, and is twice as fast.
     return (_N in body and body.rfind(b"NaN") >= 0) or body.rfind(b"Infinity") >= 0
 
 
 def _look_for_nan(type: str, value: Any) -> None:
-    """A model inside a dict or a list writes its NaN as null, whatever we ask of ``to_json``."""
+    """Refuse NaN in nested models: ``to_json`` writes it as null, whatever it is asked for."""
     written = to_json(to_jsonable_python(value), inf_nan_mode="constants")
     if may_hold_nan(written):
         _refuse_nan(type, written)
@@ -266,7 +266,7 @@ def _refuse_nan(type: str, body: bytes) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why it is not JSON; pydantic's text repeats values where a field holds another type."""
+    """Reason why it is not JSON, without the values that pydantic's text repeats."""
     if "PydanticSerializationUnexpectedValue" in str(error):
         return "a field holds another type than its model says"
     return str(error)

@@ -1,4 +1,4 @@
-"""Virtual time: a running asyncio loop whose clock moves only when it is told to.
+"""Virtual time: a running asyncio loop whose clock moves only on request.
 
 Timers that stood before keep running by real time, so a `timeout` around a test still ends it.
 Nothing outside this file touches the loop's private parts, but `waits`, which only looks.
@@ -18,9 +18,9 @@ from .waits import is_timed, outside_is_possible, place, waited_for, waits_outsi
 
 T = TypeVar("T")
 
-LOOK_AGAIN = 1.0  # real seconds of silence until somebody who waits for nothing is told so
+LOOK_AGAIN = 1.0  # real seconds of silence until a wait that nothing can end is reported
 STANDS_STILL = (
-    "time stands still here: it moves only in `await t.settle()` and `await t.advance(seconds=…)`"
+    "time does not move by itself here, only in `await t.settle()` and `await t.advance(seconds=…)`"
 )
 _ENGINES = "omni-worker "  # how the names of the framework's own tasks begin
 _KEEPER = "omni-worker bus"  # a look around every few seconds, which may come late after a jump
@@ -40,26 +40,26 @@ class TooLong(Exception):
 
 
 class VirtualTime:
-    """The clock of one loop, shared by everybody who took it. Use ``take`` and ``release``."""
+    """Clock of one loop, shared by all its users. Use ``take`` and ``release``."""
 
     _of_loop: ClassVar[WeakKeyDictionary[Any, VirtualTime]] = WeakKeyDictionary()
 
     def __init__(self, loop: Any) -> None:
         self.now = 0.0
-        self.workers: list[Any] = []  # whose rest is waited for together
+        self.workers: list[Any] = []  # test workers that come to rest together
         self._loop = loop
         self._users = 0
         self._real_time: Callable[[], float] = loop.time
-        self._outer: list[Any] = []  # timers that stood before, by real time
-        self._rest: asyncio.Future[None] | None = None  # of whoever moves the time
+        self._outer: list[Any] = []  # timers from before, by real time
+        self._rest: asyncio.Future[None] | None = None  # of the task that moves the time
         self._turn = asyncio.Lock()
-        self._deadline = float("inf")  # real time, for whoever moves the time
+        self._deadline = float("inf")  # real time, for the task that moves the time
         self._runs: dict[asyncio.Task[Any], Context | None] = {}  # what time may have to wait for
         self._born: WeakSet[asyncio.Task[Any]] = WeakSet()  # made by handlers
         self._asked: WeakKeyDictionary[asyncio.Task[Any], Context] = WeakKeyDictionary()
-        self._testers: WeakSet[asyncio.Task[Any]] = WeakSet()  # who would wait for ever
+        self._testers: WeakSet[asyncio.Task[Any]] = WeakSet()  # tasks that would wait for ever
         self._keepers: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._jobs = 0  # what handlers gave to an executor
+        self._jobs = 0  # jobs that handlers gave to an executor
 
     @classmethod
     def take(cls) -> VirtualTime:
@@ -74,7 +74,7 @@ class VirtualTime:
         return clock
 
     def release(self) -> None:
-        """Give it back; the last one sets the loop as it was."""
+        """Release the clock; the last user restores the loop."""
         self._users -= 1
         if self._users == 0:
             self._stop()
@@ -106,41 +106,41 @@ class VirtualTime:
                 self._deadline = float("inf")
 
     def tested_by_current_task(self) -> None:
-        """It will be told when it waits for time that stands still."""
+        """Report the current task if it waits for time that does not move."""
         if (task := asyncio.current_task()) is not None:
             self._testers.add(task)
 
     def start(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """A task of the app's side: it may sleep while time stands still."""
+        """Create a task of the app's side: it may sleep while time does not move."""
         task: asyncio.Task[T] = self._real_create_task(coroutine, name=_ENGINES + name)
         return task
 
     def begin_run(self, context: Context | None) -> None:
-        """The current task runs something that may have to wait for the outside world."""
+        """Register the current task: its run may have to wait for the outside world."""
         task = asyncio.current_task()
         if task is not None:
             self._runs[task] = context
 
     def end_run(self) -> None:
-        """It does not any more."""
+        """Unregister the current task."""
         self._runs.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
 
     def waiting_for_outside(self) -> list[str]:
-        """Where handlers wait for threads and sockets right now."""
+        """Places where handlers wait for threads and sockets right now."""
         where = [place(task) for task in self._waiting_outside()]
         return [one or "a thread" for one in where] or ["a thread"] * bool(self._jobs)
 
     def running(self) -> list[str]:
-        """Where handlers stand that run right now."""
+        """Places in the code where the running handlers are right now."""
         return [where for task in self._runs if (where := place(task))]
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        """Do something when so much time has passed."""
+        """Call a function after this much time."""
         handle: asyncio.TimerHandle = self._loop.call_later(seconds, call)
         return handle
 
     def only_ours_left(self) -> bool:
-        """Whether every timer is the framework's own: leases, redeliveries, looks around."""
+        """Tell whether every timer is the framework's own: leases, redeliveries, refreshes."""
         return all(_is_ours(one) for one in self._timers() if not self._is_lazy(one))
 
     # --- inside: time ----------------------------------------------------------------------
@@ -160,7 +160,7 @@ class VirtualTime:
         return [one for one in self._loop._scheduled if not one.cancelled()]
 
     def _is_lazy(self, handle: Any) -> bool:
-        """Whether it is only a look around: thirty days would hold a quarter million of them."""
+        """Tell whether a timer is only a periodic refresh: thirty days hold a quarter million."""
         return any(
             waiter is not None and any(one is waiter for one in handle._args or ())
             for waiter in map(waited_for, self._keepers)
@@ -208,7 +208,7 @@ class VirtualTime:
         self._runs.clear()
 
     def _select(self, timeout: float | None) -> Any:
-        """In the selector's place: nothing is ready when ``timeout`` is not zero."""
+        """Replace the selector: nothing is ready when ``timeout`` is not zero."""
         self._fire_outer()
         overdue = self._real_time() >= self._deadline
         if overdue and self._rest is not None and not self._rest.done():
@@ -225,7 +225,7 @@ class VirtualTime:
         return []
 
     def _wait_unmoved(self) -> Any:
-        """Nobody moves the time: only the outside world can go on, or somebody waits for ever."""
+        """Wait while no task moves the time: only the outside world can go on."""
         events = self._real_select(min(LOOK_AGAIN, self._patience()))
         if not events:
             self._fire_outer()
@@ -234,7 +234,7 @@ class VirtualTime:
         return events
 
     def _patience(self) -> float:
-        """Real seconds until a timer of before is due, or whoever moves the time gives up."""
+        """Real seconds until an earlier timer is due, or the task that moves the time gives up."""
         due: list[float] = [self._deadline, *(one._when for one in self._outer[:1])]
         return min(max(0.0, min(due) - self._real_time()), 86_400.0)
 
@@ -296,7 +296,7 @@ def _checked_loop() -> Any:
         return loop
     raise ConfigError(
         f"TestWorker moves the clock of asyncio's own event loop; this one is"
-        f" {type(loop).__module__}.{type(loop).__qualname__}, whose clock nobody can move:"
+        f" {type(loop).__module__}.{type(loop).__qualname__}, whose clock cannot be moved:"
         " run these tests without uvloop"
     )
 

@@ -1,4 +1,4 @@
-"""Pending: the events an app still owes an answer, and the words for an app that never rests."""
+"""Pending: events that are not settled, and the error text for an app that never rests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Unsettled(AssertionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """One event a handler has not settled. ``event`` is None where it cannot be read."""
+    """Event that a handler has not settled. ``event`` is None where it cannot be read."""
 
     handler: Handler
     subject: str
@@ -40,7 +40,7 @@ class Pending:
 
 
 def is_quiet(bus: EventBus, server: MemoryServer) -> bool:
-    """Whether every event of every handler is settled."""
+    """Tell whether every event of every handler is settled."""
     return all(
         not subscription.held
         and not subscription.missing

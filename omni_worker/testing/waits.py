@@ -1,5 +1,5 @@
-"""Waits: what a task waits for, seen from outside. A socket or a thread needs real time, a sleep
-or a lock of this loop does not.
+"""Waits: find out what a task waits for. A socket or a thread needs real time, a sleep or a lock
+of this loop does not.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import threading
 from types import CodeType, FrameType
 from typing import Any
 
-# Whoever waits in here is woken by this loop: by a timer, or by another task of it.
+# A task that waits in here is woken by this loop: by a timer, or by another task of it.
 _OF_THE_LOOP = ("asyncio.locks", "asyncio.queues", "asyncio.tasks", "asyncio.taskgroups")
 _OF_A_THREAD = ("asyncio.threads", "omni_worker.threads")
 _OURS = "omni_worker"
 
 
 def outside_is_possible(loop: Any) -> bool:
-    """Whether anything but this loop's own timers could wake it: another thread, or a socket."""
+    """Tell whether another thread or a socket could wake the loop, beside its own timers."""
     return threading.active_count() > 1 or _sockets(loop)
 
 
 def waits_outside(task: asyncio.Task[Any], loop: Any) -> bool:
-    """Whether a task waits for a thread or a socket. In doubt it does, if there is any."""
+    """Tell whether a task waits for a thread or a socket. In doubt: yes, if there is any."""
     future = waited_for(task)
     if future is None or isinstance(future, asyncio.Task) or hasattr(future, "_children"):
         return False  # it is about to run, or waits for tasks, which are looked at themselves
@@ -41,7 +41,7 @@ def waited_for(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
 
 
 def is_timed(future: asyncio.Future[Any], loop: Any) -> bool:
-    """Whether a timer ends this wait: a sleep, or a wait with a timeout."""
+    """Tell whether a timer ends this wait: a sleep, or a wait with a timeout."""
     return any(
         any(one is future for one in (*handle._args, getattr(handle._callback, "__self__", None)))
         for handle in loop._scheduled
@@ -50,7 +50,7 @@ def is_timed(future: asyncio.Future[Any], loop: Any) -> bool:
 
 
 def place(task: asyncio.Task[Any]) -> str:
-    """Where a task stands in the code of whoever wrote it: `myapp.py:12 in route`."""
+    """Place of a task in the user's own code: `myapp.py:12 in route`."""
     frames = [frame for frame in _frames(task) if _is_users(frame.f_code)]
     if not frames:
         return ""
@@ -59,10 +59,10 @@ def place(task: asyncio.Task[Any]) -> str:
 
 
 def _sockets(loop: Any) -> bool:
-    """Whether sockets other than the loop's own are waited on."""
+    """Tell whether the loop waits on sockets other than its own."""
     try:
         watched = loop._selector.get_map()
-    except AttributeError:  # Windows: nobody knows
+    except AttributeError:  # Windows: it cannot be seen
         return False
     return watched is not None and len(watched) > 1  # the one is the loop's own wake-up
 

@@ -23,7 +23,7 @@ from .records import Named, Records, Run, find
 
 PATIENCE = 10.0  # real seconds
 STEPS = 5_000  # timers that may pass without anything happening, where only ours are left
-SOURCE = "test"  # who publishes what a test publishes
+SOURCE = "test"  # source of the events a test publishes
 
 
 class TestWorker:
@@ -35,7 +35,7 @@ class TestWorker:
     has a handler's exception fail the test. ``patience`` is real seconds.
     """
 
-    __test__ = False  # it is no test, whatever pytest thinks of its name
+    __test__ = False  # not a test class, although its name begins with Test
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class TestWorker:
         minutes: float = 0,
         seconds: float = 0,
     ) -> None:
-        """Move time on by so much; whatever is due on the way happens in its order."""
+        """Advance the time; everything that is due on the way happens in its order."""
         given = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         total = (given + (duration or timedelta())).total_seconds()
         if total <= 0:
@@ -152,7 +152,7 @@ class TestWorker:
         channel: str | None = None,
         instance: str | None = None,
     ) -> list[Event[Any]]:
-        """What the app published, in the order it was stored, by type or pattern (``custom.*``).
+        """Events the app published, in stored order, by type or pattern (``custom.*``).
 
         An event published twice under one id is one event; dead letters only by their type.
         """
@@ -164,23 +164,23 @@ class TestWorker:
         return self._records.published(DEAD_LETTER, None, None)
 
     def attempts(self, handler: Named, event: Published | Event[Any] | str | None = None) -> int:
-        """How often a handler ran, for one event or for all."""
+        """Number of runs of a handler, for one event or for all."""
         return len(self.runs(handler, event))
 
     def outcomes(
         self, handler: Named, event: Published | Event[Any] | str | None = None
     ) -> list[Outcome]:
-        """How its runs ended, in order; one whose process died has no ending."""
+        """Outcomes of a handler's runs, in order; a run whose process died has none."""
         return [run.outcome for run in self.runs(handler, event) if run.outcome is not None]
 
     def runs(self, handler: Named, event: Published | Event[Any] | str | None = None) -> list[Run]:
-        """Its runs in order of their beginning, with event and attempt."""
+        """Runs of a handler in the order they began, with event and attempt."""
         id = event if event is None or isinstance(event, str) else event.id
         return self._records.runs_of(find(self.app.handlers, handler), id)
 
     @property
     def pending(self) -> list[Pending]:
-        """The events no handler has settled yet, those that wait for a retry included."""
+        """Events that are not settled yet, including those that wait for a retry."""
         clock, bus = self._running(), self._process.bus
         return [] if bus is None else list(pending(bus, self.server, clock.now))
 
@@ -192,7 +192,7 @@ class TestWorker:
         self._process.transport.drop_acks(count)
 
     def disconnect(self, seconds: float | None = 1.0) -> None:
-        """Break the app's connection, for so long or (None) until ``reconnect``."""
+        """Break the app's connection, for this many seconds or (None) until ``reconnect``."""
         clock = self._running()
         self._process.transport.disconnect()
         self._forget_reconnecting()  # of an earlier one: the last word counts
@@ -230,7 +230,7 @@ class TestWorker:
         self._coming_back = self._around.clock.start(self._come_back(self._process), "supervisor")
 
     async def _come_back(self, process: Process) -> None:
-        """What a supervisor does: start it again when it died."""
+        """Restart the process when it died, as a supervisor does."""
         await process.died.wait()
         assert process.life is not None
         await asyncio.wait([process.life])
@@ -268,7 +268,7 @@ class TestWorker:
             self._clock = None
 
     async def _abandon(self) -> None:
-        """It does not stop: end it as a kill would."""
+        """Kill a process that does not stop."""
         life = self._process.life
         if life is not None:
             life.cancel()
