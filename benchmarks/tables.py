@@ -84,7 +84,7 @@ def _notes(case: Measurement) -> list[str]:
     said += [f"{label} is left out: {why}." for label, why in case.missing.items()]
     said += [f"{label} failed: {why[:200]}" for label, why in case.failed.items()]
     if (busy := others(case)) > QUIET:
-        said.append(f"Noisy: other processes used up to {busy:.1f} cores meanwhile.")
+        said.append(f"Noisy: other processes used up to {busy:.1f} cores at the same time.")
     return said
 
 

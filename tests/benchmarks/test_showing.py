@@ -59,7 +59,7 @@ def test_what_is_wrong_with_figures_is_said_beneath_them() -> None:
         "Medians of 2 rounds. A trial with 0.1 of the events.",
         "C client is left out: no libnats: apt install libnats-dev.",
         "FastStream failed: 999 handled, 1000 expected",
-        "Noisy: other processes used up to 0.8 cores meanwhile.",
+        "Noisy: other processes used up to 0.8 cores at the same time.",
     )
 
 
