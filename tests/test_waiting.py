@@ -39,7 +39,7 @@ async def test_a_wait_in_vain_shows_the_condition_and_its_last_answer() -> None:
 
 
 async def test_a_question_that_is_never_answered_is_given_up() -> None:
-    with pytest.raises(NotInTime, match="an answer\nlast seen: silence"):
+    with pytest.raises(NotInTime, match=r"an answer\nlast seen: silence"):
         await until(asyncio.Event().wait, 0.01, what="an answer", seen=lambda: "silence")
 
 
@@ -52,5 +52,5 @@ async def test_a_timeout_of_the_condition_itself_is_its_own() -> None:
 
 
 def test_without_a_loop_a_wait_in_vain_reports_the_same() -> None:
-    with pytest.raises(NotInTime, match="not within 0.01 s: the end\nlast seen: 0"):
+    with pytest.raises(NotInTime, match=r"not within 0.01 s: the end\nlast seen: 0"):
         wait_until(lambda: 0, 0.01, what="the end")
