@@ -18,7 +18,8 @@ from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer, die_with_parent
 
 from .docs.blocks import BLOCKS, normalised, shown
-from .processes.support import PROGRAM, clean_environment, eventually
+from .processes.support import PROGRAM, clean_environment
+from .waiting import until
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -149,11 +150,11 @@ class Running:
 
     async def printed(self, lines: int) -> None:
         """Wait for that many lines."""
-        await eventually(lambda: self.output().count("\n") >= lines)
+        await until(lambda: self.output().count("\n") >= lines)
 
     async def until(self, text: str) -> None:
         """Wait for this text and the end of its line."""
-        await eventually(lambda: "\n" in self.output().partition(text)[2])
+        await until(lambda: "\n" in self.output().partition(text)[2])
 
 
 @asynccontextmanager
@@ -174,7 +175,7 @@ async def running(
         )
     said = output if merged else log
     try:
-        await eventually(lambda: "ready" in said.read_text() or process.poll() is not None)
+        await until(lambda: "ready" in said.read_text() or process.poll() is not None)
         assert process.poll() is None, said.read_text()
         yield Running(process, output)
     finally:

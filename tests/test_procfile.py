@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +16,9 @@ import pytest
 
 from omni_worker import EventBus
 from omni_worker.nats_server import LOOPBACK
+
+from .ports import free_port
+from .waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -49,7 +51,7 @@ class Honcho:
 
     def wait_for(self, text: str) -> None:
         """Until it has printed this."""
-        wait_until(lambda: text in self.printed, f"{text!r} in:\n{self.printed}")
+        wait_until(lambda: text in self.printed, PATIENCE, what=text, seen=lambda: self.printed)
 
     def stop(self) -> int:
         """SIGTERM, then its exit code."""
@@ -70,10 +72,7 @@ class Honcho:
 @pytest.fixture
 def port() -> int:
     """One that is free now."""
-    with closing(socket.socket()) as one:
-        one.bind((LOOPBACK, 0))
-        found: int = one.getsockname()[1]
-        return found
+    return free_port()
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ async def test_the_procfile_runs_a_server_and_a_worker_and_stops_both(
     honcho.stop()
 
     assert '"message": "stopped"' in honcho.printed
-    wait_until(lambda: not is_open(port), "the server's port is closed")
+    wait_until(lambda: not is_open(port), PATIENCE, what="the end of the server")
 
 
 FAILED = {"chatId": "c1", "error": "blocked", "retryable": False}
@@ -108,11 +107,3 @@ def is_open(port: int) -> bool:
     """Whether somebody listens there."""
     with closing(socket.socket()) as one:
         return one.connect_ex((LOOPBACK, port)) == 0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Until it holds; fails with what was waited for."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.02)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from omni_worker.subscription.slots import Slot, Slots
+
+from .waiting import until
 
 
 class Play:
@@ -19,9 +20,7 @@ class Play:
         self.ran.append(delivery)
 
     async def until_ran(self, *wanted: Any) -> None:
-        async with asyncio.timeout(5):
-            while self.ran != list(wanted):
-                await asyncio.sleep(0)
+        await until(lambda: self.ran == list(wanted), seen=lambda: self.ran)
 
 
 async def test_a_worker_cancelled_before_its_first_step_holds_nothing_up() -> None:

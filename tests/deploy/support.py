@@ -17,7 +17,8 @@ from typing import Any, Self
 
 from omni_worker.nats_server import die_with_parent
 
-from ..processes.support import PROGRAM, Stage, Worker, clean_environment, until
+from ..processes.support import PROGRAM, Stage, Worker, clean_environment
+from ..waiting import until
 
 ROOT = Path(__file__).parents[2]
 ECOSYSTEM = ROOT / "examples" / "pm2" / "ecosystem.config.cjs"
@@ -200,9 +201,6 @@ async def until_probed(
             return False
         return said[0] == code and any(reason in one for one in (said[1] or [""]))
 
-    try:
-        await until(answered, timeout)
-    except TimeoutError:
-        raise AssertionError(f"expected {code} with {reason!r}, got {said}") from None
+    await until(answered, timeout, what=f"{code} with {reason!r} on {path}", seen=lambda: said)
     assert isinstance(said, tuple)
     return "; ".join(said[1])

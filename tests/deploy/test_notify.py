@@ -12,7 +12,7 @@ import pytest
 from omni_worker.process.health import Report
 from omni_worker.process.notify import Notify, from_line, pm2_kill_timeout, to_line
 
-from ..processes.support import eventually
+from ..waiting import until
 
 
 def channel() -> tuple[socket.socket, Notify]:
@@ -43,7 +43,7 @@ async def test_pm2s_shutdown_is_understood_in_pieces_and_among_other_words() -> 
     await asyncio.sleep(0)
     theirs.sendall(b'down"\n')
 
-    await eventually(lambda: asked == ["PM2's shutdown"])
+    await until(lambda: asked == ["PM2's shutdown"])
     notify.close()
     theirs.close()
 
@@ -55,7 +55,7 @@ async def test_a_worker_goes_on_when_pm2_is_gone(caplog: pytest.LogCaptureFixtur
 
     theirs.close()
 
-    await eventually(lambda: "PM2 is gone" in caplog.text)
+    await until(lambda: "PM2 is gone" in caplog.text)
     notify.ready()  # nobody hears it, and nothing breaks
     assert (asked, len(caplog.records)) == ([], 1)
     notify.close()
@@ -86,7 +86,7 @@ async def test_a_worker_stops_when_nobody_reads_its_reports() -> None:
     os.close(reader)
     notify.alive(Report())
 
-    await eventually(lambda: asked == ["the parent is gone"])
+    await until(lambda: asked == ["the parent is gone"])
     os.close(writer)
 
 

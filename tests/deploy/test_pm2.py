@@ -11,14 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 from nats.aio.client import Client
 
-from ..processes.support import (
-    Stage,
-    eventually,
-    foreign_event,
-    plain_client,
-    publish_foreign,
-    repeated,
-)
+from ..processes.support import Stage, foreign_event, plain_client, publish_foreign, repeated
+from ..waiting import NotInTime, until
 from .support import PM2_MISSING, Pm2, find_pm2, in_ci, is_alive
 
 if find_pm2() is None and not in_ci():
@@ -123,7 +117,7 @@ async def test_a_crashed_worker_is_started_again(pm2: Pm2, played: Stage) -> Non
     [first] = pm2.pids()
 
     os.kill(first, signal.SIGKILL)
-    await eventually(lambda: pm2.messages().count("ready") == 2)
+    await until(lambda: pm2.messages().count("ready") == 2)
 
     async with client_of(played) as client:
         ids = await publish_foreign(client, 20)
@@ -194,9 +188,9 @@ async def test_one_that_is_called_wrongly_is_not_started_again(pm2: Pm2, played:
     pm2.change(played.folder, args=["run", "nowhere:app"], wait_ready=False)
 
     await start(pm2)
-    await eventually(lambda: pm2.apps()[0]["pm2_env"].get("exit_code") == 2)
+    await until(lambda: pm2.apps()[0]["pm2_env"].get("exit_code") == 2)
 
     # PM2 lists it as "waiting restart" all the same; the example's pause would be 0.2 s.
-    with pytest.raises(TimeoutError):
-        await eventually(lambda: pm2.apps()[0]["pm2_env"]["restart_time"] > 0, timeout=2)
+    with pytest.raises(NotInTime):
+        await until(lambda: pm2.apps()[0]["pm2_env"]["restart_time"] > 0, timeout=2)
     assert pm2.said("worker").count("no such module: 'nowhere'") == 1

@@ -15,7 +15,8 @@ from nats.aio.client import Client
 
 from omni_worker.process.notify import Systemd
 
-from ..processes.support import Stage, eventually, publish_foreign
+from ..processes.support import Stage, publish_foreign
+from ..waiting import NotInTime, until
 from .support import Running
 
 APP = """
@@ -69,7 +70,7 @@ def manager(request: pytest.FixtureRequest) -> Iterator[Socket]:
 async def test_ready_once_bound_and_stopping_when_asked(stage: Stage, manager: Socket) -> None:
     worker = Running(stage, stage.app(APP), NOTIFY_SOCKET=manager.address)
 
-    await eventually(lambda: manager.hears("READY=1"))
+    await until(lambda: manager.hears("READY=1"))
     await worker.ready()
     assert await worker.stop() == 0
 
@@ -83,17 +84,17 @@ async def test_the_watchdog_is_fed_while_the_loop_turns_and_only_then(
 ) -> None:
     worker = Running(stage, stage.app(APP), NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000")
     await worker.ready()
-    await eventually(lambda: manager.hears("WATCHDOG=1") and manager.heard.count("WATCHDOG=1") > 3)
+    await until(lambda: manager.hears("WATCHDOG=1") and manager.heard.count("WATCHDOG=1") > 3)
 
     await publish_foreign(plain, 1)
     await worker.until_said("the event loop is blocked")
     manager.listen()
     manager.heard.clear()
-    with pytest.raises(TimeoutError):
-        await eventually(lambda: manager.hears("WATCHDOG=1"), timeout=1.5)
+    with pytest.raises(NotInTime):
+        await until(lambda: manager.hears("WATCHDOG=1"), timeout=1.5)
 
     (stage.folder / "go-on").touch()
-    await eventually(lambda: manager.hears("WATCHDOG=1"))
+    await until(lambda: manager.hears("WATCHDOG=1"))
 
 
 def test_the_watchdog_is_that_of_the_process_it_names(tmp_path: Path) -> None:

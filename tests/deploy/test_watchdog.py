@@ -10,7 +10,7 @@ import pytest
 
 from omni_worker.process.watchdog import Watchdog, was_stopped
 
-from ..processes.support import eventually
+from ..waiting import until
 
 
 def test_a_process_that_was_stopped_blocks_nothing() -> None:
@@ -27,7 +27,7 @@ async def test_whatever_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixtur
     time.sleep(2)
     said = watchdog.blocked
 
-    await eventually(lambda: "turns again" in caplog.text)
+    await until(lambda: "turns again" in caplog.text)
     watchdog.stop()
     assert said is not None
     assert re.fullmatch(
@@ -52,7 +52,7 @@ async def test_a_loop_that_turns_is_not_blocked(caplog: pytest.LogCaptureFixture
 
     watchdog = Watchdog(beat, look)
     watchdog.start()
-    await eventually(lambda: beats > 5 and looks > 5)
+    await until(lambda: beats > 5 and looks > 5)
     watchdog.stop()
 
     assert (watchdog.blocked, caplog.text) == (None, "")

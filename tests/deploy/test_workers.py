@@ -11,7 +11,8 @@ from nats.aio.client import Client
 
 from omni_worker.process.supervisor import FIRST_PAUSE, LONGEST_PAUSE, is_early, pause_before
 
-from ..processes.support import Stage, eventually, publish_foreign, until_settled
+from ..processes.support import Stage, publish_foreign, until_settled
+from ..waiting import until
 from .support import Running, is_alive, until_probed
 
 APP = """
@@ -97,7 +98,7 @@ async def test_a_dead_worker_is_started_again(stage: Stage, plain: Client) -> No
 
     os.kill(first, signal.SIGKILL)
     await parent.until_said("worker 1 died (killed by SIGKILL); it is started again in 0.5 s")
-    await eventually(lambda: by_worker(parent, "ready").count("1") == 2)
+    await until(lambda: by_worker(parent, "ready").count("1") == 2)
 
     await publish_foreign(plain, 100)
     await stage.until_effects(100, "handled")
@@ -201,9 +202,9 @@ async def test_a_second_signal_ends_all_of_them_at_once(stage: Stage, plain: Cli
     await stage.until_effects(10, "begun")
 
     parent.signal(signal.SIGTERM)
-    await eventually(lambda: len(by_worker(parent, "stopping: ")) == 3)
+    await until(lambda: len(by_worker(parent, "stopping: ")) == 3)
     first = time.monotonic()  # what comes within a second is the same request
-    await eventually(lambda: time.monotonic() - first > 1.2)
+    await until(lambda: time.monotonic() - first > 1.2)
     parent.signal(signal.SIGTERM)
 
     assert await parent.exit() == 130
@@ -215,4 +216,4 @@ async def test_they_end_with_their_parent(stage: Stage) -> None:
 
     parent.kill()
 
-    await eventually(lambda: not any(is_alive(pid) for pid in pids(stage)))
+    await until(lambda: not any(is_alive(pid) for pid in pids(stage)))

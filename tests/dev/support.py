@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 
 from omni_worker.nats_server import die_with_parent
 
 from ..processes.support import _HEAD as HEAD
-from ..processes.support import PROGRAM, Stage, clean_environment, eventually
+from ..processes.support import PROGRAM, Stage, clean_environment
+from ..waiting import until
 
 
 class Dev:
@@ -45,11 +45,12 @@ class Dev:
 
     async def until_said(self, text: str, times: int = 1, timeout: float = 15.0) -> None:
         """Wait until it has said this, so many times in all."""
-        with suppress(TimeoutError):
-            await eventually(
-                lambda: self.said().count(text) >= times or self.process.poll() is not None,
-                timeout,
-            )
+        await until(
+            lambda: self.said().count(text) >= times or self.process.poll() is not None,
+            timeout,
+            what=f"{text!r} {times} ×",
+            seen=self.said,
+        )
         assert self.said().count(text) >= times, f"not said: {text!r} in\n{self.said()}"
 
     def interrupt(self) -> None:
@@ -58,7 +59,7 @@ class Dev:
 
     async def exit(self, timeout: float = 15.0) -> int:
         """Wait for its end; returns the exit code."""
-        await eventually(lambda: self.process.poll() is not None, timeout)
+        await until(lambda: self.process.poll() is not None, timeout)
         return self.process.wait()
 
     async def stop(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer
 
-from ..processes.support import eventually
+from ..waiting import until
 from .support import Project
 
 APP = """
@@ -87,10 +87,10 @@ async def test_nothing_is_lost_over_20_reloads_and_a_broken_save(
                 project.write("def broken(:")
                 await dev.until_said("waiting for the next save")
                 seen = len(traffic.ids)
-                await eventually(lambda: len(traffic.ids) > seen + 10)  # noqa: B023
+                await until(lambda: len(traffic.ids) > seen + 10)  # noqa: B023
             project.write(app(version, durable))
-            await eventually(lambda now=version: newest(project) == now)
-    await eventually(lambda: set(traffic.ids) <= set(stage.ids()), 15.0)
+            await until(lambda now=version: newest(project) == now)
+    await until(lambda: set(traffic.ids) <= set(stage.ids()), 15.0)
 
     assert set(traffic.ids) - set(stage.ids()) == set()
     assert dev.said().count("reloaded in") == 20
@@ -105,11 +105,11 @@ async def test_new_code_handles_events_within_a_second_of_its_save(
     took = []
 
     async with Traffic(bus) as traffic:
-        await eventually(lambda: traffic.ids and newest(project) == 0)
+        await until(lambda: traffic.ids and newest(project) == 0)
         for version in range(1, 6):
             saved = time.monotonic()
             project.write(app(version))
-            await eventually(lambda now=version: newest(project) == now)
+            await until(lambda now=version: newest(project) == now)
             took.append(project.stage.effects("handled")[-1]["at"] - saved)
 
     assert [seconds for seconds in took if seconds > 1.0] == []

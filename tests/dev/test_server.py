@@ -14,7 +14,7 @@ from omni_worker import EventBus
 from omni_worker.nats_server import LOOPBACK, NatsServer
 
 from ..ports import free_port
-from ..processes.support import eventually
+from ..waiting import until
 from .support import Project
 from .test_reload import MESSAGE, app
 from .test_stopping import children
@@ -121,7 +121,7 @@ async def test_a_server_that_crashes_is_started_again_with_its_data(
 
     await dev.until_said("started again")
     await publish(url, "two")
-    await eventually(lambda: {"one", "two"} <= set(project.stage.ids()))
+    await until(lambda: {"one", "two"} <= set(project.stage.ids()))
 
 
 async def test_payloads_are_shown_only_when_asked_for(project: Project, port: int) -> None:

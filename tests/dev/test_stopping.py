@@ -7,7 +7,7 @@ from pathlib import Path
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer
 
-from ..processes.support import eventually
+from ..waiting import until
 from .support import Project
 from .test_reload import MESSAGE, SLOW
 
@@ -77,7 +77,7 @@ async def test_nothing_stays_behind_when_dev_is_killed(project: Project) -> None
 
     dev.process.kill()
 
-    await eventually(lambda: not any(is_alive(pid) for pid in below))
+    await until(lambda: not any(is_alive(pid) for pid in below))
     assert len(below) == 3
 
 

@@ -18,7 +18,8 @@ from omni_worker.nats_server import NatsServer, die_with_parent
 from omni_worker.testing import TestWorker
 
 from ..deploy.conftest import free_port
-from ..processes.support import PROGRAM, clean_environment, eventually, until
+from ..processes.support import PROGRAM, clean_environment
+from ..waiting import NotInTime, until
 from .blocks import BLOCKS, assert_shown, is_shown, shown
 
 __all__ = ["free_port"]
@@ -57,14 +58,14 @@ async def test_the_quick_start_happens_as_written(tmp_path: Path) -> None:
 
         answer = re.compile(r"def answer.*?\n(?=\n\n@)", re.DOTALL)
         (folder / "app.py").write_text(answer.sub(broken, app))
-        await eventually(lambda: "reloaded in" in said())
+        await until(lambda: "reloaded in" in said())
         sh(publish, folder, url)
         await until_shown(shown("docs/quickstart.md", "12:00:03   changed: app.py"), said)
         await until_shown(shown("docs/dev.md", "12:00:00   nats-server of its own"), said)
         assert_printed(shown("docs/quickstart.md", "$ omni-worker dead-letters list"), folder, url)
 
         (folder / "app.py").write_text(app)
-        await eventually(lambda: said().count("reloaded in") == 2)
+        await until(lambda: said().count("reloaded in") == 2)
         sh(retry, folder, url)
         await until_shown(
             shown("docs/quickstart.md", "12:00:21 → message.received"),
@@ -109,10 +110,10 @@ async def test_a_blocked_loop_is_said_as_deploy_shows_it(
     with started(
         tmp_path, "run", "myapp:app", "--health-port", str(free_port), url=nats_server.url
     ) as log:
-        await eventually(lambda: "ready" in log())
+        await until(lambda: "ready" in log())
         async with EventBus(nats_server.url) as bus:
             await bus.publish("custom.image", {})
-        await eventually(lambda: "event loop is blocked" in log())
+        await until(lambda: "event loop is blocked" in log())
 
         assert_printed(said, tmp_path, nats_server.url, exit_code=1)
         (tmp_path / "go-on").touch()
@@ -190,8 +191,8 @@ async def three_unanswered(url: str) -> AsyncIterator[None]:
 
 async def until_shown(block: str, said: Callable[[], str]) -> None:
     """Wait until a program that goes on has said what a block shows."""
-    with suppress(TimeoutError):
-        await eventually(lambda: is_shown(block, said()), 60)
+    with suppress(NotInTime):  # what differs is shown instead
+        await until(lambda: is_shown(block, said()), 60)
     assert_shown(block, said())
 
 
@@ -221,7 +222,7 @@ async def until_printed(console: str, folder: Path, url: str) -> None:
         said = await asyncio.to_thread(sh, command.removeprefix("$ "), folder, url)
         return is_shown(output, said)
 
-    with suppress(TimeoutError):
+    with suppress(NotInTime):
         await until(is_printed)
     assert_shown(output, said)
 

@@ -21,7 +21,8 @@ from omni_worker import Draft, EventBus
 from omni_worker.publisher import PublishManyError
 from omni_worker.settings import Settings
 
-from ..processes.support import Stage, Worker, api, consumer, eventually, plain_client, until
+from ..processes.support import Stage, Worker, api, consumer, plain_client
+from ..waiting import until
 from .accounts import Account, Row
 
 # Reconnects of tests: often, and for as long as a test may take.
@@ -191,10 +192,7 @@ class Scene:
             left = {**counts, "beyond_floor": last - info["ack_floor"]["stream_seq"]}
             return not any(left.values())
 
-        try:
-            await until(at_rest, timeout)
-        except TimeoutError:
-            raise AssertionError(f"not at rest in {timeout} s: {left}") from None
+        await until(at_rest, timeout, what=f"{durable} at rest", seen=lambda: left)
 
     async def handled(self, count: int, timeout: float = 30.0) -> None:
         """Wait until so many different events came to their end."""
@@ -202,10 +200,7 @@ class Scene:
         def seen() -> int:
             return len(set(self.stage.ids("handled")))
 
-        try:
-            await eventually(lambda: seen() >= count, timeout)
-        except TimeoutError:
-            raise AssertionError(f"{seen()} of {count} events handled in {timeout} s") from None
+        await until(lambda: seen() >= count, timeout, what=f"{count} events handled", seen=seen)
 
     async def more_handled(self, count: int, timeout: float = 60.0) -> None:
         """Wait until so many events more came to their end."""

@@ -15,7 +15,8 @@ from nats.aio.client import Client
 from omni_worker.nats_server import LOOPBACK, NatsServer
 
 from ..ports import free_port
-from ..processes.support import api, until
+from ..processes.support import api
+from ..waiting import until
 
 
 def pause(server: NatsServer) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ..processes.support import Stage, eventually, letters
+from ..processes.support import Stage, letters
 from ..transports.certificates import make_creds
+from ..waiting import until
 from .accounts import Row
 from .scene import Scene
 from .servers import configured
@@ -136,7 +137,7 @@ async def _stall(scene: Scene, jetstream: object, body: bytes) -> float:
     await jetstream.publish("message.received", body)  # type: ignore[attr-defined]
     await scene.settled()
     beats = scene.stage.effects("beat")
-    await eventually(lambda: len(scene.stage.effects("beat")) > len(beats) + 2)
+    await until(lambda: len(scene.stage.effects("beat")) > len(beats) + 2)
     return max(one["late"] for one in scene.stage.effects("beat")[before:])
 
 

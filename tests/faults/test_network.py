@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omni_worker.nats_server import NatsServer
 
-from ..processes.support import eventually
+from ..waiting import until
 from .accounts import Row
 from .links import Link
 from .scene import Scene, load
@@ -39,7 +39,7 @@ async def test_a_link_cut_in_the_middle_of_messages(scene: Scene, nats_server: N
         feed = asyncio.create_task(scene.publish(3_000, every=0.05))
         for cuts in range(12):
             link.cut_after(random.randrange(200, 20_000))
-            await eventually(lambda cuts=cuts: link.cuts > cuts)
+            await until(lambda cuts=cuts: link.cuts > cuts)
         await feed
         await scene.handled(3_000)
         await scene.settled()
@@ -61,7 +61,7 @@ async def test_swallowed_acks_are_repaired_by_the_process_that_gave_them(
         link.swallows_acks = True
         await scene.publish(500)
         await scene.handled(500)
-        await eventually(lambda: link.swallowed >= 500)
+        await until(lambda: link.swallowed >= 500)
         link.swallows_acks = False
         await scene.settled()
 

@@ -11,7 +11,8 @@ import pytest
 
 from omni_worker.nats_server import NatsServer
 
-from ..processes.support import Worker, eventually, foreign_event, plain_client
+from ..processes.support import Worker, foreign_event, plain_client
+from ..waiting import until
 from .accounts import Row
 from .scene import Scene
 from .servers import configured
@@ -179,7 +180,7 @@ async def test_without_the_right_to_publish_its_events_they_fail_by_name(
         worker = _spawn(scene)
         await worker.ready()
         await scene.publish(3)
-        await eventually(lambda: worker.messages("error").count("dead letter") == 3)
+        await until(lambda: worker.messages("error").count("dead letter") == 3)
         await scene.settled()
 
         account = await scene.ends("the right to publish custom.reply missing")

@@ -10,7 +10,8 @@ from pathlib import Path
 from omni_worker.nats_server import NatsServer
 
 from ..ports import free_port
-from ..processes.support import Stage, consumer, eventually, foreign_event, until
+from ..processes.support import Stage, consumer, foreign_event
+from ..waiting import until
 from .accounts import Row
 from .scene import Scene, load
 from .servers import pause, resume
@@ -25,7 +26,7 @@ async def test_a_server_killed_while_events_are_published_and_handled(
     for kills in range(5):
         await scene.handled(250 * (kills + 1))
         nats_server.kill()
-        await eventually(lambda: not scene.bus.is_connected)
+        await until(lambda: not scene.bus.is_connected)
         nats_server.start()
     await feed
     await scene.handled(3_000, timeout=60)
@@ -48,7 +49,7 @@ async def test_a_server_killed_beside_two_workers(scene: Scene, nats_server: Nat
     for kills in range(3):
         await scene.handled(300 * (kills + 1))
         nats_server.kill()
-        await eventually(lambda: not scene.bus.is_connected)
+        await until(lambda: not scene.bus.is_connected)
         nats_server.start()
     await feed
     await scene.handled(3_000, timeout=60)
@@ -122,11 +123,11 @@ async def test_a_retry_waits_its_time_through_a_server_kill(
             effect("handled", id=event.id)
     """)
     retried = await scene.publish(15)
-    await eventually(lambda: worker.messages().count("retry") == 15)
+    await until(lambda: worker.messages().count("retry") == 15)
     asked = time.time()
     await scene.publish(1)  # one more, for the server to write after all these
     state = next(nats_server.store.glob("jetstream/*/streams/MESSAGE/obs/r1/o.dat"))
-    await eventually(lambda: state.stat().st_mtime > asked)
+    await until(lambda: state.stat().st_mtime > asked)
     nats_server.kill()
     nats_server.start()
     await scene.handled(16)

@@ -14,7 +14,8 @@ import pytest
 from omni_worker.errors import TransportError
 from omni_worker.nats_server import NatsServer
 
-from ..processes.support import api, eventually
+from ..processes.support import api
+from ..waiting import until
 from .accounts import Row
 from .scene import Scene, load
 from .servers import configured
@@ -137,7 +138,7 @@ async def test_a_full_disk(tmp_path: Path, rows: list[Row]) -> None:
                 ballast.unlink()
                 server.kill()
                 server.start()
-                await eventually(lambda: scene.bus.is_connected)
+                await until(lambda: scene.bus.is_connected)
                 await scene.publish(100)
                 await scene.handled(500 + took)
                 await scene.settled()

@@ -6,14 +6,8 @@ import asyncio
 import signal
 from datetime import UTC, datetime, timedelta
 
-from ..processes.support import (
-    api,
-    consumer,
-    eventually,
-    make_stream,
-    stream_config,
-    until,
-)
+from ..processes.support import api, consumer, make_stream, stream_config
+from ..waiting import until
 from .scene import Scene, load, stored_ids
 
 
@@ -49,7 +43,7 @@ async def test_a_purged_stream_goes_on_with_what_comes(scene: Scene) -> None:
     await api(scene.plain, "STREAM.PURGE.MESSAGE")
     await scene.publish(100)
     after = {f"event-{number:06}" for number in range(500, 600)}
-    await eventually(lambda: after <= set(scene.stage.ids("handled")), timeout=20)
+    await until(lambda: after <= set(scene.stage.ids("handled")), timeout=20)
     await scene.settled()
 
     account = await scene.ends("stream purged with hundreds waiting")
@@ -86,12 +80,12 @@ async def test_a_deleted_stream_of_two_workers(scene: Scene) -> None:
     scene.destroyed |= set((await stored_ids(scene.plain, "MESSAGE")).values())
     await scene.plain.jetstream().delete_stream("MESSAGE")
     # Who comes second finds the stream and the consumer made again already.
-    await eventually(
+    await until(
         lambda: any("stream MESSAGE is new" in worker.said() for worker in workers), timeout=20
     )
     await scene.publish(300)
     after = {f"event-{number:06}" for number in range(500, 800)}
-    await eventually(lambda: after <= set(scene.stage.ids("handled")), timeout=20)
+    await until(lambda: after <= set(scene.stage.ids("handled")), timeout=20)
     await scene.settled()
 
     account = await scene.ends("stream deleted under two workers", "its events went with it")

@@ -9,7 +9,8 @@ import signal
 import time
 from pathlib import Path
 
-from ..processes.support import Worker, consumer, eventually, stored, until
+from ..processes.support import Worker, consumer, stored
+from ..waiting import until
 from .accounts import Row
 from .scene import Scene, load
 from .servers import configured
@@ -77,7 +78,7 @@ async def test_a_worker_that_stands_still_past_ack_wait_answers_nothing_twice(
     first.signal(signal.SIGSTOP)
     second = await scene.run()
     # Everything the stopped one held goes to the other: also what it had begun.
-    await eventually(
+    await until(
         lambda: {one["id"] for one in scene.stage.effects("handled")} >= set(ids), timeout=30
     )
     await scene.settled()
@@ -176,7 +177,7 @@ async def test_clocks_that_are_an_hour_wrong_change_nothing(scene: Scene) -> Non
     fast = await scene.run(app.format(wrong=3_600, stuck_from=100), "fast")
     slow = await scene.run(app.format(wrong=-3_600, stuck_from=999), "slow")
     await scene.publish(300)
-    await eventually(lambda: _running_in(scene, fast) == 4)
+    await until(lambda: _running_in(scene, fast) == 4)
     fast.kill()  # its guards expire, whatever time is written in them
     await scene.handled(300)
     await scene.settled()
@@ -219,7 +220,7 @@ async def test_a_blocked_loop_beside_a_second_worker(scene: Scene) -> None:
     await scene.handled(300)
     await scene.settled()
     # Also the blocked one's own late ending: the row counts it.
-    await eventually(lambda: scene.stage.ids("begun").count("event-000010") <= len(
+    await until(lambda: scene.stage.ids("begun").count("event-000010") <= len(
         [one for one in scene.stage.ids("handled") if one == "event-000010"]))  # fmt: skip
 
     account = await scene.ends(

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from typing import Any, Self
 
 from tests.cli.support import Said, call, too_wide
 from tests.processes.support import PROGRAM, clean_environment
+from tests.waiting import wait_until
 
 __all__ = [
     "Measured", "Said", "Terminal", "call", "lines_of", "measure", "on_a_terminal", "operate",
@@ -100,10 +100,13 @@ class Terminal:
 
     def until(self, text: str, timeout: float = 30.0) -> None:
         """Wait until this is shown."""
-        deadline = time.monotonic() + timeout
-        while text not in self.shown:
-            assert time.monotonic() < deadline, f"{text!r} was not shown: {self.shown!r}"
-            assert self._read(), f"{text!r} was not shown when it ended: {self.shown!r}"
+        wait_until(
+            lambda: text in self.shown or not self._read(),
+            timeout,
+            what=repr(text),
+            seen=lambda: self.shown,
+        )
+        assert text in self.shown, f"{text!r} was not shown when it ended: {self.shown!r}"
 
     def type(self, keys: str) -> None:
         """Press these keys; \\x03 is Ctrl-C."""
@@ -111,9 +114,7 @@ class Terminal:
 
     def ended(self, timeout: float = 30.0) -> int:
         """Wait for its end; returns its exit code."""
-        deadline = time.monotonic() + timeout
-        while self._read():
-            assert time.monotonic() < deadline, f"it goes on: {self.shown!r}"
+        wait_until(lambda: not self._read(), timeout, what="its end", seen=lambda: self.shown)
         return self._process.wait(timeout)
 
     def _read(self) -> bool:

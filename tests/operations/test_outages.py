@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer
 from omni_worker.operations.scan import SCAN
-from tests.processes.support import PROGRAM, api, clean_environment, plain_client, until
+from tests.processes.support import PROGRAM, api, clean_environment, plain_client
+from tests.waiting import until, wait_until
 
 APP = """
 import json, os
@@ -143,7 +143,5 @@ async def _has_run(folder: Path, count: int) -> bool:
 
 def _until_said(folder: Path, text: str) -> None:
     """Wait until the command has told this on standard error."""
-    deadline = time.monotonic() + 60
-    while text not in (folder / "said").read_text():
-        assert time.monotonic() < deadline, (folder / "said").read_text()
-        time.sleep(0.05)
+    said = (folder / "said").read_text
+    wait_until(lambda: text in said(), 60, what=text, seen=said)

@@ -12,7 +12,8 @@ from nats.aio.client import Client
 
 from omni_worker import App, Event, EventBus
 from omni_worker.nats_server import NatsServer
-from tests.processes.support import api, consumer, make_stream, plain_client, stream_config, until
+from tests.processes.support import api, consumer, make_stream, plain_client, stream_config
+from tests.waiting import until
 
 from .support import operate, table_of
 

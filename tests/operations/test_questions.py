@@ -25,9 +25,9 @@ from tests.processes.support import (
     foreign_event,
     make_stream,
     plain_client,
-    until,
     until_letters,
 )
+from tests.waiting import until
 
 from .conftest import MANY
 from .support import measure, operate, table_of

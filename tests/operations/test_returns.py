@@ -11,7 +11,8 @@ import pytest
 from omni_worker import Context, Event, EventBus, Reject
 from omni_worker.letters.read import DeadLetter, LetterState
 from omni_worker.operations.dead_letters import CannotRetry, NoSuchLetter
-from tests.promises.conftest import World, body, kind, real_server, until, world
+from tests.promises.conftest import World, body, kind, real_server, world
+from tests.waiting import until
 
 __all__ = ["kind", "real_server", "world"]
 

@@ -14,7 +14,7 @@ import textwrap
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,8 @@ import nats
 from nats.aio.client import Client
 
 from omni_worker.nats_server import LOOPBACK, NatsServer, die_with_parent
+
+from ..waiting import until
 
 PROGRAM = os.path.join(sysconfig.get_path("scripts"), "omni-worker")
 
@@ -60,6 +62,8 @@ class Stage:
         (folder / "effects.py").write_text(_EFFECTS)
         self._effects = folder / "effects.jsonl"
         self._effects.touch()
+        self._found: list[dict[str, Any]] = []  # the effects read so far,
+        self._taken = 0  # and the bytes they took in the file
 
     def __enter__(self) -> Self:
         return self
@@ -105,21 +109,26 @@ class Stage:
 
     def effects(self, what: str | None = None) -> list[dict[str, Any]]:
         """What handlers did so far, in order; a line still being written does not count."""
-        lines = self._effects.read_bytes().split(b"\n")[:-1]
-        found = [json.loads(line) for line in lines]
-        return [one for one in found if what is None or one["what"] == what]
+        with self._effects.open("rb") as file:
+            file.seek(self._taken)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._taken += len(whole) + len(end)
+        # Each line is parsed once: a wait asks fifty times a second, for thousands of them.
+        self._found += [json.loads(line) for line in whole.split(b"\n") if line]
+        return [one for one in self._found if what is None or one["what"] == what]
 
     def ids(self, what: str = "handled") -> list[str]:
         """The events these effects were about."""
         return [one["id"] for one in self.effects(what)]
 
     async def until_effects(self, count: int, what: str | None = None, timeout: float = 30) -> None:
-        """Wait for that many effects; says how many there were when there are not."""
-        try:
-            await eventually(lambda: len(self.effects(what)) >= count, timeout)
-        except TimeoutError:
-            kinds = Counter(one["what"] for one in self.effects())
-            raise AssertionError(f"expected {count} effects, got {dict(kinds)}") from None
+        """Wait for that many effects."""
+        await until(
+            lambda: len(self.effects(what)) >= count,
+            timeout,
+            what=f"{count} effects {what or ''}",
+            seen=lambda: dict(Counter(one["what"] for one in self.effects())),
+        )
 
 
 class Worker:
@@ -164,7 +173,12 @@ class Worker:
         def seen() -> bool:
             return any(message in said for said in self.messages())
 
-        await eventually(lambda: seen() or not self.is_running, timeout)
+        await until(
+            lambda: seen() or not self.is_running,
+            timeout,
+            what=f"{self.name} says {message!r}",
+            seen=self.said,
+        )
         if not seen():
             raise AssertionError(f"{self.name} ended before it said {message!r}:\n{self.said()}")
 
@@ -178,7 +192,9 @@ class Worker:
 
     async def exit(self, timeout: float = 20.0) -> int:
         """Wait for its end; returns the exit code."""
-        await eventually(lambda: not self.is_running, timeout)
+        await until(
+            lambda: not self.is_running, timeout, what=f"the end of {self.name}", seen=self.said
+        )
         assert self._process.returncode is not None
         return self._process.returncode
 
@@ -225,23 +241,6 @@ def clean_environment() -> dict[str, str]:
         for key, value in os.environ.items()
         if not key.startswith(("OMNI_WORKER_", "NATS_")) and key != "NO_COLOR"
     } | {"PYTHONUNBUFFERED": "1"}
-
-
-# --- waiting ----------------------------------------------------------------------------------
-
-
-async def eventually(condition: Callable[[], object], timeout: float = 15.0) -> None:
-    """Wait until the condition holds. Raises TimeoutError when it does not in time."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-async def until(question: Callable[[], Awaitable[bool]], timeout: float = 15.0) -> None:
-    """The same for a question somebody has to be asked."""
-    async with asyncio.timeout(timeout):
-        while not await question():
-            await asyncio.sleep(0.02)
 
 
 # --- a foreign program --------------------------------------------------------------------------
@@ -357,11 +356,14 @@ async def consumer(client: Client, name: str, stream: str = "MESSAGE") -> dict[s
 async def until_settled(client: Client, name: str, stream: str = "MESSAGE") -> None:
     """Wait until a consumer has nothing pending, neither to deliver nor to be answered."""
 
+    info: dict[str, Any] = {}
+
     async def settled() -> bool:
+        nonlocal info
         info = await consumer(client, name, stream)
         return bool(info["num_pending"] == 0 and info["num_ack_pending"] == 0)
 
-    await until(settled, 30.0)
+    await until(settled, 30.0, what=f"nothing pending at {name}", seen=lambda: info)
 
 
 async def stored_at(client: Client, id: str) -> int:
@@ -396,14 +398,14 @@ async def letters(client: Client) -> list[dict[str, Any]]:
 async def until_letters(client: Client, count: int, timeout: float = 30.0) -> list[dict[str, Any]]:
     """Wait for that many dead letters; returns them all."""
 
+    state: dict[str, Any] = {}
+
     async def there() -> bool:
+        nonlocal state
         state = (await api(client, "STREAM.INFO.SYSTEM"))["state"]
         return int(state["messages"]) >= count
 
-    try:
-        await until(there, timeout)
-    except TimeoutError:
-        raise AssertionError(f"expected {count}, got {await letters(client)}") from None
+    await until(there, timeout, what=f"{count} dead letters", seen=lambda: state)
     return await letters(client)
 
 

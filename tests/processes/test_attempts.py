@@ -8,7 +8,8 @@ from pathlib import Path
 from omni_worker import Draft, EventBus
 from omni_worker.nats_server import NatsServer
 
-from .support import Stage, Worker, until
+from ..waiting import until
+from .support import Stage, Worker
 
 POISON = """
 app = App("play")

@@ -14,18 +14,17 @@ from nats.aio.client import Client
 
 from omni_worker.nats_server import NatsServer
 
+from ..waiting import until
 from .support import (
     Stage,
     api,
     consumer,
-    eventually,
     foreign_event,
     letters,
     make_stream,
     raw_publish,
     stream_config,
     to_bytes,
-    until,
     until_letters,
     until_settled,
 )
@@ -408,4 +407,4 @@ async def test_an_event_whose_letter_cannot_be_stored_waits_and_its_handler_is_n
 
     assert [one["payload"]["originalEventId"] for one in await letters(plain)] == ["one"]
     assert stage.ids("run") == ["one"]
-    await eventually(lambda: "dead letter" in worker.messages("error"))
+    await until(lambda: "dead letter" in worker.messages("error"))

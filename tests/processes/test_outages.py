@@ -13,16 +13,8 @@ from nats.aio.client import Client
 from omni_worker.nats_server import LOOPBACK, NatsServer
 
 from ..ports import free_port
-from .support import (
-    Stage,
-    api,
-    consumer,
-    eventually,
-    foreign_event,
-    publish_foreign,
-    repeated,
-    until_settled,
-)
+from ..waiting import until
+from .support import Stage, api, consumer, foreign_event, publish_foreign, repeated, until_settled
 
 APP = """
 app = App("router")
@@ -261,7 +253,7 @@ async def test_a_killed_worker_loses_nothing_and_its_events_come_again(
 
     worker.kill()
     await stage.run(target)
-    await eventually(lambda: set(stage.ids()) == set(ids), timeout=20)
+    await until(lambda: set(stage.ids()) == set(ids), timeout=20)
     await until_settled(plain, "r1")
 
     # Only what it had handled and not yet acknowledged, or acknowledged in its last moment.

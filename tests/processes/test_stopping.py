@@ -12,15 +12,8 @@ from nats.aio.client import Client
 from omni_worker.nats_server import LOOPBACK, NatsServer
 
 from ..ports import free_port
-from .support import (
-    Stage,
-    consumer,
-    eventually,
-    foreign_event,
-    publish_foreign,
-    repeated,
-    until_settled,
-)
+from ..waiting import until
+from .support import Stage, consumer, foreign_event, publish_foreign, repeated, until_settled
 
 SLOW = """
 app = App("router")
@@ -125,7 +118,7 @@ async def test_a_later_second_signal_stops_at_once_and_hands_back_what_runs(
     await first.until_said("stopping: SIGINT")
     asked_at = time.monotonic()
     # Process managers signal the whole tree: only a signal after the first second is a second one.
-    await eventually(lambda: time.monotonic() - asked_at > 1.1)
+    await until(lambda: time.monotonic() - asked_at > 1.1)
     first.signal(signal.SIGINT)
     again_at = time.monotonic()
     code = await first.exit()
@@ -160,7 +153,7 @@ async def test_a_second_signal_ends_even_what_swallows_every_cancellation(
     first.signal(signal.SIGTERM)
     await first.until_said("stopping: SIGTERM")
     asked_at = time.monotonic()
-    await eventually(lambda: time.monotonic() - asked_at > 1.1)
+    await until(lambda: time.monotonic() - asked_at > 1.1)
     first.signal(signal.SIGTERM)
 
     assert await first.exit(timeout=6) == 130
@@ -186,7 +179,7 @@ async def test_stopping_while_the_server_is_silent_ends_promptly(stage: Stage) -
     with socket.create_server((LOOPBACK, 0)) as silent:
         url = f"nats://{LOOPBACK}:{silent.getsockname()[1]}"
         worker = stage.spawn(stage.app(SLOW), url=url, nap=0)
-        await eventually(worker.takes_signals)
+        await until(worker.takes_signals)
 
         worker.signal(signal.SIGTERM)
         code = await worker.exit(timeout=3)

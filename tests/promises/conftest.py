@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -86,20 +84,6 @@ async def world(kind: str, real_server: NatsServer | None) -> AsyncIterator[Worl
     async with AsyncExitStack() as stack:
         for bus in world.buses:
             stack.push_async_callback(bus.close, 0.0)
-
-
-async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
-    """Wait for a condition, a plain one or one to be awaited; fail when it never comes."""
-    deadline = time.monotonic() + timeout
-    while True:
-        holds = condition()
-        if asyncio.iscoroutine(holds):
-            holds = await holds
-        if holds:
-            return
-        if time.monotonic() > deadline:
-            raise AssertionError("the condition never came true")
-        await asyncio.sleep(0.01)
 
 
 def body(id: str, type: str = "custom.thing", payload: Any = None, **extra: Any) -> bytes:

@@ -12,7 +12,8 @@ import pytest
 from omni_worker import Context, Event, EventBus
 from omni_worker.transports.memory import MemoryTransport
 
-from .conftest import World, body, until
+from ..waiting import until
+from .conftest import World, body
 
 
 async def test_a_handler_longer_than_ack_wait_runs_once(world: World) -> None:

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from omni_worker import Context, Event, Reject, Retry, RetryPolicy
 from omni_worker.errors import TransportError
 
-from .conftest import World, body, until
+from ..waiting import until
+from .conftest import World, body
 
 
 class Thing(BaseModel):

@@ -11,7 +11,8 @@ from omni_worker import Context, Draft, Event
 from omni_worker.subscription.gates import breaker
 from omni_worker.transports.base import Delivery, Source
 
-from .conftest import World, until
+from ..waiting import until
+from .conftest import World
 
 
 async def test_events_of_one_key_run_in_order_and_other_keys_run_on(world: World) -> None:

@@ -11,7 +11,8 @@ import pytest
 from omni_worker import Context, Draft, Event
 from omni_worker.errors import ConfigError, NotConnected, TransportError
 
-from .conftest import World, body, until
+from ..waiting import until
+from .conftest import World, body
 
 
 async def test_the_same_id_twice_is_stored_once(world: World) -> None:

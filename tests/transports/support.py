@@ -16,6 +16,8 @@ from omni_worker.settings import Settings
 from omni_worker.transports.base import Delivery, Message, Source
 from omni_worker.transports.jetstream import JetStreamTransport
 
+from ..waiting import until
+
 STREAM = "EVENTS"
 CONSUMER = "reader"
 
@@ -129,13 +131,6 @@ def message(body: bytes = b"{}", *, id: str = "1", subject: str = "events.one") 
     return Message(subject, body, id)
 
 
-async def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Wait until the condition holds; fails with TimeoutError when it does not in time."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 # --- real servers ---------------------------------------------------------------------------
 
 
@@ -207,7 +202,7 @@ class FakeServer:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
-        await eventually(lambda: not self._writers)
+        await until(lambda: not self._writers)
 
     def greet(self, writer: asyncio.StreamWriter) -> None:
         writer.write(b"INFO %b\r\n" % json.dumps(self.info).encode())
@@ -261,7 +256,7 @@ class Proxy:
         assert self._server is not None
         self._server.close()
         self.cut()
-        await eventually(lambda: not self._writers)
+        await until(lambda: not self._writers)
 
     def cut(self) -> None:
         """Break every connection."""

@@ -21,6 +21,7 @@ from omni_worker.transports.jetstream import JetStreamTransport, client
 from omni_worker.transports.jetstream.login import describe, tls_context
 
 from ..ports import free_port
+from ..waiting import until
 from .certificates import Certificates, make_certificates, make_creds, make_key
 from .support import (
     STREAM,
@@ -29,7 +30,6 @@ from .support import (
     configured,
     connected,
     consumer_info,
-    eventually,
     make_consumer,
     make_stream,
     message,
@@ -82,7 +82,7 @@ async def test_opening_from_several_tasks_at_once_makes_one_link():
         await make_stream(transport)
         await transport.publish(message(), timeout=5)
         await transport.close()
-        await eventually(lambda: links() == before)
+        await until(lambda: links() == before)
 
 
 async def test_closing_while_it_connects_leaves_no_link():
@@ -97,7 +97,7 @@ async def test_closing_while_it_connects_leaves_no_link():
         with pytest.raises(NotConnected, match="closed while it was being made"):
             await opening
         assert not transport.is_connected
-        await eventually(lambda: links() == before)
+        await until(lambda: links() == before)
 
 
 # --- logins -----------------------------------------------------------------------------------
@@ -149,9 +149,9 @@ async def test_a_creds_file_is_read_again_for_every_connection(tmp_path):
             good = creds.read_text()
             creds.write_text("rotated away")
             transport._connection.force_reconnect("a test")
-            await eventually(lambda: not transport.is_connected)
+            await until(lambda: not transport.is_connected)
             creds.write_text(good)
-            await eventually(lambda: transport.is_connected)
+            await until(lambda: transport.is_connected)
 
 
 # --- refusals, and no secret in them ----------------------------------------------------------
@@ -243,7 +243,7 @@ async def test_a_login_is_answered_through_pings_and_news_of_the_cluster(monkeyp
 
     async with Chatty() as server, connected(server.url) as transport:
         assert transport.is_connected
-        await eventually(lambda: server.received.count(b"PONG\r\n") >= 3)
+        await until(lambda: server.received.count(b"PONG\r\n") >= 3)
         # nats-py believes it too: a server that hangs later is pinged.
         assert server.received.count(b"PING\r\n") >= 3
 
@@ -418,9 +418,9 @@ async def test_a_discovered_server_takes_over_with_the_same_login_and_certificat
     ):
         url = f"tls://worker:{QUOTED}@localhost:{first.port}"
         async with connected(url, ca=made.ca) as transport:
-            await eventually(lambda: len(transport._connection._discovered) >= 1)
+            await until(lambda: len(transport._connection._discovered) >= 1)
             first.kill()
-            await eventually(lambda: transport._connection.info.get("server_name") == "b")
+            await until(lambda: transport._connection.info.get("server_name") == "b")
             assert await transport.flush(5)
 
 
@@ -444,7 +444,7 @@ async def test_reading_goes_on_when_the_consumers_leader_leaves_and_our_link_sta
             await parked(transport)
             nodes[leader].stop()
             await transport.publish(message(), timeout=30)
-            await eventually(lambda: reader.deliveries, timeout=20)
+            await until(lambda: reader.deliveries, timeout=20)
 
             assert reader.cause is None  # asking again after a pause counts as a resumption
     finally:
@@ -489,7 +489,7 @@ async def test_a_server_that_is_too_old_is_refused_and_let_go():
         shown = await refused(server.url)
 
         assert "nats-server 2.9.25 is too old: 2.10.0 or newer is needed" in shown
-        await eventually(lambda: not server._writers)
+        await until(lambda: not server._writers)
 
 
 async def test_a_server_with_slow_filters_is_told_once(caplog):

@@ -13,8 +13,9 @@ from omni_worker.testing.clock import VirtualTime
 from omni_worker.transports.base import Transport
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 
+from ..waiting import until
 from .suite import TransportSuite
-from .suite.backend import consume, eventually, make_consumer, make_stream, publish
+from .suite.backend import consume, make_consumer, make_stream, publish
 
 
 class MemoryBackend:
@@ -89,7 +90,7 @@ class TestMemory(TransportSuite):
 
         transport.disconnect()
         transport.reconnect()
-        await eventually(lambda: recorder.resumptions == 1)
+        await until(lambda: recorder.resumptions == 1)
         source.request(1)
 
         await recorder.wait(1)

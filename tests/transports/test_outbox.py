@@ -11,12 +11,12 @@ from omni_worker.errors import ApiError, NoStream, PublishError, TransportError
 from omni_worker.transports.base import Message
 from omni_worker.transports.jetstream import JetStreamTransport, outbox
 
+from ..waiting import until
 from .support import (
     STREAM,
     FakeServer,
     Proxy,
     connected,
-    eventually,
     make_stream,
     message,
     pause,
@@ -47,10 +47,10 @@ async def test_a_publish_while_disconnected_waits_and_is_stored_once(no_resends,
     async with connected(nats_server.url) as transport:
         await make_stream(transport)
         nats_server.kill()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
 
         publishing = asyncio.create_task(transport.publish(message(), timeout=20))
-        await eventually(lambda: waiting(transport) == 1)
+        await until(lambda: waiting(transport) == 1)
         nats_server.start()
         result = await publishing
 
@@ -96,7 +96,7 @@ async def test_many_are_stored_in_their_order_through_a_server_crash(nats_server
         publishing = asyncio.create_task(
             transport.publish_many([message(id=id) for id in ids], timeout=30)
         )
-        await eventually(lambda: transport._outbox._token > 2_500)
+        await until(lambda: transport._outbox._token > 2_500)
         nats_server.kill()
         nats_server.start()
         results = await publishing
@@ -110,7 +110,7 @@ async def test_an_id_is_known_after_a_server_crash_and_after_a_purge(nats_server
         await make_stream(transport)
         await transport.publish(message(id="one"), timeout=5)
         nats_server.kill()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         nats_server.start()
 
         after_a_crash = await transport.publish(message(id="one"), timeout=20)
@@ -141,7 +141,7 @@ async def test_an_unconfirmed_publish_says_that_it_may_be_stored_and_with_which_
 async def test_a_publish_that_was_never_sent_is_certainly_not_stored(nats_server):
     async with connected(nats_server.url) as transport:
         nats_server.kill()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
 
         with pytest.raises(TransportError, match="no connection in time") as caught:
             await transport.publish(message(), timeout=0.1)
@@ -156,7 +156,7 @@ async def test_a_full_stream_is_tried_again_until_it_has_room(quick_resends, nat
 
         publishing = asyncio.create_task(transport.publish(message(id="2"), timeout=20))
         pending = transport._outbox._pending
-        await eventually(lambda: any("10077" in one.trouble for one in pending.values()))
+        await until(lambda: any("10077" in one.trouble for one in pending.values()))
         await transport._api.ask(f"STREAM.PURGE.{STREAM}")
         result = await publishing
 
@@ -199,7 +199,7 @@ async def test_closing_fails_what_waits_and_says_what_may_be_stored(nats_server)
         await make_stream(transport)
         pause(nats_server)
         publishing = asyncio.create_task(transport.publish(message(id="abc"), timeout=30))
-        await eventually(lambda: waiting(transport) == 1)
+        await until(lambda: waiting(transport) == 1)
         closing = asyncio.create_task(transport.close())
 
         async with asyncio.timeout(2):
@@ -213,11 +213,11 @@ async def test_closing_fails_what_waits_for_room_too(nats_server, monkeypatch):
     monkeypatch.setattr(outbox, "WINDOW", 2)
     async with connected(nats_server.url) as transport:
         nats_server.kill()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         publishing = [
             asyncio.create_task(transport.publish(message(id=str(n)), timeout=30)) for n in range(5)
         ]
-        await eventually(lambda: len(transport._outbox._room) == 3)
+        await until(lambda: len(transport._outbox._room) == 3)
 
         await transport.close()
 
@@ -233,9 +233,9 @@ async def test_waiting_for_room_counts_against_the_timeout(nats_server, monkeypa
     monkeypatch.setattr(outbox, "WINDOW", 1)
     async with connected(nats_server.url) as transport:
         nats_server.kill()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         first = asyncio.create_task(transport.publish(message(id="1"), timeout=30))
-        await eventually(lambda: waiting(transport) == 1)
+        await until(lambda: waiting(transport) == 1)
 
         async with asyncio.timeout(1):
             with pytest.raises(TransportError, match="not published"):
@@ -259,7 +259,7 @@ async def test_publishing_before_the_connection_and_after_it_is_refused_at_once(
 async def test_a_cancelled_publish_leaves_nothing_behind(nats_server, many):
     async with connected(nats_server.url) as transport:
         nats_server.kill()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         messages = [message(id=str(n)) for n in range(10)]
         if many:
             publishing = [asyncio.create_task(transport.publish_many(messages, timeout=30))]
@@ -267,14 +267,14 @@ async def test_a_cancelled_publish_leaves_nothing_behind(nats_server, many):
             publishing = [
                 asyncio.create_task(transport.publish(one, timeout=30)) for one in messages
             ]
-        await eventually(lambda: waiting(transport) == 10)
+        await until(lambda: waiting(transport) == 10)
 
         for one in publishing:
             one.cancel()
         await asyncio.gather(*publishing, return_exceptions=True)
 
-        await eventually(lambda: waiting(transport) == 0, timeout=2)
-        await eventually(lambda: transport._outbox._sweep is None, timeout=2)
+        await until(lambda: waiting(transport) == 0, timeout=2)
+        await until(lambda: transport._outbox._sweep is None, timeout=2)
 
 
 async def test_a_message_that_cannot_be_written_costs_only_itself(nats_server):
@@ -295,7 +295,7 @@ async def test_no_more_than_the_window_is_unconfirmed(monkeypatch):
         publishing = asyncio.create_task(
             transport.publish_many([message(id=str(n)) for n in range(100)], timeout=30)
         )
-        await eventually(lambda: server.received.count(b"HPUB ") == 8)
+        await until(lambda: server.received.count(b"HPUB ") == 8)
         assert await transport.flush(5)
 
         assert server.received.count(b"HPUB ") == 8
@@ -322,7 +322,7 @@ async def test_messages_are_read_only_while_there_is_room(monkeypatch, numbers):
     monkeypatch.setattr(outbox, "WINDOW", 8)
     async with FakeServer() as server, connected(server.url) as transport:
         publishing = asyncio.create_task(transport.publish_many(iter(numbers), timeout=30))
-        await eventually(lambda: server.received.count(b"HPUB ") == 8)
+        await until(lambda: server.received.count(b"HPUB ") == 8)
         assert await transport.flush(5)
 
         assert numbers.taken == 9  # and one waits for room
@@ -384,7 +384,7 @@ async def test_the_streams_own_word_counts_whoever_else_replies(quick_resends, n
 
         proxy.drop = tell
         publishing = asyncio.create_task(transport.publish(message(), timeout=20))
-        await eventually(lambda: told)
+        await until(lambda: told)
         await raw(nats_server.url, told[0])
         result = await publishing
 

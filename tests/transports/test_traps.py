@@ -16,6 +16,7 @@ from omni_worker.transports.jetstream import JetStreamTransport, client, connect
 from omni_worker.transports.jetstream.heartbeats import Beat
 
 from ..ports import free_port
+from ..waiting import until
 from .support import (
     CONSUMER,
     STREAM,
@@ -25,7 +26,6 @@ from .support import (
     configured,
     connected,
     consumer_info,
-    eventually,
     make_consumer,
     make_stream,
     message,
@@ -83,7 +83,7 @@ async def test_a_malformed_header_block_is_delivered_and_costs_no_connection(wat
         + b"PUB events.next 1\r\n2\r\n",
         b'{"headers":true}',
     )
-    await eventually(lambda: len(reader.deliveries) == 2)
+    await until(lambda: len(reader.deliveries) == 2)
 
     assert reader.bodies == [b"{}", b"2"]
     # The server takes a first line that looks like a status away before it stores the event.
@@ -97,7 +97,7 @@ async def test_odd_bytes_in_a_subject_are_delivered_and_cost_no_connection(watch
     _, reader, server = watched
 
     await raw(server.url, b"PUB %b 1\r\n1\r\nPUB events.next 1\r\n2\r\n" % subject)
-    await eventually(lambda: len(reader.deliveries) == 2)
+    await until(lambda: len(reader.deliveries) == 2)
 
     assert reader.bodies == [b"1", b"2"]
     assert subject == reader.deliveries[0].subject.encode("utf-8", "surrogateescape")
@@ -112,7 +112,7 @@ async def test_a_status_header_on_an_event_is_an_event(watched, status):
         Message("events.one", b"{}", "1", {"Status": status, "Description": "Consumer Deleted"}),
         timeout=5,
     )
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
 
     assert reader.bodies == [b"{}"]
     assert reader.cause is None
@@ -127,7 +127,7 @@ async def test_an_event_that_looks_like_a_status_is_an_event(watched):
         b"HPUB events.one %d %d\r\n%b{}\r\n" % (len(block), len(block) + 2, block),
         b'{"headers":true}',
     )
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
 
     assert reader.bodies == [b"{}"]
     assert reader.cause is None
@@ -151,7 +151,7 @@ async def test_messages_are_read_however_the_wire_cuts_them(size):
         link = connection.Connection(settings(server.url))
         await link.open("tests")
         link.listen(b"events.*", lambda subject, reply, headers, body: lengths.append(len(body)))
-        await eventually(lambda: len(lengths) == 40)
+        await until(lambda: len(lengths) == 40)
         await link.close()
 
     assert list(range(40)) == lengths
@@ -164,7 +164,7 @@ async def test_a_receiver_that_fails_costs_its_message_and_not_the_connection(wa
 
     await transport.publish(message(b"1", id="1"), timeout=5)
     await transport.publish(message(b"2", id="2"), timeout=5)
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
 
     assert reader.bodies == [b"2"]
     assert "a message could not be taken in" in caplog.text
@@ -224,7 +224,7 @@ async def test_a_flush_that_timed_out_leaves_no_zombie(watched):
     assert not flushed
     assert await transport.flush(5)
     await transport.publish(message(), timeout=5)
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
     assert reader.resumptions == 0
 
 
@@ -261,7 +261,7 @@ async def test_closing_writes_out_what_was_sent():
         link.send(b"PUB last 0\r\n\r\n")
         asyncio.get_running_loop().call_later(0.1, server.resume)
         await link.close(timeout=5)
-        await eventually(lambda: b"PUB last 0\r\n" in server.received)
+        await until(lambda: b"PUB last 0\r\n" in server.received)
 
 
 @pytest.fixture
@@ -273,11 +273,11 @@ async def test_a_hung_server_is_noticed_and_leaves_no_zombie(quick_pings, watche
     transport, reader, server = watched
 
     pause(server)
-    await eventually(lambda: not transport.is_connected, timeout=5)
+    await until(lambda: not transport.is_connected, timeout=5)
     resume(server)
 
     await transport.publish(message(), timeout=5)
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
     assert reader.resumptions >= 1
 
 
@@ -289,12 +289,12 @@ async def test_a_hung_server_is_noticed_with_a_full_socket_buffer_too(quick_ping
         asyncio.create_task(transport.publish(message(b"x" * 900_000, id=str(n)), timeout=20))
         for n in range(20)
     ]
-    await eventually(lambda: not transport.is_connected, timeout=5)
+    await until(lambda: not transport.is_connected, timeout=5)
     resume(server)
     await asyncio.gather(*publishing)
 
     assert await stored(transport) == 20
-    await eventually(lambda: len(set(reader.sequences)) == 20)
+    await until(lambda: len(set(reader.sequences)) == 20)
 
 
 async def test_a_server_that_hangs_is_noticed_within_fifteen_seconds():
@@ -309,9 +309,9 @@ async def test_an_unexpected_error_replaces_the_connection_and_reading_goes_on(w
     transport, reader, _ = watched
 
     transport._connection.send(b"NONSENSE\r\n")
-    await eventually(lambda: reader.resumptions)
+    await until(lambda: reader.resumptions)
     await transport.publish(message(), timeout=5)
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
 
     assert reader.bodies == [b"{}"]
 
@@ -320,7 +320,7 @@ async def test_the_servers_words_are_the_cause_of_a_lost_connection(watched, cap
     transport, reader, _ = watched
 
     transport._connection.send(b"PUB %b 0\r\n\r\n" % (b"x" * 5000))
-    await eventually(lambda: reader.resumptions)
+    await until(lambda: reader.resumptions)
 
     assert "maximum control line exceeded" in caplog.text.lower()
 
@@ -328,14 +328,14 @@ async def test_the_servers_words_are_the_cause_of_a_lost_connection(watched, cap
 async def test_reading_goes_on_within_a_second_of_a_killed_servers_return(watched):
     transport, reader, server = watched
     await transport.publish(message(b"1", id="1"), timeout=5)
-    await eventually(lambda: len(reader.deliveries) == 1)
+    await until(lambda: len(reader.deliveries) == 1)
 
     server.kill()
-    await eventually(lambda: not transport.is_connected)
+    await until(lambda: not transport.is_connected)
     server.start()
     back_at = asyncio.get_running_loop().time()
     await raw(server.url, b"PUB events.two 1\r\n2\r\n")
-    await eventually(lambda: b"2" in reader.bodies)
+    await until(lambda: b"2" in reader.bodies)
 
     assert asyncio.get_running_loop().time() - back_at < 1
 
@@ -348,11 +348,11 @@ async def test_answers_given_while_the_connection_is_down_are_sent_after_it(nats
         reader.receive = reader.deliveries.append  # without an answer
         await read(transport, reader)
         await transport.publish(message(), timeout=5)
-        await eventually(lambda: reader.deliveries)
+        await until(lambda: reader.deliveries)
 
         transport._connection.on_down.append(reader.deliveries[0].ack)
         proxy.cut()
-        await eventually(lambda: reader.resumptions)
+        await until(lambda: reader.resumptions)
 
         async with asyncio.timeout(5):
             while (await consumer_info(transport))["num_ack_pending"]:
@@ -371,9 +371,9 @@ class Dropping(FakeServer):
 
 async def test_a_server_that_accepts_and_drops_us_is_not_hammered():
     async with Dropping() as server, connected(server.url, reconnect_delay=0.2):
-        await eventually(lambda: server.connections >= 3)
+        await until(lambda: server.connections >= 3)
         started, before = asyncio.get_running_loop().time(), server.connections
-        await eventually(lambda: server.connections > before)
+        await until(lambda: server.connections > before)
 
         assert asyncio.get_running_loop().time() - started > 0.1
 
@@ -397,9 +397,9 @@ async def test_a_server_in_lame_duck_mode_hands_us_to_another(tmp_path):
         configured(tmp_path / "b", "", *cluster("b", other_routes, routes)) as second,
     ):  # fmt: skip
         async with connected(first.url) as transport:
-            await eventually(lambda: len(transport._connection._discovered) >= 1)
+            await until(lambda: len(transport._connection._discovered) >= 1)
             first.process.send_signal(signal.SIGUSR2)
-            await eventually(lambda: transport._connection.info.get("server_name") == "b")
+            await until(lambda: transport._connection.info.get("server_name") == "b")
 
             assert transport.is_connected
             assert second.process is not None
@@ -505,7 +505,7 @@ async def test_endless_retries_never_end(monkeypatch):
     )
 
     opening = asyncio.create_task(transport.open("tests"))
-    await eventually(lambda: tries > 1_100)  # beyond what two to the power of it can be a float
+    await until(lambda: tries > 1_100)  # beyond what two to the power of it can be a float
 
     assert not opening.done()
     opening.cancel()
@@ -516,7 +516,7 @@ async def test_closing_ends_what_waits_for_a_connection(nats_server):
     transport = JetStreamTransport(settings(nats_server.url, reconnect_max_retries=None))
     await transport.open("tests")
     nats_server.kill()
-    await eventually(lambda: not transport.is_connected)
+    await until(lambda: not transport.is_connected)
 
     asking = asyncio.create_task(transport.operators.streams())
     publishing = asyncio.create_task(transport.publish(message(), timeout=30))
@@ -576,7 +576,7 @@ async def test_a_consumer_we_may_not_pull_from_is_lost_at_once(tmp_path):
             await make_consumer(transport)
             reader = Reader()
             await read(transport, reader)
-            await eventually(lambda: reader.cause, timeout=1)
+            await until(lambda: reader.cause, timeout=1)
 
     assert isinstance(reader.cause, PermissionDenied)
     assert f"CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}" in str(reader.cause)
@@ -590,7 +590,7 @@ async def test_a_pull_we_may_not_listen_to_is_lost_at_once(tmp_path, monkeypatch
             await make_consumer(transport)
             reader = Reader()
             await read(transport, reader)
-            await eventually(lambda: reader.cause, timeout=1)
+            await until(lambda: reader.cause, timeout=1)
 
     assert isinstance(reader.cause, PermissionDenied)
 
@@ -619,7 +619,7 @@ async def test_a_request_that_vanishes_is_made_again_after_missed_heartbeats(
         reader = Reader()
         await read(transport, reader)
         await transport.publish(message(), timeout=5)
-        await eventually(lambda: reader.deliveries)
+        await until(lambda: reader.deliveries)
 
         assert len(vanished) == 1
         assert proxy.connections == 1
@@ -636,7 +636,7 @@ async def test_silence_after_asking_again_replaces_the_connection(quick_heartbea
         reader = Reader()
         await read(transport, reader)
         await transport.publish(message(), timeout=5)
-        await eventually(lambda: reader.deliveries)
+        await until(lambda: reader.deliveries)
 
         assert proxy.connections == 2
 
@@ -653,13 +653,13 @@ async def test_the_silence_of_a_lost_link_does_not_cost_the_next_one(
 
         async def asked_over_two_links(*what):
             proxy.cut()  # the old link is given up while the question is under way
-            await eventually(lambda: reader.resumptions)
+            await until(lambda: reader.resumptions)
             return await ask(*what)
 
         monkeypatch.setattr(source, "_consumer_info", asked_over_two_links)
         await source._after_silence()
         await transport.publish(message(), timeout=5)
-        await eventually(lambda: reader.deliveries)
+        await until(lambda: reader.deliveries)
 
         assert proxy.connections == 2
 
@@ -686,7 +686,7 @@ async def test_deliveries_are_as_good_as_heartbeats(monkeypatch, watched, caplog
     source.watch(now := asyncio.get_running_loop().time())
 
     await transport.publish(message(), timeout=5)
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
     source.watch(now + pull.QUIET.silence + 1)
 
     assert "no heartbeat" not in caplog.text
@@ -695,7 +695,7 @@ async def test_deliveries_are_as_good_as_heartbeats(monkeypatch, watched, caplog
 async def test_an_expired_request_is_replenished(quick_heartbeats, watched, caplog):
     transport, reader, _ = watched
     source = next(iter(transport._pulls))
-    await eventually(lambda: reader.replenishments >= 1, timeout=5)
+    await until(lambda: reader.replenishments >= 1, timeout=5)
 
     assert source.outstanding == reader.credit
     assert "no heartbeat" not in caplog.text
@@ -706,7 +706,7 @@ async def test_a_deleted_consumer_is_lost_at_once(watched):
 
     await parked(transport)
     await transport.operators.delete_consumer(STREAM, CONSUMER)
-    await eventually(lambda: reader.cause, timeout=1)
+    await until(lambda: reader.cause, timeout=1)
 
     assert f"consumer {CONSUMER} on {STREAM}: consumer deleted" == str(reader.cause)
 
@@ -716,7 +716,7 @@ async def test_a_deleted_stream_loses_its_consumers(quick_heartbeats, watched):
     transport, reader, _ = watched
 
     await transport._api.ask(f"STREAM.DELETE.{STREAM}")
-    await eventually(lambda: reader.cause, timeout=5)
+    await until(lambda: reader.cause, timeout=5)
 
     assert isinstance(reader.cause, TransportError)
 
@@ -726,7 +726,7 @@ async def test_a_consumer_that_never_was_is_lost_after_a_look(nats_server):
         await make_stream(transport)
         reader = Reader()
         await read(transport, reader)
-        await eventually(lambda: reader.cause, timeout=5)
+        await until(lambda: reader.cause, timeout=5)
 
     assert "does not exist any more" in str(reader.cause)
 
@@ -744,9 +744,9 @@ async def test_a_consumer_nobody_answers_for_at_the_moment_is_asked_again(
     if not is_told_of:  # JetStream itself is away, as while a cluster elects
         monkeypatch.setattr(source, "_consumer_info", nobody)
     source._on_message(b"", b"", b"NATS/1.0 503\r\n\r\n", b"")
-    await eventually(lambda: reader.replenishments, timeout=5)
+    await until(lambda: reader.replenishments, timeout=5)
     await transport.publish(message(), timeout=5)
-    await eventually(lambda: reader.deliveries)
+    await until(lambda: reader.deliveries)
 
     assert reader.cause is None
 
@@ -759,7 +759,7 @@ async def test_a_server_that_goes_without_taking_our_link_is_asked_again(watched
 
     source._on_message(b"", b"", b"NATS/1.0 %b\r\n\r\n" % line, b"")
     assert source.outstanding == 0
-    await eventually(lambda: reader.replenishments, timeout=5)
+    await until(lambda: reader.replenishments, timeout=5)
 
     assert source.outstanding == reader.credit
 
@@ -774,13 +774,13 @@ async def test_a_full_waiting_line_is_told_and_asked_again_without_a_reconnect(
         first, second = Reader(credit=1), Reader(credit=1)
         source = await read(transport, first)
         await read(transport, second)
-        await eventually(lambda: "its max_waiting" in caplog.text)
+        await until(lambda: "its max_waiting" in caplog.text)
         assert "connection lost" not in caplog.text
         assert second.cause is None
 
         await source.close()
         await transport.publish(message(), timeout=5)
-        await eventually(lambda: second.deliveries)
+        await until(lambda: second.deliveries)
 
 
 async def test_a_refused_request_does_not_take_earlier_ones_away(watched):
@@ -802,7 +802,7 @@ async def test_a_request_larger_than_the_consumer_allows_is_made_in_its_size(nat
         source = await read(transport, reader)
         for n in range(20):
             await transport.publish(message(id=str(n)), timeout=5)
-        await eventually(lambda: len(reader.deliveries) == 20)
+        await until(lambda: len(reader.deliveries) == 20)
 
     assert source.outstanding <= 50
     assert reader.cause is None
@@ -829,7 +829,7 @@ async def test_a_link_that_breaks_between_login_and_the_first_read_is_noticed(mo
 
     async def late(self):
         reader = self._wire._io_reader
-        await eventually(lambda: reader.at_eof() or reader.exception())
+        await until(lambda: reader.at_eof() or reader.exception())
         await read_loop(self)
 
     monkeypatch.setattr(client.Client, "_read_loop", late)
@@ -840,4 +840,4 @@ async def test_a_link_that_breaks_between_login_and_the_first_read_is_noticed(mo
         )
         await link.start(server.url, timeout=2, options={})
 
-        await eventually(lambda: lost, timeout=2)
+        await until(lambda: lost, timeout=2)

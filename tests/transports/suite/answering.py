@@ -7,10 +7,10 @@ from functools import partial
 
 from omni_worker.transports.base import Transport
 
+from ...waiting import until
 from .backend import (
     Backend,
     consume,
-    eventually,
     held,
     info,
     make_consumer,
@@ -35,7 +35,7 @@ class Answering:
 
         first.ack()
 
-        await eventually(lambda: recorder.counts(2) == [1, 2])
+        await until(lambda: recorder.counts(2) == [1, 2])
         assert recorder.counts(1) == [1]
         assert await held(transport) == 1
 
@@ -158,7 +158,7 @@ class Answering:
 
         first.term("why: \r\nPUB x 0\n ä" + "long " * 1_000)
 
-        await eventually(lambda: recorder.counts(2) == [1, 2])
+        await until(lambda: recorder.counts(2) == [1, 2])
         assert recorder.counts(1) == [1]
         assert await held(transport) == 1
 
@@ -173,7 +173,7 @@ class Answering:
             second.in_progress()
             return len(recorder.counts(1)) == 3
 
-        await eventually(keep_holding)
+        await until(keep_holding)
         assert recorder.counts(2) == [1]
 
     async def test_an_unanswered_message_comes_again_after_ack_wait(
@@ -280,10 +280,10 @@ class Answering:
 
         for left, floor, delivery in ((3, 0, third), (2, 1, first), (1, 3, second), (0, 4, fourth)):
             delivery.ack()
-            await eventually(partial(_holds, transport, left))
+            await until(partial(_holds, transport, left))
             # A cluster counts an ack before its replicas have agreed on the floor. It only grows:
             # one that had been above what is held would never be equal again.
-            await eventually(partial(_floor_is, transport, floor))
+            await until(partial(_floor_is, transport, floor))
 
     async def test_a_lost_ack_shows_as_a_redelivery(
         self, backend: Backend, transport: Transport

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import pytest
 
 from omni_worker.transports.base import Delivery, Message, Source, Stored, Transport
+
+from ...waiting import until
 
 SECOND = 1_000_000_000  # nanoseconds
 
@@ -66,7 +66,7 @@ class Recorder:
 
     async def wait(self, count: int) -> list[Delivery]:
         """The deliveries, once there are ``count``."""
-        await eventually(lambda: len(self.deliveries) >= count)
+        await until(lambda: len(self.deliveries) >= count)
         return self.deliveries
 
     @property
@@ -75,27 +75,6 @@ class Recorder:
 
     def counts(self, sequence: int) -> list[int]:
         return [one.count for one in self.deliveries if one.sequence == sequence]
-
-
-async def eventually(
-    condition: Callable[[], bool | Awaitable[bool]], *, timeout: float = 5.0
-) -> None:
-    """Wait for a condition; fail with its source when it does not come."""
-    deadline = asyncio.get_running_loop().time() + timeout
-    while True:
-        result = condition()
-        if inspect.isawaitable(result):
-            result = await result
-        if result:
-            return
-        if asyncio.get_running_loop().time() > deadline:
-            pytest.fail(f"not within {timeout:g} s: {_shown(condition)}")
-        await asyncio.sleep(0.005)
-
-
-def _shown(condition: Callable[[], bool | Awaitable[bool]]) -> str:
-    is_plain = inspect.isfunction(condition)
-    return inspect.getsource(condition).strip() if is_plain else repr(condition)
 
 
 def needs(backend: Backend, feature: str) -> None:
@@ -164,7 +143,7 @@ async def settled(transport: Transport, name: str = "c") -> None:
     async def nothing_held() -> bool:
         return await held(transport, name) == 0
 
-    await eventually(nothing_held)
+    await until(nothing_held)
 
 
 def _stored(result: Stored | Exception) -> Stored:

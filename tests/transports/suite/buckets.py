@@ -6,7 +6,8 @@ import asyncio
 
 from omni_worker.transports.base import Entry, Transport
 
-from .backend import Backend, eventually
+from ...waiting import until
+from .backend import Backend
 
 
 class Buckets:
@@ -108,7 +109,7 @@ class Buckets:
         async def is_gone() -> bool:
             return await bucket.get("key") is None
 
-        await eventually(is_gone)
+        await until(is_gone)
         assert await bucket.create("key", b"2") is not None
 
     async def test_a_standing_bucket_is_used_as_it_is(self, transport: Transport) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from omni_worker.transports.base import Message, Transport
 from omni_worker.transports.headers import parse_headers
 
+from ...waiting import until
 from .backend import (
     SECOND,
     Backend,
     bodies,
     consume,
-    eventually,
     held,
     info,
     make_consumer,
@@ -189,7 +189,7 @@ class Consuming:
         await publish(one, *range(90))
 
         recorders = (first, second, third)
-        await eventually(lambda: sum(len(one.deliveries) for one in recorders) >= 90)
+        await until(lambda: sum(len(one.deliveries) for one in recorders) >= 90)
         everything = first.sequences + second.sequences + third.sequences
         assert list(range(1, 91)) == sorted(everything)
         assert [len(one.deliveries) for one in recorders] == [30, 30, 30]
@@ -230,7 +230,7 @@ class Consuming:
         async def is_gone() -> bool:
             return await transport.operators.message("S", 1) is None
 
-        await eventually(is_gone)
+        await until(is_gone)
         _, recorder = await consume(transport, 5)
         await publish(transport, 2)
         await recorder.wait(1)

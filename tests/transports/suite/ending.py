@@ -6,15 +6,8 @@ import asyncio
 
 from omni_worker.transports.base import Transport
 
-from .backend import (
-    consume,
-    eventually,
-    held,
-    info,
-    make_consumer,
-    make_stream,
-    publish,
-)
+from ...waiting import until
+from .backend import consume, held, info, make_consumer, make_stream, publish
 
 
 class Ending:
@@ -36,7 +29,7 @@ class Ending:
         async def the_rest_waits() -> bool:
             return bool((await info(transport))["num_pending"] == 2_001 - received)
 
-        await eventually(the_rest_waits)
+        await until(the_rest_waits)
         assert (0, received) == (source.outstanding, len(recorder.deliveries))
 
     async def test_a_stop_waits_for_what_set_out_at_any_moment(self, transport: Transport) -> None:
@@ -119,11 +112,11 @@ class Ending:
         await make_stream(transport)
         await make_consumer(transport)
         source, recorder = await consume(transport, 5)
-        await eventually(lambda: _is_waiting(transport))
+        await until(lambda: _is_waiting(transport))
 
         await transport.operators.delete_consumer("S", "c")
 
-        await eventually(lambda: bool(recorder.causes))
+        await until(lambda: bool(recorder.causes))
         assert len(recorder.causes) == 1
         assert "c" in str(recorder.causes[0])
         assert source.outstanding == 0
@@ -135,7 +128,7 @@ class Ending:
 
         _, recorder = await consume(transport, 5)
 
-        await eventually(lambda: bool(recorder.causes))
+        await until(lambda: bool(recorder.causes))
         assert len(recorder.causes) == 1
 
 

@@ -10,12 +10,12 @@ import pytest
 from omni_worker.errors import ApiError
 from omni_worker.transports.base import Message, Transport
 
+from ...waiting import until
 from .backend import (
     SECOND,
     Backend,
     consume,
     consumer_config,
-    eventually,
     info,
     make_consumer,
     make_stream,
@@ -170,7 +170,7 @@ class Operating:
         async def one_is_new() -> bool:
             return bool((await info(transport))["num_pending"] == 1)
 
-        await eventually(one_is_new)
+        await until(one_is_new)
         shown = await info(transport)
 
         assert made["created"] == shown["created"]
@@ -198,7 +198,7 @@ class Operating:
         async def two_wait() -> bool:
             return bool((await info(transport))["num_waiting"] == 2)
 
-        await eventually(two_wait)
+        await until(two_wait)
         await source.stop()
         assert (await info(transport))["num_waiting"] == 0
 
@@ -312,7 +312,7 @@ class Operating:
             listed = await transport.operators.consumers("S")
             return listed == [] and await transport.operators.consumer_info("S", "c") is None
 
-        await eventually(is_gone)
+        await until(is_gone)
 
     async def test_a_waiting_request_keeps_a_consumer(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -324,7 +324,7 @@ class Operating:
             # The list, because asking for one consumer is no use of it either.
             return [one["name"] for one in await transport.operators.consumers("S")] == ["c"]
 
-        await eventually(clock_is_gone)
+        await until(clock_is_gone)
         await publish(transport, 1)
         await recorder.wait(1)
 

@@ -9,11 +9,11 @@ import pytest
 from omni_worker.errors import NotConnected, PublishError, TransportError
 from omni_worker.transports.base import Message, Stored, Transport
 
+from ...waiting import until
 from .backend import (
     Backend,
     consume,
     consumer_config,
-    eventually,
     held,
     info,
     make_consumer,
@@ -36,11 +36,11 @@ class Outages:
         self, backend: Backend, transport: Transport
     ) -> None:
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         assert not await transport.flush(0.1)
 
         await backend.reconnect()
-        await eventually(lambda: transport.is_connected)
+        await until(lambda: transport.is_connected)
         assert await transport.flush(2.0)
 
     async def test_a_source_is_told_and_may_ask_again(
@@ -53,7 +53,7 @@ class Outages:
         await recorder.wait(1)
 
         await lose_and_mend(backend, transport)
-        await eventually(lambda: recorder.resumptions == 1)
+        await until(lambda: recorder.resumptions == 1)
         assert source.outstanding == 0
         await publish(transport, 2)
         source.request(10)
@@ -71,12 +71,12 @@ class Outages:
         first, second, third = await recorder.wait(3)
 
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         first.ack()
         second.term("enough")
         third.nak()
         await backend.reconnect()
-        await eventually(lambda: recorder.resumptions == 1)
+        await until(lambda: recorder.resumptions == 1)
         source.request(10)
 
         await recorder.wait(4)
@@ -96,9 +96,9 @@ class Outages:
         first.ack()
         second.term("enough")
         await backend.disconnect()  # in the same turn of the loop: neither has left
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         await backend.reconnect()
-        await eventually(lambda: transport.is_connected)
+        await until(lambda: transport.is_connected)
 
         await settled(transport)
         source.request(10)
@@ -117,13 +117,13 @@ class Outages:
         other = await backend.beside()
 
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         await other.operators.delete_consumer("S", "c")
         await other.operators.create_consumer("S", consumer_config("c", deliver_policy="all"))
         _, held_there = await consume(other, 1)  # the same sequence, and another's to answer
         await held_there.wait(1)
         await backend.reconnect()
-        await eventually(lambda: recorder.resumptions == 1)
+        await until(lambda: recorder.resumptions == 1)
         await publish(transport, 2)  # a round trip and more, behind what a new link says first
 
         assert await held(transport) == 1
@@ -140,10 +140,10 @@ class Outages:
         await info(transport)
         assert source.silent_for < 1.0
         await backend.disconnect()
-        await eventually(lambda: source.silent_for > 0.1)
+        await until(lambda: source.silent_for > 0.1)
         await backend.reconnect()
 
-        await eventually(lambda: source.silent_for == 0.0)
+        await until(lambda: source.silent_for == 0.0)
 
     async def test_a_request_into_a_broken_link_is_none(
         self, backend: Backend, transport: Transport
@@ -152,12 +152,12 @@ class Outages:
         await make_consumer(transport)
         source, recorder = await consume(transport)
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
 
         source.request(10)
         assert source.outstanding == 0
         await backend.reconnect()
-        await eventually(lambda: recorder.resumptions == 1)
+        await until(lambda: recorder.resumptions == 1)
 
         assert (await info(transport))["num_waiting"] == 0
 
@@ -174,7 +174,7 @@ class Outages:
         await lose_and_mend(backend, one, other)
         _, second = await consume(other, 100)
 
-        await eventually(lambda: len(set(second.sequences)) == 50)
+        await until(lambda: len(set(second.sequences)) == 50)
         assert len(first.deliveries) <= 50
 
     async def test_nothing_is_delivered_to_those_who_are_gone(
@@ -186,10 +186,10 @@ class Outages:
         await transport.flush(2.0)
 
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         await backend.store(b"s.a", b"meanwhile")
         await backend.reconnect()
-        await eventually(lambda: recorder.resumptions == 1)
+        await until(lambda: recorder.resumptions == 1)
         source.request(10)
 
         await recorder.wait(1)
@@ -202,11 +202,11 @@ class Outages:
         await make_consumer(transport)
         source, recorder = await consume(transport, 10)
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
 
         await asyncio.wait_for(source.stop(), 2.0)
         await backend.reconnect()
-        await eventually(lambda: transport.is_connected)
+        await until(lambda: transport.is_connected)
 
         assert await transport.flush(2.0)
         assert recorder.resumptions == 0
@@ -217,7 +217,7 @@ class Outages:
     ) -> None:
         await make_stream(transport)
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
 
         waiting = asyncio.create_task(transport.publish(Message("s.a", b"", "1"), timeout=10))
         await backend.reconnect()
@@ -245,7 +245,7 @@ class Outages:
     ) -> None:
         await make_stream(transport)
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
 
         with pytest.raises(TransportError) as caught:
             await transport.publish(Message("s.a", b"", "1"), timeout=0.3)
@@ -257,7 +257,7 @@ class Outages:
     ) -> None:
         await make_stream(transport)
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         waiting = asyncio.create_task(transport.publish(Message("s.a", b"", "1"), timeout=30))
         await asyncio.sleep(0)
 
@@ -275,20 +275,20 @@ class Outages:
         await transport.flush(1.0)
 
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         await backend.reconnect()
-        await eventually(lambda: recorder.resumptions == 1)
+        await until(lambda: recorder.resumptions == 1)
         await transport.operators.delete_consumer("S", "c")
         source.request(10)
 
-        await eventually(lambda: bool(recorder.causes))
+        await until(lambda: bool(recorder.causes))
 
     async def test_a_question_waits_for_the_link(
         self, backend: Backend, transport: Transport
     ) -> None:
         await make_stream(transport)
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
 
         waiting = asyncio.create_task(transport.operators.stream_info("S"))
         await backend.reconnect()
@@ -301,7 +301,7 @@ class Outages:
         await make_stream(transport)
         watching = asyncio.create_task(transport.failed())
         await backend.disconnect()
-        await eventually(lambda: not transport.is_connected)
+        await until(lambda: not transport.is_connected)
         waiting = asyncio.create_task(transport.publish(Message("s.a", b"", "1"), timeout=30))
         await asyncio.sleep(0)
 
@@ -335,6 +335,6 @@ class Outages:
 async def lose_and_mend(backend: Backend, *transports: Transport) -> None:
     """Break the links and wait until they stand again."""
     await backend.disconnect()
-    await eventually(lambda: not any(one.is_connected for one in transports))
+    await until(lambda: not any(one.is_connected for one in transports))
     await backend.reconnect()
-    await eventually(lambda: all(one.is_connected for one in transports))
+    await until(lambda: all(one.is_connected for one in transports))

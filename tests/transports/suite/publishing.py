@@ -9,7 +9,8 @@ import pytest
 from omni_worker.errors import EventTooLarge, InvalidEvent, NoStream, NotConnected
 from omni_worker.transports.base import Message, Stored, Transport
 
-from .backend import SECOND, Backend, eventually, make_stream, publish
+from ...waiting import until
+from .backend import SECOND, Backend, make_stream, publish
 
 
 class Publishing:
@@ -72,7 +73,7 @@ class Publishing:
             [again] = await publish(transport, "one")
             return not again.duplicate
 
-        await eventually(is_new)
+        await until(is_new)
         assert await _messages(transport) == 2
 
     async def test_publish_many_keeps_the_order(self, transport: Transport) -> None:
