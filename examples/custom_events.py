@@ -49,7 +49,7 @@ async def main() -> None:
             case Invalid(error):
                 print(f"invalid: {error}")
 
-    async with app.run():
+    async with app.running():
         try:
             await app.publish(PUSH, {"commits": 1})
         except InvalidPayload as error:

@@ -195,18 +195,18 @@ class App:
         There correlation and trace are inherited and the id is derived; channel and instance never
         are. Raises NotConnected while the app is not running, else as ``EventBus.publish``.
         """
-        by: Context | EventBus = self._run_inside() or self._running()
+        by: Context | EventBus = self._run_inside() or self._running_bus()
         return await by.publish(type, payload, timeout=timeout, **fields)
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> list[Published]:
         """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
-        by: Context | EventBus = self._run_inside() or self._running()
+        by: Context | EventBus = self._run_inside() or self._running_bus()
         return await by.publish_many(drafts, timeout=timeout)
 
     @asynccontextmanager
-    async def run(
+    async def running(
         self,
         *,
         transport: Transport | None = None,
@@ -248,7 +248,7 @@ class App:
             return None
         return context
 
-    def _running(self) -> EventBus:
+    def _running_bus(self) -> EventBus:
         for bus in self._buses():
             return bus
         raise NotConnected(f"app {self.name!r} is not running: there is no connection yet")

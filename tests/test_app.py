@@ -400,7 +400,7 @@ async def test_lifespan_surrounds_the_run_and_its_value_is_the_state() -> None:
 
     app = App("router", lifespan=lifespan)
 
-    async with app.run(transport=MemoryTransport()) as bus:
+    async with app.running(transport=MemoryTransport()) as bus:
         seen.append(bus.state)
 
     assert seen == ["before", "CUSTOM", "the state", "after"]
@@ -415,7 +415,7 @@ async def test_a_lifespan_that_fails_leaves_nothing_open() -> None:
     app, transport = App("router", lifespan=lifespan), MemoryTransport()
 
     with pytest.raises(RuntimeError, match="no database"):
-        async with app.run(transport=transport):
+        async with app.running(transport=transport):
             pass
 
     assert not transport.is_connected
@@ -427,16 +427,16 @@ async def test_an_app_runs_any_number_of_times_but_not_twice_at_once() -> None:
     app = App("router")
 
     for _ in range(2):
-        async with app.run(transport=MemoryTransport()):
+        async with app.running(transport=MemoryTransport()):
             with pytest.raises(ConfigError, match="is running already"):
-                async with app.run(transport=MemoryTransport()):
+                async with app.running(transport=MemoryTransport()):
                     pass
 
 
 async def test_what_is_declared_while_the_app_runs_is_refused_for_it_would_not_start() -> None:
     app = App("router")
 
-    async with app.run(transport=MemoryTransport()):
+    async with app.running(transport=MemoryTransport()):
         with pytest.raises(ConfigError, match="what is declared now is not started"):
             app.on("message.received")(handle)
         with pytest.raises(ConfigError, match="what is declared now is not started"):
@@ -460,7 +460,7 @@ async def test_publish_inside_a_handler_is_part_of_its_event(
         answered.set_result(event)
 
     with caplog.at_level(logging.ERROR):
-        async with app.run(transport=MemoryTransport()) as bus:
+        async with app.running(transport=MemoryTransport()) as bus:
             first = await bus.publish("custom.asked", {}, channel="x", instance="y")
             answer = await asyncio.wait_for(answered, 10)
 
@@ -476,7 +476,7 @@ async def test_a_registry_of_ones_own_is_used() -> None:
     registry.register("custom.x", Model)
     app = App("router", registry=registry)
 
-    async with app.run(transport=MemoryTransport()):
+    async with app.running(transport=MemoryTransport()):
         with pytest.raises(Exception, match=r"custom\.x: the payload does not fit its schema: a:"):
             await app.publish("custom.x", {"a": "private"})
 
@@ -487,7 +487,7 @@ async def test_a_handler_for_a_type_that_looks_misspelt_is_told_at_the_start(
     app = App("router")
     app.on("message.recieved", "message.sent", durable="d")(handle)
 
-    async with app.run(transport=MemoryTransport()):
+    async with app.running(transport=MemoryTransport()):
         pass
 
     [line] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]

@@ -136,7 +136,7 @@ async def test_what_failed_is_not_forgotten_over_a_lifespan_that_never_ends(
     with pytest.raises(LookupError, match="no chat"):
         async with (
             asyncio.timeout(10),
-            app.run(transport=MemoryTransport(), settings=Settings(grace=0.05)),
+            app.running(transport=MemoryTransport(), settings=Settings(grace=0.05)),
         ):
             raise LookupError("no chat")
 
@@ -153,7 +153,7 @@ async def test_a_lifespan_may_take_what_is_left_of_the_grace_or_some_seconds(
         ended.append(app.name)
 
     settings = Settings(grace=grace)
-    async with app_with(takes_its_time).run(transport=MemoryTransport(), settings=settings):
+    async with app_with(takes_its_time).running(transport=MemoryTransport(), settings=settings):
         pass
 
     assert ended == ["router"]
@@ -166,5 +166,5 @@ async def test_a_timeout_of_the_lifespan_s_own_is_no_end_of_grace(no_last_steps:
         raise TimeoutError("the database")
 
     with pytest.raises(TimeoutError, match="the database"):
-        async with app_with(times_out).run(transport=MemoryTransport()):
+        async with app_with(times_out).running(transport=MemoryTransport()):
             pass

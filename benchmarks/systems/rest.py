@@ -30,7 +30,7 @@ def _app(job: Job, first: asyncio.Event) -> App:
 async def start(job: Job) -> Figures:
     """From nothing to the first event handled."""
     first = asyncio.Event()
-    async with _app(job, first).run():
+    async with _app(job, first).running():
         subscribed = time.monotonic()
         await first.wait()
         ended, cpu = time.monotonic(), time.process_time()
@@ -39,7 +39,7 @@ async def start(job: Job) -> Figures:
 
 async def idle(job: Job) -> Figures:
     """Subscribed, with nothing to do, between two words of the runner."""
-    async with _app(job, asyncio.Event()).run():
+    async with _app(job, asyncio.Event()).running():
         await ready()
         watch = Watch()
         await asyncio.to_thread(sys.stdin.readline)

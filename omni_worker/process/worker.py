@@ -129,7 +129,7 @@ async def _live(
 ) -> int:
     failure: Exception | None = None
     try:
-        async with app.run(transport=transport, settings=settings) as bus:
+        async with app.running(transport=transport, settings=settings) as bus:
             stop.started = True
             ready(bus)
             failed = asyncio.create_task(bus.failed())

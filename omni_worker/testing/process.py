@@ -100,7 +100,7 @@ class Process:
         around.clock.begin_run(None)  # a lifespan may wait for the outside world
         app.observer = self
         try:
-            async with app.run(transport=self.transport, settings=around.settings) as bus:
+            async with app.running(transport=self.transport, settings=around.settings) as bus:
                 self.bus = bus
                 self.is_ready.set()
                 await self._stop.wait()

@@ -46,7 +46,7 @@ def lines(stream: io.StringIO) -> Lines:
 
 async def play(app: App, *ids: str, until: asyncio.Event) -> None:
     """Publish events to the app on a transport in memory, and wait for it to say it has enough."""
-    async with app.run(
+    async with app.running(
         transport=MemoryTransport(), settings=Settings(max_retries=1, retry_delay=0)
     ) as bus:
         for id in ids:
@@ -181,7 +181,7 @@ async def test_no_event_makes_a_line_of_any_length(stream: io.StringIO) -> None:
     async def letter(event: Event[Any]) -> None:
         done.set()
 
-    async with app.run(
+    async with app.running(
         transport=MemoryTransport(), settings=Settings(max_retries=1, retry_delay=0)
     ) as bus:
         await bus.publish("custom.note", {"text": long}, correlation_id=long, trace_id=long)

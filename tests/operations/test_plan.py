@@ -89,7 +89,7 @@ async def test_applied_there_is_no_drift_and_a_worker_changes_nothing_more(
     before = (await consumer(client, "r1"))["config"]
     app = App("router")
     app.on("message.received", "message.sent", durable="r1", ack_wait=60)(_pass)
-    async with app.run(transport=EventBus(url).transport):
+    async with app.running(transport=EventBus(url).transport):
         after = (await consumer(client, "r1"))["config"]
 
     assert (applied.code, checked.code) == (0, 0)

@@ -43,7 +43,7 @@ def replay_command(
             say("Nothing was replayed; --dry-run shows what would be published.", err=True)
             return FAILED
         used = dry(transport, _shower(json, payloads)) if dry_run else transport
-        async with app.run(transport=used, settings=settings, start=False) as bus:
+        async with app.running(transport=used, settings=settings, start=False) as bus:
             return await _replay(app, declaration, bus, span, dry_run=dry_run, json=json)
 
     return run_for_app(target, work, stays=True)
