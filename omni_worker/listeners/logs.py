@@ -29,7 +29,7 @@ log = logging.getLogger("omni_worker.events")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 LONGEST_TRACE = 16_384  # characters
 # What a traceback begins with that is no help: our frames, and a lifespan's way through these.
-_NOT_THEIRS = (str(Path(__file__).parent), contextlib.__file__)
+_NOT_THEIRS = (str(Path(__file__).parent.parent), contextlib.__file__)
 _USERINFO = re.compile(r"(\w://)[^\s/@]+@")
 _INPUT = re.compile(r", input_value=.*, input_type=\w+")  # pydantic repeats what it was given
 

@@ -21,7 +21,7 @@ BLOCKED = 1.0  # seconds without a turn that are worth a line
 _LIBRARIES = tuple(
     str(Path(sysconfig.get_path(name))) for name in ("stdlib", "purelib", "platlib")
 )  # fmt: skip
-_OURS = str(Path(__file__).parent)
+_OURS = str(Path(__file__).parents[1])
 
 
 class Watchdog:
