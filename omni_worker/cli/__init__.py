@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 
 from ..listeners.pretty import visible
-from . import operations
-from .commands import Commands
+from .group import Commands
+from .letter_options import dead_letters
+from .questions import completion, doctor, plan, replay, show, status, tail, trace
+from .values import json_option
 
 FAILED = 1
 CALLED_WRONGLY = 2
@@ -67,7 +69,7 @@ def init(folder: Path) -> None:
 
     Nothing that stands in DIR is overwritten.
     """
-    from .init import init_command
+    from .commands.init import init_command
 
     sys.exit(init_command(folder))
 
@@ -137,7 +139,7 @@ def run(
 
     Exit codes: 0 stopped, 1 could not go on, 2 called wrongly, 130 stopped at once.
     """
-    from .run import run_command
+    from .commands.run import run_command
 
     probing = Probing(health_host, health_port) if health_port is not None else None
     sys.exit(run_command(target, log_format, log_level, workers, probing))
@@ -155,7 +157,7 @@ def check(health_port: int, health_host: str, ready: bool) -> None:
 
     For exec probes; the port may be given as OMNI_WORKER_HEALTH_PORT to both commands.
     """
-    from .check import check_command
+    from .commands.check import check_command
 
     sys.exit(check_command(Probing(health_host, health_port), ready=ready))
 
@@ -173,7 +175,7 @@ def server(port: int, store: Path | None) -> None:
 
     Needs the `server` extra: pip install 'omni-worker[server]'.
     """
-    from .server import server_command
+    from .commands.server import server_command
 
     sys.exit(server_command(port, store))
 
@@ -189,7 +191,7 @@ def server(port: int, store: Path | None) -> None:
     help="The payload: JSON, a file of it, or standard input.",
 )
 @click.option("--id", "event_id", help="The event's id; the same id twice is stored once.")
-@operations.json_option
+@json_option
 def publish(
     type: str, channel: str | None, instance: str | None, data: str, event_id: str | None,
     as_json: bool,
@@ -204,7 +206,7 @@ def publish(
     Exit codes: 0 stored, also when it was stored before; 1 could not, or nobody knows: then it
     says which --id to try again with; 2 called wrongly.
     """
-    from .publish import Wanted, publish_command
+    from .commands.publish import Wanted, publish_command
 
     wanted = Wanted(type=type, channel=channel, instance=instance, data=data, id=event_id)
     sys.exit(publish_command(wanted, as_json))
@@ -213,12 +215,12 @@ def publish(
 @main.command()
 def version() -> None:
     """Show the versions of omni-worker and of what it runs on."""
-    from .version import version_command
+    from .commands.version import version_command
 
     version_command()
 
 
-for command in operations.COMMANDS:
+for command in (show, plan, status, tail, trace, dead_letters, replay, doctor, completion):
     main.add_command(command)
 
 

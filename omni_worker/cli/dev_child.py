@@ -32,9 +32,9 @@ from ..process.worker import Stop, run_worker
 from ..settings import Settings
 from ..wire import plain_payload
 from . import CALLED_WRONGLY, complain
-from .listing import listing
-from .loading import CannotLoad, load_app
-from .run import leave, run_loop
+from .app_loader import CannotLoad, load_app
+from .commands.run import leave, run_loop
+from .handler_list import listing
 
 log = logging.getLogger("omni_worker.worker")
 

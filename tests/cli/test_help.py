@@ -12,7 +12,7 @@ import click
 import pytest
 
 from omni_worker.cli import main
-from omni_worker.cli.commands import Commands
+from omni_worker.cli.group import Commands
 from tests.processes.support import PROGRAM, clean_environment
 
 from .support import call, too_wide

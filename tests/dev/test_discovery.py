@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from omni_worker import App, ConfigError
-from omni_worker.cli.loading import CannotLoad, load_app
+from omni_worker.cli.app_loader import CannotLoad, load_app
 
 APP = "from omni_worker import App\n"
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from omni_worker import Event, EventBus
-from omni_worker.cli.operations.tail import Page
+from omni_worker.cli.commands.tail import Page
 from omni_worker.nats_server import NatsServer
 from omni_worker.operations.tail import Seen
 from omni_worker.transports.base import StoredMessage

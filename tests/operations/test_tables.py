@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni_worker.cli.operations.tables import ago, counted, facts, grouped, lasting, table, wrapped
+from omni_worker.cli.tables import ago, counted, facts, grouped, lasting, table, wrapped
 
 HEAD = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
 RIGHT = (0, 4)

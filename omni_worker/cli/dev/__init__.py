@@ -16,9 +16,9 @@ from pathlib import Path
 from ...errors import OmniWorkerError
 from .. import CALLED_WRONGLY, FAILED, complain
 from .children import Children, DevProcess, Ended
-from .serving import Place, ServerEnded, open_place
-from .telling import Tell
-from .watching import Changed, Watch
+from .dev_server import Place, ServerEnded, open_place
+from .messages import Tell
+from .watcher import Changed, Watch
 
 HAND_OVER = 5.0  # seconds a child may take to hand back what it holds
 NOW = 3.0  # seconds until a child that was told to stop now is killed

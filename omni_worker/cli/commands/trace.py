@@ -10,9 +10,9 @@ from ...operations.trace import ConsumerWord, Place, Trace, trace_event
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say
+from ..session import CalledWrongly, Progress, run_operation
+from ..tables import ago, as_json, facts, grouped, iso, moment, printable, table, wrapped
 from .dead_letters import letter_json
-from .running import CalledWrongly, Progress, run_operation
-from .tables import ago, as_json, facts, grouped, iso, moment, printable, table, wrapped
 
 SHOWN = 20  # events of the same correlation
 

@@ -16,7 +16,7 @@ from typing import IO
 from ...errors import ConfigError, TransportError
 from ...nats_server import ANY_PORT, LOOPBACK, NatsServer
 from ...settings import Settings
-from .telling import Tell
+from .messages import Tell
 
 FOLDER = Path(".omni-worker")  # with a store of dev's own in it: PM2's server may run as well
 

@@ -13,8 +13,8 @@ from ...operations.recreate import Remaking, look_at_remaking, remake
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
-from .running import CalledWrongly, confirmed, run_for_app
-from .tables import as_json, counted, table, wrapped
+from ..session import CalledWrongly, confirmed, run_for_app
+from ..tables import as_json, counted, table, wrapped
 
 DRIFT = 3
 TO_DO = (Action.CREATE, Action.UPDATE, Action.LATER)

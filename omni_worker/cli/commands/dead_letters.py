@@ -15,8 +15,8 @@ from ...sent_back import retry_consumer
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say
-from .running import CalledWrongly, Progress, confirmed, run_operation
-from .tables import ago, as_json, counted, facts, grouped, iso, moment, printable, table, wrapped
+from ..session import CalledWrongly, Progress, confirmed, run_operation
+from ..tables import ago, as_json, counted, facts, grouped, iso, moment, printable, table, wrapped
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from ...operations.doctor import Finding, Level, Monitor, examine
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say
-from .running import CalledWrongly, run_operation
-from .tables import as_json, printable, wrapped
+from ..session import CalledWrongly, run_operation
+from ..tables import as_json, printable, wrapped
 
 PATIENCE = 3.0  # seconds for the monitoring port
 SIGNS = {Level.OK: "ok  ", Level.NOTE: "note", Level.WARN: "warn", Level.FAIL: "FAIL"}

@@ -13,19 +13,19 @@ from typing import Any, TextIO
 
 import click
 
-from ...app import App
-from ...errors import ConfigError, OmniWorkerError
-from ...listeners.logs import set_up_logging
-from ...operations.dead_letters import NoSuchLetter
-from ...operations.scan import SCAN
-from ...settings import Settings
-from ...threads import DaemonThreads
-from ...transports.base import Transport
-from ...transports.jetstream import JetStreamTransport
-from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain
-from ..connecting import connect, for_a_person, with_advice
-from ..environment import warn_of_unknown_variables
-from ..loading import CannotLoad, load_app
+from ..app import App
+from ..errors import ConfigError, OmniWorkerError
+from ..listeners.logs import set_up_logging
+from ..operations.dead_letters import NoSuchLetter
+from ..operations.scan import SCAN
+from ..settings import Settings
+from ..threads import DaemonThreads
+from ..transports.base import Transport
+from ..transports.jetstream import JetStreamTransport
+from . import CALLED_WRONGLY, FAILED, INTERRUPTED, complain
+from .app_loader import CannotLoad, load_app
+from .connection import connect, for_a_person, with_advice
+from .environment import warn_of_unknown_variables
 from .tables import grouped, wrapped
 
 NAME = "omni-worker-cli"

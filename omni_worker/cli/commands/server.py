@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from ..errors import OmniWorkerError
-from ..nats_server import ANY_PORT, NatsServer
-from . import FAILED, complain
+from ...errors import OmniWorkerError
+from ...nats_server import ANY_PORT, NatsServer
+from .. import FAILED, complain
 
 
 def server_command(port: int, store: Path | None) -> int:

@@ -15,8 +15,8 @@ from ...schemas import SchemaRegistry
 from ...settings import Settings
 from ...topology import DAY, STREAMS
 from .. import CALLED_WRONGLY, complain, say
-from .running import CalledWrongly, loaded
-from .tables import as_json, table, wrapped
+from ..session import CalledWrongly, loaded
+from ..tables import as_json, table, wrapped
 
 
 def show_command(target: str, json: bool) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from ..errors import ConfigError
-from ..schemas import check_name
-from . import CALLED_WRONGLY, complain
-from .loading import USUAL_MODULES
+from ...errors import ConfigError
+from ...schemas import check_name
+from .. import CALLED_WRONGLY, complain
+from ..app_loader import USUAL_MODULES
 
 # From the template's name to the project's: no dots there, so that packaging takes them along.
 FILES = {
@@ -44,7 +44,7 @@ def init_command(folder: Path) -> int:
     name = app_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for template, target in FILES.items():
-        text = files(__package__).joinpath("template", template).read_text(encoding="utf-8")
+        text = files("omni_worker.cli").joinpath("template", template).read_text(encoding="utf-8")
         (folder / target).write_text(text.replace("{{name}}", name), encoding="utf-8")
     _say(folder, name)
     return 0

@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 import click
 
-from ..errors import ConfigError
-from ..nats_server import find_binary
+from ...errors import ConfigError
+from ...nats_server import find_binary
 
 
 def version_command() -> None:

@@ -19,8 +19,8 @@ from ...operations.status import ConsumerStatus, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import complain, say
-from .running import run_for_app, run_operation
-from .tables import ago, as_json, grouped, iso, table, wrapped
+from ..session import run_for_app, run_operation
+from ..tables import ago, as_json, grouped, iso, table, wrapped
 
 EVERY = 2.0  # seconds between two looks of --watch
 HOME, TO_LINE_END, TO_END = "\x1b[H", "\x1b[K", "\x1b[J"

@@ -7,7 +7,7 @@ import json
 
 import click
 
-from . import FAILED, Probing, complain
+from .. import FAILED, Probing, complain
 
 PATIENCE = 5.0  # seconds; a worker that does not answer in time is not well
 

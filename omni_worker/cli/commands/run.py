@@ -13,20 +13,20 @@ from typing import Any
 
 import click
 
-from ..binding import is_shared
-from ..bus import EventBus
-from ..errors import ConfigError
-from ..listeners.logs import LogObserver, set_up_logging
-from ..process.collector import calm_collector
-from ..process.health import Health
-from ..process.notify import Notify
-from ..process.worker import run_worker, warn_of_short_kill
-from ..settings import Settings
-from . import CALLED_WRONGLY, FAILED, Probing, complain
-from .environment import warn_of_unknown_variables
-from .listing import listing
-from .loading import CannotLoad, load_app
-from .workers import number_lines, open_probes, own_number, siblings, workers_command
+from ...binding import is_shared
+from ...bus import EventBus
+from ...errors import ConfigError
+from ...listeners.logs import LogObserver, set_up_logging
+from ...process.collector import calm_collector
+from ...process.health import Health
+from ...process.notify import Notify
+from ...process.worker import run_worker, warn_of_short_kill
+from ...settings import Settings
+from .. import CALLED_WRONGLY, FAILED, Probing, complain
+from ..app_loader import CannotLoad, load_app
+from ..environment import warn_of_unknown_variables
+from ..handler_list import listing
+from ..workers import number_lines, open_probes, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -91,7 +91,7 @@ def run_command(
 def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run on uvloop where there is one."""
     # Now: on the loop it would take so long on a slow machine that the watchdog had to say so.
-    from ..transports import jetstream  # noqa: F401
+    from ...transports import jetstream  # noqa: F401
 
     factory = None
     if sys.platform != "win32":

@@ -24,8 +24,8 @@ from ...settings import Settings
 from ...topology import DUPLICATE_WINDOW, NANO, holds_events
 from ...transports.base import Message, Transport
 from .. import FAILED, complain, say
-from .running import Above, CalledWrongly, Progress, confirmed, run_for_app
-from .tables import as_json, grouped, iso, lasting, moment, printable, wrapped
+from ..session import Above, CalledWrongly, Progress, confirmed, run_for_app
+from ..tables import as_json, grouped, iso, lasting, moment, printable, wrapped
 
 
 def replay_command(

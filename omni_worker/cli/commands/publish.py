@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bus import EventBus
-from ..errors import ConfigError, InvalidEvent, OmniWorkerError
-from ..events import Published
-from ..listeners.logs import set_up_logging
-from ..listeners.pretty import visible_json
-from ..schemas import SchemaRegistry
-from ..settings import Settings
-from ..subjects import build_subject
-from . import CALLED_WRONGLY, FAILED, INTERRUPTED, complain, say
-from .connecting import connect, for_a_person, with_advice
-from .environment import warn_of_unknown_variables
+from ...bus import EventBus
+from ...errors import ConfigError, InvalidEvent, OmniWorkerError
+from ...events import Published
+from ...listeners.logs import set_up_logging
+from ...listeners.pretty import visible_json
+from ...schemas import SchemaRegistry
+from ...settings import Settings
+from ...subjects import build_subject
+from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain, say
+from ..connection import connect, for_a_person, with_advice
+from ..environment import warn_of_unknown_variables
 
 NAME = "omni-worker-cli"
 PATIENCE = 10.0  # seconds for the server's confirmation; somebody waits for it

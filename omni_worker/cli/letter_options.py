@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..commands import Commands
+from .group import Commands
 from .values import Moment, json_option, yes_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -62,7 +62,7 @@ def list_(
 
     Exit codes: 0 also when there are none, 1 could not, 2 called wrongly.
     """
-    from .dead_letters import list_command
+    from .commands.dead_letters import list_command
 
     wanted = {"type": type, "handler": handler, "error": error, "since": since, "until": until}
     sys.exit(list_command({**wanted, "all": everything}, limit, as_json))
@@ -84,7 +84,7 @@ def show(letter: str, body: bool, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 could not, or its bytes are gone; 2 no such letter, or called wrongly.
     """
-    from .dead_letters import show_command
+    from .commands.dead_letters import show_command
 
     sys.exit(show_command(letter, body, as_json))
 
@@ -114,7 +114,7 @@ def retry(
 
     Exit codes: 0 all are on their way, 1 some are not, 2 called wrongly.
     """
-    from .dead_letters import Chosen, retry_command
+    from .commands.dead_letters import Chosen, retry_command
 
     wanted = {"type": type, "handler": handler, "error": error, "since": since, "until": until}
     sys.exit(retry_command(Chosen(letters, wanted, every), again, yes, as_json))
@@ -140,7 +140,7 @@ def discard(
 
     Exit codes: 0 all are put aside, 1 some are not, 2 called wrongly.
     """
-    from .dead_letters import Chosen, discard_command
+    from .commands.dead_letters import Chosen, discard_command
 
     wanted = {"type": type, "handler": handler, "error": error, "since": since, "until": until}
     sys.exit(discard_command(Chosen(letters, wanted, every), yes, as_json))

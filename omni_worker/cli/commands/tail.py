@@ -18,8 +18,8 @@ from ...subjects import check_subject_pattern, filters_for, is_wild
 from ...transports.base import Transport
 from ...wire import read_envelope
 from .. import say
-from .running import CalledWrongly, run_operation
-from .tables import as_json, iso, moment, printable, wrapped
+from ..session import CalledWrongly, run_operation
+from ..tables import as_json, iso, moment, printable, wrapped
 
 INDENT = 10  # of what stands under the first line, below its text
 PLACE = 12  # columns of stream and sequence; a longer one takes more

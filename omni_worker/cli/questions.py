@@ -27,7 +27,7 @@ def show(target: str, as_json: bool) -> None:
 
     Exit codes: 0 shown, 2 called wrongly, or the module cannot be imported.
     """
-    from .show import show_command
+    from .commands.show import show_command
 
     sys.exit(show_command(target, as_json))
 
@@ -65,7 +65,7 @@ def plan(
     Exit codes: 0 done, 1 could not, or a conflict is left; 2 called wrongly; 3 drift (with
     --check).
     """
-    from .plan import plan_command
+    from .commands.plan import plan_command
 
     sys.exit(plan_command(target, check, do_apply, recreate, yes, as_json))
 
@@ -93,7 +93,7 @@ def status(target: str | None, watch: bool, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 could not, 2 called wrongly, 130 Ctrl-C.
     """
-    from .status import status_command
+    from .commands.status import status_command
 
     sys.exit(status_command(target, watch, as_json))
 
@@ -120,7 +120,7 @@ def tail(
 
     Exit codes: 0 shown, also when there was nothing; 1 could not, 2 called wrongly, 130 Ctrl-C.
     """
-    from .tail import tail_command
+    from .commands.tail import tail_command
 
     sys.exit(tail_command(pattern, since, follow, payloads, as_json))
 
@@ -146,7 +146,7 @@ def trace(event: str, since: datetime, as_json: bool) -> None:
 
     Exit codes: 0 found, 1 no such event, or could not; 2 called wrongly.
     """
-    from .trace import trace_command
+    from .commands.trace import trace_command
 
     sys.exit(trace_command(event, since, as_json))
 
@@ -186,7 +186,7 @@ def replay(
 
     Exit codes: 0 all were handled, 1 some failed, or could not; 2 called wrongly.
     """
-    from .replay import replay_command
+    from .commands.replay import replay_command
 
     sys.exit(replay_command(
         target, handler, since, until, where, rate, dry_run, payloads, yes, as_json
@@ -214,7 +214,7 @@ def doctor(monitor: str | None, as_json: bool) -> None:
 
     Exit codes: 0 well, also with warnings; 1 something fails, or no answer; 2 called wrongly.
     """
-    from .doctor import doctor_command
+    from .commands.doctor import doctor_command
 
     sys.exit(doctor_command(monitor, as_json))
 
@@ -233,7 +233,7 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from .. import main
+    from . import main
 
     made = get_completion_class(shell)
     assert made is not None
