@@ -6,11 +6,15 @@ READY  := $(VENV)/.installed
 RUN    := $(VENV)/bin
 # The oldest server we promise, in a folder of its own: the conformance suite runs on it as well.
 OLDEST := 2.10.26
+# Test processes that run at once. More than processors: tests wait for leases and kills mostly.
+JOBS   := 6
+PYTEST := $(RUN)/python -m pytest -rfEs
+BESIDE := -n $(JOBS) --dist loadgroup
 # What omni-worker is measured beside, in an environment of its own.
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak docs bench bench-all check format lint types install pm2 clean
+.PHONY: help demo test test-all soak docs bench bench-all check format lint types install pm2 clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -22,8 +26,11 @@ help: ## Show this list
 demo: $(READY) ## A server, a worker and some traffic: what it is, in two seconds
 	@$(RUN)/python -m examples.demo
 
-test: $(READY) ## Run all tests, the examples and the README's code among them
-	@$(RUN)/python -m pytest -rfEs
+test: $(READY) ## Run most tests, the README's code among them; it says what it leaves to check
+	@$(PYTEST) $(BESIDE) --sample
+
+test-all: $(READY)
+	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone && exit $$beside
 
 soak: $(READY) ## Ten minutes of random faults, and the account of every event (MINUTES=3)
 	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
@@ -38,7 +45,7 @@ bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/p
 	@$(RUN)/python -m benchmarks run --all $(if $(ROUNDS),--rounds $(ROUNDS)) --results benchmarks/results.json
 	@$(RUN)/python -m benchmarks render
 
-check: lint types docs test ## Formatting, lint, types, docs and all tests: what CI runs
+check: lint types docs test-all ## Formatting, lint, types, docs and all tests: what CI runs
 
 lint: $(READY) ## Check formatting and style
 	@echo "ruff format"

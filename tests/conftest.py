@@ -1,14 +1,17 @@
-"""Fixtures every test may use: a real nats-server for the run, a clean one for a test."""
+"""Fixtures every test may use, and what runs where: the sample, the order, tests in one group."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from omni_worker.nats_server import NatsServer
+
+from .sample import choose, describe, rank
 
 # Before anybody imports it: its assertions explain themselves like a test file's.
 pytest.register_assert_rewrite("tests.transports.suite")
@@ -23,9 +26,61 @@ settings.load_profile("patient")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LEFT = pytest.StashKey[str]()
+# What takes seconds to make, is made once: tests that use it run in one process.
+COSTLY_FIXTURES = {"large_server", "mypy"}
+
 
 @pytest.fixture
 def nats_server() -> Iterator[NatsServer]:
     """A real nats-server of this test's own: nothing another test left behind is on it."""
     with NatsServer() as server:
         yield server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sample",
+        action="store_true",
+        help="as `make test`: leave some slow tests to `make check`",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--sample"):
+        _leave_out(config, items)
+    for item in items:
+        for fixture in COSTLY_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(fixture))
+    if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = choose(item.nodeid for item in items if not item.get_closest_marker("alone"))
+    left = [item for item in items if item.nodeid not in chosen]
+    if not left:
+        return
+    config.stash[LEFT] = describe((item.nodeid for item in left), len(items))
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item.nodeid in chosen]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = session.config.stash.get(LEFT, "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    if left := getattr(node, "workeroutput", {}).get("left"):
+        node.config.stash[LEFT] = left
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if left := config.stash.get(LEFT, ""):
+        terminalreporter.ensure_newline()
+        terminalreporter.write_line(left)

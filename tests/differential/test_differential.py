@@ -43,6 +43,7 @@ def test_traces_that_once_differed_agree(trace: Trace, server: NatsServer) -> No
     assert differences([trace], server) == []
 
 
+@pytest.mark.alone
 def test_random_traces_agree(server: NatsServer) -> None:
     told, found = 0, list[str]()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import combinations
 
 from omni_worker.settings import Settings
@@ -13,6 +14,7 @@ from omni_worker.transports.jetstream import JetStreamTransport
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 from omni_worker.transports.memory.consumer import MemoryConsumer
 from tests.transports.proxy import Proxy
+from tests.waiting import NotInTime, until
 
 from .running import ON_TIME, PATIENCE, Report, Run
 from .traces import CLIENTS, SLOT, Trace
@@ -151,6 +153,5 @@ async def run_for_real(
 
 async def _until(condition: Callable[[], bool]) -> None:
     """Wait a while; what does not come is a difference, and shows in the report."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition() and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.003)
+    with suppress(NotInTime):
+        await until(condition, PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 HEAD = (
@@ -69,12 +70,12 @@ class Row:
         return (self.scenario, *map(str, numbers), self.note)
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as Markdown, as wide as they are."""
-    cells = [HEAD, *(row.cells for row in rows)]
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """The cells of rows as Markdown, as wide as they are."""
+    cells = [HEAD, *rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
 
-    def line(texts: tuple[str, ...]) -> str:
+    def line(texts: Sequence[str]) -> str:
         padded = (
             text.ljust(width) if column in (0, len(HEAD) - 1) else text.rjust(width)
             for column, (text, width) in enumerate(zip(texts, widths, strict=True))
@@ -85,4 +86,4 @@ def table(rows: list[Row]) -> str:
         "-" * (width + 2) if column in (0, len(HEAD) - 1) else "-" * (width + 1) + ":"
         for column, width in enumerate(widths)
     )
-    return "\n".join([line(HEAD), f"|{rule}|", *(line(row.cells) for row in rows)])
+    return "\n".join([line(HEAD), f"|{rule}|", *map(line, rows)])

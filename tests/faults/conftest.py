@@ -14,13 +14,15 @@ from ..ports import free_port
 from .accounts import Row, table
 from .scene import Scene
 
-_ROWS: list[Row] = []
+ROW = "a row of the table of faults"
 
 
 @pytest.fixture
-def rows() -> list[Row]:
-    """The table's rows so far; a scenario adds its own."""
-    return _ROWS
+def rows(request: pytest.FixtureRequest) -> Iterator[list[Row]]:
+    """The test's rows of the table; they reach its end with the test's report."""
+    rows: list[Row] = []
+    yield rows
+    request.node.user_properties += [(ROW, row.cells) for row in rows]
 
 
 @pytest.fixture
@@ -39,9 +41,17 @@ async def scene(tmp_path: Path, nats_server: NatsServer, rows: list[Row]) -> Asy
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table: every scenario with its account. FAULTS_TABLE names a file for it too."""
-    if not _ROWS:
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    rows = [
+        cells
+        for report in sorted(reports, key=lambda report: getattr(report, "nodeid", ""))
+        if getattr(report, "when", "") == "teardown"
+        for name, cells in report.user_properties
+        if name == ROW
+    ]
+    if not rows:
         return
-    text = table(_ROWS)
+    text = table(rows)
     terminalreporter.section("faults: where every event ended")
     terminalreporter.write_line(text)
     if where := os.environ.get("FAULTS_TABLE"):

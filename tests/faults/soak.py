@@ -162,7 +162,7 @@ async def soak(minutes: float, folder: Path) -> bool:
             try:
                 await scene.ends(f"soak, {minutes:g} min, {len(one.faults)} faults")
             finally:
-                sys.stdout.write(f"{table(rows)}\n\n{one.summary()}")
+                sys.stdout.write(f"{table(row.cells for row in rows)}\n\n{one.summary()}")
                 sys.stdout.flush()
             scene.stage.workers.clear()  # whose logs would be printed otherwise
             for worker in one.workers:

@@ -1,0 +1,42 @@
+"""The sample that `make test` runs, and the order in which tests begin that run side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePath
+
+# Processes, kills and terminals: here `make test` runs one test of a few, the first of each file
+# among them. It runs all the others, the promises and the real server's suite among these.
+SAMPLED = (
+    "tests/cli/", "tests/deploy/", "tests/dev/", "tests/faults/", "tests/operations/",
+    "tests/processes/", "tests/transports/test_cluster.py", "tests/transports/test_oldest.py",
+)  # fmt: skip
+ONE_OF = 4
+
+# Where single tests take longest. Begun last, one of them would go on alone at the end.
+LONGEST = ("tests/faults/", "tests/docs/", "tests/operations/", "tests/deploy/", "tests/dev/")
+
+
+def choose(tests: Iterable[str]) -> set[str]:
+    """The ids of the sample, out of all ids."""
+    chosen, seen = set[str](), Counter[str]()
+    for id in tests:
+        file = id.partition("::")[0]
+        if not file.startswith(SAMPLED) or seen[file] % ONE_OF == 0:
+            chosen.add(id)
+        seen[file] += 1
+    return chosen
+
+
+def rank(id: str) -> int:
+    """The place of a test's folder, the slowest first."""
+    places = (place for place, folder in enumerate(LONGEST) if id.startswith(folder))
+    return next(places, len(LONGEST))
+
+
+def describe(left: Iterable[str], total: int) -> str:
+    """The sentence about tests that a sample leaves out."""
+    folders = Counter(str(PurePath(id.partition("::")[0]).parent) for id in left)
+    counts = ", ".join(f"{folder} {count}" for folder, count in sorted(folders.items()))
+    return f"{folders.total()} of {total} tests are left to `make check`: {counts}"

@@ -1,0 +1,27 @@
+"""The sample of `make test`: all of what is quick, some of every file that is not."""
+
+from __future__ import annotations
+
+from .sample import ONE_OF, choose, describe, rank
+
+QUICK = [f"tests/test_wire.py::test_{number}" for number in range(10)]
+SLOW = [f"tests/faults/test_once.py::test_{number}" for number in range(10)]
+OTHER = ["tests/faults/test_rights.py::test_0"]
+
+
+def test_whatever_is_quick_and_the_first_of_each_slow_file_is_chosen() -> None:
+    chosen = choose([*QUICK, *SLOW, *OTHER])
+
+    assert chosen == {*QUICK, *SLOW[::ONE_OF], *OTHER}
+
+
+def test_slow_folders_begin_first() -> None:
+    assert sorted([*QUICK, *SLOW], key=rank) == [*SLOW, *QUICK]
+
+
+def test_what_is_left_out_is_counted_by_folder() -> None:
+    left = [*SLOW[:3], "tests/cli/test_run.py::test_0"]
+
+    said = describe(left, 20)
+
+    assert said == "4 of 20 tests are left to `make check`: tests/cli 1, tests/faults 3"
