@@ -1,4 +1,4 @@
-"""Answers: sent without waiting, and said again when the link, or a leader, has been replaced.
+"""Acks: sent without waiting, and sent again after the link, or a leader, was replaced.
 
 An ack that was lost brings its event again after ack_wait, perhaps to another process, which would
 run it a second time; the same ack twice does no harm.
@@ -19,7 +19,7 @@ from .requests import Requests
 # A delivery answers a request of ours, and the server reads in our order: all answers from before
 # that request have arrived. So those of two full requests cover every link that breaks.
 KEPT = 4_096
-AGE = 15.0  # seconds; longer than it takes to notice that nobody answers any more
+AGE = 15.0  # seconds; longer than it takes to notice a dead link
 CONFIRM_TRIES = 3
 CONFIRM_TIMEOUT = 2.0  # seconds, each
 
@@ -27,10 +27,10 @@ log = logging.getLogger("omni_worker.transport")
 
 
 class Answers:
-    """One consumer's. Keeps the acks of the last AGE to 2 × AGE seconds, and what found no link.
+    """Acks of one consumer: those of the last AGE to 2 × AGE seconds, and unsent ones.
 
     ``is_ours`` says whether the consumer is still the one they belong to: the sequences of one
-    that was made anew may be those of other events.
+    that was recreated may be those of other events.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Answers:
         self._repair: asyncio.Task[None] | None = None
 
     def send(self, reply: bytes, answer: bytes) -> None:
-        """Write one that is no ack; or keep it for the next link."""
+        """Write an answer that is no ack, or keep it for the next link."""
         frame = b"PUB %b %d\r\n%b\r\n" % (reply, len(answer), answer)
         is_sent = self._connection.send(frame)
         if answer.startswith(b"+TERM"):
@@ -66,20 +66,20 @@ class Answers:
         return False
 
     def all_is_well(self, now: float) -> None:
-        """The server was heard: what was sent long before has arrived."""
+        """Note that the server answered: what was sent long before has arrived."""
         if now - self._since >= AGE:
             self._earlier = tuple(self.acks)
             self.acks.clear()
             self._since = now
 
     def again(self) -> None:
-        """Say what may be lost, as soon as the server tells that it is for the same consumer."""
+        """Send again what may be lost, once the server confirms that the consumer is the same."""
         self.close()
         if self.acks or self._earlier or self._unsent:
             self._repair = asyncio.get_running_loop().create_task(self._say_again())
 
     def close(self) -> None:
-        """Say nothing again."""
+        """Stop sending anything again."""
         if self._repair is not None:
             self._repair.cancel()
 

@@ -30,11 +30,11 @@ PONG = b"PONG\r\n"
 
 
 class ConnectionLost(errors.Error):
-    """Why a connection ended, in the server's or the system's words."""
+    """Connection ended; the text is the server's or the system's reason."""
 
 
 class Client(nats_client.Client):
-    """One connection to one server: subscriptions are sinks, writes are joined per loop turn."""
+    """Connection to one server: subscriptions are sinks, writes are joined per loop turn."""
 
     def __init__(
         self, *, require_tls: bool, on_lost: Callable[[Exception], None],
@@ -90,14 +90,14 @@ class Client(nats_client.Client):
             asyncio.get_running_loop().call_soon(self._write_out)
 
     def pong(self) -> asyncio.Future[bool]:
-        """A barrier: done when the server has read everything sent before."""
+        """Barrier: returns when the server has read everything sent before."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pongs.append(future)
         self.send(PING)
         return future
 
     def info(self) -> dict[str, Any]:
-        """What the server said of itself."""
+        """INFO of the server."""
         return dict(self._server_info)
 
     async def finish(self, timeout: float) -> None:
@@ -109,7 +109,7 @@ class Client(nats_client.Client):
         self.abandon()
 
     def abandon(self) -> None:
-        """Let go of the socket and the tasks at once, whatever state they are in."""
+        """Drop the socket and the tasks at once, in any state."""
         self._over = True
         self._status = nats_client.Client.CLOSED
         current = asyncio.current_task()
@@ -122,7 +122,7 @@ class Client(nats_client.Client):
         self._wire.abort()
 
     def lose(self, cause: Exception) -> None:
-        """The connection is of no more use: tell the owner, once."""
+        """Report to the owner, once, that the connection is unusable."""
         if not self._over:
             self.abandon()
             self._on_lost(cause)
@@ -162,7 +162,7 @@ class Client(nats_client.Client):
         # Called once, after the login: from here on no task reads, see _Reading.
         try:
             self._on_data(await self._wire.hand_over(_Reading(self._on_data, self._on_end)))
-        except Exception as error:  # it broke between the login and now: nobody else would tell
+        except Exception as error:  # it broke since the login: only we can report it
             self.lose(error)
         if self._wire.is_closing():
             self._on_end(None)
@@ -185,7 +185,7 @@ class Client(nats_client.Client):
     # --- what the parser calls -------------------------------------------------------------
 
     def on_control(self, line: bytes) -> None:
-        """Anything but a message."""
+        """Handle every protocol line that is no message."""
         if line.startswith(b"PING"):
             self.send(PONG)
         elif line.startswith(b"PONG"):
@@ -244,7 +244,7 @@ class _Transport(TcpTransport):
             if line.startswith(b"PING"):
                 self.write(PONG)  # type: ignore[no-untyped-call]
             elif self._introduced and line.startswith(b"INFO"):
-                continue  # the cluster changed meanwhile; the next INFO says so too
+                continue  # the cluster changed; the next INFO says so too
             else:
                 self._introduced = True
                 return line
@@ -283,12 +283,12 @@ class _Transport(TcpTransport):
 
 
 class _Reading(asyncio.Protocol):
-    """What the socket gives goes to the parser at once.
+    """Protocol that hands everything from the socket to the parser at once.
 
     A stream and a task in between copy every byte twice more and wake the loop once more.
     """
 
-    before: asyncio.BaseProtocol | None = None  # who waits for the end of writing asks that one
+    before: asyncio.BaseProtocol | None = None  # asked by tasks that wait for the end of writing
 
     def __init__(
         self, on_data: Callable[[bytes], None], on_end: Callable[[Exception | None], None]

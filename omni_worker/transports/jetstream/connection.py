@@ -32,14 +32,14 @@ DENIALS_SAID = 1_000  # kinds of missing rights a log tells
 
 
 class Connection:
-    """A link to the server that is made again when it breaks, as often as the settings allow."""
+    """Link to the server, renewed when it breaks, as often as the settings allow."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = ""
         self._client: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self.is_up = False  # whether a link stands
+        self.is_up = False  # whether there is a working link
         self._came_up = asyncio.Event()
         self._lost: asyncio.Future[Exception] | None = None
         self._failed: asyncio.Future[Exception] | None = None
@@ -62,18 +62,18 @@ class Connection:
 
     @property
     def failure(self) -> Exception | None:
-        """Why it was given up for good, None while it was not."""
+        """Cause for which the connection was given up, None while it was not."""
         return self._failed.result() if self._failed is not None and self._failed.done() else None
 
     @property
     def info(self) -> dict[str, Any]:
-        """What the last server said of itself."""
+        """INFO of the last server."""
         return self._client.info() if self._client else {}
 
     async def open(self, name: str) -> bool:
-        """Connect; says whether it had to, with every subscription to be made anew.
+        """Connect if not connected. Return True if subscriptions must be renewed.
 
-        Raises TransportError with the last cause when every try failed. Who comes meanwhile waits:
+        Raises TransportError with the last cause when every try failed. A concurrent call waits:
         there is one link.
         """
         if self._opening is None:
@@ -101,7 +101,7 @@ class Connection:
         return True
 
     async def close(self, timeout: float = 2.0) -> None:
-        """Send what is unsent and let go; ``open`` may be called again."""
+        """Send what is unsent and disconnect; ``open`` may be called again."""
         self._closed.set()
         self._set_up(False)
         self._opening = None
@@ -140,14 +140,14 @@ class Connection:
         self.check_usable()
 
     def check_usable(self) -> None:
-        """Raises TransportError when no link stands and none will come."""
+        """Raise TransportError if there is no link and none will come."""
         if self.failure is not None:
             raise self.failure
         if self._closed.is_set() or self._failed is None:
             raise NotConnected("not connected: call connect() first")
 
     def check_heard(self, subject: bytes) -> None:
-        """Raises PermissionDenied when the server does not let us listen there."""
+        """Raise PermissionDenied if the server refused this subscription."""
         if subject in self._denied:
             raise self._denied[subject]
 
@@ -174,14 +174,14 @@ class Connection:
             self._client.sinks.pop(sid, None)
 
     def send(self, data: bytes) -> bool:
-        """Write if a link stands; says whether."""
+        """Write if there is a link; return whether there was."""
         if self._client is None or not self.is_up:
             return False
         self._client.send(data)
         return True
 
     async def flush(self, timeout: float) -> bool:
-        """Whether the server read everything sent so far, within ``timeout`` seconds."""
+        """Return whether the server read everything sent so far, within ``timeout`` seconds."""
         if self._client is None or not self.is_up:
             return False
         done, _ = await asyncio.wait([self._client.pong()], timeout=timeout)
@@ -190,7 +190,7 @@ class Connection:
     # --- connecting ------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Hold the link until closed; whatever ends that otherwise is a failure that is told."""
+        """Keep the link until closed; any other end is reported as a failure."""
         try:
             await self._make_again()
         except TransportError as error:
@@ -200,7 +200,7 @@ class Connection:
             self._give_up(TransportError(f"the connection's keeper failed: {error!r}"))
 
     async def _make_again(self) -> None:
-        """Make the link again whenever it breaks. Raises TransportError when out of tries."""
+        """Renew the link whenever it breaks. Raises TransportError when out of tries."""
         loop = asyncio.get_running_loop()
         short_lives = 0
         while True:

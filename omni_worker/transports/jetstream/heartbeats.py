@@ -1,4 +1,4 @@
-"""Beats: how long a request waits at the server, what its silence means and what its end."""
+"""Heartbeats: how long a pull request waits at the server, and what silence means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """How often the server speaks while a request waits, and when its silence means a loss."""
+    """Interval of the server's heartbeats, and the silence that means a loss."""
 
     every: float  # seconds
     silence: float  # seconds: two heartbeats may be missing, and a second of patience
@@ -20,7 +20,7 @@ class Beat:
     together: bool = False  # requests end, and so heartbeats come, at one time for all consumers
 
     def options(self, now: float) -> bytes:
-        """What a request made ``now``, by a clock all consumers share, says of its time."""
+        """Time limits of a request made ``now``, by a clock that all consumers share."""
         expires = until_together(now, self.expires) if self.together else self.expires
         return b'"expires":%d,"idle_heartbeat":%d}' % (expires * 1e9, self.every * 1e9)
 
@@ -39,6 +39,6 @@ def until_together(now: float, longest: float) -> float:
 
 
 def still_pending(headers: bytes, otherwise: int) -> int:
-    """How many deliveries a request that has ended had still asked for."""
+    """Number of deliveries an ended request had still asked for."""
     found = _PENDING.search(headers)
     return int(found.group(1)) if found else otherwise

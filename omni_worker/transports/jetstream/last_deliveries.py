@@ -1,4 +1,4 @@
-"""The tail: deliveries that have set out to us when a pull stops."""
+"""Last deliveries: those already on their way when a pull stops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
 
 
 class Tail:
-    """What a source that asks for nothing more still has to receive, in its ``on_message``.
+    """Deliveries that a stopping source still has to receive, in its ``on_message``.
 
     What the server has queued for us when UNSUB comes is dropped there, and delivered again only
     after ack_wait: of 5 000 asked for, up to 3 800 went that way.
@@ -78,7 +78,7 @@ class Tail:
             self._connection.forget(sid)
 
     def _replicas_had_time(self, info: dict[str, Any]) -> bool:
-        """Whether nothing came for a while.
+        """Tell whether nothing came for a while.
 
         With replicas a delivery sets out when a majority knows of it; answers overtake it.
         """

@@ -1,4 +1,4 @@
-"""Login: what servers are told of us, and in a person's words why one would not have us.
+"""Login: the CONNECT options, and readable reasons for a refused login.
 
 No word of a cause holds a secret: URLs with a login in them never reach a text.
 """
@@ -23,7 +23,7 @@ _DENIED = re.compile(r'for (publish|subscription) to "((?:[^"\\]|\\.)*)"', re.IG
 
 
 def login_options(settings: Settings, url: str) -> dict[str, Any]:
-    """The options nats-py connects to ``url`` with: who we are, and whom we trust."""
+    """Options with which nats-py connects to ``url``: credentials and trusted certificates."""
     server = split_url(url)
     options: dict[str, Any] = {}
     if settings.user is not None and settings.password is not None:
@@ -44,7 +44,7 @@ def login_options(settings: Settings, url: str) -> dict[str, Any]:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Whom we trust and who we are, by certificates; nothing weaker than Python's default."""
+    """TLS context of the trusted and own certificates; nothing weaker than Python's default."""
     context = ssl.create_default_context(cafile=settings.ca)
     if settings.cert is not None:
         context.load_cert_chain(settings.cert, settings.key)

@@ -81,14 +81,14 @@ class Outbox:
         self._connection.listen(self._answers, self._on_answer)
 
     def close(self, error: Exception) -> None:
-        """Fail what still waits."""
+        """Fail every publish that still waits."""
         self._fail_all(error)
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
 
     async def confirmed(self, timeout: float) -> None:
-        """Wait until nothing waits for its confirmation, at most ``timeout`` seconds."""
+        """Wait until every confirmation is here, at most ``timeout`` seconds."""
         waiting = {pending.waiting.done for pending in self._pending.values()}
         if waiting:
             await asyncio.wait(waiting, timeout=timeout)
@@ -140,7 +140,7 @@ class Outbox:
     def _submit(
         self, waiting: Batch | Single, index: int, message: Message, deadline: float
     ) -> None:
-        """Write one message if the link is up; it waits for its confirmation either way."""
+        """Write a message if the link is up; it waits for its confirmation either way."""
         connection = self._connection
         self._token += 1
         token = b"%d" % self._token
@@ -175,7 +175,7 @@ class Outbox:
             return
         answer = _read_answer(pending.message.subject, body)
         if answer is None:
-            return  # whoever else listens there and replies; the stream's own word is to come
+            return  # another subscriber replied; the stream's own answer is still to come
         if not isinstance(answer, ApiError):
             self._settle(token, answer)
             return
@@ -226,7 +226,7 @@ class Outbox:
     # --- time, and the connection ----------------------------------------------------------
 
     def _look_over(self) -> None:
-        """One sweep for every deadline and resend."""
+        """Sweep once over all messages: deadlines and resends."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for token, pending in list(self._pending.items()):
@@ -291,7 +291,7 @@ class Outbox:
 
 
 def _read_answer(subject: str, body: bytes) -> Stored | ApiError | None:
-    """What the server said to a publish, None for anything that is no such answer."""
+    """Parse the server's answer to a publish; None for anything else."""
     try:
         said = from_json(body)
         if error := said.get("error"):

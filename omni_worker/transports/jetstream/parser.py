@@ -17,7 +17,7 @@ MSG, HMSG = b"MH"  # the first bytes of a message, without headers and with them
 
 
 class Parser:
-    """Bytes into sink calls. What a sink cannot stomach costs that message, not the connection."""
+    """Parser from bytes to sink calls. A failing sink costs that message, not the connection."""
 
     def __init__(self, sinks: dict[int, Sink], on_control: Callable[[bytes], None]) -> None:
         self._sinks = sinks

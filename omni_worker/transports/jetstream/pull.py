@@ -1,4 +1,4 @@
-"""The pull: one consumer read continuously, by requests of ours instead of `fetch` (ADR-37).
+"""Pull: read one consumer continuously, by requests of our own instead of `fetch` (ADR-37).
 
 It counts what it asked for, understands the server's status messages, and asks again after
 whatever swallowed a request. Which deliveries to take is the receiver's decision.
@@ -32,7 +32,7 @@ _LIMIT = re.compile(rb"MaxRequestBatch of (\d+)", re.IGNORECASE)
 
 
 class Pull:
-    """A Source of the port: reads one consumer that exists."""
+    """Source of the port: reads an existing consumer."""
 
     def __init__(
         self, connection: Connection, requests: Requests, prefix: str, stream: str, consumer: str,
@@ -44,7 +44,7 @@ class Pull:
         self._connection = connection
         self._receiver = receiver
         self._consumer_info = consumer_info
-        self._created = created  # when the consumer was made: which of that name it is
+        self._created = created  # creation time of the consumer: tells it from another of that name
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
         self._inbox = b"_INBOX." + bytes(NUID().next())
@@ -102,11 +102,11 @@ class Pull:
             self._answers.send(delivery.reply, answer)
 
     async def confirm(self, delivery: Delivery) -> bool:
-        """Acknowledge, and wait for the server's word."""
+        """Acknowledge, and wait for the server's confirmation."""
         return await self._answers.confirm(delivery.reply)
 
     async def stop(self) -> None:
-        """Pull no more, and wait for what is on its way.
+        """Stop pulling, and wait for the deliveries on their way.
 
         UNSUB takes the server's interest away while our own sink stays; the request behind it
         comes back after everything the server had already sent.
@@ -132,7 +132,7 @@ class Pull:
                 log.warning("stopping %s without the server's word: %s", self.consumer, error)
 
     async def close(self) -> None:
-        """Forget it."""
+        """Close the source."""
         self._stopped = True
         self._cancel_timers()
         self._answers.close()
@@ -142,16 +142,16 @@ class Pull:
 
     @property
     def is_over(self) -> bool:
-        """Stopped, closed or lost: it will never ask again."""
+        """Tell whether the source is stopped, closed or lost: it never requests again."""
         return self._stopped
 
     def on_down(self) -> None:
-        """The link broke: a request of its may still wait at the server, for the old inbox."""
+        """Handle a broken link: a request may still wait at the server, for the old inbox."""
         if not self._stopped:
             self._connection.forget(self._sid)
 
     def on_up(self) -> None:
-        """A new link, and a new inbox: what the old one asked for must not come besides."""
+        """Use a new link and a new inbox: the old request must not deliver in addition."""
         if not self._stopped:
             self._inbox = b"_INBOX." + bytes(NUID().next())
             self._sid = self._connection.listen(self._inbox, self._on_message)
@@ -161,7 +161,7 @@ class Pull:
         self._answers.again()  # what was handed back while we stopped, too
 
     def watch(self, now: float) -> None:
-        """Called every second: a request may vanish without a word (ClickHouse#115343)."""
+        """Watch, every second, for a request that vanished silently (ClickHouse#115343)."""
         if self._heard:
             self._heard, self._heard_at, self._silences = False, now, 0
             if not self._trouble:
@@ -184,7 +184,7 @@ class Pull:
             self._ended(0)
 
     def on_denied(self, subject: str, error: PermissionDenied) -> None:
-        """A right is missing; without this one there is nothing to read."""
+        """Handle a missing right; without this one there is nothing to read."""
         is_answer = subject.startswith("$JS.ACK.")
         # Without answers everything would come again for ever.
         if subject.encode() in (self._subject, self._inbox) or (
@@ -253,14 +253,14 @@ class Pull:
     # --- what only the API can tell --------------------------------------------------------
 
     def _look_into(self, question: Coroutine[Any, Any, None]) -> None:
-        """One question at a time; the next sign of trouble asks again."""
+        """Ask one question at a time; the next sign of trouble asks again."""
         if self._check is None or self._check.done():
             self._check = asyncio.get_running_loop().create_task(question)
         else:
             question.close()
 
     async def _after_nobody(self) -> None:
-        """503: the consumer is missing, or JetStream is not back yet."""
+        """Handle status 503: the consumer is missing, or JetStream is not back yet."""
         info: dict[str, Any] | None = {}
         with suppress(TransportError):
             info = await self._consumer_info(self.stream, self.consumer)
@@ -270,7 +270,7 @@ class Pull:
             self._ended_later(self.outstanding)
 
     async def _after_silence(self) -> None:
-        """Asking again did not help: the link is deaf, or too many requests wait already."""
+        """Handle silence after a second request: a deaf link, or too many waiting requests."""
         silent = self._inbox
         info: dict[str, Any] | None = {}
         with suppress(TransportError):
@@ -278,7 +278,7 @@ class Pull:
         if info is None:
             self._lose_missing()
         elif info.get("num_waiting", 0) >= info.get("config", {}).get("max_waiting", 1 << 30):
-            # The server refuses a request with heartbeats without a word, and goes on doing so.
+            # The server refuses a request with heartbeats silently, again and again.
             log.warning(
                 "consumer %s: %d requests of others wait there, its max_waiting; asking again",
                 self.consumer, info["num_waiting"],
@@ -303,7 +303,7 @@ class Pull:
             self._timer = asyncio.get_running_loop().call_later(pause, self._after_pause)
 
     def _after_pause(self) -> None:
-        """Ask again as after a reconnect: somebody may have made the consumer anew meanwhile."""
+        """Request again as after a reconnect: the consumer may have been recreated."""
         self._timer = None
         if not self._stopped:
             self._resume()

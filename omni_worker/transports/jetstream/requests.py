@@ -1,4 +1,4 @@
-"""Requests: ask the server and wait for its answer, over whichever link stands."""
+"""Requests: ask the server and wait for its answer, over the current link."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .frames import frame
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer to a request; ``status`` is 503 when nobody listens."""
+    """Answer to a request; ``status`` is 503 when there is no responder."""
 
     status: int
     headers: bytes | None
@@ -23,17 +23,17 @@ class Reply:
 
 
 class NoAnswer(TransportError):
-    """Asked on a link that stands, and nobody said a word."""
+    """Request on a working link got no answer."""
 
 
 class Requests:
-    """One inbox for all of them; each is told by its token."""
+    """Requests over one shared inbox; each answer is matched by its token."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inbox = b"_INBOX." + bytes(NUID().next())
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
-        self._subjects: dict[bytes, str] = {}  # what each asks, to name a denied one
+        self._subjects: dict[bytes, str] = {}  # subject of each request, to name a denied one
         self._token = 0
         connection.on_down.append(lambda: self._fail(_LinkLost()))
         connection.on_fail.append(self._fail)
@@ -44,7 +44,7 @@ class Requests:
         self._connection.listen(self._inbox + b".*", self._on_reply)
 
     def close(self) -> None:
-        """Nobody gets an answer any more."""
+        """Fail every waiting request."""
         self._fail(NotConnected("the connection was closed"))
 
     async def ask(
@@ -104,4 +104,4 @@ class Requests:
 
 
 class _LinkLost(TransportError):
-    """The link broke under a request; it is asked again on the next one."""
+    """Link broke under a request; the request is repeated on the next link."""
