@@ -14,12 +14,12 @@ from pathlib import Path
 import click
 
 from ..listeners.pretty import visible
+from ..process.exit_codes import CALLED_WRONGLY as CALLED_WRONGLY
+from ..process.exit_codes import FAILED as FAILED
+from ..process.exit_codes import INTERRUPTED as INTERRUPTED
 from . import operations
 from .commands import Commands
 
-FAILED = 1
-CALLED_WRONGLY = 2
-INTERRUPTED = 130
 WIDTH = 80
 
 
