@@ -14,14 +14,14 @@ from pathlib import Path
 import click
 
 from ..listeners.pretty import visible
+from ..process.exit_codes import CALLED_WRONGLY as CALLED_WRONGLY
+from ..process.exit_codes import FAILED as FAILED
+from ..process.exit_codes import INTERRUPTED as INTERRUPTED
 from .group import Commands
 from .letter_options import dead_letters
 from .questions import completion, doctor, plan, replay, show, status, tail, trace
 from .values import json_option
 
-FAILED = 1
-CALLED_WRONGLY = 2
-INTERRUPTED = 130
 WIDTH = 80
 
 

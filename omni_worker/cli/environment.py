@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from ..process.notify import PARENT_FD
+from ..process.channel import PARENT_FD
 from ..process.supervisor import COUNT, NUMBER
 from ..settings import unknown_variables
 

@@ -6,19 +6,21 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..listeners.logs import JsonFormatter, set_up_logging
-from ..process.health import Report
+from ..process.exit_codes import CALLED_WRONGLY, DONE, FAILED
+from ..process.health import health_routes
 from ..process.notify import Notify
+from ..process.parent_routes import parent_routes
+from ..process.router import Router
 from ..process.supervisor import COUNT, NUMBER, Supervisor
-from ..process.worker import FAILED, STOPPED, Stop
-from . import CALLED_WRONGLY, Probing, complain
+from ..process.worker import Stop
+from . import Probing, complain
 
 if TYPE_CHECKING:
-    from ..process.http import Probes
+    from ..process.http import HttpServer
 
 log = logging.getLogger("omni_worker.supervisor")
 
@@ -53,8 +55,10 @@ async def _supervise(command: list[str], count: int, probing: Probing | None) ->
         on_ready=lambda: _ready(notify, count),
         on_report=notify.alive,
     )
+    router = Router(health_routes(supervisor.report), parent_routes(supervisor))
+    router.open()
     try:
-        probes = open_probes(probing, supervisor.report)
+        server = open_http(probing, router)
     except ConfigError as error:
         complain(str(error))
         return FAILED
@@ -64,22 +68,23 @@ async def _supervise(command: list[str], count: int, probing: Probing | None) ->
     finally:
         telling.cancel()
         notify.close()
-        if probes is not None:
-            probes.close()
-    if code == STOPPED:
+        router.close()
+        if server is not None:
+            server.close()
+    if code == DONE:
         log.info("stopped")
     return code
 
 
-def open_probes(probing: Probing | None, report: Callable[[], Report]) -> Probes | None:
-    """Answer probes where that was asked for, and say where. Raises ConfigError."""
+def open_http(probing: Probing | None, router: Router) -> HttpServer | None:
+    """Serve routes where that was asked for, and log where. Raises ConfigError."""
     if probing is None:
         return None
-    from ..process.http import Probes  # the standard HTTP server; most workers do without
+    from ..process.http import HttpServer  # the standard HTTP server; most workers do without
 
-    probes = Probes(probing.host, probing.port, report)
-    log.info("health on %s", probes.url)
-    return probes
+    server = HttpServer(probing.host, probing.port, router)
+    log.info("health on %s", server.url)
+    return server
 
 
 def own_number() -> str | None:

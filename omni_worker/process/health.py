@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..bus import EventBus
+from ..routes import JSON, Answer, Request, Routes
 from ..subscription import Subscription
 from .watchdog import Watchdog
 
 DISCONNECTED = 5.0  # seconds without a link; a blip is no reason to be restarted
 EXAMINE_EVERY = 8  # beats of the watchdog: two seconds
+OK = 200
+FAILING = 503
 STALE = 8.0  # seconds without a word; the server speaks every 5 while a pull waits
 
 
@@ -62,6 +66,34 @@ def examine(bus: EventBus, disconnected_for: float) -> Report:
     )
 
 
+def health_routes(report: Callable[[], Report]) -> Routes:
+    """Routes `/healthz` and `/readyz`: 200, or 503 with the reasons."""
+
+    def healthz(_: Request) -> Answer:
+        latest = report()
+        return _answer(latest.not_alive, latest.facts)
+
+    def readyz(_: Request) -> Answer:
+        latest = report()
+        return _answer(latest.why_not_ready, latest.facts)
+
+    return {"/healthz": healthz, "/readyz": readyz}
+
+
+def report_fact(report: Report) -> dict[str, Any]:
+    """Make a report a fact for the parent; it knows pids itself and asks for the rest."""
+    return {"notAlive": report.not_alive, "notReady": report.not_ready}
+
+
+def report_of_fact(value: object) -> Report | None:
+    """Read a worker's report; None when it is none."""
+    match value:
+        case {"notAlive": list(not_alive), "notReady": list(not_ready)}:
+            if all(isinstance(reason, str) for reason in (*not_alive, *not_ready)):
+                return Report(not_alive=tuple(not_alive), not_ready=tuple(not_ready))
+    return None
+
+
 class Health:
     """One process's state over its life; ``report`` may be asked from any thread."""
 
@@ -92,6 +124,11 @@ class Health:
     def stop(self) -> None:
         """Watch no more."""
         self._watchdog.stop()
+
+    async def facts(self) -> dict[str, Any]:
+        """Command `facts`: this worker as it is now, with what became of its deliveries."""
+        self._examine()
+        return dict(self.report().facts)
 
     def report(self) -> Report:
         """The latest look at the bus, and whether the loop turns right now."""
@@ -138,8 +175,18 @@ def _facts(subscription: Subscription) -> dict[str, Any]:
         "handler": subscription.handler.name,
         "held": subscription.held,
         "running": subscription.running,
+        "counts": asdict(subscription.counts),
         "consumers": [
             {"stream": source.stream, "consumer": source.consumer}
             for source in subscription.sources
         ],
     }
+
+
+def _answer(reasons: tuple[str, ...], facts: Mapping[str, Any]) -> Answer:
+    body = {"status": "failing" if reasons else "ok", "reasons": list(reasons), **facts}
+    return Answer(
+        status=FAILING if reasons else OK,
+        content_type=JSON,
+        body=json.dumps(body).encode() + b"\n",
+    )

@@ -1,13 +1,12 @@
-"""Notify: says to whoever runs this process that it is ready, alive or stopping.
+"""Notify: tells whatever runs this process that it is ready, alive or stopping.
 
-PM2 over its IPC channel, systemd over its notify socket, our own parent over a pipe; each only
-when its environment variable is there.
+PM2 over its IPC channel, systemd over its notify socket, our own parent over our own channel; each
+only when its environment variable is there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
@@ -15,18 +14,16 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 
-from .health import Report
+from .channel import ParentChannel
+from .health import Report, report_fact
 
 log = logging.getLogger("omni_worker.worker")
 
 Environment = MutableMapping[str, str]
 Ask = Callable[[str], None]
 
-PARENT_FD = "OMNI_WORKER_PARENT_FD"
 PM2_KILL_TIMEOUT = 1.6  # seconds, unless the app's kill_timeout says otherwise
 REPORT_EVERY = 1.0  # seconds
-REASONS_TOLD = 6  # a line through the pipe must fit in 4 KiB to arrive whole
-REASON_LENGTH = 150  # characters
 
 
 class Notify:
@@ -39,15 +36,17 @@ class Notify:
         environment = os.environ if environment is None else environment
         self.pm2 = Pm2.found(environment)
         self._systemd = Systemd.found(environment)
-        self._parent = ParentPipe.found(environment)
+        self.parent = ParentChannel.found(environment)
+        self._reported: tuple[object, object] | None = None
+        self._report_at = 0.0
 
     def listen(self, ask: Ask) -> None:
         """Take PM2's `shutdown` and the end of our parent as the request to stop."""
         loop = asyncio.get_running_loop()
         if self.pm2 is not None:
             self.pm2.listen(loop, ask)
-        if self._parent is not None:
-            self._parent.listen(loop, ask)
+        if self.parent is not None:
+            self.parent.open(lambda: ask("the parent is gone"))
 
     def ready(self) -> None:
         """Every consumer is bound."""
@@ -65,13 +64,23 @@ class Notify:
         """Called several times a second, with the latest report."""
         if self._systemd is not None and not report.not_alive:
             self._systemd.alive()
-        if self._parent is not None:
-            self._parent.tell(report)
+        if self.parent is not None:
+            self._report(self.parent, report)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self.pm2 is not None:
             self.pm2.close()
+        if self.parent is not None:
+            self.parent.close()
+
+    def _report(self, parent: ParentChannel, report: Report) -> None:
+        """Send it at once when something changed, else every second."""
+        reasons = (report.not_alive, report.not_ready)
+        now = time.monotonic()
+        if reasons != self._reported or now >= self._report_at:
+            self._reported, self._report_at = reasons, now + REPORT_EVERY
+            parent.fact("health", report_fact(report))
 
 
 class Pm2:
@@ -168,75 +177,6 @@ class Systemd:
                 one.sendto(state.encode(), self._address)
         except OSError as error:
             log.warning("systemd was not told %s: %s", state, error)
-
-
-class ParentPipe:
-    """The parent of several workers: it reads a report a second, and we end with it."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._told: tuple[object, object] | None = None
-        self._tell_at = 0.0
-        self._on_gone: Callable[[], object] | None = None
-
-    @classmethod
-    def found(cls, environment: Environment) -> ParentPipe | None:
-        """The pipe our parent gave us."""
-        number = environment.pop(PARENT_FD, "")
-        if not number.isdigit():
-            return None
-        try:
-            os.set_inheritable(int(number), False)
-            os.set_blocking(int(number), False)
-        except OSError as error:
-            log.debug("%s=%s is no pipe: %s", PARENT_FD, number, error)
-            return None
-        return cls(int(number))
-
-    def listen(self, loop: asyncio.AbstractEventLoop, ask: Ask) -> None:
-        """Ask to stop when nobody reads any more."""
-
-        def on_gone() -> None:
-            with suppress(RuntimeError):  # the loop is closed: we are stopping already
-                loop.call_soon_threadsafe(ask, "the parent is gone")
-
-        self._on_gone = on_gone
-
-    def tell(self, report: Report) -> None:
-        """At once when something changed, else every second."""
-        told = (report.not_alive, report.not_ready)
-        now = time.monotonic()
-        if told == self._told and now < self._tell_at:
-            return
-        self._told = told
-        self._tell_at = now + REPORT_EVERY
-        try:
-            os.write(self._pipe, to_line(report))
-        except BlockingIOError:
-            pass  # it is not read at the moment; the next one will do
-        except OSError:
-            if self._on_gone is not None:
-                self._on_gone()
-                self._on_gone = None
-
-
-def to_line(report: Report) -> bytes:
-    """A report as one line of JSON, short enough to be written whole."""
-
-    def short(reasons: tuple[str, ...]) -> list[str]:
-        return [reason[:REASON_LENGTH] for reason in reasons[:REASONS_TOLD]]
-
-    line = {"notAlive": short(report.not_alive), "notReady": short(report.not_ready)}
-    return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def from_line(line: bytes) -> Report | None:
-    """The report in a line, None when it holds none."""
-    try:
-        said = json.loads(line)
-        return Report(not_alive=tuple(said["notAlive"]), not_ready=tuple(said["notReady"]))
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def pm2_kill_timeout(environment: Mapping[str, str]) -> float | None:

@@ -9,21 +9,23 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..nats_server import die_with_parent
-from .health import Report
-from .notify import PARENT_FD, from_line
-from .worker import FAILED, FORCED, FORCED_END, SAME_SIGNAL, STOPPED, Stop
+from .channel import ANSWER_WITHIN, PARENT_FD, CommandError, NoAnswer, WorkerChannel
+from .exit_codes import CALLED_WRONGLY, DONE, FAILED, INTERRUPTED
+from .health import Report, report_of_fact
+from .worker import FORCED_END, SAME_SIGNAL, Stop
 
 log = logging.getLogger("omni_worker.supervisor")
 
 NUMBER = "OMNI_WORKER_NUMBER"
 COUNT = "OMNI_WORKER_COUNT"
-CALLED_WRONGLY = 2  # what `omni-worker run` exits with when the code cannot be loaded
 
 AT_ONCE = 2.0  # seconds after being ready in which an end counts as one at once
 NEVER_READY = 30.0  # and after its start, if it never was: it may have tried to connect that long
@@ -49,6 +51,7 @@ class WorkerProcess:
     def __init__(self, number: int) -> None:
         self.number = number
         self.process: Process | None = None
+        self.channel: WorkerChannel | None = None
         self.report: Report | None = None  # its last word in this life
         self.started_at = 0.0
         self.heard_at = 0.0
@@ -140,6 +143,36 @@ class Supervisor:
             },
         )
 
+    async def ask(
+        self, number: int, command: str, /, *, timeout: float = ANSWER_WITHIN, **arguments: Any
+    ) -> Any:
+        """Ask one worker for something. Raises CommandError, NoAnswer when it does not run."""
+        child = next((one for one in self._children if one.number == number), None)
+        if child is None:
+            raise CommandError(f"no worker {number}: there are 1 to {len(self._children)}")
+        if child.channel is None:
+            raise NoAnswer(f"worker {number} is not running: {child.death}")
+        return await child.channel.ask(command, timeout=timeout, **arguments)
+
+    async def ask_all(
+        self, command: str, /, *, timeout: float = ANSWER_WITHIN, **arguments: Any
+    ) -> dict[int, Any | CommandError]:
+        """Ask every worker at once; returns each one's answer, or why there is none."""
+
+        async def answer(number: int) -> Any | CommandError:
+            try:
+                return await self.ask(number, command, timeout=timeout, **arguments)
+            except CommandError as error:
+                return error
+
+        numbers = [child.number for child in self._children]
+        return dict(zip(numbers, await asyncio.gather(*map(answer, numbers)), strict=True))
+
+    @property
+    def ready_workers(self) -> tuple[int, ...]:
+        """Numbers of the workers that are ready, the lowest first."""
+        return tuple(child.number for child in self._children if child.is_ready)
+
     # --- one worker --------------------------------------------------------------------------
 
     async def _keep(self, child: WorkerProcess) -> None:
@@ -169,28 +202,31 @@ class Supervisor:
     async def _live(self, child: WorkerProcess) -> int:
         """One life of it, from start to end; returns the exit code."""
         child.begin()
-        reader, writer = os.pipe()
-        try:
+        ours, theirs = socket.socketpair()
+        with theirs:
             child.process = await asyncio.create_subprocess_exec(
                 *self._command,
                 env={
                     **self._environment,
-                    PARENT_FD: str(writer),
+                    PARENT_FD: str(theirs.fileno()),
                     NUMBER: str(child.number),
                     COUNT: str(len(self._children)),
                 },
                 stdin=DEVNULL,
-                pass_fds=(writer,),
+                pass_fds=(theirs.fileno(),),
                 preexec_fn=die_with_parent(),
             )
-        finally:
-            os.close(writer)
-        listening = asyncio.create_task(self._listen(child, reader))
+        channel = child.channel = WorkerChannel(
+            ours, f"worker {child.number}", lambda name, value: self._take_in(child, name, value)
+        )
+        channel.open()
         if self._over.is_set():  # asked for while it was being started
             self._send(child, signal.SIGTERM)
-        code = await child.process.wait()
-        await asyncio.wait([listening], timeout=1.0)
-        listening.cancel()
+        try:
+            code = await child.process.wait()
+        finally:
+            channel.drain()
+            child.channel = None
         child.process = None
         child.death = _how_it_ended(code)
         self._count(child, time.monotonic())
@@ -201,21 +237,11 @@ class Supervisor:
         early = is_early(now - child.started_at, ready_for)
         child.early_deaths = child.early_deaths + 1 if early else 0
 
-    async def _listen(self, child: WorkerProcess, pipe: int) -> None:
-        """Take its reports until it is gone."""
-        stream = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb")
-        )
-        try:
-            while line := await stream.readline():
-                report = from_line(line)
-                if report is not None:
-                    self._take_in(child, report)
-        finally:
-            transport.close()
-
-    def _take_in(self, child: WorkerProcess, report: Report) -> None:
+    def _take_in(self, child: WorkerProcess, name: str, value: object) -> None:
+        """Take a fact of a worker; one that nobody knows may be of a newer version."""
+        report = report_of_fact(value) if name == "health" else None
+        if report is None:
+            return
         child.report = report
         child.heard_at = time.monotonic()
         child.loaded.set()
@@ -236,11 +262,11 @@ class Supervisor:
             await asyncio.wait([ending, forced], return_when=asyncio.FIRST_COMPLETED)
             if not ending.done():
                 await self._force(ending)
-                return FORCED
+                return INTERRUPTED
         finally:
             forced.cancel()
             ending.cancel()
-        return STOPPED if self._verdict is None else self._verdict
+        return DONE if self._verdict is None else self._verdict
 
     async def _force(self, ending: asyncio.Task[object]) -> None:
         self._send_all(signal.SIGTERM)

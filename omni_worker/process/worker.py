@@ -13,14 +13,13 @@ from ..bus import EventBus
 from ..errors import OmniWorkerError
 from ..settings import Settings
 from ..transports.base import Transport
+from .exit_codes import DONE, FAILED, INTERRUPTED
 from .health import Health
 from .notify import Notify, pm2_kill_timeout
+from .router import Router, serve_channel
 
 log = logging.getLogger("omni_worker.worker")
 
-STOPPED = 0
-FAILED = 1
-FORCED = 130
 SAME_SIGNAL = 1.0  # seconds; process managers signal the whole tree, so one request comes twice
 FORCED_END = 3.0  # seconds a forced stop may take to hand back what is held
 
@@ -71,18 +70,25 @@ async def run_worker(
     stop: Stop | None = None,
     health: Health | None = None,
     notify: Notify | None = None,
+    router: Router | None = None,
 ) -> int:
     """Run an app until it is told to stop or cannot go on; returns the exit code.
 
     0 after SIGTERM or SIGINT, 1 after a failure (said in one line), 130 when a second signal ended
-    it at once. ``notify`` tells who runs us; ``health`` is what may be asked meanwhile.
+    it at once. ``notify`` tells whatever runs us, ``health`` knows how we are, and ``router``
+    answers requests from now to the end.
     """
     if stop is None:
         stop = Stop()
         stop.listen()
     health = health or Health()
     notify = notify or Notify({})
+    router = router or Router()
+    if notify.parent is not None:
+        notify.parent.on("facts", health.facts)
+        serve_channel(notify.parent, router)
     notify.listen(stop.ask)
+    router.open()
     health.start()
 
     def ready(bus: EventBus) -> None:
@@ -98,6 +104,7 @@ async def run_worker(
     try:
         return await _run(_live(app, settings, transport, ready, stopping, stop), stop)
     finally:
+        router.close()
         notify.close()
         health.stop()
 
@@ -113,7 +120,7 @@ async def _run(living: Coroutine[Any, Any, int], stop: Stop) -> int:
             return _exit_code(life)
         life.cancel()
         await asyncio.wait([life], timeout=FORCED_END)
-        return FORCED
+        return INTERRUPTED
     finally:
         for task in (forced, asked):
             task.cancel()
@@ -148,7 +155,7 @@ async def _live(
     if failure is not None:  # a lifespan may swallow what passes through it
         raise failure
     log.info("stopped")
-    return STOPPED
+    return DONE
 
 
 async def _cancel_start(life: asyncio.Task[int], stop: Stop) -> None:
@@ -160,7 +167,7 @@ async def _cancel_start(life: asyncio.Task[int], stop: Stop) -> None:
 
 def _exit_code(life: asyncio.Task[int]) -> int:
     if life.cancelled():
-        return STOPPED  # asked to stop before it had started
+        return DONE  # asked to stop before it had started
     error = life.exception()
     if error is None:
         return life.result()
@@ -174,7 +181,7 @@ def _exit_code(life: asyncio.Task[int]) -> int:
 def _code_of(left: SystemExit) -> int:
     """As Python itself has it: a number is the code, words are said."""
     if left.code is None or isinstance(left.code, int):
-        return left.code or STOPPED
+        return left.code or DONE
     log.error("%s", left.code)
     return FAILED
 

@@ -18,15 +18,17 @@ from ...bus import EventBus
 from ...errors import ConfigError
 from ...listeners.logs import LogObserver, set_up_logging
 from ...process.collector import calm_collector
-from ...process.health import Health
+from ...process.exit_codes import CALLED_WRONGLY, FAILED
+from ...process.health import Health, health_routes
 from ...process.notify import Notify
+from ...process.router import Router
 from ...process.worker import run_worker, warn_of_short_kill
 from ...settings import Settings
-from .. import CALLED_WRONGLY, FAILED, Probing, complain
+from .. import Probing, complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
 from ..handler_list import listing
-from ..workers import number_lines, open_probes, own_number, siblings, workers_command
+from ..workers import number_lines, open_http, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -72,18 +74,26 @@ def run_command(
         warn_of_short_kill(os.environ, settings.grace)
     calm_collector()
     health = Health(notify.alive)
+    router = Router(health_routes(health.report))
     try:
-        probes = open_probes(probing, health.report)
+        server = open_http(probing, router)
     except ConfigError as error:
         complain(str(error))
         return FAILED
     try:
         code = run_loop(
-            lambda: run_worker(app, settings=settings, on_ready=ready, health=health, notify=notify)
+            lambda: run_worker(
+                app,
+                settings=settings,
+                on_ready=ready,
+                health=health,
+                notify=notify,
+                router=router,
+            )
         )
     finally:
-        if probes is not None:
-            probes.close()
+        if server is not None:
+            server.close()
     leave(code)
     return code
 
