@@ -176,7 +176,7 @@ def test_an_option_that_cannot_work_is_named(option: str, value: Any) -> None:
         ("durabel", "unknown option durabel=; did you mean durable="),
         ("chanel", "unknown option chanel=; did you mean channel="),
         ("retries_max", "unknown option retries_max=; did you mean max_retries="),
-        ("deliver_group", "unknown option deliver_group=; known: queue, durable"),
+        ("deliver_group", "unknown option deliver_group=; known: durable, queue"),
     ],
 )
 def test_an_unknown_option_is_answered_with_the_right_one(option: str, hint: str) -> None:
