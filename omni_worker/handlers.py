@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +43,22 @@ class Handler:
         if self.options.queue is not None:
             return queue_consumer_name(self.app, self.options.queue, self.filters)
         return f"{self.app}.{self.function}-{short_hash(self.filters)}"
+
+    @property
+    def short(self) -> str:
+        """The function's own name: the one that people use."""
+        return self.function.rpartition(".")[2]
+
+    @property
+    def shown(self) -> str:
+        """Name for people: the function, with the durable beside it where they differ."""
+        durable = self.options.durable
+        return self.short if durable in (None, self.short) else f"{self.short} ({durable})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name a person may call it by: those in logs, letters, metrics and its own code."""
+        return (self.name, self.short, self.function, self.shown)
 
     @property
     def literal_types(self) -> tuple[str, ...]:
@@ -88,6 +105,41 @@ def declare(
         wants_context=wants_context,
         is_async=is_async(call),
     )
+
+
+def find_handler(handlers: Iterable[Handler], name: str) -> Handler:
+    """The only handler of that name. Raises ConfigError that lists those that exist.
+
+    A name is the durable, the consumer of a queue, the function, or module and function.
+    """
+    found = find_handlers(handlers, name)
+    if len(found) > 1:
+        several = ", ".join(f"{one.shown} at {one.where}" for one in found)
+        raise ConfigError(
+            f"{name} is the name of several handlers: {several};"
+            " give the durable, or module and function"
+        )
+    return found[0]
+
+
+def find_handlers(handlers: Iterable[Handler], name: str) -> list[Handler]:
+    """Every handler of that name: a function may be declared twice. Raises ConfigError for none."""
+    known = list(handlers)
+    found = [one for one in known if name in one.names]
+    if not found:
+        raise ConfigError(no_handler(known, name))
+    return found
+
+
+def no_handler(handlers: Iterable[Handler], name: str) -> str:
+    """The words for a name that no handler has, with the one that may be meant."""
+    by_name = {called: one.shown for one in handlers for called in one.names}
+    if not by_name:
+        return f"no handler is called {name}; none is declared"
+    close = difflib.get_close_matches(name, by_name, 1)
+    meant = f"did you mean {by_name[close[0]]}? The" if close else "the"
+    all = ", ".join(sorted({*by_name.values()}))
+    return f"no handler is called {name}; {meant} handlers are {all}"
 
 
 def with_settings(options: Options, settings: Settings) -> Options:
