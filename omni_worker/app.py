@@ -17,9 +17,10 @@ from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
-from .handlers import Handler, HandlerOptions, declare
+from .handlers import Handler, declare
 from .lifespan import alive
 from .observer import Observer
+from .options import HandlerOptions
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .schemas import SchemaRegistry
 from .settings import Settings
@@ -90,12 +91,8 @@ class App:
         ``types`` may hold wildcards (``message.*``, ``custom.>``); ``subject`` is a raw pattern
         instead. ``durable`` names the consumer and must be given for what may not be lost while no
         worker runs; ``queue`` lets processes share without one; with neither every process sees
-        every event. ``schema`` (or the annotation ``Event[Model]``) validates the payload.
-        ``exactly_once`` has one process at a time run an event, and none again once it succeeded.
-        ``order_by`` names an event's key: per key one runs at a time, in stream order, and a retry
-        holds its key (within a process; across processes with one process only). ``breaker``
-        failures in a row slow the handler to one trial at a time until one succeeds.
-        Times are seconds; what is None takes the setting of that name.
+        every event. Every other option is explained in the table (``omni_worker.options``). Times
+        are seconds; an option that is None takes the setting of its name.
 
         Raises ConfigError naming option, file and line.
         """

@@ -120,7 +120,7 @@ def consumer_name(handler: Handler, session: str | None = None, taken: Collectio
         return options.durable
     if options.queue is not None:
         return queue_consumer_name(handler.app, options.queue, handler.filters)
-    short = handler.function.rpartition(".")[2].strip("<>")
+    short = handler.short.strip("<>")
     if session is None:
         return f"{handler.app}-{short}-{secrets.token_hex(4)}"
     name = f"{handler.app}-{short}-{session}-{short_hash((handler.function,))}"

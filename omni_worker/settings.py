@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigError
+from .options import OPTIONS, Number
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -40,6 +41,14 @@ _SERVICE_LINK = re.compile(
 def _env(name: str) -> AliasChoices:
     """Read ``name`` from the environment; constructors use the field's own name."""
     return AliasChoices(name)
+
+
+def _of_option(name: str) -> Any:
+    """A field with the default, the bounds and the sentence of an option."""
+    option = OPTIONS[name]
+    assert isinstance(option.check, Number)
+    low, high = option.check.low, option.check.high
+    return Field(default=option.default, ge=low, le=high, description=option.meaning)
 
 
 class Settings(BaseSettings):
@@ -104,21 +113,15 @@ class Settings(BaseSettings):
     session: str | None = Field(default=None, validation_alias=_env("OMNI_WORKER_SESSION"))
     """Consumers nobody named are called after it. `dev` sets it, for its next process."""
 
-    # Defaults of every handler; an option of the handler wins.
-    concurrency: int = Field(default=10, ge=1, le=100_000)
-    """How many events a handler runs at once, in each process."""
-    prefetch: int | None = Field(default=None, ge=0, le=100_000)
-    """How many more it holds ready; `none` adapts to its rate, up to 2 000."""
-    timeout: float | None = Field(default=None, ge=0.001, le=86_400)
-    """What one run may take; `none` is any time."""
-    ack_wait: float = Field(default=30.0, ge=0.1, le=86_400)
-    """After so long the server gives a silent worker's events to another."""
-    max_retries: int = Field(default=3, ge=0, le=1_000_000)
-    """How often a failed event is tried again."""
-    retry_delay: float = Field(default=1.0, ge=0, le=86_400)
-    """Before the first retry; doubled each time, 30 s at most."""
-    breaker: int = Field(default=20, ge=0)
-    """Failures in a row until only single trials run; 0 never."""
+    # Defaults of every handler; an option of the handler wins. Meaning, bounds and default are
+    # those of the option.
+    concurrency: int = _of_option("concurrency")
+    prefetch: int | None = _of_option("prefetch")
+    timeout: float | None = _of_option("timeout")
+    ack_wait: float = _of_option("ack_wait")
+    max_retries: int = _of_option("max_retries")
+    retry_delay: float = _of_option("retry_delay")
+    breaker: int = _of_option("breaker")
 
     # The process.
     grace: float = Field(default=30.0, ge=0)
@@ -290,7 +293,7 @@ def _bounds(limits: Iterable[object]) -> str:
     }
     match given:
         case {"ge": low, "le": high}:
-            return f", {low} to {high}"
+            return f", {low:.15g} to {high:.15g}"
         case {"ge": low}:
             return f", {low} or more"
         case {"gt": low}:

@@ -267,7 +267,7 @@ class Settler:
         return {
             **_event_of(delivery),
             "handler": self._handler.name,
-            "function": self._handler.function.rpartition(".")[2],
+            "function": self._handler.short,
             "subject": delivery.subject,
             "stream": delivery.source.stream,
             "sequence": delivery.sequence,

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from omni_worker.context import Context
 from omni_worker.errors import ConfigError
 from omni_worker.events import Event
-from omni_worker.handlers import Handler, declare, with_settings
+from omni_worker.handlers import Handler, declare, find_handler, find_handlers, with_settings
 from omni_worker.payloads import MessageReceivedEvent, MessageReceivedPayload
 from omni_worker.retry import RetryPolicy
 from omni_worker.schemas import check_name
@@ -67,6 +67,63 @@ def test_without_both_the_name_is_app_module_function_and_filters() -> None:
     assert name.startswith("router.tests.test_handlers.handle-")
     assert name == declared(concurrency=3).name
     assert name != declared(handle, "message.sent").name
+
+
+def test_people_call_a_handler_by_its_function_with_the_durable_where_it_differs() -> None:
+    assert declared().short == declared().shown == "handle"
+    assert declared(durable="handle").shown == "handle"
+    assert declared(queue="q").shown == "handle"
+    assert declared(durable="r1").short == "handle"
+    assert declared(durable="r1").shown == "handle (r1)"
+
+
+@pytest.mark.parametrize(
+    "name", ["r1", "handle", "handle (r1)", "tests.test_handlers.handle"],
+)  # fmt: skip
+def test_a_handler_is_found_by_every_name_it_is_shown_under(name: str) -> None:
+    wanted, other = declared(durable="r1"), declared(takes_event, durable="r2")
+
+    assert find_handler([other, wanted], name) is wanted
+
+
+def test_a_handler_of_a_queue_is_found_by_its_consumer() -> None:
+    wanted = declared(queue="q")
+
+    assert find_handler([declared(durable="q"), wanted], wanted.name) is wanted
+
+
+def test_a_name_of_several_handlers_is_refused_and_each_can_still_be_named() -> None:
+    one, two = declared(durable="r1"), declared(durable="r2")
+
+    with pytest.raises(ConfigError) as refused:
+        find_handler([one, two], "handle")
+
+    assert str(refused.value) == (
+        f"handle is the name of several handlers: handle (r1) at {one.where}, handle (r2) at"
+        f" {two.where}; give the durable, or module and function"
+    )
+    assert find_handlers([one, two], "handle") == [one, two]
+    assert find_handler([one, two], "r2") is two
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("handel", "did you mean handle (r1)? The handlers are handle (r1), takes_event"),
+        ("r11", "did you mean handle (r1)? The handlers are handle (r1), takes_event"),
+        ("zzz", "the handlers are handle (r1), takes_event"),
+    ],
+)
+def test_a_name_of_no_handler_is_refused_with_those_that_exist(name: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        find_handler([declared(durable="r1"), declared(takes_event)], name)
+
+    assert str(refused.value) == f"no handler is called {name}; {said}"
+
+
+def test_without_any_handler_a_name_is_refused_as_well() -> None:
+    with pytest.raises(ConfigError, match="no handler is called r1; none is declared"):
+        find_handler([], "r1")
 
 
 # --- what it listens to --------------------------------------------------------------------
@@ -176,7 +233,7 @@ def test_an_option_that_cannot_work_is_named(option: str, value: Any) -> None:
         ("durabel", "unknown option durabel=; did you mean durable="),
         ("chanel", "unknown option chanel=; did you mean channel="),
         ("retries_max", "unknown option retries_max=; did you mean max_retries="),
-        ("deliver_group", "unknown option deliver_group=; known: queue, durable"),
+        ("deliver_group", "unknown option deliver_group=; known: durable, queue"),
     ],
 )
 def test_an_unknown_option_is_answered_with_the_right_one(option: str, hint: str) -> None:

@@ -15,8 +15,8 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # Every room, the lowest first: it may import what stands before it and nothing else. A new room
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
-    "errors", "outcomes", "routes", "subjects", "settings", "events", "payloads", "validation",
-    "schemas", "retry",
+    "errors", "outcomes", "routes", "subjects", "events", "payloads", "validation",
+    "schemas", "retry", "options", "settings",
     "ids", "topology", "wire", "signatures", "handlers",
     "transports", "transports.timestamps", "transports.headers", "transports.base",
     "letters", "signals",

@@ -1,6 +1,6 @@
 """Reference: what the code knows about itself, as Markdown. Settings, commands, core events.
 
-Two tables of the README are here as well, so that no page can say something else.
+Two tables are those of the README, so that no page can say something else.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import inspect
 import re
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -19,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from omni_worker import Settings
 from omni_worker.cli import main
-from omni_worker.handlers import Options
+from omni_worker.options import DEFAULTS, OPTIONS
 from omni_worker.payloads import CORE_PAYLOADS
 
 README = Path(__file__).parents[2] / "README.md"
@@ -33,13 +32,12 @@ RANGE = re.compile(r"(\d+)<=x<=(\d+)")  # as click writes it
 
 def settings() -> str:
     """One table for each kind of setting, and one of what the commands read besides."""
-    options = {option.name for option in fields(Options)}
     connection: list[Row] = []
     handlers: list[Row] = []
     rest: list[Row] = []
     for name, field in Settings.model_fields.items():
         named = variable(name, field)
-        kind = connection if named.startswith("NATS_") else handlers if name in options else rest
+        kind = connection if named.startswith("NATS_") else handlers if name in OPTIONS else rest
         kind.append((f"`{named}`", _value(field), _default(field), field.description or ""))
     head = ("variable", "value", "default", "meaning")
     return "\n\n".join((
@@ -201,9 +199,35 @@ def core_events() -> str:
 # --- the README -------------------------------------------------------------------------------
 
 
+# The arguments of `@app.on` that say for which events; the options say how.
+ADDRESS = (
+    ("types", "one or more; `*` is one token, `>` the rest: `message.*`, `custom.>`", ""),
+    ("`subject`", "a raw subject pattern, instead of types", ""),
+    ("`channel`", "only this channel, or a list of them", "all"),
+    ("`instance`", "only this instance", "all"),
+)
+
+
 def options() -> str:
-    """What `@app.on` takes."""
-    return _readme_table("| option of `@app.on` ")
+    """What `@app.on` takes: from the table of options, as the README has it."""
+    rows = [
+        (f"`{name}`", option.meaning[0].lower() + option.meaning[1:].rstrip("."), _word(name))
+        for name, option in OPTIONS.items()
+    ]
+    return _table(("option of `@app.on`", "meaning", "default"), [*ADDRESS, *rows])
+
+
+def _word(name: str) -> str:
+    """The default of an option."""
+    match DEFAULTS[name]:
+        case None | ():
+            return OPTIONS[name].none
+        case bool() as switch:
+            return f"`{switch}`"
+        case str() as word:
+            return f'`"{word}"`'
+        case number:
+            return f"{number:g}"
 
 
 def errors() -> str:

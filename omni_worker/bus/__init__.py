@@ -22,9 +22,10 @@ from ..binding import (
 from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected
 from ..events import Published
-from ..handlers import Handler, HandlerOptions, declare, with_settings
+from ..handlers import Handler, declare, with_settings
 from ..observer import Observer
 from ..operations.dead_letters import DeadLetters
+from ..options import HandlerOptions
 from ..provision import Provisioner
 from ..publisher import (
     DEFAULT_TIMEOUT,
@@ -216,7 +217,7 @@ class EventBus:
     ) -> Subscription:
         """Run ``handler`` for these event types, or for a raw ``subject``, from now on.
 
-        The options are those of ``@app.on`` (see ``handlers.HandlerOptions``). Raises ConfigError
+        The options are those of ``@app.on`` (see ``omni_worker.options``). Raises ConfigError
         for a bad one, TopologyError for a stream or consumer that stands in the way.
         """
         if handler is None:

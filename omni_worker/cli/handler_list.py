@@ -21,7 +21,7 @@ def listing(bus: EventBus) -> str:
         )
     lonely = [one.handler for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely:
-        names = ", ".join(_short(handler) for handler in lonely)
+        names = ", ".join(handler.short for handler in lonely)
         lines += textwrap.wrap(
             f"Every process runs {names}: without durable or queue each sees every event.",
             WIDTH, initial_indent="  ", subsequent_indent="  ",
@@ -30,7 +30,7 @@ def listing(bus: EventBus) -> str:
 
 
 def _handler_lines(handler: Handler, consumers: list[tuple[str, str]]) -> Iterator[str]:
-    yield f"  {_short(handler)}"
+    yield f"  {handler.short}"
     yield from _wrapped("subjects", ", ".join(handler.filters))
     by_name: dict[str, list[str]] = {}
     for stream, consumer in consumers:
@@ -48,7 +48,3 @@ def _wrapped(label: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _short(handler: Handler) -> str:
-    return handler.function.rpartition(".")[2]

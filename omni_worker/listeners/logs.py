@@ -128,8 +128,7 @@ class LogObserver:
 
 def run_fields(handler: Handler, context: Context) -> dict[str, Any]:
     """What names one run, with what people call its handler and where the event came from."""
-    function = handler.function.rpartition(".")[2]
-    return event_fields(context) | {"function": function, "subject": context.subject}
+    return event_fields(context) | {"function": handler.short, "subject": context.subject}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def wanted_consumers(
     handler = replace(handler, options=with_settings(handler.options, settings))
     name = consumer_name(handler, session="")
     if not is_shared(handler):
-        name = f"{handler.app}-{handler.function.rpartition('.')[2].strip('<>')}-*"
+        name = f"{handler.app}-{handler.short.strip('<>')}-*"
     copies: dict[str, tuple[str, ...]] = {}
     for type, stream in copied_types(handler, registry).items():
         copies[stream] = (*copies.get(stream, ()), type)

@@ -13,7 +13,7 @@ from ..handlers import Handler
 from ..subscription import Subscription
 from ..transports.memory import MemoryServer
 from ..transports.memory.consumer import MemoryConsumer
-from .records import Run, named, read
+from .records import Run, read
 
 SHOWN = 5  # of a kind, in an error's text
 
@@ -36,7 +36,7 @@ class Pending:
     def __str__(self) -> str:
         of = f"{self.event.type} {self.event.id}" if self.event else self.subject
         when = f", again in {shown(self.due)}" if self.due is not None else ""
-        return f"{named(self.handler)}: {of} {self.state}{when}"
+        return f"{self.handler.shown}: {of} {self.state}{when}"
 
 
 def is_quiet(bus: EventBus, server: MemoryServer) -> bool:
@@ -95,7 +95,7 @@ def shown(seconds: float) -> str:
 
 
 def _ran(run: Run) -> tuple[str, str]:
-    return named(run.handler), run.event.type
+    return run.handler.shown, run.event.type
 
 
 def _error_of(run: Run) -> str:

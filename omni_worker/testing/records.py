@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, InvalidEvent
 from ..events import DEAD_LETTER, Event, addressed
-from ..handlers import Handler
+from ..handlers import Handler, no_handler
 from ..outcomes import Failed, Outcome, Retry
 from ..subjects import matches, parse_subject
 from ..transports.memory.stream import Record
@@ -86,8 +86,7 @@ def find(handlers: list[Handler], wanted: Named) -> list[Handler]:
     found = [one for one in handlers if _is_meant(one, wanted)]
     if not found:
         shown = wanted if isinstance(wanted, str) else getattr(wanted, "__qualname__", wanted)
-        known = ", ".join(sorted({named(one) for one in handlers})) or "none"
-        raise ConfigError(f"{shown} is no handler of this app; its handlers: {known}")
+        raise ConfigError(no_handler(handlers, str(shown)))
     return found
 
 
@@ -106,14 +105,9 @@ def identity(handler: Handler) -> tuple[Any, ...]:
     return handler.name, handler.filters, handler.call
 
 
-def named(handler: Handler) -> str:
-    """What a person calls it."""
-    return handler.function.rpartition(".")[2]
-
-
 def _is_meant(handler: Handler, wanted: Named) -> bool:
     if isinstance(wanted, str):
-        return wanted in (handler.name, handler.function, named(handler))
+        return wanted in handler.names
     return handler.call is wanted or handler.call == wanted
 
 
@@ -122,6 +116,6 @@ def _shown(run: Run, error: BaseException) -> BaseException:
         return error
     # Raised as it is it would cancel the test.
     return TimeoutError(
-        f"{named(run.handler)} was cancelled in attempt {run.attempt}: it ran longer than its"
+        f"{run.handler.shown} was cancelled in attempt {run.attempt}: it ran longer than its"
         " timeout=, or cancelled itself"
     )

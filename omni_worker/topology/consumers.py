@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+from ..options import StartFrom
 from ..subjects import covers, fold
 from .streams import NANO, TAG, Config, rfc3339
-
-StartFrom = Literal["new", "first", "last"] | datetime
 
 # Delayed naks count against it (NATS-Server#6093), so it stands far above what we ever hold.
 MAX_ACK_PENDING = 65_536

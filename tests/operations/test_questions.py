@@ -110,6 +110,22 @@ def test_show_tells_of_a_type_that_is_nearly_one_that_exists(tmp_path: Path) -> 
     assert json.loads(told.out)["handlers"][0]["doubtful"] == [doubt]
 
 
+def test_show_names_options_as_they_are_given_a_zero_as_well(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from omni_worker import App, Event\napp = App('shop')\n\n"
+        "@app.on('custom.x', durable='r1', breaker=0, max_retries=0, timeout=5)\n"
+        "async def route(event: Event): ...\n"
+    )
+
+    said = operate("nats://127.0.0.1:9", "show", "shop:app", folder=tmp_path)
+
+    options = " ".join(said.out.partition("\n    options")[2].partition("\n\n")[0].split())
+    assert options == (
+        "concurrency 10, prefetch adaptive, timeout 5 s, ack_wait 30 s, max_retries 0,"
+        " retry_delay 1 s, start_from new, breaker 0"
+    )
+
+
 def test_show_lists_schemas_of_its_own_and_the_streams_it_reads(folder: Path) -> None:
     said = operate("nats://127.0.0.1:9", "show", "shop:app", folder=folder)
 

@@ -16,7 +16,8 @@ from pydantic_core import from_json
 from ...app import App, Declaration
 from ...bus import EventBus
 from ...context import current_context
-from ...errors import OmniWorkerError
+from ...errors import ConfigError, OmniWorkerError
+from ...handlers import find_handler
 from ...operations.dry import dry
 from ...operations.planned_consumers import wanted_consumers
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
@@ -99,18 +100,11 @@ async def _say_completed(
 
 
 def _find(app: App, name: str) -> Declaration:
-    found = [
-        one
-        for one in app.declarations
-        if name in (
-            one.handler.name, one.handler.function, one.handler.function.rpartition(".")[2],
-        )
-    ]  # fmt: skip
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(sorted({one.handler.name for one in found or app.declarations}))
-    what = "several handlers are called so" if found else f"{app.name} has no such handler"
-    raise CalledWrongly(f"--handler {name}: {what}; there are {names or 'none'}")
+    try:
+        found = find_handler(app.handlers, name)
+    except ConfigError as error:
+        raise CalledWrongly(f"--handler {name}: {error}") from None
+    return next(one for one in app.declarations if one.handler is found)
 
 
 def _where(given: tuple[str, ...]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from ...errors import ConfigError
 from ...events import Event
 from ...handlers import Handler
 from ...operations.planned_consumers import SEVEN, WantedConsumers, wanted_consumers
-from ...retry import RetryPolicy
+from ...options import OPTIONS, options_in_force
 from ...schemas import SchemaRegistry
 from ...settings import Settings
 from ...topology import DAY, STREAMS
@@ -46,26 +46,6 @@ def model_name(handler: Handler) -> str | None:
     if handler.model is Event[Any] or payload in (None, Any):
         return None
     return getattr(payload, "__name__", None) or str(payload)
-
-
-def options_of(handler: Handler) -> dict[str, Any]:
-    """Its options as they are in force, named as `@app.on` takes them; times in seconds."""
-    options = handler.options
-    retry = options.retry or RetryPolicy()
-    return {
-        "concurrency": options.concurrency,
-        "prefetch": "adaptive" if options.prefetch is None else options.prefetch,
-        "timeout": options.timeout,
-        "ack_wait": options.ack_wait,
-        "retries": retry.retries,
-        "retry_delay": retry.delay,
-        "start_from": str(options.start_from),
-        "reject_on": [one.__name__ for one in options.reject_on],
-        "exactly_once": options.exactly_once,
-        "order_by": options.order_by is not None,
-        "validate": options.validate,
-        "breaker": options.breaker,
-    }
 
 
 def _schema_lines(app: App) -> Iterator[str]:
@@ -126,15 +106,13 @@ def _consumers(wanted: WantedConsumers) -> str:
 
 
 def _options(handler: Handler) -> str:
-    found = options_of(handler)
     shown = []
-    for key, value in found.items():
-        if value in (None, False, []):
+    for name, value in options_in_force(handler.options).items():
+        if value is None or value is False or value == []:  # not 0: a breaker of 0 is news
             continue
-        text = ", ".join(value) if isinstance(value, list) else str(value)
-        if key in ("timeout", "ack_wait", "retry_delay"):
-            text = f"{value:g} s"
-        shown.append(key if value is True else f"{key} {text}")
+        unit = OPTIONS[name].unit
+        text = ", ".join(value) if isinstance(value, list) else f"{value:g} s" if unit else value
+        shown.append(name if value is True else f"{name} {text}")
     return ", ".join(shown)
 
 
@@ -155,7 +133,7 @@ def _app_json(app: App, found: list[WantedConsumers]) -> dict[str, Any]:
                 "unserved": list(one.unserved),
                 "doubtful": list(one.doubts),
                 "payload": model_name(one.handler),
-                "options": options_of(one.handler),
+                "options": options_in_force(one.handler.options),
             }
             for one in found
         ],
