@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ async def is_quiet(bus: EventBus, messages: int) -> bool:
         return False
     for stream in ("MESSAGE", "CUSTOM", "SYSTEM"):  # causes before their effects
         for consumer in await operators.consumers(stream):
-            if consumer["num_pending"] or consumer["num_ack_pending"]:
+            if consumer.num_pending or consumer.num_ack_pending:
                 return False
     return True
 
@@ -227,9 +228,11 @@ async def give_account(bus: EventBus, account: Account) -> int:
     found: dict[str, tuple[int, int, int]] = {}
     tell("", f"{'consumer':16} {'handled':>8} {'retried':>8} {'dead letters':>13}", "bold")
     for stream in STORED:
-        for consumer in sorted(await bus.transport.operators.consumers(stream), key=by_creation):
-            name = consumer["name"]
-            runs = consumer["delivered"]["consumer_seq"]
+        for consumer in sorted(
+            await bus.transport.operators.consumers(stream), key=attrgetter("created")
+        ):
+            name = consumer.name
+            runs = consumer.deliveries
             retried = account.retried[name]
             dead = sum(letter["handler"] == name for letter in letters)
             found[name] = (runs - retried - dead, retried, dead)
@@ -278,14 +281,8 @@ async def stored(bus: EventBus, streams: Iterable[str]) -> dict[str, int]:
     found = {}
     for stream in streams:
         info = await bus.transport.operators.stream_info(stream)
-        found[stream] = info["state"]["messages"] if info is not None else 0
+        found[stream] = info.state.messages if info is not None else 0
     return found
-
-
-def by_creation(consumer: dict[str, Any]) -> str:
-    """In the order the app declares them."""
-    created: str = consumer["created"]
-    return created
 
 
 async def first(*awaitables: Coroutine[Any, Any, object]) -> None:

@@ -26,13 +26,11 @@ from .schemas import SchemaRegistry
 from .settings import Settings
 from .signatures import check_middleware
 from .subjects import filters_for
-from .topology import STREAMS, route, stream_config
+from .topology import SEVEN, route
 from .transports.base import Transport
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
-
-_SEVEN = [stream_config(spec, replicas=1) for spec in STREAMS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,9 +317,7 @@ class App:
             rest = [type for type in handler.types if type not in copies]
             plain = filters_for(rest, handler.channels, handler.instance)
         # A domain without a stream of ours stands for the foreign one that holds it.
-        held = {
-            stream for one in plain for stream in route([one], _SEVEN) or {one.split(".", 1)[0]}
-        }
+        held = {stream for one in plain for stream in route([one], SEVEN) or {one.split(".", 1)[0]}}
         return held | set(copies.values())
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
 from .handlers import Handler
-from .letters.written import Original
 from .notes import AttemptNotes, Guards, attempts, guards
 from .observer import ObservedDispatcher, Observer
 from .provision import Provisioner
@@ -22,7 +21,7 @@ from .settle import Counts, Settler
 from .subscription import Parts, Subscription
 from .threads import DaemonThreads
 from .topology import OWN_STREAM
-from .transports.base import Message, Source, Transport
+from .transports.base import Message, Source, StoredMessage, Transport
 
 RAW_SUBJECT = "omni-worker.raw."
 
@@ -105,7 +104,7 @@ class RawCopies:
     def __init__(self, setup: HandlerSetup) -> None:
         self._setup = setup
 
-    async def keep(self, original: Original) -> tuple[str, int]:
+    async def keep(self, original: StoredMessage) -> tuple[str, int]:
         """Its own stream where that keeps what is settled (limits), else a raw copy in ours."""
         setup = self._setup
         if setup.provisioner.retention(original.stream) == "limits":

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from .errors import ApiError, PermissionDenied, TransportError
 from .handlers import Handler
@@ -21,8 +20,9 @@ from .settings import Settings
 from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .threads import DaemonThreads
-from .topology import DAY, NANO, ConsumerSpec, StreamSpec, queue_consumer_name, short_hash
+from .topology import DAY, ConsumerSpec, StreamSpec, queue_consumer_name, short_hash
 from .transports.base import Operators, Source, Transport
+from .transports.infos import ConsumerInfo
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -39,8 +39,8 @@ class Bound:
     spec: ConsumerSpec
     source: Source
     ack_floor: int  # stream sequence
-    stream_created: str
-    created: str = ""  # the consumer itself
+    stream_created: int  # epoch nanoseconds; 0: not known
+    created: int = 0  # the consumer itself
 
 
 async def plan_consumers(
@@ -174,7 +174,7 @@ class Binding:
             info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
             if info is None or bound.source not in self.bound:
                 continue
-            if info.get("created", "") != bound.created:  # another process made it again
+            if info.created != bound.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
             self._take_in(bound, info)
 
@@ -221,15 +221,16 @@ class Binding:
         self._take_in(bound, info)
         self.subscription.attach(source, after)
 
-    async def _stream_created(self, stream: str) -> str:
-        return str((await self._operators.stream_info(stream) or {}).get("created", ""))
+    async def _stream_created(self, stream: str) -> int:
+        info = await self._operators.stream_info(stream)
+        return 0 if info is None else info.created
 
-    def _take_in(self, bound: Bound, info: dict[str, Any]) -> None:
-        bound.created = str(info.get("created", ""))
-        bound.ack_floor = int((info.get("ack_floor") or {}).get("stream_seq", 0))
+    def _take_in(self, bound: Bound, info: ConsumerInfo) -> None:
+        bound.created = info.created
+        bound.ack_floor = info.ack_floor
         self.subscription.settled_up_to(bound.source, bound.ack_floor)
         # Another version of the app may have changed it: leases follow the server's word.
-        self.subscription.lease(info["config"]["ack_wait"] / NANO)
+        self.subscription.lease(info.config.ack_wait)
 
     async def _make_again(self, bound: Bound, state: SourceState, cause: Exception) -> None:
         """Until it stands: the consumer anew, at the first event that is not surely settled."""
@@ -252,7 +253,7 @@ class Binding:
         self, bound: Bound, state: SourceState
     ) -> tuple[ConsumerSpec, SourceState | None]:
         stream = await self._operators.stream_info(bound.spec.stream)
-        if stream is None or stream.get("created") != bound.stream_created:
+        if stream is None or stream.created != bound.stream_created:
             await self._provisioner.ensure_streams()
             # The server makes a consumer of subjects its stream does not store: it reads nothing.
             await self._provisioner.routes(bound.spec.filters, literal=False)

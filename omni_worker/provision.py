@@ -6,14 +6,12 @@ Written once for every transport, over its Operators port. With ``PROVISION=off`
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from .errors import ApiError, TopologyError, TransportError
 from .subjects import is_wild
 from .topology import (
     DUPLICATE_WINDOW,
-    NANO,
     OWN_STREAM,
     STREAMS,
     Conflict,
@@ -21,6 +19,7 @@ from .topology import (
     CreateConsumer,
     Lacking,
     Missing,
+    Notice,
     RefuseConsumer,
     Standing,
     StreamSpec,
@@ -32,15 +31,15 @@ from .topology import (
     stream_config,
     unserved,
     with_sources,
+    would_store,
 )
 from .transports.base import Operators
+from .transports.infos import ConsumerInfo, StreamConfig
 
 log = logging.getLogger("omni_worker.provision")
 
 SOMEBODY_WAS_FASTER = (10148, 10149, 10013, 10058, 10065)
 TRIES = 5
-
-Config = Mapping[str, Any]
 
 
 class Provisioner:
@@ -50,7 +49,7 @@ class Provisioner:
         self._operators = operators
         self._create = create
         self._replicas = replicas
-        self._standing: list[Config] = []
+        self._standing: list[StreamConfig] = []
         self._said: set[str] = set()
         self._conflicts: list[Conflict] = []
 
@@ -85,14 +84,14 @@ class Provisioner:
         if info is None:
             await self._make_stream(spec)
             return
-        if not info["config"].get("sources"):
+        if not info.config.sources:
             raise TopologyError(
                 f"stream {spec.name} stands and is no copy of {spec.source}: handlers registered"
                 f" with stream={spec.name!r} need one; choose another name"
             )
-        if (notice := copy_notice(spec, info["config"])) is not None:
+        if (notice := copy_notice(spec, info.config)) is not None:
             self._say_once(logging.WARNING, notice)
-        updated = with_sources(info["config"], spec)
+        updated = with_sources(info.config, spec)
         if updated is not None:
             self._require_create(f"stream {spec.name} with {', '.join(spec.source_filters)}")
             await self._operators.update_stream(updated)
@@ -117,7 +116,7 @@ class Provisioner:
             causes = [
                 _in_the_way(conflict)
                 for conflict in self._conflicts
-                if route(filters, [{"name": "", "subjects": conflict.spec.subjects}])
+                if would_store(conflict.spec, filters)
             ]
             raise TopologyError(
                 f"no stream on the server stores {', '.join(filters)}: "
@@ -125,8 +124,8 @@ class Provisioner:
             )
         raise TopologyError(_lacking(", ".join(routes), missing))
 
-    async def ensure_consumer(self, spec: ConsumerSpec) -> dict[str, Any]:
-        """Create, use or update one consumer; returns the server's word on it.
+    async def ensure_consumer(self, spec: ConsumerSpec) -> ConsumerInfo:
+        """Create, use or update one consumer; returns the server's facts about it.
 
         Raises TopologyError by name for one that is not ours, or that cannot be changed.
         """
@@ -142,9 +141,9 @@ class Provisioner:
                         return await self._operators.create_consumer(spec.stream, config)
                     case UpdateConsumer(config=config, notices=notices):
                         self._require_create(f"an update of consumer {spec.name} on {spec.stream}")
-                        self._notice(notices)
+                        self._notice(spec, notices)
                         return await self._operators.update_consumer(spec.stream, config)
-                self._notice(step.notices)
+                self._notice(spec, step.notices)
                 assert info is not None
                 return info
             except ApiError as error:
@@ -159,33 +158,33 @@ class Provisioner:
 
     def stands(self, stream: str) -> bool:
         """Whether there is a stream of that name, as last read."""
-        return any(config["name"] == stream for config in self._standing)
+        return any(config.name == stream for config in self._standing)
 
     def short_windows(self) -> dict[str, float]:
         """Subject patterns whose stream dedupes for less than our two minutes: seconds."""
         return {
-            subject: config.get("duplicate_window", 0) / NANO
+            subject: config.duplicate_window
             for config in self._standing
-            if config.get("duplicate_window", 0) < DUPLICATE_WINDOW * NANO
-            for subject in config.get("subjects") or ()
+            if config.duplicate_window < DUPLICATE_WINDOW
+            for subject in config.subjects
         }
 
     def max_age(self, stream: str) -> float:
         """Seconds a stream keeps its events, as last read; 0 is for ever."""
         for config in self._standing:
-            if config["name"] == stream:
-                return float(config.get("max_age", 0)) / NANO
+            if config.name == stream:
+                return config.max_age
         return 0.0
 
     def retention(self, stream: str) -> str:
         """A stream's retention, as last read."""
         for config in self._standing:
-            if config["name"] == stream:
-                return str(config.get("retention", "limits"))
+            if config.name == stream:
+                return config.retention
         return "limits"
 
     async def _read(self) -> None:
-        self._standing = [info["config"] for info in await self._operators.streams()]
+        self._standing = [info.config for info in await self._operators.streams()]
 
     async def _make_stream(self, spec: StreamSpec) -> None:
         if not self._create:
@@ -200,7 +199,7 @@ class Provisioner:
                 raise TopologyError(f"stream {spec.name} cannot be made: {error}") from error
             await self._read()
             return
-        self._standing.append(info["config"])
+        self._standing.append(info.config)
         log.info("stream %s created", spec.name)
 
     def _require_create(self, what: str) -> None:
@@ -209,9 +208,10 @@ class Provisioner:
                 f"{what} is needed, and provisioning is off (OMNI_WORKER_PROVISION)"
             )
 
-    def _notice(self, notices: Iterable[str]) -> None:
+    def _notice(self, spec: ConsumerSpec, notices: Iterable[Notice]) -> None:
         for notice in notices:
-            self._say_once(logging.WARNING, notice)
+            text = f"consumer {spec.name!r} on {spec.stream} {notice.says}"
+            self._say_once(logging.WARNING, text)
 
     def _say_once(self, level: int, text: str) -> None:
         if text not in self._said:

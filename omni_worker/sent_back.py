@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 from .errors import ApiError, OmniWorkerError, PermissionDenied, TransportError
 from .handlers import Handler
@@ -19,36 +18,17 @@ from .letters.written import HANDLER_HEADER, SUBJECT_HEADER, Failure
 from .provision import Provisioner
 from .settle import Settler, Trouble
 from .subscription import Subscription
-from .topology import NANO, OWN_STREAM, ConsumerSpec
+from .topology import NANO, retry_consumer
 from .transports.base import Delivery, Source, Transport
 from .transports.headers import parse_headers
+from .transports.infos import ConsumerInfo
 
 log = logging.getLogger("omni_worker.worker")
 
 AT_ONCE = 64  # events on their way back that one process holds, beside what its handlers prefetch
-ACK_WAIT = 300.0  # seconds; above that of the usual handler, since one consumer serves them all
 UNKNOWN_FOR = 30.0  # seconds an event waits for a process that knows its handler
 UNKNOWN_DELAY = 1.0  # seconds between two looks
 ROOM_LOOK = 0.02  # seconds between two looks at how many are still held
-
-
-def retry_subject(app: str) -> str:
-    """Where an app's events come back."""
-    return f"omni-worker.retry.{app}"
-
-
-def retry_consumer(app: str) -> ConsumerSpec:
-    """The consumer all processes of an app read them from."""
-    return ConsumerSpec(
-        stream=OWN_STREAM.name,
-        name=f"{app}-retry",
-        app=app,
-        filters=(retry_subject(app),),
-        ack_wait=ACK_WAIT,
-        # It stands before anything is sent, so nothing is missed; and one made again after
-        # somebody deleted it does not run a month of old retries.
-        start_from="new",
-    )
 
 
 class UnknownHandler(Exception):
@@ -159,10 +139,10 @@ class Returns:
         log.debug("reading what is sent back", extra={"consumer": self._spec.name})
         self._ask()
 
-    async def _raise_ack_wait(self, info: dict[str, Any], handlers: Iterable[Handler]) -> None:
+    async def _raise_ack_wait(self, info: ConsumerInfo, handlers: Iterable[Handler]) -> None:
         """A handler extends its leases by its own ack_wait: the server's may not be shorter."""
         longest = max(one.options.ack_wait or 0.0 for one in handlers)
-        if info["config"]["ack_wait"] < longest * NANO:
+        if info.config.ack_wait < longest:
             await self._provisioner.ensure_consumer(replace(self._spec, ack_wait=longest))
 
     def _feed(self, subscription: Subscription, delivery: Delivery) -> None:

@@ -14,7 +14,6 @@ from .handlers import Handler
 from .letters.written import (
     MAX_ERROR,
     Failure,
-    Original,
     compose,
     error_text,
     letter_id,
@@ -25,7 +24,7 @@ from .notes import AttemptNotes, Note, NoteState
 from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skip
 from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
-from .transports.base import Delivery
+from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
 from .wire import read_envelope, to_event
 
@@ -65,7 +64,7 @@ class Counts:
 class RawCopies(Protocol):
     """Where bytes too large for a letter are found again."""
 
-    async def keep(self, original: Original) -> tuple[str, int]:
+    async def keep(self, original: StoredMessage) -> tuple[str, int]:
         """Stream and sequence of a message that holds the original's bytes."""
 
 
@@ -237,7 +236,7 @@ class Settler:
         return True
 
     async def _publish_letter(self, delivery: Delivery, failure: Failure) -> str:
-        original = Original(
+        original = StoredMessage(
             subject=delivery.subject,
             stream=delivery.source.stream,
             sequence=delivery.sequence,

@@ -17,8 +17,9 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 ROOMS = [
     "errors", "outcomes", "routes", "subjects", "events", "payloads", "validation",
     "schemas", "retry", "options", "settings",
-    "ids", "topology", "wire", "signatures", "handlers",
-    "transports", "transports.timestamps", "transports.headers", "transports.base",
+    "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
+    "handlers",
+    "transports", "transports.headers", "transports.base",
     "letters", "signals",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",

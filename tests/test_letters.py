@@ -16,12 +16,12 @@ from omni_worker.letters.written import (
     MAX_HEADERS,
     MAX_TRACEBACK,
     Failure,
-    Original,
     compose,
     letter_id,
     with_body,
     with_reference,
 )
+from omni_worker.transports.base import StoredMessage
 from omni_worker.wire import encode_event, encode_payload
 
 NOW = 1_795_419_310_014
@@ -32,13 +32,13 @@ ENVELOPE = {
 FAILURE = Failure(error="boom", error_type="builtins.ValueError", traceback="…", attempts=4)
 
 
-def original(**changed: Any) -> Original:
+def original(**changed: Any) -> StoredMessage:
     usual: dict[str, Any] = {
         "subject": "custom.webhook.github.whatsapp.wa-001", "stream": "CUSTOM", "sequence": 7,
         "stored_at": 1_700_000_000_123_456_789, "body": json.dumps(ENVELOPE).encode(),
         "headers": {"X": ["1", "2"]},
     }  # fmt: skip
-    return Original(**(usual | changed))
+    return StoredMessage(**(usual | changed))
 
 
 def composed(failure: Failure = FAILURE, **changed: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -11,12 +12,15 @@ from omni_worker.topology import (
     DAY,
     NANO,
     OWN_STREAM,
+    SEVEN,
     STREAMS,
     Conflict,
     ConsumerSpec,
     CreateConsumer,
     Lacking,
     Missing,
+    Notice,
+    NoticeKind,
     RefuseConsumer,
     Standing,
     StreamSpec,
@@ -25,7 +29,6 @@ from omni_worker.topology import (
     consumer_config,
     consumer_tag,
     copy_notice,
-    filters_of,
     plan_consumer,
     plan_stream,
     queue_consumer_name,
@@ -38,15 +41,26 @@ from omni_worker.topology import (
     with_sources,
     with_subjects,
 )
+from omni_worker.transports.infos import (
+    ConsumerInfo,
+    StreamConfig,
+    filters_of,
+    read_consumer_info,
+    read_stream_config,
+)
 
 MESSAGE = STREAMS[0]
-SEVEN = [stream_config(spec, replicas=1) for spec in STREAMS]
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def stream(name: str, *subjects: str, **more: Any) -> dict[str, Any]:
+def stream(name: str, *subjects: str, **more: Any) -> StreamConfig:
     """A standing stream's configuration."""
-    return {"name": name, "subjects": list(subjects), **more}
+    return read_stream_config({"name": name, "subjects": list(subjects), **more})
+
+
+def message_stream(**changed: Any) -> StreamConfig:
+    """The MESSAGE stream as a server has it that differs in this."""
+    return read_stream_config({**SEVEN[0].raw, **changed})
 
 
 # --- streams -------------------------------------------------------------------------------
@@ -114,7 +128,7 @@ def test_ours_besides_events_lives_thirty_days_in_a_stream_of_its_own() -> None:
     ],
 )  # fmt: skip
 def test_what_to_do_about_a_stream_follows_from_what_stands(
-    standing: list[dict[str, Any]], expected: object
+    standing: list[StreamConfig], expected: object
 ) -> None:
     assert expected == plan_stream(MESSAGE, standing)
 
@@ -143,12 +157,12 @@ def test_what_to_do_about_a_stream_follows_from_what_stands(
 def test_how_a_standing_stream_differs_is_said_in_words(
     changed: dict[str, Any], said: tuple[str, ...]
 ) -> None:
-    assert said == stream_differences(MESSAGE, {**SEVEN[0], **changed})
-    assert isinstance(plan_stream(MESSAGE, [{**SEVEN[0], **changed}]), Standing)
+    assert said == stream_differences(MESSAGE, message_stream(**changed))
+    assert isinstance(plan_stream(MESSAGE, [message_stream(**changed)]), Standing)
 
 
 def test_replicas_are_compared_with_ours() -> None:
-    [step] = [plan_stream(MESSAGE, [{**SEVEN[0], "num_replicas": 3}], replicas=3)]
+    [step] = [plan_stream(MESSAGE, [message_stream(num_replicas=3)], replicas=3)]
 
     assert step == Standing(MESSAGE, "MESSAGE")
 
@@ -157,14 +171,14 @@ def test_an_update_is_the_servers_own_configuration_and_the_subject() -> None:
     standing = stream("MESSAGE", "message.sent", "chat.>", future_field={"x": 1}, max_age=5)
 
     assert with_subjects(standing, ["message.>"]) == {
-        **standing, "subjects": ["chat.>", "message.>"],
+        **standing.raw, "subjects": ["chat.>", "message.>"],
     }  # fmt: skip
 
 
 BUCKET = stream("KV_notes", "$KV.notes.>")
 OBJECTS = stream("OBJ_x", "$O.x.C.>", "$O.x.M.>")
-COPY = {"name": "ORDERS", "sources": [{"name": "CUSTOM", "filter_subject": "custom.order"}]}
-MIRROR = {"name": "MIRROR", "mirror": {"name": "MESSAGE"}}
+COPY = stream("ORDERS", sources=[{"name": "CUSTOM", "filter_subject": "custom.order"}])
+MIRROR = stream("MIRROR", mirror={"name": "MESSAGE"})
 OURS = stream("OMNI_WORKER", "omni-worker.>")
 ADVISORIES = stream("ADVISORIES", "$JS.EVENT.ADVISORY.>")
 REACTION = stream("REACTION", "reaction.>")
@@ -216,7 +230,7 @@ def test_a_stream_that_copies_and_takes_events_of_its_own_is_read_for_those() ->
     ],
 )  # fmt: skip
 def test_a_filter_no_stream_stores_whole_is_named(
-    filters: list[str], standing: list[dict[str, Any]], expected: tuple[str, ...]
+    filters: list[str], standing: Sequence[StreamConfig], expected: tuple[str, ...]
 ) -> None:
     assert expected == unserved(filters, standing)
 
@@ -241,24 +255,24 @@ def test_a_copy_has_two_sources_and_no_subjects() -> None:
 
 
 def test_further_sources_are_added_to_a_copy_and_the_same_change_nothing() -> None:
-    standing = {**stream_config(ORDERS, replicas=1), "future": 1}
+    standing = read_stream_config({**stream_config(ORDERS, replicas=1), "future": 1})
     more = StreamSpec(name="ORDERS", max_age=1, source="CUSTOM", source_filters=("custom.b",))
 
     assert with_sources(standing, ORDERS) is None
     assert with_sources(standing, more) == {
-        **standing,
-        "sources": [*standing["sources"], {"name": "CUSTOM", "filter_subject": "custom.b"}],
+        **standing.raw,
+        "sources": [*standing.raw["sources"], {"name": "CUSTOM", "filter_subject": "custom.b"}],
     }
 
 
 def test_a_handler_that_asks_for_more_than_a_copy_holds_is_told_from_when_it_is() -> None:
-    standing = stream_config(ORDERS, replicas=1)
+    standing = read_stream_config(stream_config(ORDERS, replicas=1))
     whole = StreamSpec(
         name="ORDERS", max_age=1, source="CUSTOM", source_filters=ORDERS.source_filters
     )
 
     assert copy_notice(ORDERS, standing) is None
-    assert copy_notice(whole, stream_config(whole, replicas=1)) is None
+    assert copy_notice(whole, read_stream_config(stream_config(whole, replicas=1))) is None
     assert copy_notice(whole, standing) == (
         "stream ORDERS copies custom.order, custom.order.> only from 2026-01-02T03:04:05Z on;"
         " earlier events are in CUSTOM"
@@ -277,13 +291,14 @@ def spec(**changed: Any) -> ConsumerSpec:
     return ConsumerSpec(**(usual | changed))
 
 
-def info(config: dict[str, Any], **state: Any) -> dict[str, Any]:
+def info(config: dict[str, Any], **state: Any) -> ConsumerInfo:
     """The server's word on a consumer; it adds keys of its own."""
     metadata = {"_nats.ver": "2.15.1", "_nats.level": "0", **config.get("metadata", {})}
-    return {"config": {**config, "max_waiting": 512, "metadata": metadata}, **state}
+    shown = {**config, "max_waiting": 512, "metadata": metadata}
+    return read_consumer_info({"config": shown, **state})
 
 
-def standing(**changed: Any) -> dict[str, Any]:
+def standing(**changed: Any) -> ConsumerInfo:
     """A consumer that another process made with these options."""
     state = {key: changed.pop(key) for key in ("num_waiting", "num_ack_pending") if key in changed}
     return info(consumer_config(spec(**changed)), **state)
@@ -363,8 +378,9 @@ def test_a_changed_start_is_one_notice_that_names_the_way_and_nothing_else(
 
     assert isinstance(step, UseConsumer)
     [notice] = step.notices
-    assert f"start_from='{theirs['start_from']}'" in notice
-    assert "plan --recreate r1" in notice
+    assert f"start_from='{theirs['start_from']}'" in notice.says
+    assert "plan --recreate r1" in notice.says
+    assert notice.kind is NoticeKind.STARTED_ELSEWHERE
 
 
 def test_the_last_started_versions_options_win_with_one_line_of_old_and_new() -> None:
@@ -373,8 +389,8 @@ def test_the_last_started_versions_options_win_with_one_line_of_old_and_new() ->
     step = plan_consumer(spec(ack_wait=30.0), before)
 
     assert isinstance(step, UpdateConsumer)
-    assert step.config == {**before["config"], "ack_wait": 30 * NANO}
-    assert step.notices == ("consumer 'r1' on MESSAGE updated: ack_wait 60 s, wanted 30 s",)
+    assert step.config == {**before.config.raw, "ack_wait": 30 * NANO}
+    assert step.notices == (Notice(NoticeKind.UPDATED, "updated: ack_wait 60 s, wanted 30 s"),)
 
 
 @pytest.mark.parametrize("state", [{}, {"num_waiting": 3}, {"num_ack_pending": 3}])
@@ -404,7 +420,8 @@ def test_a_filter_is_not_narrowed_under_another_process(state: dict[str, int]) -
 
     assert isinstance(step, UseConsumer)
     [notice] = step.notices
-    assert "keeps the wider filters message.> while other processes" in notice
+    assert "keeps the wider filters message.> while other processes" in notice.says
+    assert notice.kind is NoticeKind.FILTERS_KEPT
 
 
 def test_while_others_read_a_new_filter_is_added_and_the_old_one_stays() -> None:
@@ -468,7 +485,7 @@ def test_what_an_operator_changed_and_would_lose_events_is_put_back(
     step = plan_consumer(spec(), info({**consumer_config(spec()), **changed}))
 
     assert isinstance(step, UpdateConsumer)
-    assert step.config == info(consumer_config(spec()))["config"]
+    assert step.config == info(consumer_config(spec())).config.raw
 
 
 def test_fields_we_never_set_stay_as_they_are() -> None:

@@ -81,7 +81,7 @@ async def test_the_server_takes_every_folded_set_of_filters_and_delivers_what_th
         await operators.delete_consumer("E", "c")
 
         wanted = sum(any(matches(one, subject) for one in filters) for subject in stored)
-        assert wanted == info["num_pending"], filters
+        assert wanted == info.num_pending, filters
 
 
 async def test_filters_within_each_other_are_what_the_server_refuses(
@@ -174,7 +174,7 @@ async def test_one_changed_by_an_operator_is_put_back_by_one_update(
     made = await operators.create_consumer("MESSAGE", consumer_config(spec))
     await operators.update_consumer(
         "MESSAGE",
-        {**made["config"], "headers_only": True, "max_deliver": 9, "ack_wait": 5_000_000_000,
+        {**made.raw["config"], "headers_only": True, "max_deliver": 9, "ack_wait": 5_000_000_000,
          "priority_groups": ["g"], "priority_policy": "overflow", "sample_freq": "10"},
     )  # fmt: skip
     provisioner = Provisioner(operators, create=True, replicas=1)
@@ -182,7 +182,7 @@ async def test_one_changed_by_an_operator_is_put_back_by_one_update(
     info = await provisioner.ensure_consumer(spec)
 
     assert plan_consumer(spec, info) == UseConsumer()
-    assert info["config"]["sample_freq"] == "10"
+    assert info.raw["config"]["sample_freq"] == "10"
 
 
 async def test_the_seven_stand_without_a_difference_and_are_left_alone(
@@ -195,11 +195,11 @@ async def test_the_seven_stand_without_a_difference_and_are_left_alone(
     caplog.clear()
     await Provisioner(operators, create=True, replicas=1).ensure_streams()
 
-    configs = [info["config"] for info in before]
+    configs = [info.config for info in before]
     assert [plan_stream(spec, configs) for spec in STREAMS] == [
         Standing(spec, spec.name) for spec in STREAMS
     ]
-    assert configs == [info["config"] for info in await operators.streams()]
+    assert configs == [info.config for info in await operators.streams()]
     assert caplog.messages == []
 
 
@@ -215,13 +215,13 @@ async def test_streams_of_other_programs_are_used_and_never_changed(
     ]
     for one in theirs:
         await operators.create_stream(one)
-    before = [info["config"] for info in await operators.streams()]
+    before = [info.config for info in await operators.streams()]
 
     provisioner = Provisioner(operators, create=True, replicas=1)
     await provisioner.ensure_streams()
 
-    standing = {info["config"]["name"]: info["config"] for info in await operators.streams()}
-    assert before == [standing[config["name"]] for config in before]
+    standing = {info.name: info.config for info in await operators.streams()}
+    assert before == [standing[config.name] for config in before]
     assert sorted(standing) == [
         "ACCESS", "CUSTOM", "EVENTS", "INSTANCE", "MESSAGE", "PART", "SYSTEM",
     ]  # fmt: skip
@@ -257,12 +257,12 @@ async def test_a_missing_subject_is_added_to_the_servers_own_configuration(
         {"name": "MESSAGE", "subjects": ["message.sent", "chat.>"], "max_msgs": 7}
     )
 
-    await operators.update_stream(with_subjects(made["config"], ["message.>"]))
+    await operators.update_stream(with_subjects(made.config, ["message.>"]))
 
     info = await operators.stream_info("MESSAGE")
     assert info is not None
-    assert info["config"]["subjects"] == ["chat.>", "message.>"]
-    assert info["config"]["max_msgs"] == 7
+    assert info.raw["config"]["subjects"] == ["chat.>", "message.>"]
+    assert info.raw["config"]["max_msgs"] == 7
 
 
 async def test_a_copy_stands_as_it_was_made(transport: JetStreamTransport) -> None:
@@ -279,7 +279,7 @@ async def test_a_copy_stands_as_it_was_made(transport: JetStreamTransport) -> No
 
     info = await operators.stream_info("ORDERS")
     assert info is not None
-    assert with_sources(info["config"], spec) is None
+    assert with_sources(info.config, spec) is None
     assert (await provisioner.routes(["custom.>"], literal=False)) == {"CUSTOM": ("custom.>",)}
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import TopologyError
-from ..topology import NANO
 from ..transports.base import KeyValue, Transport
 from .read import DeadLetter, LetterState
 
@@ -80,7 +79,7 @@ class Marks:
                 " omni-worker plan MODULE:APP --apply makes it"
             )
         info = await self._transport.operators.stream_info(stream)
-        kept = info["config"].get("max_age", 0) / NANO if info else 0.0
+        kept = 0.0 if info is None else info.config.max_age
         return await self._open(max(LEAST, kept or FOR_EVER))
 
 

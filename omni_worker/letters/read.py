@@ -75,7 +75,7 @@ class LetterFilter:
     all: bool = False  # retried and discarded ones too
 
 
-def read_letter(message: StoredMessage, stream: str) -> DeadLetter:
+def read_letter(message: StoredMessage) -> DeadLetter:
     """A letter from its message. Whatever else is on its subject is a letter that says so."""
     when = stored_time(message)
     try:
@@ -85,14 +85,15 @@ def read_letter(message: StoredMessage, stream: str) -> DeadLetter:
             raise InvalidEvent("no dead letter")
     except InvalidEvent as error:
         return DeadLetter(
-            id=f"{stream}:{message.sequence}", stream=stream, sequence=message.sequence, time=when,
-            event_id="", event_type="", error="(this message cannot be read)", why_not=str(error),
+            id=f"{message.stream}:{message.sequence}", stream=message.stream,
+            sequence=message.sequence, time=when, event_id="", event_type="",
+            error="(this message cannot be read)", why_not=str(error),
         )  # fmt: skip
     source = _text(envelope.metadata.get("source"))
     retries = payload.get("retryCount")
     return DeadLetter(
         id=envelope.id,
-        stream=stream,
+        stream=message.stream,
         sequence=message.sequence,
         time=when,
         event_id=_text(payload.get("originalEventId")) or "",

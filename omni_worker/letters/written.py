@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import InvalidEvent
 from ..subjects import parse_subject
+from ..transports.base import StoredMessage
 from ..validation import explain
 from ..wire import Envelope, read_envelope
 
@@ -31,18 +32,6 @@ MAX_NAME = 1_024  # characters of an id or a type; the original has it whole
 HANDLER_HEADER = "Omni-Worker-Handler"
 SUBJECT_HEADER = "Omni-Worker-Subject"
 RETRY_OF_HEADER = "Omni-Worker-Retry-Of"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Original:
-    """The message that failed, as it was delivered."""
-
-    subject: str
-    stream: str
-    sequence: int
-    stored_at: int  # epoch nanoseconds
-    body: bytes
-    headers: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +65,7 @@ def error_text(error: BaseException) -> str:
         return f"its text cannot be had: {type(another).__name__}"
 
 
-def letter_id(original: Original, handler: str) -> str:
+def letter_id(original: StoredMessage, handler: str) -> str:
     """The same for every process that gives up on this event in this handler."""
     return str(
         uuid.uuid5(
@@ -87,7 +76,7 @@ def letter_id(original: Original, handler: str) -> str:
 
 
 def compose(
-    original: Original, failure: Failure, *, handler: str, consumer: str, now: int
+    original: StoredMessage, failure: Failure, *, handler: str, consumer: str, now: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Payload (still without a body) and metadata of a letter; ``now`` in epoch milliseconds."""
     envelope = _envelope(original)
@@ -131,7 +120,7 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _envelope(original: Original) -> Envelope | None:
+def _envelope(original: StoredMessage) -> Envelope | None:
     try:
         return read_envelope(original.body, stored_at=original.stored_at // 1_000_000)
     except InvalidEvent:
@@ -145,7 +134,7 @@ def _type_of(subject: str) -> str:
         return clean(subject)
 
 
-def _metadata(envelope: Envelope | None, original: Original) -> dict[str, Any]:
+def _metadata(envelope: Envelope | None, original: StoredMessage) -> dict[str, Any]:
     """Correlation, trace, channel and instance of the original, so that a search finds both."""
     written = envelope.metadata if envelope else {}
     kept = {

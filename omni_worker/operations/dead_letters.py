@@ -26,8 +26,7 @@ from ..letters.read import (
 )
 from ..letters.written import HANDLER_HEADER, RETRY_OF_HEADER, SUBJECT_HEADER
 from ..provision import Provisioner
-from ..sent_back import retry_consumer, retry_subject
-from ..topology import OWN_STREAM, route
+from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
 from ..transports.base import Message, StoredMessage, Transport
 from ..transports.headers import MESSAGE_ID
 from .scan import Scan
@@ -157,7 +156,7 @@ class DeadLetters:
                 done += 1
                 if progress is not None and done % PAGE == 0:
                     progress(done, messages.total)
-                letter = read_letter(message, stream)
+                letter = read_letter(message)
                 if matches_wanted(letter, wanted):
                     page.append(letter)
                 if len(page) >= PAGE:
@@ -177,7 +176,7 @@ class DeadLetters:
         if number.isascii() and number.isdigit() and len(number) < LONGEST:
             message = await self._operators.message(stream, int(number))
             if message is not None and message.subject.startswith(DEAD_LETTER):
-                return read_letter(message, stream)
+                return read_letter(message)
         found = await self._look_for(which, stream, progress) if which else None
         if found is None:
             raise NoSuchLetter(
@@ -195,7 +194,7 @@ class DeadLetters:
                 done += 1
                 if progress is not None and done % PAGE == 0:
                     progress(done, messages.total)
-                letter = read_letter(message, stream)
+                letter = read_letter(message)
                 if letter.id == id:
                     return letter
                 # Not of a short one: 3 must never be the letter 3f21….
@@ -206,12 +205,12 @@ class DeadLetters:
         return found
 
     async def _stream(self) -> str | None:
-        standing = [info["config"] for info in await self._operators.streams()]
+        standing = [info.config for info in await self._operators.streams()]
         return next(iter(route([DEAD_LETTER], standing)), None)
 
     async def _read(self, letter: DeadLetter) -> tuple[StoredMessage, dict[str, Any]]:
         message = await self._operators.message(letter.stream, letter.sequence)
-        if message is None or read_letter(message, letter.stream).id != letter.id:
+        if message is None or read_letter(message).id != letter.id:
             raise NoSuchLetter(f"letter #{letter.sequence} is not in {letter.stream} any more")
         return message, from_json(message.body)["payload"]
 

@@ -12,33 +12,35 @@ from ..handlers import Handler
 from ..letters import marks
 from ..notes import attempts, guards
 from ..schemas import SchemaRegistry
-from ..sent_back import retry_consumer
 from ..settings import Settings
 from ..subjects import filters_for, intersection, is_wild
 from ..topology import (
-    NANO,
     OWN_STREAM,
     STREAMS,
-    TAG,
     Conflict,
     ConsumerSpec,
     CreateConsumer,
     Lacking,
     Missing,
+    NoticeKind,
     RefuseConsumer,
     Standing,
     StreamSpec,
     UpdateConsumer,
+    app_of,
     changes_in_words,
     consumer_changes,
     plan_consumer,
     plan_stream,
+    retry_consumer,
     route,
     stream_config,
     with_sources,
     with_subjects,
+    would_store,
 )
 from ..transports.base import Operators, Transport
+from ..transports.infos import StreamConfig, read_stream_config
 from .planned_consumers import WantedConsumers, wanted_consumers
 
 Config = Mapping[str, Any]
@@ -95,7 +97,7 @@ class Needs:
 
 async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
     """Every stream, consumer and bucket the app needs, beside what stands."""
-    standing: list[Config] = [info["config"] for info in await operators.streams()]
+    standing = [info.config for info in await operators.streams()]
     steps, expected = _streams(needs, standing)
     copies, expected = _copies(needs, standing, expected)
     steps += copies
@@ -131,7 +133,7 @@ async def apply(transport: Transport, step: Step) -> None:
 # --- streams ------------------------------------------------------------------------------------
 
 
-def _streams(needs: Needs, standing: list[Config]) -> tuple[list[Step], list[Config]]:
+def _streams(needs: Needs, standing: list[StreamConfig]) -> tuple[list[Step], list[StreamConfig]]:
     """The seven; and the streams there will be when all is applied."""
     steps: list[Step] = []
     expected = list(standing)
@@ -141,7 +143,7 @@ def _streams(needs: Needs, standing: list[Config]) -> tuple[list[Step], list[Con
         match step:
             case Missing():
                 config = stream_config(spec, replicas=replicas)
-                expected.append(config)
+                expected.append(read_stream_config(config))
                 steps.append(_stream(Action.CREATE, spec.name, "missing", config))
             case Standing(differences=differences):
                 action = Action.FOREIGN if differences else Action.FINE
@@ -150,38 +152,32 @@ def _streams(needs: Needs, standing: list[Config]) -> tuple[list[Step], list[Con
                 added = _added(spec, missing, standing)
                 steps.append(added)
                 if added.config is not None:
-                    expected = [
-                        added.config if one["name"] == spec.name else one for one in expected
-                    ]
+                    wider = read_stream_config(added.config)
+                    expected = [wider if one.name == spec.name else one for one in expected]
             case Conflict(other=other, overlap=overlap):
                 says = f"{other} holds {overlap}, so it cannot be made"
-                needed = _is_needed(spec, needs.handlers)
+                needed = any(would_store(spec, one.filters) for one in needs.handlers)
                 action = Action.CONFLICT if needed else Action.NOTE
                 says += "" if needed else "; no handler needs it"
                 steps.append(_stream(action, spec.name, says))
     return steps, expected
 
 
-def _added(spec: StreamSpec, missing: Sequence[str], standing: list[Config]) -> Step:
+def _added(spec: StreamSpec, missing: Sequence[str], standing: list[StreamConfig]) -> Step:
     """The server's own configuration with what it lacks; a conflict where another has it."""
     for config in standing:
-        for has in config.get("subjects") or ():
-            if config["name"] != spec.name and any(intersection(has, one) for one in missing):
-                says = f"lacks {', '.join(missing)}, and {config['name']} holds {has}"
+        for has in config.subjects:
+            if config.name != spec.name and any(intersection(has, one) for one in missing):
+                says = f"lacks {', '.join(missing)}, and {config.name} holds {has}"
                 return _stream(Action.CONFLICT, spec.name, says)
-    own = next(config for config in standing if config["name"] == spec.name)
+    own = next(config for config in standing if config.name == spec.name)
     says = f"lacks {', '.join(missing)}"
     return _stream(Action.UPDATE, spec.name, says, with_subjects(own, missing))
 
 
-def _is_needed(spec: StreamSpec, handlers: Sequence[Handler]) -> bool:
-    config = {"name": spec.name, "subjects": spec.subjects}
-    return any(route(one.filters, [config]) for one in handlers)
-
-
 def _copies(
-    needs: Needs, standing: list[Config], expected: list[Config]
-) -> tuple[list[Step], list[Config]]:
+    needs: Needs, standing: list[StreamConfig], expected: list[StreamConfig]
+) -> tuple[list[Step], list[StreamConfig]]:
     """The streams that copy types registered with ``stream=``."""
     steps = []
     for handler in needs.handlers:
@@ -193,22 +189,22 @@ def _copies(
                 says = f"no stream stores {', '.join(types)}"
                 steps.append(_stream(Action.CONFLICT, stream, says))
                 continue
-            source = next(one for one in expected if one["name"] == origin)
-            spec = copy_spec(stream, types, handler, origin, source.get("max_age", 0) / NANO)
+            source = next(one for one in expected if one.name == origin)
+            spec = copy_spec(stream, types, handler, origin, source.max_age)
             step = _copy(spec, standing, needs.settings.replicas)
             steps.append(step)
             if step.action is Action.CREATE and step.config is not None:
-                expected = [*expected, step.config]
-                standing = [*standing, step.config]
+                made = read_stream_config(step.config)
+                expected, standing = [*expected, made], [*standing, made]
     return steps, expected
 
 
-def _copy(spec: StreamSpec, standing: list[Config], replicas: int) -> Step:
-    own = next((one for one in standing if one["name"] == spec.name), None)
+def _copy(spec: StreamSpec, standing: list[StreamConfig], replicas: int) -> Step:
+    own = next((one for one in standing if one.name == spec.name), None)
     if own is None:
         config = stream_config(spec, replicas=replicas)
         return _stream(Action.CREATE, spec.name, f"to copy from {spec.source}", config)
-    if not own.get("sources"):
+    if not own.sources:
         return _stream(Action.CONFLICT, spec.name, f"stands, and is no copy of {spec.source}")
     updated = with_sources(own, spec)
     if updated is None:
@@ -254,46 +250,39 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
             return [_consumer(Action.CONFLICT, spec.name, spec.stream, reason)]
         case UpdateConsumer(config=config, notices=notices):
             assert info is not None
-            says = changes_in_words(consumer_changes(spec, info["config"]))
+            says = changes_in_words(consumer_changes(spec, info.config))
             found = [_consumer(Action.UPDATE, spec.name, spec.stream, says, config)]
-            notices = notices[:-1] if says else notices  # the last one says the same
+            notices = tuple(one for one in notices if one.kind is not NoticeKind.UPDATED)
         case _:
             notices = step.notices
             found = [_consumer(Action.FINE, spec.name, spec.stream, "stands")]
-    said = f"consumer {spec.name!r} on {spec.stream} "
-    return [
-        *found,
-        *(
-            _consumer(Action.NOTE, spec.name, spec.stream, one.removeprefix(said))
-            for one in notices
-        ),
-    ]
+    notes = (_consumer(Action.NOTE, spec.name, spec.stream, one.says) for one in notices)
+    return [*found, *notes]
 
 
 async def _left(
-    operators: Operators, app: str, standing: list[Config], wanted: Sequence[WantedConsumers]
+    operators: Operators, app: str, standing: list[StreamConfig], wanted: Sequence[WantedConsumers]
 ) -> list[Step]:
     """Consumers of this app that no handler reads: of an older version, or of another module."""
     known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
     back = retry_consumer(app)
     found = []
     for config in standing:
-        stream = config["name"]
+        stream = config.name
         if stream.startswith(("KV_", "OBJ_")) or not stream.isprintable():
             continue
         for info in await operators.consumers(stream):
-            tag = info["config"].get("metadata") or {}
-            key = (stream, info["name"])
-            if tag.get(TAG + "app") != app or key in known or key == (back.stream, back.name):
+            key = (stream, info.name)
+            if app_of(info.config) != app or key in known or key == (back.stream, back.name):
                 continue
-            if not info["config"].get("inactive_threshold"):  # else it goes by itself
-                waiting = info["num_pending"]
+            if not info.config.inactive_threshold:  # else it goes by itself
+                waiting = info.num_pending
                 wait = "1 event waits" if waiting == 1 else f"{waiting} events wait"
                 says = (
                     f"no handler of this version reads it, {wait};"
                     " delete it when no other version does"
                 )
-                found.append(_consumer(Action.LEFT, info["name"], stream, says))
+                found.append(_consumer(Action.LEFT, info.name, stream, says))
     return found
 
 
@@ -308,11 +297,11 @@ def _consumer(
 # --- what is ours besides -----------------------------------------------------------------------
 
 
-async def _our_own(operators: Operators, needs: Needs, standing: list[Config]) -> list[Step]:
+async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConfig]) -> list[Step]:
     """Made when first needed; where workers may create nothing it has to stand before."""
     settings = needs.settings
     missing = Action.CREATE if settings.provision == "off" else Action.LATER
-    names = {config["name"] for config in standing}
+    names = {config.name for config in standing}
     steps = []
     says = "for events sent back from dead letters"
     if OWN_STREAM.name not in names:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..binding import (
     consumer_name,
@@ -18,9 +17,8 @@ from ..handlers import Handler, with_settings
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..subjects import filters_for
-from ..topology import STREAMS, ConsumerSpec, route, stream_config, unserved
-
-SEVEN = tuple(stream_config(spec, replicas=1) for spec in STREAMS)  # as a new server would have
+from ..topology import ConsumerSpec, route, unserved
+from ..transports.infos import StreamConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +37,7 @@ def wanted_consumers(
     handler: Handler,
     registry: SchemaRegistry,
     settings: Settings,
-    standing: Sequence[Mapping[str, Any]],
+    standing: Sequence[StreamConfig],
 ) -> WantedConsumers:
     """What a worker would read for this handler."""
     handler = replace(handler, options=with_settings(handler.options, settings))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import TopologyError
-from ..topology import TAG, ConsumerSpec, consumer_config, filters_of
+from ..topology import ConsumerSpec, app_of, consumer_config
 from ..transports.base import Transport
+from ..transports.infos import ConsumerInfo
 from .scan import Scan
 
 
@@ -30,24 +31,23 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
     info = await transport.operators.consumer_info(spec.stream, spec.name)
     if info is None:
         raise TopologyError(f"{where} does not stand: plan --apply makes it")
-    owner = (info["config"].get("metadata") or {}).get(TAG + "app")
+    owner = app_of(info.config)
     if owner != spec.app:
         whose = f"the app {owner!r}" if owner else "another program"
         raise TopologyError(f"{where} belongs to {whose}; this is {spec.app!r}")
-    if info.get("num_waiting"):
+    if info.num_waiting:
         raise TopologyError(
-            f"{where} is read right now ({info['num_waiting']} pulls wait): stop its workers first"
+            f"{where} is read right now ({info.num_waiting} pulls wait): stop its workers first"
         )
-    floor = int(info["ack_floor"]["stream_seq"])
-    delivered = await _delivered_above(transport, info, floor)
-    unacked = int(info["num_ack_pending"])
+    delivered = await _delivered_above_floor(transport, info)
+    start = info.ack_floor + 1
     return Remaking(
         spec=spec,
-        start=floor + 1,
-        waiting=int(info["num_pending"]),
-        unacked=unacked,
-        repeated=max(0, delivered - unacked),
-        config=consumer_config(replace(spec, start_sequence=floor + 1)),
+        start=start,
+        waiting=info.num_pending,
+        unacked=info.num_ack_pending,
+        repeated=max(0, delivered - info.num_ack_pending),
+        config=consumer_config(replace(spec, start_sequence=start)),
     )
 
 
@@ -64,12 +64,10 @@ async def remake(transport: Transport, remaking: Remaking) -> None:
         ) from error
 
 
-async def _delivered_above(transport: Transport, info: Mapping[str, Any], floor: int) -> int:
-    """How many of its events after the ack floor it has handed out."""
-    if int(info["delivered"]["stream_seq"]) <= floor:
+async def _delivered_above_floor(transport: Transport, info: ConsumerInfo) -> int:
+    """Count a consumer's deliveries after its ack floor."""
+    floor, filters = info.ack_floor, info.config.filters
+    if info.delivered <= floor:
         return 0
-    filters = filters_of(info["config"])
-    async with Scan(
-        transport, info["stream_name"], filters=filters, follow=True, after=floor
-    ) as after:
-        return max(0, after.total - int(info["num_pending"]))
+    async with Scan(transport, info.stream, filters=filters, follow=True, after=floor) as after:
+        return max(0, after.total - info.num_pending)

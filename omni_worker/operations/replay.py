@@ -25,7 +25,7 @@ from ..threads import DaemonThreads
 from ..transports.base import Delivery, Source, StoredMessage, Transport
 from .planned_consumers import WantedConsumers
 from .scan import Scan
-from .tail import Seen, in_time
+from .tail import in_time
 
 FAILURES_KEPT = 10
 
@@ -126,11 +126,11 @@ class _Replay:
         past = in_time(transport, routes, since=self._span.since, scans=scans)
         try:
             async with aclosing(past) as messages:
-                async for seen in messages:
+                async for message in messages:
                     self.summary.total = sum(scan.total for scan in scans.values())
-                    if self._span.until and stored_time(seen.message) > self._span.until:
+                    if self._span.until and stored_time(message) > self._span.until:
                         break
-                    chosen = self._choose(seen)
+                    chosen = self._choose(message)
                     if chosen is None:
                         continue
                     await pace.wait()
@@ -152,10 +152,10 @@ class _Replay:
         if self._threads is not None:
             self._threads.close()
 
-    def _choose(self, seen: Seen) -> tuple[Delivery, Event[Any]] | None:
+    def _choose(self, message: StoredMessage) -> tuple[Delivery, Event[Any]] | None:
         """The event, where it is one for this handler; else it is counted."""
         self.summary.read += 1
-        delivery = _delivery(seen)
+        delivery = _delivery(message)
         read = self._dispatcher.read(delivery)
         if isinstance(read, Event):
             if _is_asked_for(read, self._span.where):
@@ -222,11 +222,10 @@ class _Past:
         """Nobody waits for it."""
 
 
-def _delivery(seen: Seen) -> Delivery:
-    message = seen.message
+def _delivery(message: StoredMessage) -> Delivery:
     return Delivery(
-        cast("Source", _Past(seen.stream)), message.subject, message.body, _headers(message), b"",
-        message.sequence, message.stored_at, 1,
+        cast("Source", _Past(message.stream)), message.subject, message.body, _headers(message),
+        b"", message.sequence, message.stored_at, 1,
     )  # fmt: skip
 
 

@@ -66,11 +66,11 @@ class Scan:
         info = await self._operators.stream_info(self.stream)
         if info is None:
             raise TopologyError(f"there is no stream {self.stream} on the server")
-        self._first = max(1, int(info["state"]["first_seq"]))
-        self.last = int(info["state"]["last_seq"])
-        self._is_queue = info["config"].get("retention") == "workqueue"
+        self._first = max(1, info.state.first_sequence)
+        self.last = info.state.last_sequence
+        self._is_queue = info.config.retention == "workqueue"
         if self._is_queue:
-            self.total = int(info["state"]["messages"])
+            self.total = info.state.messages
         elif self._follow:
             after = self.last if self._after is None else self._after
             self.total = await self._begin(0 if self._since else after + 1)
@@ -117,7 +117,7 @@ class Scan:
         reader = _Reader(self._transport)
         reader.source = await self._transport.consume(self.stream, name, reader)
         self._reader = reader
-        return int(info["num_pending"])
+        return info.num_pending
 
     async def _begin_again(self, sequence: int) -> int:
         """The same after an interruption; a server that has just started may not be ready yet."""
@@ -234,7 +234,7 @@ class _Reader:
             return False  # an outage: the port says when it is over
         if info is None:
             raise _Interrupted
-        return info["num_pending"] == 0 and not self._buffer
+        return info.num_pending == 0 and not self._buffer
 
     # --- the port's Receiver ---------------------------------------------------------------
 
@@ -262,6 +262,7 @@ class _Reader:
 
 def _stored(delivery: Delivery) -> StoredMessage:
     return StoredMessage(
+        stream=delivery.source.stream,
         subject=delivery.subject,
         sequence=delivery.sequence,
         body=delivery.body,

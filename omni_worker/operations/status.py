@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any
 
 from ..letters.read import stored_time
-from ..sent_back import retry_consumer
-from ..topology import OWN_STREAM, TAG, filters_of, holds_events
+from ..topology import OWN_STREAM, app_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
+from ..transports.infos import ConsumerInfo
 from .planned_consumers import WantedConsumers
 from .scan import SCAN
 
@@ -47,15 +46,15 @@ async def consumer_statuses(
     An app's include those that are missing, and the one its retried events come back by.
     """
     operators = transport.operators
-    streams = [info["config"] for info in await operators.streams()]
-    copies = [one for one in streams if one.get("sources") and one["name"].isprintable()]
-    names = {one["name"] for one in (*filter(holds_events, streams), *copies)}
-    names |= {one["name"] for one in streams if one["name"] == OWN_STREAM.name}
+    streams = [info.config for info in await operators.streams()]
+    copies = [one for one in streams if one.sources and one.name.isprintable()]
+    names = {one.name for one in (*filter(holds_events, streams), *copies)}
+    names |= {one.name for one in streams if one.name == OWN_STREAM.name}
     standing = {
-        (info["stream_name"], info["name"]): info
+        (info.stream, info.name): info
         for name in sorted(names)
         for info in await operators.consumers(name)
-        if not info["name"].startswith(SCAN)  # somebody looks on, as we do
+        if not info.name.startswith(SCAN)  # somebody looks on, as we do
     }
     if wanted is None:
         chosen = sorted(standing)
@@ -85,32 +84,29 @@ def _chosen(
     return list(dict.fromkeys(chosen)), list(dict.fromkeys(missing))
 
 
-async def _status(operators: Operators, info: Mapping[str, Any]) -> ConsumerStatus:
-    waiting, unacked = int(info["num_pending"]), int(info["num_ack_pending"])
-    config = info["config"]
-    oldest = await first_unsettled(operators, info) if waiting or unacked else None
+async def _status(operators: Operators, info: ConsumerInfo) -> ConsumerStatus:
+    is_owing = info.num_pending or info.num_ack_pending
     return ConsumerStatus(
-        stream=info["stream_name"],
-        name=info["name"],
-        app=(config.get("metadata") or {}).get(TAG + "app"),
-        waiting=waiting,
-        unacked=unacked,
-        redelivered=int(info.get("num_redelivered", 0)),
-        pulls=int(info.get("num_waiting", 0)),
-        oldest=oldest,
-        max_deliver=int(config.get("max_deliver", -1)),
-        is_paused=bool(info.get("paused")),
+        stream=info.stream,
+        name=info.name,
+        app=app_of(info.config),
+        waiting=info.num_pending,
+        unacked=info.num_ack_pending,
+        redelivered=info.num_redelivered,
+        pulls=info.num_waiting,
+        oldest=await first_unsettled(operators, info) if is_owing else None,
+        max_deliver=info.config.max_deliver,
+        is_paused=info.is_paused,
     )
 
 
-async def first_unsettled(operators: Operators, info: Mapping[str, Any]) -> datetime | None:
+async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime | None:
     """When the oldest event a consumer still owes was stored."""
-    which = "ack_floor" if info["num_ack_pending"] else "delivered"
-    sequence = int(info[which]["stream_seq"]) + 1
+    sequence = (info.ack_floor if info.num_ack_pending else info.delivered) + 1
     found = await asyncio.gather(
         *(
-            operators.next_message(info["stream_name"], sequence, one)
-            for one in filters_of(info["config"]) or (">",)
+            operators.next_message(info.stream, sequence, one)
+            for one in info.config.filters or (">",)
         )
     )
     times = [stored_time(message) for message in found if message is not None]

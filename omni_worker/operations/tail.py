@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import datetime
 
 from ..errors import ApiError, TopologyError
@@ -19,17 +18,9 @@ log = logging.getLogger("omni_worker.operations")
 AHEAD = 256  # messages read and not taken yet
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A message and the stream it is in."""
-
-    stream: str
-    message: StoredMessage
-
-
 async def past_and_live(
     transport: Transport, filters: Sequence[str], *, since: datetime | None, follow: bool
-) -> AsyncGenerator[Seen, None]:
+) -> AsyncGenerator[StoredMessage, None]:
     """What was stored ``since`` then, in order of time; then, to ``follow``, what comes.
 
     Raises TopologyError when no stream holds such events.
@@ -37,17 +28,17 @@ async def past_and_live(
     routes = await streams_of(transport, filters)
     scans: dict[str, Scan] = {}
     if since is not None:
-        async for seen in in_time(transport, routes, since=since, scans=scans):
-            yield seen
+        async for message in in_time(transport, routes, since=since, scans=scans):
+            yield message
     if follow:
         ends = {stream: scans[stream].last if stream in scans else None for stream in routes}
-        async for seen in _live(transport, routes, ends):
-            yield seen
+        async for message in _live(transport, routes, ends):
+            yield message
 
 
 async def streams_of(transport: Transport, filters: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Which streams hold these events, and by which filters. Raises TopologyError for none."""
-    standing = [info["config"] for info in await transport.operators.streams()]
+    standing = [info.config for info in await transport.operators.streams()]
     routes = route(filters, standing)
     if not routes:
         raise TopologyError(
@@ -63,7 +54,7 @@ async def in_time(
     *,
     since: datetime | None,
     scans: dict[str, Scan] | None = None,
-) -> AsyncGenerator[Seen, None]:
+) -> AsyncGenerator[StoredMessage, None]:
     """What several streams hold, merged by the time it was stored; one of each is held.
 
     ``scans`` is filled with the scan of each: how many there are, and where it ended.
@@ -80,7 +71,7 @@ async def in_time(
                 heads[stream], rest[stream] = first, messages
         while heads:
             stream = min(heads, key=lambda one: heads[one].stored_at)
-            yield Seen(stream, heads[stream])
+            yield heads[stream]
             following = await anext(rest[stream], None)
             if following is None:
                 del heads[stream]
@@ -90,8 +81,8 @@ async def in_time(
 
 async def _live(
     transport: Transport, routes: dict[str, tuple[str, ...]], ends: dict[str, int | None]
-) -> AsyncGenerator[Seen, None]:
-    queue: asyncio.Queue[Seen | Exception] = asyncio.Queue(AHEAD)
+) -> AsyncGenerator[StoredMessage, None]:
+    queue: asyncio.Queue[StoredMessage | Exception] = asyncio.Queue(AHEAD)
 
     async def follow(stream: str) -> None:
         try:
@@ -99,7 +90,7 @@ async def _live(
                 transport, stream, filters=routes[stream], follow=True, after=ends[stream]
             ) as messages:
                 async for message in messages:
-                    await queue.put(Seen(stream, message))
+                    await queue.put(message)
         except ApiError as error:
             log.warning("stream %s cannot be followed: %s", stream, error)
         except Exception as error:
@@ -108,10 +99,10 @@ async def _live(
     tasks = [asyncio.create_task(follow(stream)) for stream in routes]
     try:
         while True:
-            seen = await queue.get()
-            if isinstance(seen, Exception):
-                raise seen
-            yield seen
+            message = await queue.get()
+            if isinstance(message, Exception):
+                raise message
+            yield message
     finally:
         for task in tasks:
             task.cancel()

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
@@ -17,9 +16,9 @@ from ..letters.read import DeadLetter, read_letter, stored_time
 from ..notes import attempts
 from ..notes.attempts import Note, note_key, read_note
 from ..subjects import matches
-from ..topology import OWN_STREAM, TAG, filters_of, holds_events
+from ..topology import OWN_STREAM, app_of, holds_events
 from ..transports.base import StoredMessage, Transport
-from ..transports.timestamps import nanoseconds
+from ..transports.infos import ConsumerInfo
 from ..wire import Envelope, read_envelope
 from .dead_letters import DeadLetters
 from .scan import Scan
@@ -43,8 +42,8 @@ class Word(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A stored event."""
+class EventPlace:
+    """A stored event, with what its body says where it can be read."""
 
     stream: str
     sequence: int
@@ -73,11 +72,13 @@ class Trace:
     """What is known of one event."""
 
     id: str
-    places: list[Place] = field(default_factory=list)
-    returns: list[Place] = field(default_factory=list)  # on its way back from a dead letter
+    places: list[EventPlace] = field(default_factory=list)
+    returns: list[EventPlace] = field(default_factory=list)  # on its way back from a dead letter
     consumers: list[ConsumerWord] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
-    related: list[Place] = field(default_factory=list)  # of the same correlation, in order of time
+    related: list[EventPlace] = field(
+        default_factory=list
+    )  # of the same correlation, in order of time
     more_related: int = 0
     scanned: int = 0
 
@@ -109,13 +110,13 @@ async def trace_event(
     return trace
 
 
-async def _named_place(transport: Transport, text: str) -> Place | None:
+async def _named_place(transport: Transport, text: str) -> EventPlace | None:
     """The message at `STREAM #SEQUENCE`, None where nothing of that name is stored."""
     found = _PLACE.fullmatch(text.strip())
     if found is None:
         return None
     stream, sequence = found["stream"], int(found["sequence"])
-    names = [info["config"]["name"] for info in await transport.operators.streams()]
+    names = [info.name for info in await transport.operators.streams()]
     message = await transport.operators.message(stream, sequence) if stream in names else None
     if message is None:
         return None
@@ -123,8 +124,8 @@ async def _named_place(transport: Transport, text: str) -> Place | None:
         envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
     except InvalidEvent:
         # What a letter about it calls it, too.
-        return replace(_bare_place(stream, message), id=f"{stream}:{sequence}")
-    return _place(stream, message, envelope)
+        return replace(_unread_place(message), id=f"{stream}:{sequence}")
+    return _place(message, envelope)
 
 
 class _Scanning:
@@ -151,43 +152,42 @@ class _Scanning:
                     if self._progress is not None and done % SAY_EVERY == 0:
                         self._progress(done, total)
                     if any(needle in message.body for needle in needles):
-                        _take(trace, word, scan.stream, message)
+                        _take(trace, word, message)
         trace.scanned = max(trace.scanned, done)
 
     async def _names(self) -> list[str]:
-        configs = [info["config"] for info in await self._transport.operators.streams()]
         return sorted(
-            config["name"]
-            for config in configs
-            if holds_events(config) or config["name"] == OWN_STREAM.name
+            info.name
+            for info in await self._transport.operators.streams()
+            if holds_events(info.config) or info.name == OWN_STREAM.name
         )
 
 
-def _take(trace: Trace, word: str, stream: str, message: StoredMessage) -> None:
+def _take(trace: Trace, word: str, message: StoredMessage) -> None:
     try:
         envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
     except InvalidEvent:
         return
-    place = _place(stream, message, envelope)
+    place = _place(message, envelope)
     if envelope.id == trace.id:
-        found = trace.returns if stream == OWN_STREAM.name else trace.places
+        found = trace.returns if message.stream == OWN_STREAM.name else trace.places
         if len(found) < PLACES and place not in found:
             found.append(place)
     elif envelope.type == DEAD_LETTER and _original_id(envelope) == trace.id:
-        letter = read_letter(message, stream)
+        letter = read_letter(message)
         if len(trace.letters) < RELATED and letter not in trace.letters:
             trace.letters.append(letter)
-    elif place.correlation_id == word and stream != OWN_STREAM.name:
+    elif place.correlation_id == word and message.stream != OWN_STREAM.name:
         if len(trace.related) < RELATED:
             trace.related.append(place)
         else:
             trace.more_related += 1
 
 
-def _place(stream: str, message: StoredMessage, envelope: Envelope) -> Place:
+def _place(message: StoredMessage, envelope: Envelope) -> EventPlace:
     source = envelope.metadata.get("source")
     return replace(
-        _bare_place(stream, message),
+        _unread_place(message),
         id=envelope.id,
         type=envelope.type,
         source=source if isinstance(source, str) else None,
@@ -195,9 +195,9 @@ def _place(stream: str, message: StoredMessage, envelope: Envelope) -> Place:
     )
 
 
-def _bare_place(stream: str, message: StoredMessage) -> Place:
-    return Place(
-        stream=stream,
+def _unread_place(message: StoredMessage) -> EventPlace:
+    return EventPlace(
+        stream=message.stream,
         sequence=message.sequence,
         stored_at=message.stored_at,
         time=stored_time(message),
@@ -210,20 +210,19 @@ def _original_id(envelope: Envelope) -> object:
     return payload.get("originalEventId") if isinstance(payload, Mapping) else None
 
 
-async def _words(transport: Transport, place: Place) -> list[ConsumerWord]:
+async def _words(transport: Transport, place: EventPlace) -> list[ConsumerWord]:
     words = []
     for info in await transport.operators.consumers(place.stream):
-        config = info["config"]
-        filters = filters_of(config)
+        filters = info.config.filters
         if filters and not any(matches(one, place.subject) for one in filters):
             continue
-        if config.get("ack_policy") == "none":
+        if info.config.ack_policy == "none":
             continue  # somebody looks on, as we do
         words.append(
             ConsumerWord(
                 stream=place.stream,
-                consumer=info["name"],
-                app=(config.get("metadata") or {}).get(TAG + "app"),
+                consumer=info.name,
+                app=app_of(info.config),
                 word=word_on(info, place.sequence, place.stored_at),
             )
         )
@@ -238,13 +237,13 @@ async def _words(transport: Transport, place: Place) -> list[ConsumerWord]:
     return noted
 
 
-def word_on(info: Mapping[str, Any], sequence: int, stored_at: int) -> Word:
+def word_on(info: ConsumerInfo, sequence: int, stored_at: int) -> Word:
     """What a consumer's ack floor and last delivery say about one sequence of its stream."""
-    if sequence > int(info["delivered"]["stream_seq"]):
+    if sequence > info.delivered:
         return Word.NOT_YET
-    late = nanoseconds(info["created"]) > stored_at
-    if late and info["config"].get("deliver_policy") not in ("all", "by_start_sequence"):
+    is_late = info.created > stored_at
+    if is_late and info.config.deliver_policy not in ("all", "by_start_sequence"):
         return Word.BEFORE
-    if sequence <= int(info["ack_floor"]["stream_seq"]):
+    if sequence <= info.ack_floor:
         return Word.SETTLED
     return Word.PERHAPS

@@ -12,7 +12,7 @@ from ..handlers import Handler
 from ..notes import AttemptNotes, Guards
 from ..settle import Counts, Settler
 from ..transports.base import Source
-from .gates.catch_up import ConsumerInfo
+from .gates.catch_up import AskConsumerInfo
 
 if TYPE_CHECKING:
     from . import Subscription
@@ -30,7 +30,7 @@ class Parts:
     counts: Counts
     around: RunSetup
     is_connected: Callable[[], bool]
-    consumer_info: ConsumerInfo
+    consumer_info: AskConsumerInfo
     on_lost: Callable[[Source, Exception], None]
     on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]]
     foreign_limit: float  # seconds

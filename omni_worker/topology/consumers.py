@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from ..options import StartFrom
 from ..subjects import covers, fold
-from .streams import NANO, TAG, Config, rfc3339
+from ..transports.infos import ConsumerConfig, ConsumerInfo
+from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
 
 # Delayed naks count against it (NATS-Server#6093), so it stands far above what we ever hold.
 MAX_ACK_PENDING = 65_536
@@ -32,18 +34,34 @@ class ConsumerSpec:
     start_sequence: int | None = None  # a consumer made again starts here, whatever start_from says
 
 
+class NoticeKind(StrEnum):
+    """The subject of a notice."""
+
+    STARTED_ELSEWHERE = "started elsewhere"  # start_from counts only for a new consumer
+    FILTERS_KEPT = "filters kept"
+    UPDATED = "updated"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A remark about one consumer; ``says`` continues a sentence that names the consumer."""
+
+    kind: NoticeKind
+    says: str
+
+
 @dataclass(frozen=True, slots=True)
 class CreateConsumer:
-    """None of that name stands."""
+    """None of that name exists."""
 
     config: Config
 
 
 @dataclass(frozen=True, slots=True)
 class UseConsumer:
-    """It stands as it should."""
+    """The consumer is as it should be."""
 
-    notices: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,7 @@ class UpdateConsumer:
     """Ours, made with other options: the server's full configuration with ours put in."""
 
     config: Config
-    notices: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,28 @@ class RefuseConsumer:
 
 
 ConsumerStep = CreateConsumer | UseConsumer | UpdateConsumer | RefuseConsumer
+
+
+RETRY_ACK_WAIT = 300.0  # seconds; one consumer serves all handlers, also those with long leases
+
+
+def retry_subject(app: str) -> str:
+    """The subject an app's dead letters are sent back to."""
+    return f"omni-worker.retry.{app}"
+
+
+def retry_consumer(app: str) -> ConsumerSpec:
+    """The consumer all processes of an app read what is sent back from."""
+    return ConsumerSpec(
+        stream=OWN_STREAM.name,
+        name=f"{app}-retry",
+        app=app,
+        filters=(retry_subject(app),),
+        ack_wait=RETRY_ACK_WAIT,
+        # It exists before anything is sent, so nothing is missed; and one recreated after
+        # a deletion does not run a month of old retries.
+        start_from="new",
+    )
 
 
 def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
@@ -98,9 +138,9 @@ def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
 
 
 def plan_consumer(
-    spec: ConsumerSpec, info: Mapping[str, Any] | None, *, narrow: bool = False
+    spec: ConsumerSpec, info: ConsumerInfo | None, *, narrow: bool = False
 ) -> ConsumerStep:
-    """What to do about one consumer, given the server's word on it (None: there is none).
+    """Decide about one consumer, given the server's facts about it (None: there is none).
 
     Within one app the last started version's options win; another program's durable is never
     touched. ``start_from`` counts only when a consumer is made. Filters are narrowed while others
@@ -108,10 +148,9 @@ def plan_consumer(
     """
     if info is None:
         return CreateConsumer(consumer_config(spec))
-    config = info["config"]
-    tag = config.get("metadata") or {}
+    config = info.config
     changes = consumer_changes(spec, config)
-    owner = tag.get(TAG + "app")
+    owner = app_of(config)
     if owner is None and changes:
         return RefuseConsumer(
             f"consumer {spec.name!r} on stream {spec.stream} was made by another program"
@@ -127,31 +166,34 @@ def plan_consumer(
             f"consumer {spec.name!r} on stream {spec.stream} cannot be used:"
             f" {changes_in_words(changes)}; the server does not allow changing that"
         )
-    notices = _start_notice(spec, tag) if owner is not None else ()
+    notices = _start_notice(spec, config.metadata) if owner is not None else ()
     if not changes:
         return UseConsumer(notices)
     filters, stays = _next_filters(spec, config, is_read=_is_read(info) and not narrow)
     if stays:
         changes.pop("filter_subjects", None)
-        notices += (
-            f"consumer {spec.name!r} on {spec.stream} keeps the wider filters"
-            f" {', '.join(filters_of(config))} while other processes pull from it",
-        )
+        kept = ", ".join(config.filters)
+        says = f"keeps the wider filters {kept} while other processes pull from it"
+        notices += (Notice(NoticeKind.FILTERS_KEPT, says),)
     updated = _updated(spec, config, filters)
-    if updated == dict(config):
+    if updated == config.raw:
         return UseConsumer(notices)
     if changes:
-        notices += (
-            f"consumer {spec.name!r} on {spec.stream} updated: {changes_in_words(changes)}",
-        )
+        notices += (Notice(NoticeKind.UPDATED, f"updated: {changes_in_words(changes)}"),)
     return UpdateConsumer(updated, notices)
 
 
-def consumer_changes(spec: ConsumerSpec, config: Config) -> dict[str, tuple[Any, Any]]:
-    """The fields we set that stand otherwise: name → (standing, wanted).
+def app_of(config: ConsumerConfig) -> str | None:
+    """The app a consumer belongs to; None when another program created it."""
+    return config.metadata.get(TAG + "app")
+
+
+def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
+    """The fields we set that have another value on the server: name → (there, wanted).
 
     The server's own `_nats.*` keys, fields we did not set and the deliver policy do not count.
     """
+    config = consumer.raw  # key by key, in the server's own JSON
     wanted: dict[str, Any] = {
         "ack_policy": "explicit",
         "ack_wait": int(spec.ack_wait * NANO),
@@ -164,8 +206,8 @@ def consumer_changes(spec: ConsumerSpec, config: Config) -> dict[str, tuple[Any,
         for key, value in wanted.items()
         if config.get(key, 0) != value
     }
-    if filters_of(config) != tuple(sorted(spec.filters)):
-        changes["filter_subjects"] = (filters_of(config), tuple(sorted(spec.filters)))
+    if consumer.filters != tuple(sorted(spec.filters)):
+        changes["filter_subjects"] = (consumer.filters, tuple(sorted(spec.filters)))
     if config.get("deliver_subject"):
         changes["deliver_subject"] = (config["deliver_subject"], "none (a pull consumer)")
     if config.get("priority_groups"):
@@ -174,12 +216,6 @@ def consumer_changes(spec: ConsumerSpec, config: Config) -> dict[str, tuple[Any,
         # Without its body every event would be unreadable, and a dead letter.
         changes["headers_only"] = (True, False)
     return changes
-
-
-def filters_of(config: Config) -> tuple[str, ...]:
-    """A consumer's filters, whichever of the two fields holds them, sorted."""
-    one = config.get("filter_subject")
-    return tuple(sorted(config.get("filter_subjects") or ((one,) if one else ())))
 
 
 def queue_consumer_name(app: str, queue: str, filters: Iterable[str]) -> str:
@@ -193,29 +229,31 @@ def short_hash(words: Iterable[str]) -> str:
 
 
 def _next_filters(
-    spec: ConsumerSpec, config: Config, *, is_read: bool
+    spec: ConsumerSpec, config: ConsumerConfig, *, is_read: bool
 ) -> tuple[tuple[str, ...], bool]:
     """The filters to set, and whether narrower ones have to wait.
 
     Narrowing moves the consumer past events another version still wants, so it is done only when
     nobody reads it; widening is safe at once.
     """
-    standing, wanted = filters_of(config), tuple(sorted(spec.filters))
+    standing, wanted = config.filters, tuple(sorted(spec.filters))
     lost = [has for has in standing if not any(covers(want, has) for want in wanted)]
     if not lost or not is_read:
         return wanted, False
     return fold([*standing, *wanted]), True
 
 
-def _is_read(info: Mapping[str, Any]) -> bool:
+def _is_read(info: ConsumerInfo) -> bool:
     """Whether a process reads this consumer: it pulls, or holds all it can and will pull again."""
-    return bool(info.get("num_waiting") or info.get("num_ack_pending"))
+    return bool(info.num_waiting or info.num_ack_pending)
 
 
-def _updated(spec: ConsumerSpec, config: Config, filters: tuple[str, ...]) -> dict[str, Any]:
+def _updated(
+    spec: ConsumerSpec, config: ConsumerConfig, filters: tuple[str, ...]
+) -> dict[str, Any]:
     kept = {
         key: value
-        for key, value in config.items()
+        for key, value in config.raw.items()
         if key not in ("filter_subject", "filter_subjects", "inactive_threshold")
         and not key.startswith(("headers_only", "priority_"))
     }
@@ -256,15 +294,16 @@ def _start_word(start_from: StartFrom) -> str:
     return rfc3339(start_from) if isinstance(start_from, datetime) else start_from
 
 
-def _start_notice(spec: ConsumerSpec, tag: Mapping[str, str]) -> tuple[str, ...]:
+def _start_notice(spec: ConsumerSpec, tag: Mapping[str, str]) -> tuple[Notice, ...]:
     made_with = tag.get(TAG + "start_from", "")
     wanted = _start_word(spec.start_from)
     if made_with == wanted:
         return ()
-    return (
-        f"consumer {spec.name!r} on {spec.stream} was made with start_from={made_with!r} and goes"
-        f" on where it is; start_from={wanted!r} would need plan --recreate {spec.name}",
+    says = (
+        f"was made with start_from={made_with!r} and goes on where it is;"
+        f" start_from={wanted!r} would need plan --recreate {spec.name}"
     )
+    return (Notice(NoticeKind.STARTED_ELSEWHERE, says),)
 
 
 def changes_in_words(changes: Mapping[str, tuple[Any, Any]]) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..subjects import covers, fold, intersection, is_wild
+from ..transports.infos import StreamConfig, read_stream_config
 
 Config = Mapping[str, Any]
 
@@ -122,21 +123,21 @@ class Conflict:
 StreamStep = Missing | Standing | Lacking | Conflict
 
 
-def plan_stream(spec: StreamSpec, standing: Iterable[Config], *, replicas: int = 1) -> StreamStep:
-    """What to do about one stream, given every stream that stands."""
-    streams = {config["name"]: config for config in standing}
+def plan_stream(
+    spec: StreamSpec, standing: Iterable[StreamConfig], *, replicas: int = 1
+) -> StreamStep:
+    """Decide about one stream, given every stream that exists."""
+    streams = {config.name: config for config in standing}
     own = streams.get(spec.name)
     if own is not None:
         missing = tuple(
-            need
-            for need in spec.subjects
-            if not any(covers(has, need) for has in own.get("subjects") or ())
+            need for need in spec.subjects if not any(covers(has, need) for has in own.subjects)
         )
         if missing:
             return Lacking(spec, missing)
         return Standing(spec, spec.name, stream_differences(spec, own, replicas=replicas))
     for name, config in streams.items():
-        for has in config.get("subjects") or ():
+        for has in config.subjects:
             for need in spec.subjects:
                 if covers(has, need):
                     return Standing(spec, name, (f"subjects held by {name}",))
@@ -180,28 +181,39 @@ def source_configs(spec: StreamSpec) -> list[dict[str, Any]]:
     return [{"name": spec.source, "filter_subject": one, **start} for one in spec.source_filters]
 
 
-def with_subjects(config: Config, subjects: Iterable[str]) -> dict[str, Any]:
-    """The server's own full configuration plus these subjects: an update replaces everything."""
-    return {**config, "subjects": list(fold([*(config.get("subjects") or ()), *subjects]))}
+def with_subjects(config: StreamConfig, subjects: Iterable[str]) -> dict[str, Any]:
+    """Add these subjects to the server's full configuration: an update replaces everything."""
+    return {**config.raw, "subjects": list(fold([*config.subjects, *subjects]))}
 
 
-def with_sources(config: Config, spec: StreamSpec) -> dict[str, Any] | None:
-    """The same for a copying stream's sources; None when it has them already."""
-    has = {(one["name"], one.get("filter_subject", "")) for one in config.get("sources") or ()}
+def with_sources(config: StreamConfig, spec: StreamSpec) -> dict[str, Any] | None:
+    """Add a copy's sources to the server's full configuration; None when it has them already."""
+    has = {(one.name, one.filter) for one in config.sources}
     new = [one for one in source_configs(spec) if (one["name"], one["filter_subject"]) not in has]
-    return {**config, "sources": [*(config.get("sources") or ()), *new]} if new else None
+    return {**config.raw, "sources": [*(config.raw.get("sources") or ()), *new]} if new else None
 
 
-def stream_differences(spec: StreamSpec, config: Config, *, replicas: int = 1) -> tuple[str, ...]:
-    """How a standing stream differs from what we would have made, in words for a log line."""
+def stream_differences(
+    spec: StreamSpec, config: StreamConfig, *, replicas: int = 1
+) -> tuple[str, ...]:
+    """Compare a stream with the one we would have created, in words for a log line."""
     found = []
-    extra = [one for one in config.get("subjects") or () if one not in spec.subjects]
+    extra = [one for one in config.subjects if one not in spec.subjects]
     if extra:
         found.append(f"also holds {', '.join(extra)}")
-    max_age = config.get("max_age", 0) / NANO
-    if max_age != spec.max_age:
-        found.append(f"keeps {_days(max_age)} where we keep {_days(spec.max_age)}")
-    ours = stream_config(spec, replicas=replicas)
+    if config.max_age != spec.max_age:
+        found.append(f"keeps {_days(config.max_age)} where we keep {_days(spec.max_age)}")
+    found += _raw_differences(stream_config(spec, replicas=replicas), config.raw)
+    if config.duplicate_window < DUPLICATE_WINDOW:
+        found.append(
+            f"duplicate window {config.duplicate_window:g} s where we have {DUPLICATE_WINDOW} s"
+        )
+    return tuple(found)
+
+
+def _raw_differences(ours: Config, config: Config) -> list[str]:
+    """Compare what is sent with what the server has, key by key."""
+    found = []
     for key in ("retention", "storage", "discard", "num_replicas"):
         if config.get(key, ours[key]) != ours[key]:
             found.append(f"{key} {config[key]} where we have {ours[key]}")
@@ -211,23 +223,20 @@ def stream_differences(spec: StreamSpec, config: Config, *, replicas: int = 1) -
             found.append(f"{key} {config[key]} where we have no limit")
     if config.get("no_ack"):
         found.append("no_ack, so nothing published there is ever confirmed")
-    window = config.get("duplicate_window", 0) / NANO
-    if window < DUPLICATE_WINDOW:
-        found.append(f"duplicate window {window:g} s where we have {DUPLICATE_WINDOW} s")
-    return tuple(found)
+    return found
 
 
-def holds_events(config: Config) -> bool:
+def holds_events(config: StreamConfig) -> bool:
     """Whether patterns read this stream: no bucket, nothing of the server's or ours, no copy."""
-    if config["name"].startswith(("KV_", "OBJ_")) or not config["name"].isprintable():
+    if config.name.startswith(("KV_", "OBJ_")) or not config.name.isprintable():
         return False  # a control character in a name would break the protocol: nobody can ask
-    subjects = config.get("subjects") or ()  # a copy has none; what also takes events has its own
-    return bool(subjects) and not any(
-        subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in subjects
+    # A copy has no subjects; what also takes events has its own.
+    return bool(config.subjects) and not any(
+        subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in config.subjects
     )
 
 
-def route(filters: Iterable[str], standing: Iterable[Config]) -> dict[str, tuple[str, ...]]:
+def route(filters: Iterable[str], standing: Iterable[StreamConfig]) -> dict[str, tuple[str, ...]]:
     """Which streams hold these filters' events, with the filters narrowed to each stream.
 
     The server takes a filter outside a stream without a word and never delivers, so what is not
@@ -240,16 +249,21 @@ def route(filters: Iterable[str], standing: Iterable[Config]) -> dict[str, tuple
             continue
         shared = fold(
             both
-            for has in config["subjects"]
+            for has in config.subjects
             for want in wanted
             if (both := intersection(has, want)) is not None
         )
         if shared:
-            routes[config["name"]] = shared
+            routes[config.name] = shared
     return routes
 
 
-def unserved(filters: Iterable[str], standing: Sequence[Config]) -> tuple[str, ...]:
+def would_store(spec: StreamSpec, filters: Iterable[str]) -> bool:
+    """Whether a stream made from this spec would hold some of these filters' events."""
+    return bool(route(filters, [read_stream_config(stream_config(spec, replicas=1))]))
+
+
+def unserved(filters: Iterable[str], standing: Sequence[StreamConfig]) -> tuple[str, ...]:
     """The filters no stream stores, or that a single stream stores only in part."""
     streams = [config for config in standing if holds_events(config)]
     missing = []
@@ -257,9 +271,9 @@ def unserved(filters: Iterable[str], standing: Sequence[Config]) -> tuple[str, .
         holding = [
             config
             for config in streams
-            if any(intersection(has, want) is not None for has in config["subjects"])
+            if any(intersection(has, want) is not None for has in config.subjects)
         ]
-        whole = any(covers(has, want) for config in holding for has in config["subjects"])
+        whole = any(covers(has, want) for config in holding for has in config.subjects)
         # Several streams that share a filter between them are read together; a wildcard of the
         # user's means whatever there is.
         if not holding or not (whole or len(holding) > 1 or is_wild(_type_part(want))):
@@ -267,14 +281,14 @@ def unserved(filters: Iterable[str], standing: Sequence[Config]) -> tuple[str, .
     return tuple(missing)
 
 
-def copy_notice(spec: StreamSpec, config: Config) -> str | None:
+def copy_notice(spec: StreamSpec, config: StreamConfig) -> str | None:
     """What to say when a copy does not reach back as far as a later handler asks; else None."""
     if spec.source_start is not None:
         return None
     starts = [
-        one["opt_start_time"]
-        for one in config.get("sources") or ()
-        if one.get("filter_subject") in spec.source_filters and one.get("opt_start_time")
+        one.start_time
+        for one in config.sources
+        if one.filter in spec.source_filters and one.start_time
     ]
     if not starts:
         return None
@@ -297,3 +311,7 @@ def _days(seconds: float) -> str:
     if not seconds:
         return "for ever"
     return f"{seconds / DAY:g} d" if seconds >= DAY else f"{seconds:g} s"
+
+
+# The seven as a new server would have them.
+SEVEN = tuple(read_stream_config(stream_config(spec, replicas=1)) for spec in STREAMS)

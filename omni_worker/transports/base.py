@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from .infos import AccountInfo, ConsumerInfo, Permissions, StreamInfo
+
 Headers = Mapping[str, Sequence[str]]
 
 ACK = b"+ACK"
@@ -38,8 +40,9 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as the stream keeps it."""
+    """A message as its stream keeps it."""
 
+    stream: str
     subject: str
     sequence: int
     body: bytes
@@ -157,30 +160,33 @@ class Source(Protocol):
 
 
 class Operators(Protocol):
-    """What operations ask: streams, consumers and single messages, in the server's own words."""
+    """The interface operations use: streams, consumers and single messages.
 
-    async def streams(self) -> list[dict[str, Any]]:
+    Configurations go in as the server's own JSON and come out as frozen facts, with it in ``raw``.
+    """
+
+    async def streams(self) -> list[StreamInfo]:
         """Every stream's configuration and state."""
 
-    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Create a stream; the same again changes nothing. Raises ApiError 10058 or 10065."""
 
-    async def update_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def update_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Replace a stream's whole configuration."""
 
-    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+    async def stream_info(self, stream: str) -> StreamInfo | None:
         """One stream's configuration and state, None if there is none."""
 
-    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+    async def consumers(self, stream: str) -> list[ConsumerInfo]:
         """Every consumer of a stream."""
 
-    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+    async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo | None:
         """One consumer's configuration and state, None if there is none."""
 
-    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Create a consumer. Raises ApiError 10148 when a different one of that name stands."""
 
-    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Update a consumer. Raises ApiError 10149 when there is none."""
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
@@ -192,11 +198,11 @@ class Operators(Protocol):
     async def next_message(self, stream: str, sequence: int, filter: str) -> StoredMessage | None:
         """The first stored message from ``sequence`` on that matches, None if there is none."""
 
-    async def account(self) -> dict[str, Any]:
+    async def account(self) -> AccountInfo:
         """What the account uses of JetStream, and its limits."""
 
-    async def permissions(self) -> dict[str, Any] | None:
-        """What this login may publish and hear; empty is everything, None that nobody says."""
+    async def permissions(self) -> Permissions | None:
+        """The subjects this login may publish to; None where the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)

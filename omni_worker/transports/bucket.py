@@ -9,19 +9,20 @@ from ..errors import ApiError
 from ..topology import DUPLICATE_WINDOW, NANO
 from .base import Entry, StoredMessage
 from .headers import format_headers
+from .infos import StreamInfo
 
 # The second is a cluster's word for a write that another one has overtaken on its way.
 WRONG_REVISIONS = (10071, 10164)
 _REMOVALS = ("DEL", "PURGE")
 
 
-class Records(Protocol):
+class BucketStore(Protocol):
     """What a bucket asks of an adapter: one stream, its last message by subject, and a write."""
 
-    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+    async def stream_info(self, stream: str) -> StreamInfo | None:
         """The stream, None if there is none."""
 
-    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Make it. Raises ApiError when a different one stands."""
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
@@ -34,17 +35,17 @@ class Records(Protocol):
 class Bucket:
     """A KeyValue of the port, over the stream `KV_<name>`."""
 
-    def __init__(self, records: Records, name: str) -> None:
-        self._records = records
+    def __init__(self, store: BucketStore, name: str) -> None:
+        self._store = store
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
 
     async def ensure(self, *, ttl: float, replicas: int) -> None:
         """Make the bucket when it is missing; one that stands is used as it is."""
-        if await self._records.stream_info(self._stream) is not None:
+        if await self._store.stream_info(self._stream) is not None:
             return
         try:
-            await self._records.create_stream(
+            await self._store.create_stream(
                 {
                     "name": self._stream,
                     "subjects": [self._prefix + ">"],
@@ -62,12 +63,12 @@ class Bucket:
             )
         except ApiError:
             # Another process made it between the question and the creation.
-            if await self._records.stream_info(self._stream) is None:
+            if await self._store.stream_info(self._stream) is None:
                 raise
 
     async def get(self, key: str) -> Entry | None:
         """The value, None when there is none."""
-        last = await self._records.last_message(self._stream, self._prefix + key)
+        last = await self._store.last_message(self._stream, self._prefix + key)
         return None if last is None or _is_removal(last) else Entry(last.body, last.sequence)
 
     async def create(self, key: str, value: bytes) -> int | None:
@@ -75,7 +76,7 @@ class Bucket:
         revision = await self.update(key, value, 0)
         if revision is not None:
             return revision
-        last = await self._records.last_message(self._stream, self._prefix + key)
+        last = await self._store.last_message(self._stream, self._prefix + key)
         if last is None or not _is_removal(last):
             return None
         return await self.update(key, value, last.sequence)  # a deleted key leaves a marker behind
@@ -84,7 +85,7 @@ class Bucket:
         """Write over exactly this revision."""
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
         try:
-            return await self._records.put(self._prefix + key, value, format_headers(headers))
+            return await self._store.put(self._prefix + key, value, format_headers(headers))
         except ApiError as error:
             if error.err_code in WRONG_REVISIONS:
                 return None
@@ -92,12 +93,12 @@ class Bucket:
 
     async def put(self, key: str, value: bytes) -> int:
         """Write whatever stands there."""
-        return await self._records.put(self._prefix + key, value, b"")
+        return await self._store.put(self._prefix + key, value, b"")
 
     async def delete(self, key: str) -> None:
         """Leave a marker; it goes with the bucket's ttl."""
         headers = {"KV-Operation": "DEL"}
-        await self._records.put(self._prefix + key, b"", format_headers(headers))
+        await self._store.put(self._prefix + key, b"", format_headers(headers))
 
 
 def _is_removal(message: StoredMessage) -> bool:

@@ -62,7 +62,7 @@ async def test_a_running_nats_server_is_not_touched(
     assert f"own on {nats_server.url}" not in dev.said()
     async with EventBus(nats_server.url) as bus:
         consumers = await bus.transport.operators.stream_info("MESSAGE")
-    assert consumers is None or consumers["state"]["consumer_count"] == 0
+    assert consumers is None or consumers.state.consumers == 0
 
 
 async def test_a_running_nats_server_is_used_when_told_to(

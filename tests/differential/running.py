@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from omni_worker.transports.base import Delivery, Message, Source, Transport
+from omni_worker.transports.infos import ConsumerInfo
 
 from .traces import CLIENTS, LATER, SOON, SUBJECTS, Shape, Step, Trace
 
@@ -253,12 +254,12 @@ class Run:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             self._seen_last = await self._infos()
-            waiting = [one["num_waiting"] for one in self._seen_last]
+            waiting = [one.num_waiting for one in self._seen_last]
             over = asyncio.get_running_loop().time() > deadline
             if expected is None or waiting == expected[1] or over:
                 return waiting
 
-    async def _infos(self) -> list[dict[str, Any]]:
+    async def _infos(self) -> list[ConsumerInfo]:
         found = [
             await self._judge.operators.consumer_info(self.world.stream, self._consumer(number))
             for number in range(len(self.trace.consumers))

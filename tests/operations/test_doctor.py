@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from omni_worker.operations.doctor.finding import Finding, Level
 from omni_worker.operations.doctor.rights import APPLYING, READING, RETRYING, missing_rights
 from omni_worker.operations.doctor.server import features, limits, payload, version
 from omni_worker.operations.doctor.streams import full_streams
+from omni_worker.transports.infos import read_account, read_permissions, read_stream_info
 from tests.processes.support import api, make_stream, plain_client
 
 from .support import operate
@@ -144,8 +146,8 @@ def test_a_limit_that_is_near_is_told_with_its_name() -> None:
         "limits": {"max_streams": 10, "max_consumers": -1, "max_storage": 1024 * 1024},
     }  # fmt: skip
 
-    found = limits(account)
-    free = limits({**account, "limits": {}})
+    found = limits(read_account(account))
+    free = limits(read_account({**account, "limits": {}}))
 
     assert found.level is Level.WARN
     assert found.says == "8 of 10 streams, 3 consumers, 900 KiB of 1 MiB storage"
@@ -165,9 +167,13 @@ def test_a_stream_near_its_limit_says_what_becomes_of_events(
 ) -> None:
     stream = {"name": "MESSAGE", "subjects": ["message.>"], **config}
 
-    [found] = full_streams([{"config": stream, "state": state}])
-    [refusing] = full_streams([{"config": {**stream, "discard": "new"}, "state": state}])
-    less = full_streams([{"config": stream, "state": {"bytes": 1, "messages": 1}}])
+    [found] = full_streams([read_stream_info({"config": stream, "state": state})])
+    [refusing] = full_streams(
+        [read_stream_info({"config": {**stream, "discard": "new"}, "state": state})]
+    )
+    less = full_streams(
+        [read_stream_info({"config": stream, "state": {"bytes": 1, "messages": 1}})]
+    )
 
     assert found.says == f"{said}; full, it drops its oldest"
     assert refusing.says == f"{said}; full, it refuses new events"
@@ -178,7 +184,7 @@ def test_a_stream_near_its_limit_says_what_becomes_of_events(
 
 
 def test_without_a_list_everything_is_granted() -> None:
-    assert missing_rights({}, READING) == []
+    assert missing_rights(read_permissions({}), READING) == []
 
 
 @pytest.mark.parametrize(
@@ -196,18 +202,18 @@ def test_without_a_list_everything_is_granted() -> None:
 def test_a_right_counts_where_the_whole_of_it_is_granted(
     publish: dict[str, list[str]], missing: list[str]
 ) -> None:
-    assert missing_rights({"publish": publish}, APPLYING) == missing
+    assert missing_rights(read_permissions({"publish": publish}), APPLYING) == missing
 
 
 def test_a_domain_has_an_api_of_its_own() -> None:
-    permissions = {"publish": {"allow": ["$JS.hub.API.>"]}}
+    permissions = read_permissions({"publish": {"allow": ["$JS.hub.API.>"]}})
 
     assert missing_rights(permissions, APPLYING, domain="hub") == []
     assert missing_rights(permissions, APPLYING) != []
 
 
 def test_a_bucket_s_rights_are_named_as_they_are_granted() -> None:
-    assert missing_rights({"publish": {"allow": ["a"]}}, RETRYING) == [
+    assert missing_rights(read_permissions({"publish": {"allow": ["a"]}}), RETRYING) == [
         "omni-worker.retry.>", "$KV.omni-worker-letters.>",
     ]  # fmt: skip
 
@@ -324,13 +330,12 @@ async def test_events_that_die_unread_and_a_stream_that_lost_its_end_are_seen(
         operators = bus.transport.operators
         stream = await operators.stream_info("CUSTOM")
         assert stream is not None
-        config, state = stream["config"], stream["state"]
 
         as_it_is = await consumer_findings(operators, [stream])
-        short = {**config, "max_age": 1_000_000}  # a millisecond: what waits is older
-        dying = await consumer_findings(operators, [{"config": short, "state": state}])
-        lost = {**state, "last_seq": 2}  # `done` begins behind the third
-        cut = await consumer_findings(operators, [{"config": config, "state": lost}])
+        short = replace(stream.config, max_age=0.001)  # what waits is older
+        dying = await consumer_findings(operators, [replace(stream, config=short)])
+        lost = replace(stream.state, last_sequence=2)  # `done` begins behind the third
+        cut = await consumer_findings(operators, [replace(stream, state=lost)])
         await client.close()
 
     assert [one.says for one in as_it_is] == ["slow on CUSTOM: 3 events wait and nobody reads it"]
@@ -389,7 +394,7 @@ async def test_several_filters_over_many_subjects_are_told(nats_server: NatsServ
         found = {
             count: await consumer_findings(
                 bus.transport.operators,
-                [{**stream, "state": {**stream["state"], "num_subjects": count}}],
+                [replace(stream, state=replace(stream.state, subjects=count))],
             )
             for count in (1_999, 2_000)
         }

@@ -199,7 +199,7 @@ async def test_another_app_s_durable_is_a_conflict(nats_server: NatsServer, fold
     assert ("conflict", "consumer", "r1") in to_do(steps)
     assert applied.code == 1
     assert info is not None
-    assert info["config"]["filter_subjects"] == ["message.sent", "message.sent.>"]
+    assert info.config.filters == ("message.sent", "message.sent.>")
 
 
 async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
@@ -221,13 +221,13 @@ async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
     assert ("left", "consumer", "left") in to_do(steps)
     assert applied.code == 0
     assert info is not None
-    assert info["config"]["ack_wait"] == 60_000_000_000
-    assert "message.*" not in info["config"]["filter_subjects"]
+    assert info.config.ack_wait == 60
+    assert "message.*" not in info.config.filters
 
 
 async def _is_read(bus: EventBus) -> bool:
     info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
-    return info is not None and info["num_waiting"] > 0
+    return info is not None and info.num_waiting > 0
 
 
 async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
@@ -262,7 +262,7 @@ async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
     assert "stop its workers first" in read.line
     assert "add --yes" in asked.line
     assert before is not None
-    assert before["ack_floor"]["stream_seq"] == 2
+    assert before.ack_floor == 2
     assert "would start at #3" in done.out
     assert "7 events acknowledged above its ack floor: they would come again" in done.out
     assert "0 events not delivered yet, and 1 event not answered yet" in done.out
@@ -274,7 +274,7 @@ async def _handled(bus: EventBus, count: int) -> bool:
     counts = bus.subscriptions[0].counts
     info = await bus.transport.operators.consumer_info("CUSTOM", "p")
     assert info is not None
-    return counts.handled == count and info["num_ack_pending"] == 1
+    return counts.handled == count and info.num_ack_pending == 1
 
 
 async def _enough(seen: list[int]) -> bool:
@@ -347,7 +347,7 @@ async def test_a_new_consumer_is_recreated_where_it_began_and_runs_no_history(
         "repeated": 0,
     }  # fmt: skip
     assert info is not None
-    assert info["num_pending"] == 2
+    assert info.num_pending == 2
 
 
 def _sent(number: int) -> dict[str, Any]:

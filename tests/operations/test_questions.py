@@ -15,7 +15,6 @@ import pytest
 from omni_worker import Event, EventBus
 from omni_worker.cli.commands.tail import Page
 from omni_worker.nats_server import NatsServer
-from omni_worker.operations.tail import Seen
 from omni_worker.transports.base import StoredMessage
 from tests.processes.support import (
     PROGRAM,
@@ -166,7 +165,7 @@ async def test_status_counts_what_waits_is_held_and_comes_again(nats_server: Nat
     assert (one["waiting"], one["unacked"], one["app"]) == (7, 3, "t")
     assert 0 < one["lagSeconds"] < 60
     assert before is not None
-    assert before["num_ack_pending"] == 3
+    assert before.num_ack_pending == 3
 
 
 async def _holds(bus: EventBus, count: int) -> bool:
@@ -318,10 +317,10 @@ def test_tail_gives_each_day_a_line() -> None:
     assert lines[1] == "12:00:00  CUSTOM #1     custom.n"
 
 
-def _seen(when: datetime) -> Seen:
+def _seen(when: datetime) -> StoredMessage:
     body = b'{"id": "e-1", "type": "custom.n", "payload": {}}'
     stored_at = int(when.timestamp()) * 1_000_000_000
-    return Seen("CUSTOM", StoredMessage("custom.n", 1, body, {}, stored_at))
+    return StoredMessage("CUSTOM", "custom.n", 1, body, {}, stored_at)
 
 
 def test_tail_of_what_no_stream_holds_says_so(nats_server: NatsServer) -> None:

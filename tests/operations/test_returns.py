@@ -115,7 +115,7 @@ async def test_repeating_a_retry_sends_nothing_unless_it_is_asked_for_again(worl
     await until(lambda: len(patient.runs) == 3)
 
     assert sent is not None
-    assert (repeated.before, again.before, sent["state"]["messages"]) == (True, False, 1)
+    assert (repeated.before, again.before, sent.state.messages) == (True, False, 1)
 
 
 async def test_two_who_retry_at_once_send_it_once(world: World) -> None:
@@ -131,7 +131,7 @@ async def test_two_who_retry_at_once_send_it_once(world: World) -> None:
     info = await one.transport.operators.stream_info("OMNI_WORKER")
 
     assert info is not None
-    assert info["state"]["messages"] == 1
+    assert info.state.messages == 1
 
 
 async def test_a_retry_that_died_half_way_is_not_sent_twice(
@@ -227,7 +227,7 @@ async def test_a_handler_declared_a_moment_later_still_gets_its_event(world: Wor
 
 async def _was_naked(world: World) -> bool:
     """Whether the event was delivered to a process that did not know its handler."""
-    return bool((await world.info("OMNI_WORKER", "tests-retry"))["delivered"]["consumer_seq"])
+    return bool((await world.info("OMNI_WORKER", "tests-retry")).deliveries)
 
 
 async def test_more_than_a_process_may_hold_come_back_in_their_turn(world: World) -> None:
@@ -399,9 +399,9 @@ async def test_a_letter_is_found_by_number_by_id_and_by_the_beginning_of_its_id(
 async def test_looking_at_letters_creates_nothing(world: World) -> None:
     bus = await world.bus()
     operators = bus.transport.operators
-    before = [one["config"]["name"] for one in await operators.streams()]
+    before = [one.name for one in await operators.streams()]
 
     assert await letters_of(bus, all=True) == []
 
-    assert [one["config"]["name"] for one in await operators.streams()] == before
+    assert [one.name for one in await operators.streams()] == before
     assert await operators.consumers("SYSTEM") == []

@@ -121,4 +121,4 @@ async def test_failures_in_one_process_count_in_the_next(
 async def _letters(bus: EventBus) -> int:
     info = await bus.transport.operators.stream_info("SYSTEM")
     assert info is not None
-    return int(info["state"]["messages"])
+    return info.state.messages

@@ -12,6 +12,7 @@ import pytest
 from omni_worker import EventBus, Settings
 from omni_worker.nats_server import NatsServer
 from omni_worker.transports.base import Message, Transport
+from omni_worker.transports.infos import ConsumerInfo
 from omni_worker.transports.jetstream import JetStreamTransport
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 
@@ -37,14 +38,14 @@ class World:
         self.buses.append(bus)
         return bus
 
-    async def info(self, stream: str, consumer: str) -> dict[str, Any]:
+    async def info(self, stream: str, consumer: str) -> ConsumerInfo:
         found = await self.buses[0].transport.operators.consumer_info(stream, consumer)
         assert found is not None
         return found
 
     async def is_quiet(self, stream: str, consumer: str) -> bool:
         info = await self.info(stream, consumer)
-        return info["num_pending"] == 0 and info["num_ack_pending"] == 0
+        return info.num_pending == 0 and info.num_ack_pending == 0
 
     async def store(self, subject: str, body: bytes, id: str = "") -> None:
         """As a foreign program: bytes on a subject."""
@@ -56,7 +57,7 @@ class World:
         info = await operators.stream_info("SYSTEM")
         assert info is not None
         found = []
-        for sequence in range(1, info["state"]["last_seq"] + 1):
+        for sequence in range(1, info.state.last_sequence + 1):
             message = await operators.message("SYSTEM", sequence)
             if message is not None and message.subject == "system.dead_letter":
                 found.append(json.loads(message.body))

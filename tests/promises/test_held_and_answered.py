@@ -91,7 +91,7 @@ async def test_no_more_is_held_than_concurrency_and_prefetch(world: World) -> No
     await until(lambda: subscription.held == 5)
     for _ in range(20):
         await asyncio.sleep(0.01)
-        assert (await world.info("CUSTOM", "d"))["num_ack_pending"] == 5
+        assert (await world.info("CUSTOM", "d")).num_ack_pending == 5
     running = subscription.running
     release.set()
     await until(lambda: subscription.counts.handled == 30)

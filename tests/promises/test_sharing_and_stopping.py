@@ -123,7 +123,7 @@ async def test_stopping_finishes_what_runs_and_hands_back_what_has_not_begun(
 
     assert begun == finished
     assert info is not None
-    assert info["num_ack_pending"] == 16  # handed back: they count until they are delivered again
+    assert info.num_ack_pending == 16  # handed back: they count until they are delivered again
     assert time.monotonic() - started < 5  # not ack_wait
     assert sorted(finished + again) == list(range(40))
 
@@ -479,7 +479,7 @@ async def test_a_handler_may_unsubscribe_itself_and_its_event_is_settled(world: 
     await subscription.unsubscribe()  # waits for the end of what the handler began
 
     assert seen == [0]
-    assert (await world.info("CUSTOM", "d"))["ack_floor"]["stream_seq"] == 1
+    assert (await world.info("CUSTOM", "d")).ack_floor == 1
 
 
 async def test_a_handler_in_a_thread_may_unsubscribe_itself(world: World) -> None:
@@ -513,7 +513,7 @@ async def test_a_handler_may_close_its_bus_and_its_event_is_settled(world: World
     await until(lambda: not bus.is_connected)
 
     assert seen == [0]
-    assert (await world.info("CUSTOM", "d"))["ack_floor"]["stream_seq"] == 1
+    assert (await world.info("CUSTOM", "d")).ack_floor == 1
     with pytest.raises(NotConnected):
         await bus.publish("custom.thing")
     assert other.is_connected

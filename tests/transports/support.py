@@ -14,6 +14,7 @@ from typing import Any, Self
 from omni_worker.nats_server import LOOPBACK, NatsServer
 from omni_worker.settings import Settings
 from omni_worker.transports.base import Delivery, Message, Source
+from omni_worker.transports.infos import ConsumerInfo
 from omni_worker.transports.jetstream import JetStreamTransport
 
 from ..waiting import until
@@ -104,7 +105,7 @@ async def read(transport: JetStreamTransport, reader: Reader) -> Source:
     return source
 
 
-async def consumer_info(transport: JetStreamTransport) -> dict[str, Any]:
+async def consumer_info(transport: JetStreamTransport) -> ConsumerInfo:
     """What the server says of the consumer."""
     info = await transport.operators.consumer_info(STREAM, CONSUMER)
     assert info is not None
@@ -115,7 +116,7 @@ async def parked(transport: JetStreamTransport) -> None:
     """Wait until a request waits at the consumer: one still on its way vanishes with it."""
     async with asyncio.timeout(10):
         while True:
-            if (await consumer_info(transport))["num_waiting"]:
+            if (await consumer_info(transport)).num_waiting:
                 return
 
 
@@ -123,7 +124,7 @@ async def stored(transport: JetStreamTransport) -> int:
     """How many messages the stream holds."""
     info = await transport.operators.stream_info(STREAM)
     assert info is not None
-    return int(info["state"]["messages"])
+    return info.state.messages
 
 
 def message(body: bytes = b"{}", *, id: str = "1", subject: str = "events.one") -> Message:

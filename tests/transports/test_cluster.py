@@ -66,7 +66,7 @@ class TestCluster(TransportSuite):
             await make_stream(transport)
             await make_consumer(transport)
             await publish(transport, *range(100))
-            leader = (await info(transport))["cluster"]["leader"]
+            leader = (await info(transport)).raw["cluster"]["leader"]
         followers = [node for number, node in enumerate(nodes) if leader != f"n{number}"]
         async with ClusterBackend(*(node for node in nodes if node not in followers)) as backend:
             transport = await backend.connect()

@@ -436,7 +436,7 @@ async def test_reading_goes_on_when_the_consumers_leader_leaves_and_our_link_sta
         async with connected(nodes[0].url) as transport:
             await make_replicated_stream(transport)
             await make_consumer(transport, ack_wait=2 * 10**9)
-            leader = names.index((await consumer_info(transport))["cluster"]["leader"])
+            leader = names.index((await consumer_info(transport)).raw["cluster"]["leader"])
 
         async with connected(nodes[leader - 1].url) as transport:
             reader = Reader()

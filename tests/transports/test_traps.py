@@ -355,7 +355,7 @@ async def test_answers_given_while_the_connection_is_down_are_sent_after_it(nats
         await until(lambda: reader.resumptions)
 
         async with asyncio.timeout(5):
-            while (await consumer_info(transport))["num_ack_pending"]:
+            while (await consumer_info(transport)).num_ack_pending:
                 pass
         assert len(reader.deliveries) == 1
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...letters.read import DeadLetter, LetterState
 from ...operations.dead_letters import CannotRetry, DeadLetters
-from ...sent_back import retry_consumer
 from ...settings import Settings
+from ...topology import retry_consumer
 from ...transports.base import Transport
 from .. import FAILED, say
 from ..session import CalledWrongly, Progress, confirmed, run_operation
@@ -222,7 +222,7 @@ async def _meant(letters: DeadLetters, chosen: Chosen) -> AsyncIterator[DeadLett
 async def _say_who_reads(transport: Transport, app: str) -> None:
     spec = retry_consumer(app)
     info = await transport.operators.consumer_info(spec.stream, spec.name)
-    if info is not None and not info.get("num_waiting"):
+    if info is not None and not info.num_waiting:
         text = (
             f"No worker of {app!r} reads them right now: one that runs looks every ten seconds,"
             " one that starts looks at once."

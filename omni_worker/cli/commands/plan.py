@@ -78,7 +78,7 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
 async def _recreate(
     transport: Transport, app: App, settings: Settings, name: str, *, yes: bool, json: bool
 ) -> int:
-    standing = [info["config"] for info in await transport.operators.streams()]
+    standing = [info.config for info in await transport.operators.streams()]
     found = [wanted_consumers(one, app.registry, settings, standing) for one in app.handlers]
     specs = [spec for wanted in found for spec in wanted.specs if spec.name == name]
     if not specs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import datetime
@@ -22,8 +22,9 @@ from ...operations.dry import dry
 from ...operations.planned_consumers import wanted_consumers
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
 from ...settings import Settings
-from ...topology import DUPLICATE_WINDOW, NANO, holds_events
+from ...topology import DUPLICATE_WINDOW, holds_events
 from ...transports.base import Message, Transport
+from ...transports.infos import StreamConfig
 from .. import FAILED, complain, say
 from ..session import Above, CalledWrongly, Progress, confirmed, run_for_app
 from ..tables import as_json, grouped, iso, lasting, moment, printable, wrapped
@@ -53,7 +54,7 @@ def replay_command(
 async def _replay(
     app: App, declaration: Declaration, bus: EventBus, span: Span, *, dry_run: bool, json: bool
 ) -> int:
-    standing = [info["config"] for info in await bus.transport.operators.streams()]
+    standing = [info.config for info in await bus.transport.operators.streams()]
     stage = Stage(
         wanted=wanted_consumers(declaration.handler, app.registry, bus.settings, standing),
         middlewares=app.middlewares_of(declaration),
@@ -121,7 +122,7 @@ async def _may(
     transport: Transport, declaration: Declaration, since: datetime, *, yes: bool
 ) -> bool:
     """Whether it may publish what it published before: asked where the server kept no ids."""
-    standing = [info["config"] for info in await transport.operators.streams()]
+    standing = [info.config for info in await transport.operators.streams()]
     window = _window(standing)
     if time.time() - since.timestamp() < window:
         return True
@@ -132,11 +133,9 @@ async def _may(
     )
 
 
-def _window(standing: Sequence[Mapping[str, Any]]) -> float:
+def _window(standing: Sequence[StreamConfig]) -> float:
     """Seconds for which every stream of events still knows an id."""
-    windows: list[float] = [
-        one.get("duplicate_window", 0) / NANO for one in standing if holds_events(one)
-    ]
+    windows: list[float] = [one.duplicate_window for one in standing if holds_events(one)]
     return min([DUPLICATE_WINDOW, *windows])
 
 

@@ -9,11 +9,11 @@ from ...app import App
 from ...errors import ConfigError
 from ...events import Event
 from ...handlers import Handler
-from ...operations.planned_consumers import SEVEN, WantedConsumers, wanted_consumers
+from ...operations.planned_consumers import WantedConsumers, wanted_consumers
 from ...options import OPTIONS, options_in_force
 from ...schemas import SchemaRegistry
 from ...settings import Settings
-from ...topology import DAY, STREAMS
+from ...topology import DAY, SEVEN, STREAMS
 from .. import CALLED_WRONGLY, complain, say
 from ..session import CalledWrongly, loaded
 from ..tables import as_json, table, wrapped

@@ -87,7 +87,7 @@ async def _statuses(
 ) -> list[ConsumerStatus]:
     if app is None:
         return await consumer_statuses(transport)
-    standing = [info["config"] for info in await transport.operators.streams()]
+    standing = [info.config for info in await transport.operators.streams()]
     wanted = [wanted_consumers(one, app.registry, settings, standing) for one in app.handlers]
     return await consumer_statuses(transport, wanted)
 

@@ -11,11 +11,11 @@ from pydantic_core import from_json, to_json
 from ...errors import InvalidEvent, InvalidSubject
 from ...letters.read import stored_time
 from ...listeners.pretty import address
-from ...operations.tail import Seen, past_and_live
+from ...operations.tail import past_and_live
 from ...schemas import SchemaRegistry
 from ...settings import Settings
 from ...subjects import check_subject_pattern, filters_for, is_wild
-from ...transports.base import Transport
+from ...transports.base import StoredMessage, Transport
 from ...wire import read_envelope
 from .. import say
 from ..session import CalledWrongly, run_operation
@@ -40,8 +40,8 @@ def tail_command(
         async with aclosing(
             past_and_live(transport, filters, since=since, follow=live)
         ) as messages:
-            async for seen in messages:
-                say(as_json(_json(seen, payloads)) if json else page.lines(seen))
+            async for message in messages:
+                say(as_json(_json(message, payloads)) if json else page.lines(message))
         if page.is_empty and not json and since is not None:
             say(_nothing(pattern, since), err=True)
         return 0
@@ -57,14 +57,14 @@ class Page:
         self._payloads = payloads
         self._day = datetime.now().date()
 
-    def lines(self, seen: Seen) -> list[str]:
+    def lines(self, message: StoredMessage) -> list[str]:
         """What to print for one event."""
-        message, read = seen.message, _read(seen)
+        read = _read(message)
         when = stored_time(message).astimezone()
         lines = [] if when.date() == self._day else [f"{when:%Y-%m-%d}"]
         self.is_empty, self._day = False, when.date()
         where = printable(address(read.get("type", ""), message.subject))
-        first = f"{when:%H:%M:%S}  {f'{seen.stream} #{message.sequence}':{PLACE}}  "
+        first = f"{when:%H:%M:%S}  {f'{message.stream} #{message.sequence}':{PLACE}}  "
         lines += wrapped(where, first=first, rest=" " * INDENT)
         text = read.get("id") or f"unreadable: {read.get('unreadable')}"
         lines += wrapped(printable(text), first=" " * INDENT)
@@ -93,8 +93,7 @@ def _filters(pattern: str) -> tuple[str, ...]:
         raise CalledWrongly(f"{error}; for example message.received or 'message.>'") from None
 
 
-def _read(seen: Seen) -> dict[str, Any]:
-    message = seen.message
+def _read(message: StoredMessage) -> dict[str, Any]:
     try:
         envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
     except InvalidEvent as error:
@@ -108,13 +107,12 @@ def _read(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _json(seen: Seen, payloads: bool) -> dict[str, Any]:
-    message = seen.message
-    read = _read(seen)
+def _json(message: StoredMessage, payloads: bool) -> dict[str, Any]:
+    read = _read(message)
     payload = read.pop("payload", None)
     return {
         "time": iso(stored_time(message)),
-        "stream": seen.stream,
+        "stream": message.stream,
         "sequence": message.sequence,
         "subject": message.subject,
         **read,

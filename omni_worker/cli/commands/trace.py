@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ...listeners.pretty import address
-from ...operations.trace import ConsumerWord, Place, Trace, trace_event
+from ...operations.trace import ConsumerWord, EventPlace, Trace, trace_event
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say
@@ -55,7 +55,7 @@ def _not_found(trace: Trace, since: datetime) -> list[str]:
     )
 
 
-def _place_lines(place: Place) -> list[str]:
+def _place_lines(place: EventPlace) -> list[str]:
     return facts((
         ("event", place.id),
         ("type", place.type or "cannot be read"),
@@ -107,7 +107,7 @@ def _offset(nanoseconds: int) -> str:
     return f"{sign}{abs(seconds):.3f} s" if abs(seconds) < 100 else f"{sign}{abs(seconds):.0f} s"
 
 
-def _place_json(place: Place) -> dict[str, Any]:
+def _place_json(place: EventPlace) -> dict[str, Any]:
     return {
         "stream": place.stream,
         "sequence": place.sequence,

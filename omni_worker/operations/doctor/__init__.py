@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...errors import ApiError, PermissionDenied
 from ...transports.base import Transport
+from ...transports.infos import StreamInfo
 from .consumers import consumer_findings
 from .finding import Finding, Level, denied
 from .rights import list_of_rights, tried_rights
@@ -32,18 +30,18 @@ async def examine(
         found.append(denied("limits", error))
     except ApiError as error:
         return [*found, _without_jetstream(error)]
-    streams: list[dict[str, Any]] | None = None
+    streams: list[StreamInfo] | None = None
     try:
         streams = await operators.streams()
     except PermissionDenied as error:
         found.append(denied("streams", error))
     if streams is not None:
-        configs: list[Mapping[str, Any]] = [info["config"] for info in streams]
+        configs = [info.config for info in streams]
         found += [*stream_findings(configs), *full_streams(streams)]
         found += await tried_rights(transport, configs)
         found += await list_of_rights(operators, domain)
         found += await consumer_findings(operators, streams)
-        found.append(await clock(operators, configs))
+        found.append(await clock(operators, streams))
     else:
         found += await list_of_rights(operators, domain)
     found.append(await sync(monitor))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from ...errors import TransportError
-from ...topology import DAY, NANO, holds_events
+from ...topology import DAY, holds_events
 from ...transports.base import Operators
+from ...transports.infos import ConsumerInfo, StreamInfo
 from ..scan import SCAN
 from ..status import first_unsettled
 from .finding import Finding, Level
@@ -18,21 +18,18 @@ NEAR_ITS_END = 0.8  # of a stream's max_age
 # With several filters the server looks through all subjects for each event: 0.3 to 0.5 ms for 5 000
 # of them, where one filter takes 15 µs (measured on 2.15.1).
 MANY_SUBJECTS = 2_000
-SIGNS_OF_A_READER = ("num_waiting", "push_bound", "paused")  # or a reason that is told
 
 
-async def consumer_findings(
-    operators: Operators, streams: Sequence[Mapping[str, Any]]
-) -> list[Finding]:
+async def consumer_findings(operators: Operators, streams: Sequence[StreamInfo]) -> list[Finding]:
     """What is not well with any of them; one line where all is."""
     found: list[Finding] = []
     count = 0
     for stream in streams:
-        if not holds_events(stream["config"]):
+        if not holds_events(stream.config):
             continue
         try:
-            every = await operators.consumers(stream["config"]["name"])
-            consumers = [one for one in every if not one["name"].startswith(SCAN)]
+            every = await operators.consumers(stream.name)
+            consumers = [one for one in every if not one.name.startswith(SCAN)]
             dying = await asyncio.gather(*(_dying(operators, stream, one) for one in consumers))
         except TransportError:
             continue  # said among the rights
@@ -43,11 +40,10 @@ async def consumer_findings(
     return found or [Finding(Level.OK, "consumers", f"{count}, none of them stranded")]
 
 
-def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Finding]:
-    config = info["config"]
-    where = f"{info['name']} on {stream['config']['name']}"
-    waiting, unacked = int(info.get("num_pending", 0)), int(info.get("num_ack_pending", 0))
-    limit = int(config.get("max_deliver", -1))
+def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
+    where = f"{info.name} on {stream.name}"
+    waiting, unacked = info.num_pending, info.num_ack_pending
+    limit = info.config.max_deliver
     if limit > 0:
         yield Finding(
             Level.WARN, "max_deliver",
@@ -55,7 +51,7 @@ def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Fi
             " for good, without a dead letter",
             "set it to -1 where that program can; ours never set it",
         )  # fmt: skip
-    floor, last = int(info["ack_floor"]["stream_seq"]), int(stream["state"]["last_seq"])
+    floor, last = info.ack_floor, stream.state.last_sequence
     if floor > last:
         yield Finding(
             Level.FAIL, "consumers",
@@ -64,19 +60,19 @@ def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Fi
             "the stream lost its end or was restored: delete the consumer, its worker makes it"
             " anew",
         )  # fmt: skip
-    filters, subjects = config.get("filter_subjects") or (), stream["state"].get("num_subjects", 0)
+    filters, subjects = info.config.filters, stream.state.subjects
     if len(filters) > 1 and subjects >= MANY_SUBJECTS:
         yield Finding(
             Level.WARN, "filters",
             f"{where}: {len(filters)} filters over {subjects} subjects make each delivery slow",
             "name the channel where it is one: @app.on(…, channel=…) has a single filter",
         )  # fmt: skip
-    if info.get("paused"):
+    if info.is_paused:
         yield Finding(
             Level.WARN, "consumers", f"{where}: paused, so nothing is delivered",
-            f"nats consumer resume {stream['config']['name']} {info['name']}",
+            f"nats consumer resume {stream.name} {info.name}",
         )  # fmt: skip
-    most = int(config.get("max_ack_pending", -1))
+    most = info.config.max_ack_pending
     if 0 < most <= unacked:
         yield Finding(
             Level.WARN, "consumers",
@@ -84,7 +80,7 @@ def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Fi
             " max_ack_pending allows: no more are delivered",
             "look at its worker; dead ones give theirs back after ack_wait",
         )  # fmt: skip
-    elif waiting and not (unacked or any(info.get(one) for one in SIGNS_OF_A_READER)):
+    elif waiting and not (unacked or info.num_waiting or info.is_push_bound or info.is_paused):
         yield Finding(
             Level.WARN, "consumers",
             f"{where}: {_times(waiting, 'event waits', 'events wait')} and nobody reads it",
@@ -92,21 +88,19 @@ def _standing(stream: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Fi
         )  # fmt: skip
 
 
-async def _dying(
-    operators: Operators, stream: Mapping[str, Any], info: Mapping[str, Any]
-) -> Finding | None:
+async def _dying(operators: Operators, stream: StreamInfo, info: ConsumerInfo) -> Finding | None:
     """Whether its oldest event waits so long that the stream will soon drop it."""
-    max_age = int(stream["config"].get("max_age", 0)) / NANO
-    if not max_age or not (info.get("num_pending") or info.get("num_ack_pending")):
+    max_age = stream.config.max_age
+    if not max_age or not (info.num_pending or info.num_ack_pending):
         return None
     oldest = await first_unsettled(operators, info)
     age = time.time() - oldest.timestamp() if oldest is not None else 0.0
     if age < NEAR_ITS_END * max_age:
         return None
-    name = stream["config"]["name"]
+    name = stream.name
     return Finding(
         Level.WARN, "consumers",
-        f"{info['name']} on {name}: its oldest event waits for {age / DAY:.1f} d, and {name} keeps"
+        f"{info.name} on {name}: its oldest event waits for {age / DAY:.1f} d, and {name} keeps"
         f" events for {max_age / DAY:.3g} d",
         "start its worker, or raise the stream's max_age; what is older is gone",
     )  # fmt: skip

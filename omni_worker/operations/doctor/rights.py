@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ...errors import PermissionDenied, TransportError
 from ...events import DEAD_LETTER
@@ -13,6 +12,7 @@ from ...notes.attempts import BUCKET as NOTES
 from ...subjects import covers, intersection
 from ...topology import holds_events, route
 from ...transports.base import Operators, Transport
+from ...transports.infos import Permissions, StreamConfig
 from ..scan import Scan
 from .finding import Finding, Level, denied
 
@@ -42,10 +42,10 @@ APPLYING = Need(
 WORKING = Need("a worker", ("$JS.ACK.>", DEAD_LETTER, f"$KV.{NOTES}.>"))
 
 
-async def tried_rights(transport: Transport, configs: Sequence[Mapping[str, Any]]) -> list[Finding]:
+async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) -> list[Finding]:
     """What reading asks of JetStream, tried on a stream of events where it changes nothing."""
     name = next(iter(route([DEAD_LETTER], configs)), None)
-    name = name or next((one["name"] for one in configs if holds_events(one)), None)
+    name = name or next((one.name for one in configs if holds_events(one)), None)
     if name is None:
         return [Finding(Level.NOTE, "rights", "nothing to try them on yet")]
     operators = transport.operators
@@ -96,12 +96,9 @@ async def list_of_rights(operators: Operators, domain: str | None) -> list[Findi
     return [Finding(Level.OK, "rights", "all that these commands and a worker need")]
 
 
-def missing_rights(
-    permissions: Mapping[str, Any], need: Need, *, domain: str | None = None
-) -> list[str]:
+def missing_rights(permissions: Permissions, need: Need, *, domain: str | None = None) -> list[str]:
     """The subjects of a need that this login may not publish on, or not on all of them."""
-    publish = permissions.get("publish") or {}
-    allowed, denied = publish.get("allow") or (), publish.get("deny") or ()
+    allowed, denied = permissions.publish_allow, permissions.publish_deny
     api = f"$JS.{domain}.API" if domain else "$JS.API"
     wanted = [one.replace("{api}", api) for one in need.subjects]
     return [one for one in wanted if not _is_granted(one, allowed, denied)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import TransportError
 from ...transports.base import Operators
-from ...transports.timestamps import nanoseconds
+from ...transports.infos import AccountInfo, StreamInfo
 from .finding import Finding, Level, size
 
 OLDEST = (2, 10, 0)
@@ -59,20 +59,19 @@ def payload(limit: int) -> Finding:
     return Finding(Level.OK, "max_payload", says)
 
 
-def limits(account: Mapping[str, Any]) -> Finding:
+def limits(account: AccountInfo) -> Finding:
     """What the account uses, and how near it is to what it may."""
-    most = account.get("limits") or {}
     used, tight = [], []
-    for key, limit in (
-        ("streams", "max_streams"), ("consumers", "max_consumers"),
-        ("storage", "max_storage"), ("memory", "max_memory"),
-    ):  # fmt: skip
-        count, bound = int(account.get(key, 0)), int(most.get(limit, -1))
-        shown = str if key in ("streams", "consumers") else size
+    for key, count, bound, shown in (
+        ("streams", account.streams, account.max_streams, str),
+        ("consumers", account.consumers, account.max_consumers, str),
+        ("storage", account.storage, account.max_storage, size),
+        ("memory", account.memory, account.max_memory, size),
+    ):
         if count or bound > 0:
             used.append(f"{shown(count)}{f' of {shown(bound)}' if bound > 0 else ''} {key}")
         if bound > 0 and count >= FULL * bound:
-            tight.append(limit)
+            tight.append(f"max_{key}")
     says = ", ".join(used) or "nothing is used yet"
     if tight:
         return Finding(
@@ -82,18 +81,18 @@ def limits(account: Mapping[str, Any]) -> Finding:
     return Finding(Level.OK, "limits", says)
 
 
-async def clock(operators: Operators, configs: Sequence[Mapping[str, Any]]) -> Finding:
+async def clock(operators: Operators, streams: Sequence[StreamInfo]) -> Finding:
     """How far the server's clock is from ours, by the time it puts on an answer."""
-    for config in configs:
+    for stream in streams:
         before = time.time()
         try:
-            info = await operators.stream_info(config["name"])
+            info = await operators.stream_info(stream.name)
         except TransportError:
             continue
         after = time.time()
-        if info is None or not info.get("ts"):
+        if info is None or not info.answered_at:
             continue
-        skew = nanoseconds(info["ts"]) / 1e9 - (before + after) / 2
+        skew = info.answered_at / 1e9 - (before + after) / 2
         if abs(skew) > SKEW + (after - before):
             return Finding(
                 Level.WARN, "clock", f"the server's clock is {skew:+.1f} s from this machine's",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ...topology import (
     STREAMS,
@@ -14,11 +13,12 @@ from ...topology import (
     holds_events,
     plan_stream,
 )
+from ...transports.infos import StreamConfig, StreamInfo
 from .finding import Finding, Level, size
 from .server import FULL
 
 
-def stream_findings(configs: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def stream_findings(configs: Sequence[StreamConfig]) -> list[Finding]:
     """One for each of the seven."""
     found = []
     for spec in STREAMS:
@@ -51,23 +51,25 @@ def stream_findings(configs: Sequence[Mapping[str, Any]]) -> list[Finding]:
     return found
 
 
-def full_streams(streams: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def full_streams(streams: Sequence[StreamInfo]) -> list[Finding]:
     """Those near a limit of their own, where events go before their time or are refused."""
     found = []
     for info in streams:
-        config, state = info["config"], info["state"]
+        config, state = info.config, info.state
         if not holds_events(config):
             continue
-        loses = "refuses new events" if config.get("discard") == "new" else "drops its oldest"
-        for limit, used in (("max_bytes", state["bytes"]), ("max_msgs", state["messages"])):
-            most = int(config.get(limit, -1))
-            if 0 < most * FULL <= int(used):
+        loses = "refuses new events" if config.discard == "new" else "drops its oldest"
+        for limit, used, most in (
+            ("max_bytes", state.bytes, config.max_bytes),
+            ("max_msgs", state.messages, config.max_msgs),
+        ):
+            if 0 < most * FULL <= used:
                 shown = f"{size(used)} of {size(most)}" if limit == "max_bytes" else (
                     f"{used} of {most} events"
                 )  # fmt: skip
                 found.append(
                     Finding(
-                        Level.WARN, config["name"], f"{shown} used; full, it {loses}",
+                        Level.WARN, config.name, f"{shown} used; full, it {loses}",
                         f"raise {limit}",
                     )
                 )  # fmt: skip

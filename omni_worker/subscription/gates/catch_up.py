@@ -12,10 +12,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 from ...errors import TransportError
 from ...transports.base import Delivery, Source
+from ...transports.infos import ConsumerInfo
 from ..credit import Credit
 from ..leases import Leases
 from ..source_state import SourceState
@@ -28,7 +28,7 @@ SAID_AFTER = 1.0  # seconds; acks on their way are no gap worth a line
 MARGIN = 0.25  # seconds until the server, too, has noticed that a lease is over
 PATIENCE = 5.0  # seconds more for all to arrive; whoever still holds some by then is alive
 
-ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
+AskConsumerInfo = Callable[[str, str], Awaitable[ConsumerInfo | None]]
 
 
 class Gap:
@@ -49,7 +49,7 @@ class Gaps:
 
     def __init__(
         self,
-        consumer_info: ConsumerInfo,
+        consumer_info: AskConsumerInfo,
         leases: Leases,
         credit: Credit,
         *,
@@ -131,7 +131,7 @@ class Gaps:
             info = await self._consumer_info(source.stream, source.consumer)
             if info is not None:
                 # What came while we asked may not be counted yet.
-                return max(0, int(info["num_ack_pending"]) - min(held, len(state.held)))
+                return max(0, info.num_ack_pending - min(held, len(state.held)))
         return None
 
     def _ask(self, gap: Gap, elsewhere: int, *, all_are_free: bool) -> None:

@@ -16,7 +16,7 @@ from ..credit import Credit
 from ..leases import Leases
 from ..slots import Slots
 from ..source_state import SourceState
-from .catch_up import ConsumerInfo, Gap, Gaps
+from .catch_up import AskConsumerInfo, Gap, Gaps
 from .keys import Lanes
 
 
@@ -27,7 +27,7 @@ class Order:
         self,
         key_of: Callable[[Any], Hashable],
         *,
-        consumer_info: ConsumerInfo,
+        consumer_info: AskConsumerInfo,
         leases: Leases,
         credit: Credit,
         slots: Slots,

@@ -121,7 +121,7 @@ class JetStreamTransport:
             consumer,
             receiver,
             self._api.consumer_info,
-            created=str((info or {}).get("created", "")),
+            created=0 if info is None else info.created,
         )
         self._pulls.add(pull)
         return pull

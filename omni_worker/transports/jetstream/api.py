@@ -1,4 +1,4 @@
-"""The JetStream API: streams, consumers and stored messages, in the server's own JSON."""
+"""The JetStream API: streams, consumers and stored messages, by requests to the server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from typing import Any
 from ...errors import ApiError, PermissionDenied
 from ..base import StoredMessage
 from ..headers import parse_headers
+from ..infos import (
+    AccountInfo,
+    ConsumerInfo,
+    Permissions,
+    StreamInfo,
+    read_account,
+    read_consumer_info,
+    read_permissions,
+    read_stream_info,
+)
 from ..timestamps import nanoseconds
 from .requests import NoAnswer, Reply, Requests
 
@@ -33,35 +43,38 @@ class Api:
         self._requests = requests
         self.prefix = f"$JS.{domain}.API." if domain else "$JS.API."
 
-    async def streams(self) -> list[dict[str, Any]]:
+    async def streams(self) -> list[StreamInfo]:
         """Every stream's configuration and state."""
-        return await self._pages("STREAM.LIST", "streams")
+        return [read_stream_info(one) for one in await self._pages("STREAM.LIST", "streams")]
 
-    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Create a stream; the same again changes nothing."""
-        return await self.ask(f"STREAM.CREATE.{config['name']}", config)
+        return read_stream_info(await self.ask(f"STREAM.CREATE.{config['name']}", config))
 
-    async def update_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def update_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Replace a stream's whole configuration."""
-        return await self.ask(f"STREAM.UPDATE.{config['name']}", config)
+        return read_stream_info(await self.ask(f"STREAM.UPDATE.{config['name']}", config))
 
-    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+    async def stream_info(self, stream: str) -> StreamInfo | None:
         """One stream, None if there is none."""
-        return await self._ask_or_none(f"STREAM.INFO.{stream}")
+        found = await self._ask_or_none(f"STREAM.INFO.{stream}")
+        return None if found is None else read_stream_info(found)
 
-    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+    async def consumers(self, stream: str) -> list[ConsumerInfo]:
         """Every consumer of a stream."""
-        return await self._pages(f"CONSUMER.LIST.{stream}", "consumers")
+        found = await self._pages(f"CONSUMER.LIST.{stream}", "consumers")
+        return [read_consumer_info(one) for one in found]
 
-    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+    async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo | None:
         """One consumer, None if there is none."""
-        return await self._ask_or_none(f"CONSUMER.INFO.{stream}.{consumer}")
+        found = await self._ask_or_none(f"CONSUMER.INFO.{stream}.{consumer}")
+        return None if found is None else read_consumer_info(found)
 
-    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Create, never update: another version may have been faster (10148)."""
         return await self._write_consumer(stream, config, "create")
 
-    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Update, never create (10149)."""
         return await self._write_consumer(stream, config, "update")
 
@@ -77,11 +90,11 @@ class Api:
         """The first one from ``sequence`` on that matches."""
         return await self._stored(stream, {"seq": sequence, "next_by_subj": filter})
 
-    async def account(self) -> dict[str, Any]:
+    async def account(self) -> AccountInfo:
         """What the account uses of JetStream, and its limits."""
-        return await self.ask("INFO")
+        return read_account(await self.ask("INFO"))
 
-    async def permissions(self) -> dict[str, Any] | None:
+    async def permissions(self) -> Permissions | None:
         """This login's, by the server's list; None where asking for it is no right of ours."""
         try:
             reply = await self._requests.ask(USER_INFO, timeout=FIRST_PATIENCE)
@@ -89,7 +102,8 @@ class Api:
             return None
         if reply.status:
             return None
-        return (json.loads(reply.body).get("data") or {}).get("permissions") or {}
+        said = json.loads(reply.body).get("data") or {}
+        return read_permissions(said.get("permissions") or {})
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last stored message of one subject."""
@@ -139,6 +153,7 @@ class Api:
             return None
         message = found["message"]
         return StoredMessage(
+            stream=stream,
             subject=message["subject"],
             sequence=message["seq"],
             body=base64.b64decode(message.get("data") or ""),
@@ -166,13 +181,14 @@ class Api:
 
     async def _write_consumer(
         self, stream: str, config: Mapping[str, Any], action: str
-    ) -> dict[str, Any]:
+    ) -> ConsumerInfo:
         # The filter is not put into the subject: several of them cannot be, and a permission for
         # CONSUMER.CREATE.<stream>.> covers both.
-        return await self.ask(
+        made = await self.ask(
             f"CONSUMER.CREATE.{stream}.{config['name']}",
             {"stream_name": stream, "config": dict(config), "action": action},
         )
+        return read_consumer_info(made)
 
 
 def _checked(verb: str, reply: Reply) -> dict[str, Any]:

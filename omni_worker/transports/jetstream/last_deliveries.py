@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from ..base import Source
+from ..infos import ConsumerInfo
 from .connection import Connection
 from .parser import Sink
 
 LOOK = 0.005  # seconds between two looks at it
 QUORUM = 0.25  # seconds without a delivery, where they wait for replicas before they set out
 
-ConsumerInfo = Callable[[str, str], Awaitable["dict[str, Any] | None"]]
+AskConsumerInfo = Callable[[str, str], Awaitable[ConsumerInfo | None]]
 
 
 class Tail:
@@ -24,7 +24,7 @@ class Tail:
     """
 
     def __init__(
-        self, source: Source, connection: Connection, consumer_info: ConsumerInfo,
+        self, source: Source, connection: Connection, consumer_info: AskConsumerInfo,
         subject: bytes, inbox: bytes, on_message: Sink,
     ) -> None:  # fmt: skip
         self._source = source
@@ -41,10 +41,10 @@ class Tail:
         source = self._source
         while source.outstanding and self._connection.is_up:
             info = await self._consumer_info(source.stream, source.consumer)
-            if info is None or info.get("paused"):  # a paused one answers nothing
+            if info is None or info.is_paused:  # a paused one answers nothing
                 return
-            full = info["num_ack_pending"] >= info["config"].get("max_ack_pending", 0) > 0
-            is_empty = full or not info["num_pending"]
+            is_full = info.num_ack_pending >= info.config.max_ack_pending > 0
+            is_empty = is_full or not info.num_pending
             if is_empty and await self._nothing_comes() and self._replicas_had_time(info):
                 return
             await asyncio.sleep(LOOK)
@@ -77,12 +77,12 @@ class Tail:
         finally:
             self._connection.forget(sid)
 
-    def _replicas_had_time(self, info: dict[str, Any]) -> bool:
+    def _replicas_had_time(self, info: ConsumerInfo) -> bool:
         """Tell whether nothing came for a while.
 
         With replicas a delivery sets out when a majority knows of it; answers overtake it.
         """
-        if not (info.get("cluster") or {}).get("replicas"):
+        if not info.replicas:
             return True
         now = asyncio.get_running_loop().time()
         if self._source.outstanding != self._outstanding:

@@ -38,7 +38,7 @@ ID_ON_ITS_WAY = 10158
 TRANSIENT = frozenset({10077, 10023, 10118, ID_ON_ITS_WAY, 10008, 10074})
 
 
-class _Pending:
+class _Publish:
     __slots__ = (
         "data", "deadline", "index", "message", "resend_at", "trouble", "unanswered", "waiting",
     )  # fmt: skip
@@ -67,7 +67,7 @@ class Outbox:
         self._inbox = b"_INBOX." + bytes(NUID().next()) + b"."
         self._answers = self._inbox + b"*"
         self._token = 0
-        self._pending: dict[bytes, _Pending] = {}
+        self._pending: dict[bytes, _Publish] = {}
         self._size = 0  # bytes of what is pending
         self._room: list[asyncio.Future[None]] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -157,7 +157,7 @@ class Outbox:
             waiting.ends_early |= isinstance(error, TransportError)  # it is of the link
             waiting.put(index, error)
             return
-        self._pending[token] = pending = _Pending(waiting, index, message, data, deadline)
+        self._pending[token] = pending = _Publish(waiting, index, message, data, deadline)
         self._size += len(data)
         self._send(pending, asyncio.get_running_loop().time())
         if self._sweep is None:
@@ -186,7 +186,7 @@ class Outbox:
         else:
             self._settle(token, answer)
 
-    def _on_no_responders(self, token: bytes, pending: _Pending) -> None:
+    def _on_no_responders(self, token: bytes, pending: _Publish) -> None:
         # No stream, or one without a leader at the moment: only the API can tell.
         pending.unanswered -= 1
         first = not pending.trouble
@@ -196,7 +196,7 @@ class Outbox:
             self._checks.add(check)
             check.add_done_callback(self._checks.discard)
 
-    async def _check_stream(self, token: bytes, pending: _Pending) -> None:
+    async def _check_stream(self, token: bytes, pending: _Publish) -> None:
         subject = pending.message.subject
         try:
             owner = await self._owner(subject)
@@ -206,7 +206,7 @@ class Outbox:
         if owner is None:
             self._settle(token, NoStream(f"no stream on the server stores {subject!r}"))
 
-    def _again_later(self, pending: _Pending, trouble: str) -> None:
+    def _again_later(self, pending: _Publish, trouble: str) -> None:
         pending.trouble = trouble
         pending.resend_at = asyncio.get_running_loop().time() + RETRY_AFTER
 
@@ -217,7 +217,7 @@ class Outbox:
         if self._room and len(self._pending) < WINDOW // 2 and self._size < WINDOW_BYTES // 2:
             self._make_room()
 
-    def _forget(self, token: bytes) -> _Pending | None:
+    def _forget(self, token: bytes) -> _Publish | None:
         pending = self._pending.pop(token, None)
         if pending is not None:
             self._size -= len(pending.data)
@@ -253,7 +253,7 @@ class Outbox:
             if not pending.waiting.is_given_up:
                 self._send(pending, now)
 
-    def _send(self, pending: _Pending, now: float) -> None:
+    def _send(self, pending: _Publish, now: float) -> None:
         pending.unanswered += self._connection.send(pending.data)
         pending.resend_at = now + RESEND_AFTER
 
@@ -305,7 +305,7 @@ def _read_answer(subject: str, body: bytes) -> Stored | ApiError | None:
         return None
 
 
-def _out_of_time(pending: _Pending) -> TransportError:
+def _out_of_time(pending: _Publish) -> TransportError:
     if pending.unanswered > 0:
         return _maybe_stored(pending, pending.trouble or "no confirmation came in time")
     return _not_stored(pending.message, pending.trouble or "there was no connection in time")
@@ -315,7 +315,7 @@ def _not_stored(message: Message, trouble: str) -> TransportError:
     return TransportError(f"{message.subject}: not published, {trouble}")
 
 
-def _maybe_stored(pending: _Pending, trouble: str) -> PublishError:
+def _maybe_stored(pending: _Publish, trouble: str) -> PublishError:
     return PublishError(
         f"{pending.message.subject}: {trouble}; it may or may not be stored."
         f" Publish again with id={pending.message.id!r}: one copy will be kept",

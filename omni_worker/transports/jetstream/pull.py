@@ -18,10 +18,11 @@ from nats.nuid import NUID
 from ...errors import PermissionDenied, TransportError
 from ..base import ACK, Delivery, Receiver
 from ..headers import status_of
+from ..infos import ConsumerInfo
 from .acks import Answers
 from .connection import Connection
 from .heartbeats import BUSY, QUIET, still_pending
-from .last_deliveries import ConsumerInfo, Tail
+from .last_deliveries import AskConsumerInfo, Tail
 from .requests import Requests
 
 log = logging.getLogger("omni_worker.transport")
@@ -36,7 +37,7 @@ class Pull:
 
     def __init__(
         self, connection: Connection, requests: Requests, prefix: str, stream: str, consumer: str,
-        receiver: Receiver, consumer_info: ConsumerInfo, created: str = "",
+        receiver: Receiver, consumer_info: AskConsumerInfo, created: int = 0,
     ) -> None:  # fmt: skip
         self.stream = stream
         self.consumer = consumer
@@ -261,10 +262,10 @@ class Pull:
 
     async def _after_nobody(self) -> None:
         """Handle status 503: the consumer is missing, or JetStream is not back yet."""
-        info: dict[str, Any] | None = {}
+        is_missing = False
         with suppress(TransportError):
-            info = await self._consumer_info(self.stream, self.consumer)
-        if info is None:
+            is_missing = await self._consumer_info(self.stream, self.consumer) is None
+        if is_missing:
             self._lose_missing()
         else:
             self._ended_later(self.outstanding)
@@ -272,16 +273,18 @@ class Pull:
     async def _after_silence(self) -> None:
         """Handle silence after a second request: a deaf link, or too many waiting requests."""
         silent = self._inbox
-        info: dict[str, Any] | None = {}
+        is_missing = False
+        info: ConsumerInfo | None = None
         with suppress(TransportError):
             info = await self._consumer_info(self.stream, self.consumer)
-        if info is None:
+            is_missing = info is None
+        if is_missing:
             self._lose_missing()
-        elif info.get("num_waiting", 0) >= info.get("config", {}).get("max_waiting", 1 << 30):
+        elif info is not None and info.num_waiting >= info.config.max_waiting > 0:
             # The server refuses a request with heartbeats silently, again and again.
             log.warning(
                 "consumer %s: %d requests of others wait there, its max_waiting; asking again",
-                self.consumer, info["num_waiting"],
+                self.consumer, info.num_waiting,
             )  # fmt: skip
             self._ended_later(self.outstanding)
         elif silent == self._inbox:  # else a new link has answered: it must not pay for the old
@@ -315,7 +318,7 @@ class Pull:
 
     async def _is_the_same(self) -> bool:
         info = await self._consumer_info(self.stream, self.consumer)
-        return info is not None and info.get("created") == self._created
+        return info is not None and info.created == self._created
 
     def _lose_missing(self) -> None:
         self._lose(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import ApiError
 from ...subjects import covers, intersection
-from ...topology import filters_of
+from ..infos import filters_of
 
 Config = dict[str, Any]
 

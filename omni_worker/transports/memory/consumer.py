@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ...errors import TransportError
 from ...subjects import matches
-from ...topology import filters_of
+from ..infos import filters_of
 from ..timestamps import nanoseconds, timestamp
 from .configs import Config, as_shown
 from .stream import Clock, MemoryStream, Record
@@ -46,7 +46,7 @@ class _Request:
 _Due = tuple[float, int]
 
 
-class _Pending:
+class _Held:
     __slots__ = ("consumer_sequence", "due", "queued")
 
     def __init__(self, consumer_sequence: int) -> None:
@@ -63,7 +63,7 @@ class MemoryConsumer:
         self._clock = clock
         self.created = clock()
         self._waiting: deque[_Request] = deque()
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, _Held] = {}
         self._again: deque[int] = deque()
         self._due: list[tuple[_Due, int]] = []  # a heap; entries of the past are passed over
         self._act = 0
@@ -198,7 +198,7 @@ class MemoryConsumer:
             return
         pending = self._pending.get(record.sequence)
         if pending is None:
-            pending = self._pending[record.sequence] = _Pending(self._consumer_sequence)
+            pending = self._pending[record.sequence] = _Held(self._consumer_sequence)
         self._hold(record.sequence, pending, self._ack_wait)
         count = self._redelivered.get(record.sequence, 0) + 1
         request.puller.take(record, count, self._consumer_sequence)
@@ -237,17 +237,17 @@ class MemoryConsumer:
 
     # --- what is held ----------------------------------------------------------------------
 
-    def _hold(self, sequence: int, pending: _Pending, seconds: float) -> None:
+    def _hold(self, sequence: int, pending: _Held, seconds: float) -> None:
         pending.due = asyncio.get_running_loop().time() + seconds, self._act
         heapq.heappush(self._due, (pending.due, sequence))
 
-    def _on_nak(self, sequence: int, pending: _Pending, delay: float) -> None:
+    def _on_nak(self, sequence: int, pending: _Held, delay: float) -> None:
         if delay > 0:
             self._hold(sequence, pending, delay)  # still held: it counts against max_ack_pending
         else:
             self._queue(sequence, pending)
 
-    def _queue(self, sequence: int, pending: _Pending) -> None:
+    def _queue(self, sequence: int, pending: _Held) -> None:
         if not pending.queued:
             pending.queued = True
             self._again.append(sequence)
@@ -268,7 +268,7 @@ class MemoryConsumer:
             self._settle(sequence, pending)
             self.wake()
 
-    def _settle(self, sequence: int, pending: _Pending) -> None:
+    def _settle(self, sequence: int, pending: _Held) -> None:
         """Forget a delivery, and move the ack floor up to the oldest one still held."""
         del self._pending[sequence]
         self._redelivered.pop(sequence, None)

@@ -8,6 +8,16 @@ from typing import Any, Protocol, TypeVar
 from ...errors import ApiError, NoStream
 from ...subjects import matches
 from ..base import StoredMessage
+from ..infos import (
+    AccountInfo,
+    ConsumerInfo,
+    Permissions,
+    StreamInfo,
+    read_account,
+    read_consumer_info,
+    read_permissions,
+    read_stream_info,
+)
 from .configs import no_stream
 from .server import MemoryServer
 from .stream import stored_message
@@ -29,61 +39,72 @@ class MemoryOperators:
         self._server = server
         self._ask = ask
 
-    async def streams(self) -> list[dict[str, Any]]:
+    async def streams(self) -> list[StreamInfo]:
         """Every stream's configuration and state."""
         return await self._ask(
             lambda: [
-                self._server.stream_info(self._server.stream(name, "STREAM.LIST"))
+                read_stream_info(self._server.stream_info(self._server.stream(name, "STREAM.LIST")))
                 for name in sorted(self._server.streams)
             ]
         )
 
-    async def create_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Create a stream; the same again changes nothing."""
         server = self._server
-        return await self._ask(lambda: server.stream_info(server.create_stream(config)))
+        return await self._ask(
+            lambda: read_stream_info(server.stream_info(server.create_stream(config)))
+        )
 
-    async def update_stream(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def update_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Replace a stream's whole configuration."""
         server = self._server
-        return await self._ask(lambda: server.stream_info(server.update_stream(config)))
+        return await self._ask(
+            lambda: read_stream_info(server.stream_info(server.update_stream(config)))
+        )
 
-    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+    async def stream_info(self, stream: str) -> StreamInfo | None:
         """One stream, None if there is none."""
 
-        def question() -> dict[str, Any] | None:
+        def question() -> StreamInfo | None:
             if stream not in self._server.streams:
                 return None
-            return self._server.stream_info(self._server.stream(stream, "STREAM.INFO"))
+            found = self._server.stream(stream, "STREAM.INFO")
+            return read_stream_info(self._server.stream_info(found))
 
         return await self._ask(question)
 
-    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+    async def consumers(self, stream: str) -> list[ConsumerInfo]:
         """Every consumer of a stream."""
 
-        def question() -> list[dict[str, Any]]:
+        def question() -> list[ConsumerInfo]:
             if stream not in self._server.streams:
                 raise no_stream(f"CONSUMER.LIST.{stream}")
-            return [consumer.info() for consumer in self._server.consumers(stream)]
+            return [read_consumer_info(one.info()) for one in self._server.consumers(stream)]
 
         return await self._ask(question)
 
-    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+    async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo | None:
         """One consumer, None if there is none."""
 
-        def question() -> dict[str, Any] | None:
+        def question() -> ConsumerInfo | None:
             found = self._server.consumer(stream, consumer)
-            return None if found is None else found.info()
+            return None if found is None else read_consumer_info(found.info())
 
         return await self._ask(question)
 
-    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def create_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Create, never update."""
-        return await self._ask(lambda: self._server.create_consumer(stream, config).info())
+        server = self._server
+        return await self._ask(
+            lambda: read_consumer_info(server.create_consumer(stream, config).info())
+        )
 
-    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Update, never create."""
-        return await self._ask(lambda: self._server.update_consumer(stream, config).info())
+        server = self._server
+        return await self._ask(
+            lambda: read_consumer_info(server.update_consumer(stream, config).info())
+        )
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Remove a consumer; no error when it is gone already."""
@@ -96,7 +117,7 @@ class MemoryOperators:
             if stream not in self._server.streams:
                 return None
             record = self._server.stream(stream, "STREAM.MSG.GET").get(sequence)
-            return None if record is None else stored_message(record)
+            return None if record is None else stored_message(stream, record)
 
         return await self._ask(question)
 
@@ -108,25 +129,19 @@ class MemoryOperators:
                 return None
             records = self._server.stream(stream, "STREAM.MSG.GET").since(sequence)
             found = next((one for one in records if matches(filter, one.subject)), None)
-            return None if found is None else stored_message(found)
+            return None if found is None else stored_message(stream, found)
 
         return await self._ask(question)
 
-    async def account(self) -> dict[str, Any]:
+    async def account(self) -> AccountInfo:
         """What is used; there are no limits."""
         streams = await self.streams()
-        limits = {"max_memory": -1, "max_storage": -1, "max_streams": -1, "max_consumers": -1}
-        return {
-            "memory": 0,
-            "storage": 0,
-            "streams": len(streams),
-            "consumers": sum(one["state"].get("consumer_count", 0) for one in streams),
-            "limits": limits,
-        }
+        consumers = sum(one.state.consumers for one in streams)
+        return read_account({"streams": len(streams), "consumers": consumers})
 
-    async def permissions(self) -> dict[str, Any] | None:
-        """Nobody is kept from anything."""
-        return {}
+    async def permissions(self) -> Permissions | None:
+        """Everything is allowed."""
+        return read_permissions({})
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last stored message of one subject."""
@@ -135,7 +150,7 @@ class MemoryOperators:
             if stream not in self._server.streams:
                 return None
             record = self._server.stream(stream, "STREAM.MSG.GET").last(subject)
-            return None if record is None else stored_message(record)
+            return None if record is None else stored_message(stream, record)
 
         return await self._ask(question)
 

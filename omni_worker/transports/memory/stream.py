@@ -178,9 +178,10 @@ class MemoryStream:
             tell(sequence)
 
 
-def stored_message(record: Record) -> StoredMessage:
+def stored_message(stream: str, record: Record) -> StoredMessage:
     """A record as the port shows it."""
     return StoredMessage(
+        stream=stream,
         subject=record.subject,
         sequence=record.sequence,
         body=record.body,

@@ -76,7 +76,7 @@ class Answering:
         await recorder.wait(2)
         assert recorder.counts(1) == [1, 2]
         said = await info(transport)
-        assert (said["num_ack_pending"], said["num_redelivered"]) == (1, 1)
+        assert (said.num_ack_pending, said.num_redelivered) == (1, 1)
 
     async def test_a_delayed_nak_is_waited_for(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -142,7 +142,7 @@ class Answering:
         _, recorder = await consume(transport, 10)
         first, _ = await recorder.wait(2)
         said = await info(transport)
-        assert (said["num_ack_pending"], said["num_pending"]) == (2, 1)
+        assert (said.num_ack_pending, said.num_pending) == (2, 1)
 
         first.ack()
 
@@ -309,4 +309,4 @@ async def _holds(transport: Transport, count: int) -> bool:
 
 
 async def _floor_is(transport: Transport, sequence: int) -> bool:
-    return bool((await info(transport))["ack_floor"]["stream_seq"] == sequence)
+    return bool((await info(transport)).ack_floor == sequence)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pytest
 
 from omni_worker.transports.base import Delivery, Message, Source, Stored, Transport
+from omni_worker.transports.infos import ConsumerInfo, StreamInfo
 
 from ...waiting import until
 
@@ -83,7 +84,7 @@ def needs(backend: Backend, feature: str) -> None:
         pytest.skip(f"this backend has no {feature}")
 
 
-async def make_stream(transport: Transport, name: str = "S", **config: Any) -> dict[str, Any]:
+async def make_stream(transport: Transport, name: str = "S", **config: Any) -> StreamInfo:
     """A stream over `s.>`."""
     return await transport.operators.create_stream(
         {"name": name, "subjects": [f"{name.lower()}.>"], **config}
@@ -101,7 +102,7 @@ def consumer_config(name: str = "c", *, ack_wait: float = 30.0, **config: Any) -
     }
 
 
-async def make_consumer(transport: Transport, name: str = "c", **config: Any) -> dict[str, Any]:
+async def make_consumer(transport: Transport, name: str = "c", **config: Any) -> ConsumerInfo:
     """A consumer of the stream S."""
     return await transport.operators.create_consumer("S", consumer_config(name, **config))
 
@@ -125,7 +126,7 @@ async def publish(
     return [_stored(result) for result in results]
 
 
-async def info(transport: Transport, name: str = "c") -> dict[str, Any]:
+async def info(transport: Transport, name: str = "c") -> ConsumerInfo:
     """What the server says of a consumer of S that stands."""
     found = await transport.operators.consumer_info("S", name)
     assert found is not None
@@ -134,7 +135,7 @@ async def info(transport: Transport, name: str = "c") -> dict[str, Any]:
 
 async def held(transport: Transport, name: str = "c") -> int:
     """How many deliveries the server waits for answers to."""
-    return int((await info(transport, name))["num_ack_pending"])
+    return (await info(transport, name)).num_ack_pending
 
 
 async def settled(transport: Transport, name: str = "c") -> None:

@@ -121,4 +121,4 @@ class Buckets:
         assert await second.get("key") is not None
         stream = await transport.operators.stream_info("KV_notes")
         assert stream is not None
-        assert stream["config"]["max_age"] == 60 * 10**9
+        assert stream.raw["config"]["max_age"] == 60 * 10**9

@@ -45,7 +45,7 @@ class Consuming:
         await recorder.wait(5)
 
         said = await info(transport)
-        assert (said["num_ack_pending"], said["num_pending"], said["num_waiting"]) == (5, 5, 0)
+        assert (said.num_ack_pending, said.num_pending, said.num_waiting) == (5, 5, 0)
         assert recorder.sequences == [1, 2, 3, 4, 5]
 
     async def test_outstanding_is_what_is_still_to_come(self, transport: Transport) -> None:
@@ -204,7 +204,7 @@ class Consuming:
         await recorder.wait(4)
 
         assert recorder.sequences == [1, 4, 5, 6]
-        assert (await info(transport))["num_pending"] == 0
+        assert (await info(transport)).num_pending == 0
 
     async def test_the_count_grows_and_the_identity_stays(self, transport: Transport) -> None:
         await make_stream(transport)

@@ -27,7 +27,7 @@ class Ending:
         await publish(transport, "later")
 
         async def the_rest_waits() -> bool:
-            return bool((await info(transport))["num_pending"] == 2_001 - received)
+            return (await info(transport)).num_pending == 2_001 - received
 
         await until(the_rest_waits)
         assert (0, received) == (source.outstanding, len(recorder.deliveries))
@@ -133,7 +133,7 @@ class Ending:
 
 
 async def _is_waiting(transport: Transport) -> bool:
-    return bool((await info(transport))["num_waiting"])
+    return bool((await info(transport)).num_waiting)
 
 
 async def _let_pass(turns: int) -> None:

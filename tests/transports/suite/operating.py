@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -22,6 +23,8 @@ from .backend import (
     publish,
 )
 
+SKEW = 10**9  # nanoseconds by which two clocks may differ
+
 
 class Operating:
     """Promises of Operators."""
@@ -37,16 +40,34 @@ class Operating:
         shown = await transport.operators.stream_info("S")
 
         assert shown is not None
-        assert made["created"] == shown["created"]
+        assert made.created == shown.created
         expected = {
             "name": "S", "subjects": ["s.>"], "retention": "limits", "storage": "file",
             "discard": "old", "max_age": 0, "num_replicas": 1, "description": "d",
             "duplicate_window": 120 * SECOND, "max_msgs": -1, "max_bytes": -1,
         }  # fmt: skip
-        assert expected == {key: shown["config"][key] for key in expected}
-        assert shown["config"]["metadata"]["k"] == "v"
+        assert expected == {key: shown.raw["config"][key] for key in expected}
+        assert shown.raw["config"]["metadata"]["k"] == "v"
         state = {"messages": 2, "first_seq": 1, "last_seq": 2, "consumer_count": 0}
-        assert state == {key: shown["state"][key] for key in state}
+        assert state == {key: shown.raw["state"][key] for key in state}
+
+    async def test_a_streams_facts_are_what_the_server_says(self, transport: Transport) -> None:
+        before = time.time_ns()
+        await make_stream(transport, max_age=3600 * SECOND, max_bytes=1 << 20)
+        await make_consumer(transport)
+        await publish(transport, 1, 2)
+
+        shown = await transport.operators.stream_info("S")
+
+        assert shown is not None
+        config, state = shown.config, shown.state
+        assert (shown.name, config.name, config.subjects) == ("S", "S", ("s.>",))
+        assert (config.retention, config.discard, config.sources) == ("limits", "old", ())
+        assert (config.max_age, config.duplicate_window) == (3600.0, 120.0)
+        assert (config.max_bytes, config.max_msgs) == (1 << 20, -1)
+        assert (state.messages, state.first_sequence, state.last_sequence) == (2, 1, 2)
+        assert (state.subjects, state.consumers, state.bytes > 0) == (1, 1, True)
+        assert before - SKEW < shown.created <= shown.answered_at < time.time_ns() + SKEW
 
     async def test_every_stream_is_listed(self, transport: Transport) -> None:
         assert await transport.operators.streams() == []
@@ -55,7 +76,7 @@ class Operating:
             await make_stream(transport, name)
 
         listed = await transport.operators.streams()
-        assert sorted(stream["config"]["name"] for stream in listed) == ["A", "B"]
+        assert sorted(stream.name for stream in listed) == ["A", "B"]
 
     async def test_the_next_message_that_matches_is_found_from_a_sequence_on(
         self, transport: Transport
@@ -78,8 +99,8 @@ class Operating:
 
         account = await transport.operators.account()
 
-        assert (account["streams"], account["consumers"]) == (1, 0)
-        assert account["limits"]["max_streams"] == -1
+        assert (account.streams, account.consumers) == (1, 0)
+        assert account.max_streams == -1
 
     async def test_what_is_not_there_is_none(self, backend: Backend, transport: Transport) -> None:
         operators = transport.operators
@@ -100,9 +121,9 @@ class Operating:
 
         again = await make_stream(transport, metadata={"k": "v"})
 
-        assert first["config"] == again["config"]
-        assert first["created"] == again["created"]
-        assert again["state"]["messages"] == 1
+        assert first.raw["config"] == again.raw["config"]
+        assert first.created == again.created
+        assert again.state.messages == 1
 
     async def test_a_stream_of_that_name_with_another_configuration_is_refused(
         self, transport: Transport
@@ -127,8 +148,9 @@ class Operating:
 
         updated = await transport.operators.update_stream({"name": "S", "subjects": ["s.>", "x"]})
 
-        assert updated["config"]["subjects"] == ["s.>", "x"]
-        assert (updated["config"]["max_age"], updated["config"].get("description")) == (0, None)
+        assert updated.raw["config"]["subjects"] == ["s.>", "x"]
+        assert updated.raw["config"]["max_age"] == 0
+        assert updated.raw["config"].get("description") is None
         [stored] = await publish(transport, 1, subject="x")
         assert stored.stream == "S"
 
@@ -140,7 +162,7 @@ class Operating:
         await refused(update, 404, 10059)
 
     async def test_a_streams_storage_cannot_be_changed(self, transport: Transport) -> None:
-        config = (await make_stream(transport))["config"]
+        config = (await make_stream(transport)).raw["config"]
 
         update = transport.operators.update_stream({**config, "storage": "memory"})
 
@@ -149,7 +171,7 @@ class Operating:
     async def test_replicas_need_a_cluster(self, backend: Backend, transport: Transport) -> None:
         if "replicas" in backend.features:
             made = await make_stream(transport, num_replicas=3)
-            assert made["config"]["num_replicas"] == 3
+            assert made.raw["config"]["num_replicas"] == 3
             return
         await refused(make_stream(transport, num_replicas=3), 500, 10074)
 
@@ -168,26 +190,45 @@ class Operating:
         await publish(transport, 3)
 
         async def one_is_new() -> bool:
-            return bool((await info(transport))["num_pending"] == 1)
+            return (await info(transport)).num_pending == 1
 
         await until(one_is_new)
         shown = await info(transport)
 
-        assert made["created"] == shown["created"]
+        assert made.created == shown.created
         config = {
             "name": "c", "durable_name": "c", "ack_policy": "explicit", "ack_wait": 30 * SECOND,
             "deliver_policy": "all", "filter_subject": "s.>", "max_deliver": -1,
             "max_ack_pending": 1000, "max_waiting": 512, "replay_policy": "instant",
         }  # fmt: skip
-        assert config == {key: shown["config"][key] for key in config}
-        assert shown["config"]["metadata"]["k"] == "v"
+        assert config == {key: shown.raw["config"][key] for key in config}
+        assert shown.raw["config"]["metadata"]["k"] == "v"
         state = {
             "stream_name": "S", "name": "c", "num_ack_pending": 2, "num_redelivered": 1,
             "num_waiting": 0, "num_pending": 1,
         }  # fmt: skip
-        assert state == {key: shown[key] for key in state}
-        assert (shown["delivered"]["consumer_seq"], shown["delivered"]["stream_seq"]) == (3, 2)
-        assert (shown["ack_floor"]["consumer_seq"], shown["ack_floor"]["stream_seq"]) == (0, 0)
+        assert state == {key: shown.raw[key] for key in state}
+        assert (shown.deliveries, shown.delivered) == (3, 2)
+        assert (shown.raw["ack_floor"]["consumer_seq"], shown.ack_floor) == (0, 0)
+
+    async def test_a_consumers_facts_are_what_the_server_says(self, transport: Transport) -> None:
+        before = time.time_ns()
+        await make_stream(transport)
+        filters = ["s.b", "s.a"]
+        await make_consumer(
+            transport, filter_subjects=filters, metadata={"k": "v"}, inactive_threshold=9 * SECOND
+        )
+
+        shown = await info(transport)
+
+        config = shown.config
+        assert (shown.stream, shown.name, config.name) == ("S", "c", "c")
+        assert (config.filters, config.metadata["k"]) == (("s.a", "s.b"), "v")
+        assert (config.ack_policy, config.deliver_policy) == ("explicit", "all")
+        assert (config.ack_wait, config.inactive_threshold) == (30.0, 9.0)
+        assert (config.max_deliver, config.max_ack_pending, config.max_waiting) == (-1, 1000, 512)
+        assert (shown.is_paused, shown.is_push_bound) == (False, False)
+        assert before - SKEW < shown.created < time.time_ns() + SKEW
 
     async def test_waiting_requests_are_counted(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -196,11 +237,11 @@ class Operating:
         source.request(10)
 
         async def two_wait() -> bool:
-            return bool((await info(transport))["num_waiting"] == 2)
+            return (await info(transport)).num_waiting == 2
 
         await until(two_wait)
         await source.stop()
-        assert (await info(transport))["num_waiting"] == 0
+        assert (await info(transport)).num_waiting == 0
 
     async def test_every_consumer_is_listed(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -209,7 +250,7 @@ class Operating:
 
         listed = await transport.operators.consumers("S")
 
-        assert sorted(consumer["name"] for consumer in listed) == ["a", "b"]
+        assert sorted(consumer.name for consumer in listed) == ["a", "b"]
 
     async def test_the_same_consumer_again_changes_nothing(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -220,7 +261,7 @@ class Operating:
 
         again = await make_consumer(transport, metadata={"k": "v"})
 
-        assert again["num_ack_pending"] == 1
+        assert again.num_ack_pending == 1
 
     async def test_create_never_updates(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -228,7 +269,7 @@ class Operating:
 
         await refused(make_consumer(transport, ack_wait=1.0), 400, 10148)
 
-        assert (await info(transport))["config"]["ack_wait"] == 30 * SECOND
+        assert (await info(transport)).raw["config"]["ack_wait"] == 30 * SECOND
 
     async def test_update_never_creates(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -249,9 +290,9 @@ class Operating:
         )
 
         assert (
-            updated["config"]["ack_wait"], updated["config"]["max_ack_pending"]
+            updated.raw["config"]["ack_wait"], updated.raw["config"]["max_ack_pending"]
         ) == (9 * SECOND, 7)  # fmt: skip
-        assert (updated["num_ack_pending"], updated["num_pending"]) == (1, 1)
+        assert (updated.num_ack_pending, updated.num_pending) == (1, 1)
 
     @pytest.mark.parametrize(
         "change",
@@ -322,7 +363,7 @@ class Operating:
 
         async def clock_is_gone() -> bool:
             # The list, because asking for one consumer is no use of it either.
-            return [one["name"] for one in await transport.operators.consumers("S")] == ["c"]
+            return [one.name for one in await transport.operators.consumers("S")] == ["c"]
 
         await until(clock_is_gone)
         await publish(transport, 1)

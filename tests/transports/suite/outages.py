@@ -159,7 +159,7 @@ class Outages:
         await backend.reconnect()
         await until(lambda: recorder.resumptions == 1)
 
-        assert (await info(transport))["num_waiting"] == 0
+        assert (await info(transport)).num_waiting == 0
 
     async def test_what_was_delivered_into_a_broken_link_comes_again(
         self, backend: Backend
@@ -210,7 +210,7 @@ class Outages:
 
         assert await transport.flush(2.0)
         assert recorder.resumptions == 0
-        assert (await info(transport))["num_waiting"] == 0
+        assert (await info(transport)).num_waiting == 0
 
     async def test_a_publish_waits_for_the_link(
         self, backend: Backend, transport: Transport
@@ -238,7 +238,7 @@ class Outages:
         assert all(isinstance(result, Stored) for result in results)
         stream = await transport.operators.stream_info("S")
         assert stream is not None
-        assert stream["state"]["messages"] == 1_000
+        assert stream.state.messages == 1_000
 
     async def test_a_publish_never_sent_is_certainly_not_stored(
         self, backend: Backend, transport: Transport

@@ -188,4 +188,4 @@ class Publishing:
 async def _messages(transport: Transport) -> int:
     stream = await transport.operators.stream_info("S")
     assert stream is not None
-    return int(stream["state"]["messages"])
+    return stream.state.messages

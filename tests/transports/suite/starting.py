@@ -49,7 +49,7 @@ class Starting:
         _, recorder = await consume(transport, 10)
         await recorder.wait(len(expected))
         assert expected == recorder.sequences
-        assert (await info(transport))["num_pending"] == 0
+        assert (await info(transport)).num_pending == 0
 
     async def test_a_start_sequence_of_the_future_is_waited_for(
         self, backend: Backend, transport: Transport
@@ -101,7 +101,7 @@ class Starting:
         _, recorder = await consume(transport, 1)
         await recorder.wait(1)
 
-        wider = {**config["config"], "filter_subjects": ["s.a", "s.b"]}
+        wider = {**config.raw["config"], "filter_subjects": ["s.a", "s.b"]}
         del wider["filter_subject"]
         await transport.operators.update_consumer("S", wider)
         await publish(transport, 3, subject="s.b")

@@ -1,0 +1,259 @@
+"""Infos: the server's JSON about streams, consumers and the account, as frozen facts. Pure.
+
+Each fact the code reads is a field; the rest is in ``raw``, the server's own JSON. A key that is
+missing (older servers leave some out) reads as the server's default. Durations are in seconds,
+points of time in epoch nanoseconds, with 0 for one that is not given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .timestamps import nanoseconds
+
+Json = Mapping[str, Any]
+
+_NANO = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSource:
+    """A stream that another stream copies from."""
+
+    name: str
+    filter: str  # empty: everything
+    start_time: str  # RFC 3339, as the server writes it; empty: from the first message on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """A stream's configuration."""
+
+    name: str
+    subjects: tuple[str, ...]
+    sources: tuple[StreamSource, ...]  # empty: it is no copy
+    retention: str
+    discard: str
+    max_age: float  # seconds; 0 is for ever
+    max_msgs: int  # -1 is without a limit
+    max_bytes: int  # -1 is without a limit
+    duplicate_window: float  # seconds
+    raw: Json = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """What a stream holds."""
+
+    messages: int
+    bytes: int
+    first_sequence: int
+    last_sequence: int
+    subjects: int  # different ones
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """A stream: its configuration and its state."""
+
+    name: str
+    created: int  # epoch nanoseconds; another value is another stream of the same name
+    answered_at: int  # epoch nanoseconds by the server's clock
+    config: StreamConfig
+    state: StreamState
+    raw: Json = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerConfig:
+    """A consumer's configuration."""
+
+    name: str
+    filters: tuple[str, ...]  # sorted, whichever of the server's two fields holds them
+    metadata: Mapping[str, str]
+    ack_policy: str
+    ack_wait: float  # seconds
+    deliver_policy: str
+    inactive_threshold: float  # seconds; 0: the consumer stays until it is deleted
+    max_deliver: int  # -1 is without a limit
+    max_ack_pending: int  # -1 is without a limit
+    max_waiting: int  # 0 is without a limit
+    raw: Json = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerInfo:
+    """A consumer: its configuration and where it is in its stream."""
+
+    stream: str
+    name: str
+    created: int  # epoch nanoseconds; another value is another consumer of the same name
+    config: ConsumerConfig
+    delivered: int  # stream sequence of the last delivery
+    deliveries: int  # consumer sequence of the last delivery: how many there were
+    ack_floor: int  # stream sequence up to which everything is settled
+    num_pending: int  # stored and not delivered yet
+    num_ack_pending: int  # delivered and not settled yet
+    num_redelivered: int  # of these, delivered more than once
+    num_waiting: int  # pull requests that wait for messages
+    is_paused: bool
+    is_push_bound: bool  # a push consumer with a subscriber
+    replicas: int  # servers that hold a copy, the leader not counted
+    raw: Json = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountInfo:
+    """What an account uses of JetStream, and how much it may; -1 is without a limit."""
+
+    streams: int
+    consumers: int
+    storage: int  # bytes
+    memory: int  # bytes
+    max_streams: int
+    max_consumers: int
+    max_storage: int  # bytes
+    max_memory: int  # bytes
+    raw: Json = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permissions:
+    """The subjects a login may publish to; nothing allowed by name is everything."""
+
+    publish_allow: tuple[str, ...]
+    publish_deny: tuple[str, ...]
+    raw: Json = field(repr=False)
+
+
+def read_stream_info(raw: Json) -> StreamInfo:
+    """Read the answer to STREAM.INFO, or one entry of STREAM.LIST."""
+    config = read_stream_config(raw.get("config") or {})
+    state = raw.get("state") or {}
+    return StreamInfo(
+        name=config.name,
+        created=_time(raw, "created"),
+        answered_at=_time(raw, "ts"),
+        config=config,
+        state=StreamState(
+            messages=_int(state, "messages"),
+            bytes=_int(state, "bytes"),
+            first_sequence=_int(state, "first_seq"),
+            last_sequence=_int(state, "last_seq"),
+            subjects=_int(state, "num_subjects"),
+            consumers=_int(state, "consumer_count"),
+        ),
+        raw=raw,
+    )
+
+
+def read_stream_config(raw: Json) -> StreamConfig:
+    """Read a stream's configuration: the server's, or one that a stream is to be created with."""
+    return StreamConfig(
+        name=str(raw.get("name") or ""),
+        subjects=tuple(raw.get("subjects") or ()),
+        sources=tuple(
+            StreamSource(
+                name=str(one.get("name") or ""),
+                filter=str(one.get("filter_subject") or ""),
+                start_time=str(one.get("opt_start_time") or ""),
+            )
+            for one in raw.get("sources") or ()
+        ),
+        retention=str(raw.get("retention") or "limits"),
+        discard=str(raw.get("discard") or "old"),
+        max_age=_seconds(raw, "max_age"),
+        max_msgs=_int(raw, "max_msgs", -1),
+        max_bytes=_int(raw, "max_bytes", -1),
+        duplicate_window=_seconds(raw, "duplicate_window"),
+        raw=raw,
+    )
+
+
+def read_consumer_info(raw: Json) -> ConsumerInfo:
+    """Read the answer to CONSUMER.INFO, or one entry of CONSUMER.LIST."""
+    config = read_consumer_config(raw.get("config") or {})
+    delivered, floor = raw.get("delivered") or {}, raw.get("ack_floor") or {}
+    return ConsumerInfo(
+        stream=str(raw.get("stream_name") or ""),
+        name=str(raw.get("name") or config.name),
+        created=_time(raw, "created"),
+        config=config,
+        delivered=_int(delivered, "stream_seq"),
+        deliveries=_int(delivered, "consumer_seq"),
+        ack_floor=_int(floor, "stream_seq"),
+        num_pending=_int(raw, "num_pending"),
+        num_ack_pending=_int(raw, "num_ack_pending"),
+        num_redelivered=_int(raw, "num_redelivered"),
+        num_waiting=_int(raw, "num_waiting"),
+        is_paused=bool(raw.get("paused")),
+        is_push_bound=bool(raw.get("push_bound")),
+        replicas=len((raw.get("cluster") or {}).get("replicas") or ()),
+        raw=raw,
+    )
+
+
+def read_consumer_config(raw: Json) -> ConsumerConfig:
+    """Read a consumer's configuration: the server's, or one a consumer is to be created with."""
+    return ConsumerConfig(
+        name=str(raw.get("name") or raw.get("durable_name") or ""),
+        filters=filters_of(raw),
+        metadata=dict(raw.get("metadata") or {}),
+        ack_policy=str(raw.get("ack_policy") or "none"),
+        ack_wait=_seconds(raw, "ack_wait"),
+        deliver_policy=str(raw.get("deliver_policy") or "all"),
+        inactive_threshold=_seconds(raw, "inactive_threshold"),
+        max_deliver=_int(raw, "max_deliver", -1),
+        max_ack_pending=_int(raw, "max_ack_pending", -1),
+        max_waiting=_int(raw, "max_waiting"),
+        raw=raw,
+    )
+
+
+def read_account(raw: Json) -> AccountInfo:
+    """Read the answer to INFO."""
+    limits = raw.get("limits") or {}
+    return AccountInfo(
+        streams=_int(raw, "streams"),
+        consumers=_int(raw, "consumers"),
+        storage=_int(raw, "storage"),
+        memory=_int(raw, "memory"),
+        max_streams=_int(limits, "max_streams", -1),
+        max_consumers=_int(limits, "max_consumers", -1),
+        max_storage=_int(limits, "max_storage", -1),
+        max_memory=_int(limits, "max_memory", -1),
+        raw=raw,
+    )
+
+
+def read_permissions(raw: Json) -> Permissions:
+    """Read the permissions in the server's word on a user."""
+    publish = raw.get("publish") or {}
+    return Permissions(
+        publish_allow=tuple(publish.get("allow") or ()),
+        publish_deny=tuple(publish.get("deny") or ()),
+        raw=raw,
+    )
+
+
+def filters_of(config: Json) -> tuple[str, ...]:
+    """Sort the filters of a consumer's configuration, whichever of the two fields holds them."""
+    one = config.get("filter_subject")
+    return tuple(sorted(config.get("filter_subjects") or ((one,) if one else ())))
+
+
+def _int(raw: Json, key: str, default: int = 0) -> int:
+    found = raw.get(key)
+    return default if found is None else int(found)
+
+
+def _seconds(raw: Json, key: str) -> float:
+    return _int(raw, key) / _NANO
+
+
+def _time(raw: Json, key: str) -> int:
+    found = raw.get(key)
+    return nanoseconds(found) if found else 0
