@@ -19,17 +19,18 @@ from .errors import ConfigError, NotConnected
 from .events import Published
 from .handlers import Handler, declare
 from .lifespan import alive
-from .observer import Observer
 from .options import HandlerOptions
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .schemas import SchemaRegistry
 from .settings import Settings
+from .signals import Listener, Signal
 from .signatures import check_middleware
 from .subjects import filters_for
 from .topology import SEVEN, route
 from .transports.base import Transport
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+Heard = TypeVar("Heard", bound=Callable[[Any], None])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 
@@ -64,10 +65,10 @@ class App:
         self.registry = registry if registry is not None else SchemaRegistry()
         self.settings = settings
         self.lifespan = lifespan
-        self.observer: Observer | None = None  # told of every run; see `omni_worker.observer`
         self.declarations: list[Declaration] = []
         self.middlewares: list[Middleware] = []
         self.publish_middlewares: list[PublishMiddleware] = []
+        self.listeners: list[Listener] = []
         self._bus: EventBus | None = None
         self._including: dict[App, str] = {}  # whose handlers ours have become, and where
 
@@ -135,6 +136,23 @@ class App:
         check_middleware(middleware, "event", "call_next")
         self.publish_middlewares.append(middleware)
         return middleware
+
+    def listen(self, function: Heard, *kinds: type[Signal]) -> Heard:
+        """Call ``function(signal)`` for these kinds of signals, or for all of them.
+
+        Usable as a decorator; the function stays as it is. It is called on the event loop and must
+        be quick; an exception of it is logged and changes nothing. See ``omni_worker.signals``.
+        """
+        where = _caller(sys._getframe(1))
+        wrong = [one for one in kinds if not (isinstance(one, type) and issubclass(one, Signal))]
+        if wrong:
+            raise ConfigError(f"app.listen: {wrong[0]!r} is no kind of signal ({where})")
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise ConfigError(
+                f"app.listen: expected a plain def (signal), got {function} ({where})"
+            )
+        self.listeners.append(Listener(function, kinds or (Signal,)))
+        return function
 
     def discover(self, package: str) -> list[str]:
         """Import every module of a package, for the handlers they declare; returns their names.
@@ -220,7 +238,7 @@ class App:
             name=self.name,
             registry=self.registry,
             settings=settings or self.settings,
-            observer=self.observer,
+            listeners=self._all_listeners(),
         )
         bus.publisher.middlewares.extend(self._all_publish_middlewares())
         try:
@@ -229,7 +247,9 @@ class App:
             async with alive(bus, self.lifespan(self) if self.lifespan else nullcontext()):
                 for declaration in self.declarations if start else ():
                     await bus.run_handler(
-                        declaration.handler, middlewares=self.middlewares_of(declaration)
+                        declaration.handler,
+                        middlewares=self.middlewares_of(declaration),
+                        listeners=[one for app in declaration.owners for one in app.listeners],
                     )
                 yield bus
         finally:
@@ -273,9 +293,16 @@ class App:
         return [one for owner in declaration.owners for one in owner.middlewares]
 
     def _all_publish_middlewares(self) -> list[PublishMiddleware]:
-        owners = {id(one): one for each in self.declarations for one in each.owners if one != self}
-        included = [one for owner in owners.values() for one in owner.publish_middlewares]
+        included = [one for owner in self._included() for one in owner.publish_middlewares]
         return [*self.publish_middlewares, *included]
+
+    def _all_listeners(self) -> list[Listener]:
+        """Who hears what happens to the bus: our own listeners, and those of included apps."""
+        return [*self.listeners, *(one for owner in self._included() for one in owner.listeners)]
+
+    def _included(self) -> list[App]:
+        owners = {id(one): one for each in self.declarations for one in each.owners if one != self}
+        return list(owners.values())
 
     def _refuse_taken(self, handler: Handler) -> None:
         """One consumer feeds one handler: a second would take half of its events away."""

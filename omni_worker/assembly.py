@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any
 
 from .context import RunSetup
-from .dispatch import Dispatcher, Middleware
+from .dispatch import Dispatcher, Middleware, SignallingDispatcher
 from .handlers import Handler
 from .notes import AttemptNotes, Guards, attempts, guards
-from .observer import ObservedDispatcher, Observer
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Publisher
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .settle import Counts, Settler
+from .signals import RunFinished, RunStarted, Signals
 from .subscription import Parts, Subscription
 from .threads import DaemonThreads
 from .topology import OWN_STREAM
@@ -35,7 +35,7 @@ class HandlerSetup:
     publisher: Publisher
     registry: SchemaRegistry
     settings: Settings
-    observer: Observer | None = None  # told of every run
+    signals: Signals
     state: Any = None  # what the app's lifespan yields
 
 
@@ -53,11 +53,11 @@ def build_subscription(
     if not handler.is_async:
         threads = DaemonThreads(handler.options.concurrency or 1, f"omni-worker {handler.name}")
     counts = Counts()
-    noted = AttemptNotes(_bucket(setup, attempts.BUCKET, attempts.TTL), handler.name)
+    noted = _attempt_notes(handler, setup)
     guarded = None
     if handler.options.exactly_once:
         ttl = setup.settings.guard_ttl
-        guarded = Guards(_bucket(setup, guards.BUCKET, ttl), handler.name)
+        guarded = Guards(_bucket(setup, guards.BUCKET, ttl), handler, setup.signals)
     parts = Parts(
         handler=handler,
         dispatcher=_dispatcher(handler, setup, middlewares, threads),
@@ -67,7 +67,9 @@ def build_subscription(
             copies=RawCopies(setup),
             attempts=noted,
             counts=counts,
+            signals=setup.signals,
         ),
+        signals=setup.signals,
         attempts=noted,
         guards=guarded,
         around=RunSetup(
@@ -93,8 +95,9 @@ def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
         handler,
         publisher=setup.publisher,
         copies=RawCopies(setup),
-        attempts=AttemptNotes(_bucket(setup, attempts.BUCKET, attempts.TTL), handler.name),
+        attempts=_attempt_notes(handler, setup),
         counts=Counts(),
+        signals=setup.signals,
     )
 
 
@@ -116,6 +119,11 @@ class RawCopies:
         return OWN_STREAM.name, stored.sequence
 
 
+def _attempt_notes(handler: Handler, setup: HandlerSetup) -> AttemptNotes:
+    bucket = _bucket(setup, attempts.BUCKET, attempts.TTL)
+    return AttemptNotes(bucket, handler, setup.signals)
+
+
 def _bucket(setup: HandlerSetup, name: str, ttl: float) -> Callable[[], Awaitable[Any]]:
     return partial(setup.transport.bucket, name, ttl=ttl)
 
@@ -126,13 +134,14 @@ def _dispatcher(
     middlewares: Sequence[Middleware],
     threads: DaemonThreads | None,
 ) -> Dispatcher:
-    if setup.observer is None:
+    signals = setup.signals
+    if not signals.hears(RunStarted) and not signals.hears(RunFinished):
         return Dispatcher(
             handler, registry=setup.registry, middlewares=middlewares, threads=threads
         )
-    return ObservedDispatcher(
+    return SignallingDispatcher(
         handler,
-        setup.observer,
+        signals,
         registry=setup.registry,
         middlewares=middlewares,
         threads=threads,

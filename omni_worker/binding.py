@@ -8,15 +8,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from .errors import ApiError, PermissionDenied, TransportError
 from .handlers import Handler
 from .provision import Provisioner
 from .schemas import SchemaRegistry
 from .settings import Settings
+from .signals import (
+    ConsumerLost,
+    ConsumerRecreated,
+    HandlerSignal,
+    RecreationFailed,
+    Signals,
+    StreamReplaced,
+)
 from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .threads import DaemonThreads
@@ -144,6 +153,7 @@ class Binding:
         threads: DaemonThreads | None,
         recreate: bool,
         keep: bool,
+        signals: Signals,
     ) -> None:
         self.subscription = subscription
         self.bound: dict[Source, Bound] = {}
@@ -153,6 +163,7 @@ class Binding:
         self._provisioner = provisioner
         self._threads = threads
         self._recreate = recreate
+        self._signals = signals
         self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
         self._handled = 0  # at the last look
@@ -185,10 +196,12 @@ class Binding:
         if bound is None or state is None:
             return
         # A right that is missing does not come with another consumer.
-        if not self._recreate or isinstance(cause, PermissionDenied):
+        recreate = self._recreate and not isinstance(cause, PermissionDenied)
+        self._emit(ConsumerLost, bound, cause=cause, recreate=recreate)
+        if not recreate:
             self.fail(cause)
             return
-        task = asyncio.get_running_loop().create_task(self._make_again(bound, state, cause))
+        task = asyncio.get_running_loop().create_task(self._make_again(bound, state))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -232,21 +245,21 @@ class Binding:
         # Another version of the app may have changed it: leases follow the server's word.
         self.subscription.lease(info.config.ack_wait)
 
-    async def _make_again(self, bound: Bound, state: SourceState, cause: Exception) -> None:
+    async def _make_again(self, bound: Bound, state: SourceState) -> None:
         """Until it stands: the consumer anew, at the first event that is not surely settled."""
-        log.error("%s; making it again", cause)
         while True:
             try:
                 spec, kept = await self._where_to_start(bound, state)
                 await self._bind_one(spec, kept)
+                self._emit(ConsumerRecreated, bound, sequence=spec.start_sequence)
                 return
             except ApiError as error:
-                log.error("consumer %s cannot be made again yet: %s", bound.spec.name, error)
+                self._emit(RecreationFailed, bound, cause=error)
             except TransportError as error:
                 if self._transport.failure is not None:
                     self.fail(error)
                     return
-                log.error("consumer %s cannot be made again yet: %s", bound.spec.name, error)
+                self._emit(RecreationFailed, bound, cause=error)
             await asyncio.sleep(RECREATE_PAUSE)
 
     async def _where_to_start(
@@ -257,19 +270,18 @@ class Binding:
             await self._provisioner.ensure_streams()
             # The server makes a consumer of subjects its stream does not store: it reads nothing.
             await self._provisioner.routes(bound.spec.filters, literal=False)
-            log.error(
-                "stream %s is new: its old sequences mean nothing, consumer %s starts at the first",
-                bound.spec.stream,
-                bound.spec.name,
-            )
+            self._emit(StreamReplaced, bound)
             return replace(bound.spec, start_sequence=1), None
         # What waits below the floor was settled by another process: it must not run again.
         state.forget_settled(bound.ack_floor)
         unsettled = state.lowest_unsettled()
         floor = bound.ack_floor + 1
         start = floor if unsettled is None else min(floor, unsettled)
-        log.warning("consumer %s is made again from sequence %d", bound.spec.name, start)
         return replace(bound.spec, start_sequence=start), state
+
+    def _emit(self, kind: Callable[..., HandlerSignal], bound: Bound, **facts: Any) -> None:
+        names = {"stream": bound.spec.stream, "consumer": bound.spec.name}
+        self._signals.emit(kind(handler=self.subscription.handler, **names, **facts))
 
 
 def filters_without(handler: Handler, copies: dict[str, str]) -> tuple[str, ...]:

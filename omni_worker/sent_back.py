@@ -17,6 +17,7 @@ from .handlers import Handler
 from .letters.written import HANDLER_HEADER, SUBJECT_HEADER, Failure
 from .provision import Provisioner
 from .settle import Settler, Trouble
+from .signals import ReturnDelayed, ReturnsLost, Signals
 from .subscription import Subscription
 from .topology import NANO, retry_consumer
 from .transports.base import Delivery, Source, Transport
@@ -46,12 +47,14 @@ class Returns:
         *,
         subscriptions: Callable[[], Iterable[Subscription]],
         settler: Callable[[Handler], Settler],
+        signals: Signals,
     ) -> None:
         self._spec = retry_consumer(app)
         self._transport = transport
         self._provisioner = provisioner
         self._subscriptions = subscriptions
         self._settler = settler
+        self._signals = signals
         self._source: Source | None = None
         self._fed: set[Subscription] = set()
         self._began = 0.0  # epoch seconds
@@ -125,7 +128,9 @@ class Returns:
 
     def lost(self, source: Source, cause: Exception) -> None:
         """The consumer is gone; the next retry makes it anew, and the next look finds it."""
-        log.error("%s; what waited there can be retried with --again", cause)
+        self._signals.emit(
+            ReturnsLost(stream=self._spec.stream, consumer=self._spec.name, cause=cause)
+        )
         for subscription in self._fed:
             subscription.detach(source)
         self._fed.clear()
@@ -192,4 +197,4 @@ class Returns:
                 delivery, Trouble(first_seen=time.time(), letter=Failure.of(error, 0))
             )
         except (ApiError, TransportError) as failure:
-            log.error("an event for an unknown handler waits: %s", failure)
+            self._signals.emit(ReturnDelayed(name=name, delivery=delivery, cause=failure))

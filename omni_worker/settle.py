@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from .errors import EventTooLarge, InvalidEvent, OmniWorkerError
-from .events import DEAD_LETTER, Event, names_of
+from .errors import EventTooLarge, OmniWorkerError
+from .events import DEAD_LETTER
 from .handlers import Handler
 from .letters.written import (
-    MAX_ERROR,
     Failure,
     compose,
-    error_text,
+    error_line,
     letter_id,
     with_body,
     with_reference,
@@ -24,11 +22,19 @@ from .notes import AttemptNotes, Note, NoteState
 from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skip
 from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
+from .signals import (
+    DeadLetterDelayed,
+    DeadLetterDropped,
+    DeadLettered,
+    HandedBack,
+    Lapsed,
+    Recognised,
+    Retried,
+    Signals,
+    Skipped,
+)
 from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
-from .wire import read_envelope, to_event
-
-log = logging.getLogger("omni_worker.worker")
 
 # A letter that cannot be stored is tried again: 1, 2, 4 … seconds, at most five minutes apart.
 LETTER_RETRY = RetryPolicy(retries=0, delay=1.0, factor=2.0, cap=300.0, jitter=0.1)
@@ -79,6 +85,7 @@ class Settler:
         copies: RawCopies,
         attempts: AttemptNotes,
         counts: Counts,
+        signals: Signals,
     ) -> None:
         self._handler = handler
         self._policy = handler.options.retry or RetryPolicy()
@@ -87,6 +94,11 @@ class Settler:
         self._keeps_retries = handler.options.order_by is not None
         self._attempts = attempts
         self._counts = counts
+        self._emit = signals.emit
+        # These may come as often as events do: nothing is made where nothing listens.
+        self._emit_skipped = signals.emitter(Skipped)
+        self._emit_recognised = signals.emitter(Recognised)
+        self._emit_handed_back = signals.emitter(HandedBack)
 
     @property
     def attempts(self) -> int:
@@ -101,13 +113,25 @@ class Settler:
     def settled_before(self, delivery: Delivery) -> None:
         """It came again although it was settled: its answer was lost, so it is given again."""
         delivery.ack()
-        self._counts.recognised += 1
+        self._recognised(delivery)
 
-    def hand_back(self, delivery: Delivery, delay: float = 0.0) -> None:
+    def hand_back(
+        self, delivery: Delivery, delay: float = 0.0, reason: str = "", *, foreign: bool = False
+    ) -> None:
         """Unrun, or not to its end; the delivery takes no further answer."""
         delivery.nak(delay)
         delivery.lapsed = True
         self._counts.handed_back += 1
+        if self._emit_handed_back is not None:
+            self._emit_handed_back(
+                HandedBack(
+                    handler=self._handler,
+                    delivery=delivery,
+                    after=delay,
+                    reason=reason,
+                    foreign=foreign,
+                )
+            )
 
     async def settle(self, delivery: Delivery, outcome: Outcome, trouble: Trouble) -> bool:
         """Answer once. Says whether the event is settled: acknowledged or terminated.
@@ -122,18 +146,17 @@ class Settler:
                 self.done(delivery)
                 return True
             case Skip():
-                delivery.ack()
-                self._counts.skipped += 1
+                self._skip(delivery)
                 return True
             case _ if delivery.lapsed:
-                log.warning("lapsed", extra=self._facts(delivery))
+                self._emit(Lapsed(handler=self._handler, delivery=delivery))
                 return False
-            case HandBack(delay=delay, foreign=foreign):
+            case HandBack(delay=delay, reason=reason, foreign=foreign):
                 await self._note(delivery, trouble, NoteState.BACK)
                 if delay and self._keeps_retries and not foreign:
                     trouble.retry_in = delay
                 else:
-                    self.hand_back(delivery, delay)
+                    self.hand_back(delivery, delay, reason, foreign=foreign)
                 return False
             case Rejected(error=error, unreadable=unreadable):
                 trouble.failures += not unreadable
@@ -145,7 +168,7 @@ class Settler:
                     trouble.letter = _failure(error, trouble.failures)
                     return await self.send_letter(delivery, trouble)
                 # The note first: a process that dies in between counts one run twice at most.
-                await self._note(delivery, trouble, NoteState.FAILED, _named(error))
+                await self._note(delivery, trouble, NoteState.FAILED, error_line(error))
                 self._retry(delivery, trouble, error, after)
                 self._counts.retried += 1
                 return False
@@ -154,10 +177,21 @@ class Settler:
         """An unconfirmed ack does no harm: the guard answers when the event comes again."""
         confirmed = await delivery.confirm()
         if before:
-            self._counts.recognised += 1
+            self._recognised(delivery)
         else:
             self._counts.handled += 1
         return confirmed
+
+    def _recognised(self, delivery: Delivery) -> None:
+        self._counts.recognised += 1
+        if self._emit_recognised is not None:
+            self._emit_recognised(Recognised(handler=self._handler, delivery=delivery))
+
+    def _skip(self, delivery: Delivery) -> None:
+        delivery.ack()
+        self._counts.skipped += 1
+        if self._emit_skipped is not None:
+            self._emit_skipped(Skipped(handler=self._handler, delivery=delivery))
 
     def _is_used_up(self, delivery: Delivery, trouble: Trouble) -> bool:
         attempts = self._policy.attempts
@@ -182,15 +216,15 @@ class Settler:
             trouble.retry_in = delay
         else:
             delivery.nak(delay)
-        log.warning(
-            "retry",
-            extra={
-                **self._facts(delivery),
-                "attempt": attempt,
-                "of": self._policy.attempts,
-                "after": round(delay, 3),
-                "error": _named(error),
-            },
+        self._emit(
+            Retried(
+                handler=self._handler,
+                delivery=delivery,
+                attempt=attempt,
+                of=self._policy.attempts,
+                after=delay,
+                error=error,
+            )
         )
 
     async def send_letter(self, delivery: Delivery, trouble: Trouble) -> bool:
@@ -203,9 +237,8 @@ class Settler:
         assert failure is not None
         if delivery.subject == DEAD_LETTER:
             delivery.term("a dead letter that cannot be handled")
-            log.error(
-                "a dead letter could not be handled and is dropped here; it stays in its stream",
-                extra={**self._facts(delivery), "error": failure.error},
+            self._emit(
+                DeadLetterDropped(handler=self._handler, delivery=delivery, error=failure.error)
             )
             return True
         try:
@@ -216,22 +249,28 @@ class Settler:
             if not delivery.lapsed:
                 await self._note(delivery, trouble, NoteState.FAILED, failure.error)
                 delivery.nak(delay)
-            log.error(
-                "dead letter not stored; the event waits",
-                extra={**self._facts(delivery), "after": round(delay, 3), "cause": str(error)},
+            self._emit(
+                DeadLetterDelayed(
+                    handler=self._handler,
+                    delivery=delivery,
+                    after=delay,
+                    error=failure.error,
+                    cause=error,
+                )
             )
             return False
         if not delivery.lapsed:
             delivery.term(failure.error)
         self._counts.dead_lettered += 1
-        log.error(
-            "dead letter",
-            extra={
-                **self._facts(delivery),
-                "attempts": failure.attempts,
-                "error": failure.error,
-                "letter": letter,
-            },
+        self._emit(
+            DeadLettered(
+                handler=self._handler,
+                delivery=delivery,
+                attempts=failure.attempts,
+                error=failure.error,
+                error_type=failure.error_type,
+                letter=letter,
+            )
         )
         return True
 
@@ -262,31 +301,7 @@ class Settler:
             )
         return id
 
-    def _facts(self, delivery: Delivery) -> dict[str, Any]:
-        return {
-            **_event_of(delivery),
-            "handler": self._handler.name,
-            "function": self._handler.short,
-            "subject": delivery.subject,
-            "stream": delivery.source.stream,
-            "sequence": delivery.sequence,
-        }
-
-
-def _event_of(delivery: Delivery) -> dict[str, str]:
-    """What names the event in a log line, if it can be read; only troubles pay for it."""
-    try:
-        envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
-        return names_of(to_event(Event[Any], envelope))
-    except InvalidEvent:
-        return {}
-
 
 def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> Failure:
     # The traceback of an unreadable event would only show our own lines.
     return Failure.of(error.with_traceback(None) if unreadable else error, attempts)
-
-
-def _named(error: BaseException) -> str:
-    text = error_text(error)
-    return f"{type(error).__name__}: {text}"[:MAX_ERROR] if text else type(error).__name__

@@ -23,9 +23,11 @@ ROOMS = [
     "letters", "signals",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",
-    "provision", "publisher", "context", "notes", "dispatch", "observer", "settle", "subscription",
+    "provision", "publisher", "signalling_publisher", "context", "notes", "dispatch", "settle",
+    "subscription",
     "assembly", "binding", "sent_back", "operations",
-    "listeners", "listeners.pretty", "listeners.logs", "bus", "extensions", "lifespan", "app",
+    "listeners", "listeners.sentences", "listeners.pretty", "listeners.logs",
+    "bus", "extensions", "lifespan", "app",
     "process", "testing",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected
 from ..events import Published
 from ..handlers import Handler, declare, with_settings
-from ..observer import Observer
+from ..listeners.logs import LOG
 from ..operations.dead_letters import DeadLetters
 from ..options import HandlerOptions
 from ..provision import Provisioner
@@ -31,13 +31,14 @@ from ..publisher import (
     DEFAULT_TIMEOUT,
     Draft,
     EventFields,
-    Publisher,
     PublishMiddleware,
     draft_of,
 )
 from ..schemas import SchemaRegistry, check_name
 from ..sent_back import Returns
 from ..settings import Settings
+from ..signalling_publisher import publisher_for
+from ..signals import Listener, Signals
 from ..subjects import check_token
 from ..subscription import Subscription
 from ..topology import OWN_STREAM
@@ -62,7 +63,7 @@ class EventBus:
         name: str = "omni-worker",
         registry: SchemaRegistry | None = None,
         settings: Settings | None = None,
-        observer: Observer | None = None,
+        listeners: Iterable[Listener] = (),
     ) -> None:
         check_app_name(name)
         if url is not None and transport is not None:
@@ -74,9 +75,9 @@ class EventBus:
         self.name = name
         self.registry = registry if registry is not None else SchemaRegistry()
         self.transport = transport if transport is not None else _jetstream(self.settings)
-        self.publisher = Publisher(self.transport, self.registry, name)
+        self.signals = Signals([LOG, *listeners])
+        self.publisher = publisher_for(self.transport, self.registry, name, self.signals)
         self.middlewares: list[Middleware] = []
-        self.observer = observer
         self.state: Any = None  # what the app's lifespan yields
         self._provisioner = Provisioner(
             self.transport.operators,
@@ -90,6 +91,7 @@ class EventBus:
             self._provisioner,
             subscriptions=lambda: list(self._subscriptions),
             settler=lambda handler: settler_for(handler, self._setup()),
+            signals=self.signals,
         )
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
@@ -235,10 +237,18 @@ class EventBus:
         return await self.run_handler(record)
 
     async def run_handler(
-        self, handler: Handler, *, middlewares: Sequence[Middleware] | None = None
+        self,
+        handler: Handler,
+        *,
+        middlewares: Sequence[Middleware] | None = None,
+        listeners: Iterable[Listener] | None = None,
     ) -> Subscription:
-        """The same for a checked declaration; ``middlewares`` in the place of the bus's own."""
+        """Run a checked declaration.
+
+        ``middlewares`` and ``listeners`` replace the bus's own; what happens is logged either way.
+        """
         self._check_connected()
+        signals = self.signals if listeners is None else Signals([LOG, *listeners])
         if self.settings.provision == "off" and handler.options.durable is None:
             raise ConfigError(
                 f"{handler.function} has no durable=, and provisioning is off"
@@ -253,7 +263,7 @@ class EventBus:
         self._subscriptions.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
         subscription, threads = build_subscription(
             handler,
-            self._setup(),
+            self._setup(signals),
             middlewares=self.middlewares if middlewares is None else middlewares,
             streams=len(specs),
             on_lost=self._subscriptions.on_lost,
@@ -266,6 +276,7 @@ class EventBus:
             threads=threads,
             recreate=self.settings.provision == "on",
             keep=is_shared(handler) or self.settings.session is not None,
+            signals=signals,
         )
         self._subscriptions.add(subscription, binding)
         try:
@@ -290,14 +301,14 @@ class EventBus:
         finally:
             waiting[0].cancel()
 
-    def _setup(self) -> HandlerSetup:
+    def _setup(self, signals: Signals | None = None) -> HandlerSetup:
         return HandlerSetup(
             transport=self.transport,
             provisioner=self._provisioner,
             publisher=self.publisher,
             registry=self.registry,
             settings=self.settings,
-            observer=self.observer,
+            signals=self.signals if signals is None else signals,
             state=self.state,
         )
 

@@ -21,15 +21,15 @@ import click
 
 from ..app import App
 from ..bus import EventBus
-from ..context import Context
 from ..errors import ConfigError
-from ..handlers import Handler
-from ..listeners.logs import LogObserver, run_fields, set_up_logging
+from ..listeners.logs import set_up_logging, write
 from ..listeners.pretty import INDENT, human_time, terminal_width
 from ..nats_server import die_with_parent
-from ..outcomes import Failed, Outcome
+from ..outcomes import Failed
 from ..process.worker import Stop, run_worker
 from ..settings import Settings
+from ..signals import Listener, Ready, RunFinished, RunStarted
+from ..transports.base import Delivery
 from ..wire import plain_payload
 from . import CALLED_WRONGLY, complain
 from .app_loader import CannotLoad, load_app
@@ -88,8 +88,7 @@ def work(
         return CALLED_WRONGLY
     parent.tell("loaded")
     shown = Shown(payloads)
-    if app.observer is None:
-        app.observer = shown
+    app.listeners.append(Listener(shown.hear, (RunStarted, RunFinished)))
     code = run_loop(lambda: _work(app, settings, parent, order))
     if shown.cut_off:
         events = (
@@ -172,34 +171,31 @@ class HowItEnded:
             self._stop.ask("the parent")
 
 
-class Shown(LogObserver):
+class Shown:
     """Every event as a line when its handler ends, and before that when it takes long."""
 
     def __init__(self, payloads: bool) -> None:
         self._payloads = payloads
         self.cut_off = 0
-        self._running: dict[Context, asyncio.TimerHandle] = {}
+        self._running: dict[Delivery, asyncio.TimerHandle] = {}
 
-    def begun(self, handler: Handler, context: Context) -> None:
-        """Say so if it has not ended in a second."""
-        loop = asyncio.get_running_loop()
-        self._running[context] = loop.call_later(SLOW, self._slow, handler, context)
-
-    def ended(self, handler: Handler, context: Context, outcome: Outcome, seconds: float) -> None:
-        """The event, its handler, and how long it took."""
-        self._running.pop(context).cancel()
+    def hear(self, signal: RunStarted | RunFinished) -> None:
+        """Log a run when it has ended, and before if it has not ended in a second."""
+        if isinstance(signal, RunStarted):
+            loop = asyncio.get_running_loop()
+            self._running[signal.delivery] = loop.call_later(SLOW, write, signal)
+            return
+        self._running.pop(signal.delivery).cancel()
+        outcome = signal.outcome
         if isinstance(outcome, Failed) and isinstance(outcome.error, asyncio.CancelledError):
             self.cut_off += 1
             return
-        super().ended(handler, context, outcome, seconds)
+        write(signal)
         if self._payloads:
-            self._show_payload(context)
+            self._show_payload(signal.event.payload)
 
-    def _slow(self, handler: Handler, context: Context) -> None:
-        logging.getLogger("omni_worker.events").debug("running", extra=run_fields(handler, context))
-
-    def _show_payload(self, context: Context) -> None:
-        text = json.dumps(plain_payload(context.event.payload), ensure_ascii=False, default=str)
+    def _show_payload(self, payload: object) -> None:
+        text = json.dumps(plain_payload(payload), ensure_ascii=False, default=str)
         room = terminal_width() - INDENT
         for start in range(0, len(text), room):
             click.echo(" " * INDENT + text[start : start + room], err=True)
@@ -214,7 +210,7 @@ async def _work(app: App, settings: Settings, parent: ParentSocket, order: dict[
         took = human_time(time.monotonic() - order["since"])
         if order["first"]:
             click.echo(listing(bus), err=True)
-            log.info("ready", extra={"handlers": len(bus.subscriptions), "pid": os.getpid()})
+            bus.signals.emit(Ready(handlers=len(bus.subscriptions), pid=os.getpid()))
         else:
             log.info("reloaded in %s", took)
 

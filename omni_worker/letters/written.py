@@ -65,6 +65,12 @@ def error_text(error: BaseException) -> str:
         return f"its text cannot be had: {type(another).__name__}"
 
 
+def error_line(error: BaseException) -> str:
+    """Name an exception and its text in one line: ``ValueError: the phone is off``."""
+    text = error_text(error)
+    return f"{type(error).__name__}: {text}"[:MAX_ERROR] if text else type(error).__name__
+
+
 def letter_id(original: StoredMessage, handler: str) -> str:
     """The same for every process that gives up on this event in this handler."""
     return str(

@@ -1,11 +1,10 @@
-"""Logs: standard logging, one line for one thing that happened, for people or for machines.
+"""Logs: the listener that logs, one line for one thing that happened, for people or machines.
 
 Use ``set_up_logging``, or hang ``add_event`` and a formatter into a configuration of your own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -17,14 +16,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ..context import Context, current_context, event_fields
-from ..handlers import Handler
-from ..outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
+from ..context import current_context, event_fields
+from ..signals import Listener, RunFinished, RunStarted, Signal
 from .pretty import pretty, visible_json
+from .sentences import ALWAYS, sentence_of
 
-__all__ = ["JsonFormatter", "LogObserver", "PrettyFormatter", "add_event", "set_up_logging"]
+__all__ = [
+    "LOG",
+    "LOG_RUNS",
+    "JsonFormatter",
+    "Message",
+    "PrettyFormatter",
+    "add_event",
+    "set_up_logging",
+    "write",
+]
 
-log = logging.getLogger("omni_worker.events")
+log = logging.getLogger("omni_worker.worker")
+runs = logging.getLogger("omni_worker.events")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 LONGEST_TRACE = 16_384  # characters
@@ -32,6 +41,41 @@ LONGEST_TRACE = 16_384  # characters
 _NOT_THEIRS = (str(Path(__file__).parent.parent), contextlib.__file__)
 _USERINFO = re.compile(r"(\w://)[^\s/@]+@")
 _INPUT = re.compile(r", input_value=.*, input_type=\w+")  # pydantic repeats what it was given
+
+
+class Message(str):
+    """A log message that remembers its signal: not a field of the record, so no JSON shows it."""
+
+    __slots__ = ("signal",)
+
+    def __new__(cls, text: str, signal: Signal) -> Message:
+        message = super().__new__(cls, text)
+        message.signal = signal
+        return message
+
+    signal: Signal
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)  # in another process it is a text
+
+
+def write(signal: Signal) -> None:
+    """Log one signal, by standard logging."""
+    logger = runs if isinstance(signal, RunStarted | RunFinished) else log
+    sentence = sentence_of(signal)
+    if sentence is None or not logger.isEnabledFor(sentence.level):
+        return
+    logger.log(
+        sentence.level,
+        # Without arguments a message is not formatted: a per cent sign in it does no harm.
+        Message(sentence.message, signal),
+        extra=sentence.fields,
+        exc_info=sentence.error,
+    )
+
+
+LOG = Listener(write, ALWAYS)  # every bus has it
+LOG_RUNS = Listener(write, (RunFinished,))  # a line for each run, on level debug
 
 
 def set_up_logging(
@@ -100,35 +144,12 @@ class PrettyFormatter(logging.Formatter):
                 record.levelname,
                 message,
                 _fields(record),
+                signal=record.msg.signal if isinstance(record.msg, Message) else None,
                 ours=ours and record.name != "omni_worker.handler",
                 trace=_trace(record),
                 colour=self._colour,
             )
         )
-
-
-class LogObserver:
-    """Logs each run's ending, with its duration; on level debug, so it is silent unless asked."""
-
-    def begun(self, handler: Handler, context: Context) -> None:
-        """Nothing to say yet."""
-
-    def ended(self, handler: Handler, context: Context, outcome: Outcome, seconds: float) -> None:
-        """One line for the run."""
-        error = outcome.error if isinstance(outcome, Failed | Rejected) else None
-        if isinstance(error, Reject | Retry | asyncio.CancelledError):
-            error = None  # meant so, or cut off: where it was raised says nothing
-        log.debug(
-            "handled" if outcome is DONE else "failed",
-            extra=run_fields(handler, context) | {"seconds": round(seconds, 6)},
-            # Once is enough to read it; the retries' lines say the error in words.
-            exc_info=error if context.attempt == 1 else None,
-        )
-
-
-def run_fields(handler: Handler, context: Context) -> dict[str, Any]:
-    """What names one run, with what people call its handler and where the event came from."""
-    return event_fields(context) | {"function": handler.short, "subject": context.subject}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -6,8 +6,23 @@ import json
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from ..events import names_of
+from ..letters.written import error_line
+from ..outcomes import DONE
+from ..signals import (
+    DeadLetterDelayed,
+    DeadLettered,
+    EventSignal,
+    Ready,
+    Retried,
+    RunFinished,
+    RunStarted,
+    Signal,
+)
+from .sentences import short_name
 
 INDENT = 11  # columns before the text: the time, a mark, two blanks
 NARROW = 80
@@ -35,13 +50,17 @@ def pretty(
     fields: Fields,
     *,
     ours: bool,
+    signal: Signal | None = None,
     trace: str = "",
     colour: bool = False,
 ) -> str:
-    """The line, or the few lines, for one log record; ``ours`` for one this framework wrote."""
-    told = _TOLD.get(message) if ours else None
-    if told is not None:
-        mark, tint, text, facts = told(fields)
+    """The line, or the few lines, for one log record; ``ours`` for one this framework wrote.
+
+    Some kinds of ``signal`` have a form of their own.
+    """
+    shape = _shape_of(signal, fields)
+    if shape is not None:
+        mark, tint, text, facts = shape
     else:
         mark, tint = _MARKS.get(level, _ERROR_MARK)
         text, facts = message, _facts(fields)
@@ -100,89 +119,60 @@ def terminal_width() -> int:
     return min(max(shutil.get_terminal_size((NARROW, 24)).columns, NARROW), WIDE)
 
 
-# --- what happens to events, in words ---------------------------------------------------------
+# --- what happens to events --------------------------------------------------------------------
 
-Told = tuple[str, str, str, str]  # mark, colour, text, what stands under it
-
-
-def _handled(fields: Fields) -> Told:
-    return "→", _DIM, f"{_address(fields)}  ✓ {_run(fields)}", _attempt(fields)
+Shape = tuple[str, str, str, str]  # mark, colour, text, and the facts below it
 
 
-def _failed(fields: Fields) -> Told:
-    return "→", _DIM, f"{_address(fields)}  ✗ {_run(fields)}", _attempt(fields)
+def _shape_of(signal: Signal | None, fields: Fields) -> Shape | None:
+    match signal:
+        case RunStarted():
+            return "→", _DIM, f"{_address(signal)}  … {short_name(signal.handler)}", _tries(signal)
+        case RunFinished(outcome=outcome, seconds=seconds):
+            sign = "✓" if outcome is DONE else "✗"
+            run = f"{sign} {short_name(signal.handler)} {human_time(seconds)}"
+            return "→", _DIM, f"{_address(signal)}  {run}", _tries(signal)
+        case Retried(attempt=attempt, of=of, after=after):
+            text = f"retry {attempt} of {of - 1} in {human_time(after)}: "
+            return "↻", _YELLOW, text + _short(error_line(signal.error)), _origin(signal)
+        case DeadLettered(attempts=count):
+            tries = {0: "", 1: " after 1 attempt"}.get(count, f" after {count} attempts")
+            return "✗", _RED, f"dead letter{tries}: {_short(signal.error)}", _origin(signal)
+        case DeadLetterDelayed(after=seconds):
+            text = f"dead letter not stored, next try in {human_time(seconds)}: "
+            return "✗", _RED, text + _short(str(signal.cause)), _origin(signal)
+        case Ready(handlers=count):
+            handlers = f"{count} handler" if count == 1 else f"{count} handlers"
+            own = ("handlers", "pid", "consumers")
+            rest = {key: value for key, value in fields.items() if key not in own}
+            return " ", "", f"ready: {handlers}, pid {signal.pid}", _facts(rest)
+    return None
 
 
-def _running(fields: Fields) -> Told:
-    return "→", _DIM, f"{_address(fields)}  … {fields.get('function', '')}", _attempt(fields)
+def _address(signal: EventSignal) -> str:
+    event = signal.event
+    return address("" if event is None else names_of(event)["type"], signal.subject)
 
 
-def _retry(fields: Fields) -> Told:
-    number, of = fields.get("attempt", 1), fields.get("of", 1) - 1
-    text = f"retry {number} of {of} in {human_time(fields.get('after', 0.0))}: {_error(fields)}"
-    return "↻", _YELLOW, text, _whose(fields)
+def _tries(signal: RunStarted | RunFinished) -> str:
+    return f"attempt {signal.attempt}" if signal.attempt > 1 else ""
 
 
-def _letter(fields: Fields) -> Told:
-    count = fields.get("attempts", 0)
-    after = {0: "", 1: " after 1 attempt"}.get(count, f" after {count} attempts")
-    return "✗", _RED, f"dead letter{after}: {_error(fields)}", _whose(fields)
-
-
-def _letter_waits(fields: Fields) -> Told:
-    again = human_time(fields.get("after", 0.0))
-    text = f"dead letter not stored, next try in {again}: {_short(str(fields.get('cause', '')))}"
-    return "✗", _RED, text, _whose(fields)
-
-
-def _ready(fields: Fields) -> Told:
-    count = fields.get("handlers", 0)
-    handlers = f"{count} handler" if count == 1 else f"{count} handlers"
-    rest = {key: value for key, value in fields.items() if key not in ("handlers", "pid")}
-    return " ", "", f"ready: {handlers}, pid {fields.get('pid')}", _facts(rest)
-
-
-_TOLD: dict[str, Callable[[Fields], Told]] = {
-    "handled": _handled,
-    "failed": _failed,
-    "running": _running,
-    "retry": _retry,
-    "dead letter": _letter,
-    "dead letter not stored; the event waits": _letter_waits,
-    "ready": _ready,
-}
-
-
-def _address(fields: Fields) -> str:
-    return address(str(fields.get("type", "")), str(fields.get("subject", "")))
-
-
-def _run(fields: Fields) -> str:
-    return f"{fields.get('function', '')} {human_time(fields.get('seconds', 0.0))}"
-
-
-def _attempt(fields: Fields) -> str:
-    attempt = fields.get("attempt", 1)
-    return f"attempt {attempt}" if attempt > 1 else ""
-
-
-def _error(fields: Fields) -> str:
-    return _short(str(fields.get("error", "")))
+def _origin(signal: EventSignal) -> str:
+    """Which event it was, in which handler."""
+    event = signal.event
+    names = {} if event is None else names_of(event)
+    parts = [
+        address(names.get("type", ""), signal.subject),
+        short_name(signal.handler),
+        f"{signal.stream} #{signal.sequence}",
+    ]
+    return " · ".join(parts + [_short_id(id) for id in [names.get("event")] if id])
 
 
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= ERROR_LENGTH else text[: ERROR_LENGTH - 1] + "…"
-
-
-def _whose(fields: Fields) -> str:
-    """Which event it was, in which handler."""
-    parts = [_address(fields), str(fields.get("function") or fields.get("handler", ""))]
-    if "stream" in fields:
-        parts.append(f"{fields['stream']} #{fields.get('sequence', '')}")
-    if "event" in fields:
-        parts.append(_short_id(str(fields["event"])))
-    return " · ".join(parts)
 
 
 # --- any other line ---------------------------------------------------------------------------

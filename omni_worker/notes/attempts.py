@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from ..errors import OmniWorkerError
+from ..handlers import Handler
+from ..signals import NotesFailed, Signals
 from ..transports.base import Delivery, KeyValue
-
-log = logging.getLogger("omni_worker.worker")
 
 BUCKET = "omni-worker-notes"
 TTL = 7 * 86_400.0  # seconds after the last word on an event
@@ -49,10 +48,13 @@ class Note:
 class AttemptNotes:
     """The notes of one handler. Where they cannot be kept it says so once and does without."""
 
-    def __init__(self, bucket: Callable[[], Awaitable[KeyValue]], handler: str) -> None:
+    def __init__(
+        self, bucket: Callable[[], Awaitable[KeyValue]], handler: Handler, signals: Signals
+    ) -> None:
         self._open_bucket = bucket
         self._bucket: KeyValue | None = None
         self._handler = handler
+        self._signals = signals
         self._rests_until = 0.0  # loop time
         self.works = True
 
@@ -90,7 +92,7 @@ class AttemptNotes:
 
     def _key(self, delivery: Delivery) -> str:
         stream = delivery.source.stream
-        return note_key(self._handler, stream, delivery.sequence, delivery.stored_at)
+        return note_key(self._handler.name, stream, delivery.sequence, delivery.stored_at)
 
     def _rests(self) -> bool:
         """Just after a failure nobody waits for a bucket that does not answer."""
@@ -100,10 +102,7 @@ class AttemptNotes:
         self._rests_until = asyncio.get_running_loop().time() + REST
         if self.works:
             self.works = False
-            log.warning(
-                "attempts cannot be noted across processes; deliveries are counted instead",
-                extra={"handler": self._handler, "cause": str(error)},
-            )
+            self._signals.emit(NotesFailed(handler=self._handler, cause=error))
 
 
 def note_key(handler: str, stream: str, sequence: int, stored_at: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import os
 import secrets
 import time
@@ -20,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OmniWorkerError
+from ..handlers import Handler
+from ..signals import GuardLost, GuardNotExtended, Signals
 from ..transports.base import Entry, KeyValue
-
-log = logging.getLogger("omni_worker.worker")
 
 BUCKET = "omni-worker-guards"
 REMEMBERED = 10_000  # guards of others whose age we watch
@@ -44,12 +43,24 @@ class Busy:
 class Guard:
     """The guard of one event that is ours to run."""
 
-    def __init__(self, bucket: KeyValue, key: str, owner: str, revision: int, lease: float) -> None:
+    def __init__(
+        self,
+        bucket: KeyValue,
+        key: str,
+        owner: str,
+        revision: int,
+        lease: float,
+        *,
+        on_lost: Callable[[], None],
+        on_delayed: Callable[[OmniWorkerError], None],
+    ) -> None:
         self._bucket = bucket
         self._key = key
         self._owner = owner
         self._revision = revision
         self._lease = lease
+        self._on_lost = on_lost
+        self._on_delayed = on_delayed
 
     async def finish(self) -> bool:
         """The handler succeeded: written before the ack. Says whether it was still ours."""
@@ -76,10 +87,10 @@ class Guard:
             await asyncio.sleep(self._lease / 3)
             try:
                 if not await self._write(_running(self._owner, self._lease)):
-                    log.warning("somebody took over an event that is still running here")
+                    self._on_lost()
                     return
             except OmniWorkerError as error:
-                log.debug("a guard was not extended: %s", error)
+                self._on_delayed(error)
 
     async def _write(self, value: bytes) -> bool:
         revision = await self._bucket.update(self._key, value, self._revision)
@@ -98,10 +109,13 @@ class Guard:
 class Guards:
     """The guards of one handler: key, its name and a hash of the event id."""
 
-    def __init__(self, bucket: Callable[[], Awaitable[KeyValue]], handler: str) -> None:
+    def __init__(
+        self, bucket: Callable[[], Awaitable[KeyValue]], handler: Handler, signals: Signals
+    ) -> None:
         self._open_bucket = bucket
         self._bucket: KeyValue | None = None
         self._handler = handler
+        self._emit = signals.emit
         self._watched: dict[str, tuple[int, float]] = {}  # key → revision, since when (loop time)
 
     async def enter(self, event_id: str, lease: float) -> Guard | DoneBefore | Busy:
@@ -109,7 +123,7 @@ class Guards:
         if self._bucket is None:
             self._bucket = await self._open_bucket()
         bucket = self._bucket
-        key = hashlib.sha256(f"{self._handler}\n{event_id}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{self._handler.name}\n{event_id}".encode()).hexdigest()[:32]
         owner = secrets.token_hex(8)  # of this run alone
         revision = await bucket.create(key, _running(owner, lease))
         if revision is None:
@@ -127,7 +141,13 @@ class Guards:
             if revision is None:
                 return Busy(lease)
         self._watched.pop(key, None)
-        return Guard(bucket, key, owner, revision, lease)
+        return Guard(
+            bucket, key, owner, revision, lease,
+            on_lost=lambda: self._emit(GuardLost(handler=self._handler, event_id=event_id)),
+            on_delayed=lambda cause: self._emit(
+                GuardNotExtended(handler=self._handler, event_id=event_id, cause=cause)
+            ),
+        )  # fmt: skip
 
     def _left(self, key: str, entry: Entry, lease: float) -> float:
         """Seconds until a guard counts as expired: unchanged for a whole lease, by our own clock.

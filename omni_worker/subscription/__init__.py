@@ -8,10 +8,10 @@ life), and, where it is asked for, its order.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 
 from ..settle import Counts
+from ..signals import CutOff, EngineFault
 from ..transports.base import Delivery, Source
 from .credit import Credit
 from .execution import Execution
@@ -23,8 +23,6 @@ from .slots import Slot, Slots
 from .source_state import SourceState
 
 __all__ = ["Counts", "Parts", "SourceState", "Subscription"]
-
-log = logging.getLogger("omni_worker.worker")
 
 FAULT_DELAY = 5.0  # seconds until an event comes again after a fault of ours
 
@@ -50,6 +48,8 @@ class Subscription:
             timeout=options.timeout,
             can_cancel=parts.handler.is_async,
             is_connected=parts.is_connected,
+            handler=parts.handler,
+            signals=parts.signals,
         )
         self._credit = Credit(
             self._pulled,
@@ -69,7 +69,8 @@ class Subscription:
                 leases=self._leases,
                 credit=self._credit,
                 slots=self._slots,
-                handler=parts.handler.name,
+                handler=parts.handler,
+                signals=parts.signals,
             )
         self._draining = False
 
@@ -280,9 +281,16 @@ class Subscription:
         except asyncio.CancelledError:
             self._back.one(delivery)  # somebody ends our task: the event is not lost with it
             raise
-        except Exception:
-            log.exception("a fault of the framework; the event comes again")
-            self._back.one(delivery, FAULT_DELAY)
+        except Exception as error:
+            self._parts.signals.emit(
+                EngineFault(
+                    handler=self.handler,
+                    error=error,
+                    consequence="the event comes again",
+                    delivery=delivery,
+                )
+            )
+            self._back.one(delivery, FAULT_DELAY, "a fault of the framework")
         finally:
             slot.delivery = None
             if not kept:
@@ -346,7 +354,4 @@ class Subscription:
             await self._back.all(running)
         finally:
             for delivery in running:
-                log.warning(
-                    "still running at the end of grace; handed back",
-                    extra={"handler": self.handler.name, "subject": delivery.subject},
-                )
+                self._parts.signals.emit(CutOff(handler=self.handler, delivery=delivery))

@@ -7,7 +7,6 @@ have been spent in another process, or its last run may have ended one.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +20,7 @@ from ..letters.written import Failure
 from ..notes import Busy, DoneBefore, Guards, Note, NoteState
 from ..outcomes import CONFIRM, DONE, DONE_BEFORE, Failed, HandBack, Outcome, Rejected, Retry
 from ..settle import Trouble
+from ..signals import ForeignDelivery, NeverEnded
 from ..transports.base import Delivery
 from .gates.breaker import Breaker
 from .leases import Leases
@@ -29,8 +29,6 @@ from .slots import NEVER, Slot, Slots
 from .source_state import SourceState
 
 GUARD_DELAY = 1.0  # seconds until a guard nobody could ask about is asked again
-
-log = logging.getLogger("omni_worker.worker")
 
 
 class Execution:
@@ -45,7 +43,7 @@ class Execution:
         self._leases = leases
         self._guards = parts.guards
         self._model = parts.handler.model
-        self.breaker = Breaker(parts.handler.options.breaker or 0, parts.handler.name)
+        self.breaker = Breaker(parts.handler.options.breaker or 0, parts.handler, parts.signals)
         self._said_foreign = False
 
     def run(
@@ -126,14 +124,8 @@ class Execution:
         if not note.alone:
             return True  # others ran beside it: any of them may have ended the process
         trouble.failures += 1
-        log.warning(
-            "its last run never ended: the process died or stood still",
-            extra={
-                "handler": self._parts.handler.name,
-                "subject": delivery.subject,
-                "sequence": delivery.sequence,
-                "failures": trouble.failures,
-            },
+        self._parts.signals.emit(
+            NeverEnded(handler=self._parts.handler, delivery=delivery, failures=trouble.failures)
         )
         self._give_up_if_used_up(trouble, "the worker process died each time it ran")
         return True
@@ -277,8 +269,7 @@ class Execution:
             return Rejected(TransportError(f"nobody took it: {outcome.reason}"), unreadable=True)
         if not self._said_foreign:
             self._said_foreign = True
-            log.warning(
-                "a delivery for another version of this consumer is handed back",
-                extra={"handler": self._parts.handler.name, "reason": outcome.reason},
+            self._parts.signals.emit(
+                ForeignDelivery(handler=self._parts.handler, reason=outcome.reason)
             )
         return outcome

@@ -22,10 +22,12 @@ class HandingBack:
         self._states = states
         self._leases = leases
 
-    def one(self, delivery: Delivery, delay: float = 0.0) -> None:
+    def one(
+        self, delivery: Delivery, delay: float = 0.0, reason: str = "the handler stops"
+    ) -> None:
         """At once, or after so many seconds; unless it is not ours any more."""
         if not self._leases.has_lapsed(delivery):
-            self._parts.settler.hand_back(delivery, delay)
+            self._parts.settler.hand_back(delivery, delay, reason)
 
     async def all(self, deliveries: list[Delivery]) -> None:
         """In stream order, each with its note: without one it would come again as a suspect."""

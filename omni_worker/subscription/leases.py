@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
+from ..handlers import Handler
+from ..signals import Signals, ThreadStuck
 from ..transports.base import Delivery, Source
 from .slots import NEVER, Slot, Slots
 from .source_state import SourceState
-
-log = logging.getLogger("omni_worker.worker")
 
 
 class Leases:
@@ -29,6 +28,8 @@ class Leases:
         timeout: float | None,
         can_cancel: bool,
         is_connected: Callable[[], bool],
+        handler: Handler,
+        signals: Signals,
     ) -> None:
         self.ack_wait = ack_wait
         self.timeout = timeout
@@ -36,6 +37,8 @@ class Leases:
         self._slots = slots
         self._can_cancel = can_cancel
         self._is_connected = is_connected
+        self._handler = handler
+        self._signals = signals
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.TimerHandle] = set()
@@ -139,7 +142,6 @@ class Leases:
         slot.deadline = NEVER
         slot.timed_out = True
         if slot.delivery is not None:
-            log.warning(
-                "a thread cannot be stopped: its event keeps lease and slot until it ends",
-                extra={"subject": slot.delivery.subject, "timeout": self.timeout},
+            self._signals.emit(
+                ThreadStuck(handler=self._handler, delivery=slot.delivery, timeout=self.timeout)
             )

@@ -11,6 +11,7 @@ from ..dispatch import Dispatcher
 from ..handlers import Handler
 from ..notes import AttemptNotes, Guards
 from ..settle import Counts, Settler
+from ..signals import Signals
 from ..transports.base import Source
 from .gates.catch_up import AskConsumerInfo
 
@@ -29,6 +30,7 @@ class Parts:
     guards: Guards | None  # for exactly_once
     counts: Counts
     around: RunSetup
+    signals: Signals
     is_connected: Callable[[], bool]
     consumer_info: AskConsumerInfo
     on_lost: Callable[[Source, Exception], None]

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from ..context import Context, current_context
 from ..errors import ConfigError
+from ..events import Event
 from .waits import is_timed, outside_is_possible, place, waited_for, waits_outside
 
 T = TypeVar("T")
@@ -54,7 +55,8 @@ class VirtualTime:
         self._rest: asyncio.Future[None] | None = None  # of the task that moves the time
         self._turn = asyncio.Lock()
         self._deadline = float("inf")  # real time, for the task that moves the time
-        self._runs: dict[asyncio.Task[Any], Context | None] = {}  # what time may have to wait for
+        # runs that time may have to wait for
+        self._runs: dict[asyncio.Task[Any], Event[Any] | None] = {}
         self._born: WeakSet[asyncio.Task[Any]] = WeakSet()  # made by handlers
         self._asked: WeakKeyDictionary[asyncio.Task[Any], Context] = WeakKeyDictionary()
         self._testers: WeakSet[asyncio.Task[Any]] = WeakSet()  # tasks that would wait for ever
@@ -115,11 +117,11 @@ class VirtualTime:
         task: asyncio.Task[T] = self._real_create_task(coroutine, name=_ENGINES + name)
         return task
 
-    def begin_run(self, context: Context | None) -> None:
+    def begin_run(self, event: Event[Any] | None) -> None:
         """Register the current task: its run may have to wait for the outside world."""
         task = asyncio.current_task()
         if task is not None:
-            self._runs[task] = context
+            self._runs[task] = event
 
     def end_run(self) -> None:
         """Unregister the current task."""
@@ -171,11 +173,11 @@ class VirtualTime:
             return []
         # A thread that waits for the loop (`ctx.wait`) is not what time waits for.
         asking = {
-            id(context)
+            id(context.event)
             for task, context in self._asked.items()
             if not task.done() and not waits_outside(task, self._loop)
         }
-        runs = [task for task, context in self._runs.items() if id(context) not in asking]
+        runs = [task for task, event in self._runs.items() if id(event) not in asking]
         return [one for one in (*runs, *self._born) if waits_outside(one, self._loop)]
 
     # --- inside: the loop ------------------------------------------------------------------

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from ..app import App
 from ..bus import EventBus
-from ..context import Context
 from ..errors import TransportError
 from ..handlers import Handler
-from ..observer import Observer
-from ..outcomes import Outcome
 from ..settings import Settings
+from ..signals import Listener, RunFinished, RunStarted
+from ..transports.base import Delivery
 from ..transports.memory import MemoryServer, MemoryTransport
 from .clock import VirtualTime
 from .records import Records, Run, identity
@@ -40,16 +39,15 @@ class TestSetup:
 
 
 class Process:
-    """One life of the app: from ``begin`` to ``end`` or ``die``. Implements the Observer."""
+    """One life of the app: from ``begin`` to ``end`` or ``die``."""
 
-    def __init__(self, around: TestSetup, observer: Observer | None) -> None:
+    def __init__(self, around: TestSetup) -> None:
         self.is_ready = asyncio.Event()
         self.is_dead = False
         self.transport = MemoryTransport(around.server, around.settings or around.app.settings)
         self.bus: EventBus | None = None
         self._around = around
-        self._observer = observer  # the app's own
-        self._running: dict[Context, Run] = {}
+        self._running: dict[Delivery, Run] = {}
         self._stop = asyncio.Event()
         self.died = asyncio.Event()
         self.life: asyncio.Task[None] | None = None
@@ -69,43 +67,45 @@ class Process:
         self._stop.set()
         self.died.set()
 
-    # --- the Observer ----------------------------------------------------------------------
+    # --- the listener ----------------------------------------------------------------------
 
-    def begun(self, handler: Handler, context: Context) -> None:
-        """A handler is about to run."""
-        self._around.clock.begin_run(context)
-        run = Run(handler=handler, event=context.event, attempt=context.attempt)
-        self._running[context] = run
+    def hear(self, signal: RunStarted | RunFinished) -> None:
+        """Record a run; a process that is to die at its end dies before it can answer."""
+        if isinstance(signal, RunStarted):
+            self._begun(signal)
+        else:
+            self._ended(signal)
+
+    def _begun(self, signal: RunStarted) -> None:
+        self._around.clock.begin_run(signal.event)
+        run = Run(handler=signal.handler, event=signal.event, attempt=signal.attempt)
+        self._running[signal.delivery] = run
         self._around.records.begun(run)
-        if self._observer is not None:
-            self._observer.begun(handler, context)
 
-    def ended(self, handler: Handler, context: Context, outcome: Outcome, seconds: float) -> None:
-        """It ended; a process that is to die here dies before it can answer."""
+    def _ended(self, signal: RunFinished) -> None:
         self._around.clock.end_run()
-        run = self._running.pop(context)
+        run = self._running.pop(signal.delivery)
         if self.is_dead:
             return
-        if self._is_to_die(handler, context.attempt):
+        if self._is_to_die(signal.handler, signal.attempt):
             self.die()
             return
-        self._around.records.ended(run, outcome)
-        if self._observer is not None:
-            self._observer.ended(handler, context, outcome, seconds)
+        self._around.records.ended(run, signal.outcome)
 
     # --- inside ----------------------------------------------------------------------------
 
     async def _live(self) -> None:
         app, around = self._around.app, self._around
         around.clock.begin_run(None)  # a lifespan may wait for the outside world
-        app.observer = self
+        listener = Listener(self.hear, (RunStarted, RunFinished))
+        app.listeners.append(listener)
         try:
             async with app.running(transport=self.transport, settings=around.settings) as bus:
                 self.bus = bus
                 self.is_ready.set()
                 await self._stop.wait()
         finally:
-            app.observer = self._observer
+            app.listeners.remove(listener)
             around.clock.end_run()
 
     def _is_to_die(self, handler: Handler, attempt: int) -> bool:

@@ -52,7 +52,6 @@ class TestWorker:
         self._raise_errors = raise_errors
         self._patience = patience
         self._clock: VirtualTime | None = None
-        self._observer = app.observer
 
     # --- life ------------------------------------------------------------------------------
 
@@ -60,7 +59,6 @@ class TestWorker:
         if self._clock is not None:
             raise ConfigError("this TestWorker is running already: make another one")
         self._clock = clock = VirtualTime.take()
-        self._observer = self.app.observer
         self._records = Records(self.app.name)
         self.server.watchers.append(self._records.on_stored)
         self._around = TestSetup(
@@ -225,7 +223,7 @@ class TestWorker:
         return self._clock
 
     def _begin(self) -> None:
-        self._process = Process(self._around, self._observer)
+        self._process = Process(self._around)
         self._process.begin()
         self._coming_back = self._around.clock.start(self._come_back(self._process), "supervisor")
 
@@ -262,7 +260,6 @@ class TestWorker:
         finally:
             await self._outside.close()
             self.server.watchers.remove(self._records.on_stored)
-            self.app.observer = self._observer
             clock.workers.remove(self)
             clock.release()
             self._clock = None

@@ -16,7 +16,7 @@ import click
 from ...binding import is_shared
 from ...bus import EventBus
 from ...errors import ConfigError
-from ...listeners.logs import LogObserver, set_up_logging
+from ...listeners.logs import LOG_RUNS, set_up_logging
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED
 from ...process.health import Health, health_routes
@@ -24,6 +24,7 @@ from ...process.notify import Notify
 from ...process.router import Router
 from ...process.worker import run_worker, warn_of_short_kill
 from ...settings import Settings
+from ...signals import Ready
 from .. import Probing, complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
@@ -59,8 +60,8 @@ def run_command(
         complain(f"{target} has no handlers: declare one with @app.on(...)")
         return CALLED_WRONGLY
     set_up_logging(log_format, log_level)
-    if app.observer is None and logging.getLogger("omni_worker.events").isEnabledFor(logging.DEBUG):
-        app.observer = LogObserver()
+    if logging.getLogger("omni_worker.events").isEnabledFor(logging.DEBUG):
+        app.listeners.append(LOG_RUNS)
     as_json = log_format == "json" or (log_format is None and not sys.stderr.isatty())
 
     def ready(bus: EventBus) -> None:
@@ -133,10 +134,8 @@ def _say_ready(bus: EventBus, as_json: bool) -> None:
     for subscription in bus.subscriptions:
         for source in subscription.sources:
             log.debug("bound", extra={"consumer": source.consumer, "stream": source.stream})
-    log.info(
-        "ready",
-        extra={"handlers": len(bus.subscriptions), "pid": os.getpid()}
-        | ({"consumers": _consumers(bus)} if as_json else {}),
+    bus.signals.emit(
+        Ready(handlers=len(bus.subscriptions), pid=os.getpid(), consumers=_consumers(bus))
     )
     lonely = [one.handler.function for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely and as_json and number == "1":  # the listing has said it to people
@@ -146,8 +145,8 @@ def _say_ready(bus: EventBus, as_json: bool) -> None:
         )  # fmt: skip
 
 
-def _consumers(bus: EventBus) -> list[dict[str, Any]]:
-    return [
+def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
+    return tuple(
         {
             "handler": subscription.handler.name,
             "function": subscription.handler.function,
@@ -157,7 +156,7 @@ def _consumers(bus: EventBus) -> list[dict[str, Any]]:
         }
         for subscription in bus.subscriptions
         for source in subscription.sources
-    ]
+    )
 
 
 def leave(code: int) -> None:

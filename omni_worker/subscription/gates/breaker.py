@@ -6,11 +6,11 @@ Otherwise three retries in seven seconds turn a whole backlog into dead letters.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-log = logging.getLogger("omni_worker.worker")
+from ...handlers import Handler
+from ...signals import BreakerClosed, BreakerOpened, Signals
 
 FIRST_PAUSE = 1.0  # seconds before the first trial
 LONGEST_PAUSE = 60.0  # seconds; each trial that fails doubles the pause up to here
@@ -23,9 +23,10 @@ class Breaker:
     lease and spends no attempt.
     """
 
-    def __init__(self, limit: int, handler: str) -> None:
+    def __init__(self, limit: int, handler: Handler, signals: Signals) -> None:
         self._limit = limit
         self._handler = handler
+        self._emit = signals.emit
         self.failures = 0  # in a row
         self._pause = FIRST_PAUSE
         self._turn = asyncio.Lock()
@@ -39,7 +40,7 @@ class Breaker:
             self.is_open = False
             self._pause = FIRST_PAUSE
             self._woken.set()
-            log.info("a trial succeeded; at full speed again", extra={"handler": self._handler})
+            self._emit(BreakerClosed(handler=self._handler))
 
     def failed(self) -> None:
         """A run failed in a way that may pass."""
@@ -49,10 +50,7 @@ class Breaker:
         elif self._limit and self.failures >= self._limit:
             self.is_open = True
             self._woken.clear()
-            log.error(
-                "every event fails; one trial at a time until one succeeds",
-                extra={"handler": self._handler, "failures": self.failures},
-            )
+            self._emit(BreakerOpened(handler=self._handler, failures=self.failures))
 
     def release(self) -> None:
         """We stop: nobody waits for a trial any more."""

@@ -9,18 +9,17 @@ everything does, in stream order.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from ...errors import TransportError
+from ...handlers import Handler
+from ...signals import EngineFault, Signals, WaitingForOlder
 from ...transports.base import Delivery, Source
 from ...transports.infos import ConsumerInfo
 from ..credit import Credit
 from ..leases import Leases
 from ..source_state import SourceState
-
-log = logging.getLogger("omni_worker.worker")
 
 LOOK = 0.1  # seconds between two looks at the consumer
 PROBE = 1.0  # seconds between two deliveries asked for while others hold the older ones
@@ -54,13 +53,15 @@ class Gaps:
         credit: Credit,
         *,
         on_closed: Callable[[Gap], None],
-        handler: str,
+        handler: Handler,
+        signals: Signals,
     ) -> None:
         self._consumer_info = consumer_info
         self._leases = leases
         self._credit = credit
         self._on_closed = on_closed
         self._handler = handler
+        self._emit = signals.emit
         self._gaps: dict[Source, Gap] = {}
 
     def open(self, state: SourceState) -> None:
@@ -71,7 +72,7 @@ class Gaps:
             gap.since = self._leases.now()
             return
         gap = self._gaps[state.source] = Gap(state, self._leases.now())
-        name = f"omni-worker gap {self._handler}"
+        name = f"omni-worker gap {self._handler.name}"
         gap.task = asyncio.get_running_loop().create_task(self._fill(gap), name=name)
 
     def gather(self, state: SourceState, delivery: Delivery) -> bool:
@@ -101,8 +102,9 @@ class Gaps:
     async def _fill(self, gap: Gap) -> None:
         try:
             await self._wait(gap)
-        except Exception:  # whatever it is: a handler that stands still for good is worse
-            log.exception("a fault of the framework; older events may come late")
+        except Exception as error:  # whatever it is: a handler that stands still is worse
+            late = "older events may come late"
+            self._emit(EngineFault(handler=self._handler, error=error, consequence=late))
         self._close(gap)
 
     async def _wait(self, gap: Gap) -> None:
@@ -151,10 +153,8 @@ class Gaps:
             self._credit.ask(source, min(elsewhere, gap.window, spare) - source.outstanding)
 
     def _say(self, events: int, left: float) -> None:
-        log.info(
-            "older events are held elsewhere; in order, they come first",
-            extra={"handler": self._handler, "events": events, "seconds": round(max(0.0, left), 1)},
-        )
+        seconds = max(0.0, left)
+        self._emit(WaitingForOlder(handler=self._handler, events=events, seconds=seconds))
 
     def _close(self, gap: Gap) -> None:
         source = gap.state.source

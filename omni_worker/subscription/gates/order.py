@@ -10,7 +10,9 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from ...events import Event
+from ...handlers import Handler
 from ...outcomes import Outcome
+from ...signals import Signals
 from ...transports.base import Delivery, Source
 from ..credit import Credit
 from ..leases import Leases
@@ -31,11 +33,17 @@ class Order:
         leases: Leases,
         credit: Credit,
         slots: Slots,
-        handler: str,
+        handler: Handler,
+        signals: Signals,
     ) -> None:
         self._lanes = Lanes(key_of)
         self._gaps = Gaps(
-            consumer_info, leases, credit, on_closed=self._gap_closed, handler=handler
+            consumer_info,
+            leases,
+            credit,
+            on_closed=self._gap_closed,
+            handler=handler,
+            signals=signals,
         )
         self._leases = leases
         self._credit = credit

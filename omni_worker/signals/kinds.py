@@ -1,22 +1,20 @@
-"""Signals: what happened, as typed facts, and the listeners that hear them.
+"""Kinds of signals: what happened, as frozen facts in the field's words.
 
-The engine emits; it never logs an event. A listener is called on the event loop, in the order of
-registration: it must be quick. An exception it raises is logged and changes nothing.
+Keep a signal no longer than needed: it holds its event, and the bytes that came.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from .events import Event
-from .handlers import Handler
-from .outcomes import Outcome
-from .transports.base import Delivery
-
-log = logging.getLogger("omni_worker.signals")
+from ..errors import InvalidEvent
+from ..events import Event, addressed
+from ..handlers import Handler
+from ..outcomes import Outcome
+from ..subjects import parse_subject
+from ..transports.base import Delivery
+from ..wire import read_envelope, to_event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +31,17 @@ class HandlerSignal(Signal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSignal(HandlerSignal):
-    """Something happened to one delivery of one handler; ``event`` is None if it is unreadable."""
+    """Something happened to one delivery of one handler."""
 
-    event: Event[Any] | None
     delivery: Delivery
+
+    @property
+    def event(self) -> Event[Any] | None:
+        """Event in the delivery, its payload unchecked; None if it is unreadable.
+
+        Read when asked for, except in the two signals of a run.
+        """
+        return _event_in(self.delivery)
 
     @property
     def subject(self) -> str:
@@ -61,6 +66,7 @@ class EventSignal(HandlerSignal):
 class RunStarted(EventSignal):
     """A handler is about to run; ``attempt`` 1 is the first."""
 
+    event: Event[Any]
     attempt: int
 
 
@@ -71,6 +77,7 @@ class RunFinished(EventSignal):
     Done means handled. What follows from a failure is a signal of its own: Retried, DeadLettered.
     """
 
+    event: Event[Any]
     attempt: int
     outcome: Outcome
     seconds: float
@@ -122,10 +129,14 @@ class Skipped(EventSignal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedBack(EventSignal):
-    """A delivery went back to the server, no attempt spent."""
+    """A delivery went back to the server, no attempt spent.
+
+    ``foreign``: it is for another version of this consumer.
+    """
 
     after: float
     reason: str
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,28 +149,66 @@ class Lapsed(EventSignal):
     """A lease ran out during the run: the server has given the event away, nothing is answered."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOff(EventSignal):
+    """A handler still ran at the end of grace: its event is handed back, the run cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeverEnded(EventSignal):
+    """The last run of an event never ended: its process died or hung. It counts as a failure."""
+
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadStuck(EventSignal):
+    """A plain def handler outlasts its timeout; a thread cannot be stopped, its slot stays busy."""
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardLost(HandlerSignal):
+    """Another process took over an event that still runs here (``exactly_once``)."""
+
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardNotExtended(HandlerSignal):
+    """The guard of a running event could not be extended; it is tried again."""
+
+    event_id: str
+    cause: Exception
+
+
 # --- publishing -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfirmed(Signal):
-    """The server confirmed a published event."""
+    """The server confirmed a published event; ``is_letter`` for a dead letter of ours."""
 
     id: str
     type: str
-    subject: str
     stream: str
     sequence: int
     duplicate: bool
+    is_letter: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishFailed(Signal):
-    """A publish was refused or not confirmed."""
+    """A publish was refused or not confirmed; ``is_letter`` for a dead letter of ours.
 
-    id: str
+    ``id`` is None where the caller gave none.
+    """
+
+    id: str | None
     type: str
     error: Exception
+    is_letter: bool = False
 
 
 # --- consumers, connection, gates -----------------------------------------------------------------
@@ -167,7 +216,26 @@ class PublishFailed(Signal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerLost(HandlerSignal):
-    """A consumer was deleted or can no longer be read."""
+    """A consumer was deleted or can no longer be read; ``recreate``: it is created again."""
+
+    stream: str
+    consumer: str
+    cause: Exception
+    recreate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerRecreated(HandlerSignal):
+    """A lost consumer is created again and reads from ``sequence``."""
+
+    stream: str
+    consumer: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecreationFailed(HandlerSignal):
+    """A lost consumer cannot be created yet; it is tried again."""
 
     stream: str
     consumer: str
@@ -175,12 +243,29 @@ class ConsumerLost(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerRecreated(HandlerSignal):
-    """A lost consumer exists again and reads from ``sequence``."""
+class StreamReplaced(HandlerSignal):
+    """A stream was deleted and created again: its consumer starts at the first event."""
 
     stream: str
     consumer: str
-    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnsLost(Signal):
+    """The consumer of events sent back from dead letters was deleted or cannot be read."""
+
+    stream: str
+    consumer: str
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnDelayed(Signal):
+    """An event sent back to an unknown handler waits: its dead letter could not be stored."""
+
+    name: str
+    delivery: Delivery
+    cause: Exception
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,55 +314,56 @@ class Stalled(HandlerSignal):
     reason: str
 
 
-# --- listeners ------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingForOlder(HandlerSignal):
+    """Older events are held by other processes; with ``order_by`` they come first."""
 
-AnySignal = TypeVar("AnySignal", bound=Signal)
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A function, and the kinds of signals it is called with."""
-
-    hear: Callable[[Any], None]
-    kinds: tuple[type[Signal], ...] = (Signal,)
+    events: int
+    seconds: float
 
 
-class Signals:
-    """The listeners of one handler, or of one bus. Emitting without a listener costs a look-up."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignDelivery(HandlerSignal):
+    """A delivery for another version of this consumer came, for the first time; see HandedBack."""
 
-    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
-        self._listeners = list(listeners)
-        self._by_kind: dict[type[Signal], tuple[Callable[[Any], None], ...]] = {}
-
-    @property
-    def listeners(self) -> tuple[Listener, ...]:
-        """Every listener, in the order of registration."""
-        return tuple(self._listeners)
-
-    def add(self, listener: Listener) -> None:
-        """Register a listener; emitters that were taken before do not know it."""
-        self._listeners.append(listener)
-        self._by_kind.clear()
-
-    def emit(self, signal: Signal) -> None:
-        """Call every listener of this kind of signal."""
-        for hear in self._hearing(type(signal)):
-            try:
-                hear(signal)
-            except Exception:
-                log.exception("a listener failed on %s; nothing else changes", _name(signal))
-
-    def emitter(self, kind: type[AnySignal]) -> Callable[[AnySignal], None] | None:
-        """Return the way to emit one kind, None if nothing listens: then nothing need be made."""
-        return self.emit if self._hearing(kind) else None
-
-    def _hearing(self, kind: type[Signal]) -> tuple[Callable[[Any], None], ...]:
-        found = self._by_kind.get(kind)
-        if found is None:
-            found = tuple(one.hear for one in self._listeners if issubclass(kind, one.kinds))
-            self._by_kind[kind] = found
-        return found
+    reason: str
 
 
-def _name(signal: Signal) -> str:
-    return type(signal).__name__
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotesFailed(HandlerSignal):
+    """Attempts cannot be noted across processes; deliveries are counted instead."""
+
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFault(HandlerSignal):
+    """A fault of this framework; ``consequence`` says what becomes of the event."""
+
+    error: Exception
+    consequence: str
+    delivery: Delivery | None = None
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(Signal):
+    """Every handler of the app reads its events."""
+
+    handlers: int
+    pid: int
+    consumers: tuple[dict[str, Any], ...] = ()
+
+
+def _event_in(delivery: Delivery) -> Event[Any] | None:
+    try:
+        envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
+        event = to_event(Event[Any], envelope)
+    except InvalidEvent:
+        return None
+    try:
+        return addressed(event, parse_subject(delivery.subject, event.type))
+    except InvalidEvent:
+        return event

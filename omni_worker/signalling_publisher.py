@@ -1,0 +1,101 @@
+"""Signalling publisher: emits what became of each published event, where something listens.
+
+It is outside the publish middlewares: the type is the one the caller gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from .errors import OmniWorkerError
+from .events import DEAD_LETTER, Published
+from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishManyError
+from .schemas import SchemaRegistry
+from .signals import PublishConfirmed, PublishFailed, Signals
+from .transports.base import Transport
+
+
+def publisher_for(
+    transport: Transport, registry: SchemaRegistry, name: str, signals: Signals
+) -> Publisher:
+    """The publisher of a bus: the plain one where nothing listens to publishes."""
+    if any(signals.hears(kind) for kind in (PublishConfirmed, PublishFailed)):
+        return SignallingPublisher(transport, registry, name, signals)
+    return Publisher(transport, registry, name)
+
+
+class SignallingPublisher(Publisher):
+    """Publishes, and emits PublishConfirmed or PublishFailed for each event."""
+
+    def __init__(
+        self, transport: Transport, registry: SchemaRegistry, name: str, signals: Signals
+    ) -> None:
+        super().__init__(transport, registry, name)
+        self._confirmed = signals.emitter(PublishConfirmed)
+        self._refused = signals.emitter(PublishFailed)
+
+    async def publish(self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT) -> Published:
+        """Publish one event; see Publisher."""
+        try:
+            published = await super().publish(draft, timeout=timeout)
+        except OmniWorkerError as error:
+            self._emit(draft.type, draft.id, error)
+            raise
+        self._emit(draft.type, draft.id, published)
+        return published
+
+    async def publish_many(
+        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> list[Published]:
+        """Publish many; see Publisher. What was never sent is no failure of its own."""
+        sent: list[tuple[str, str | None]] = []
+
+        def noted() -> Iterator[Draft]:
+            for draft in drafts:
+                sent.append((draft.type, draft.id))
+                yield draft
+
+        if isinstance(drafts, Collection):
+            sent.extend((draft.type, draft.id) for draft in drafts)
+        try:
+            published = await super().publish_many(
+                drafts if isinstance(drafts, Collection) else noted(), timeout=timeout
+            )
+        except PublishManyError as error:
+            for index, ((type, id), one) in enumerate(zip(sent, error.published, strict=False)):
+                self._emit(type, id, error.errors.get(index, error) if one is None else one)
+            raise
+        for (type, id), one in zip(sent, published, strict=True):
+            self._emit(type, id, one)
+        return published
+
+    async def publish_letter(
+        self, id: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> Published:
+        """Publish a dead letter; see Publisher."""
+        try:
+            published = await super().publish_letter(id, payload, metadata)
+        except OmniWorkerError as error:
+            self._emit(DEAD_LETTER, id, error, is_letter=True)
+            raise
+        self._emit(DEAD_LETTER, id, published, is_letter=True)
+        return published
+
+    def _emit(
+        self, type: str, id: str | None, result: Published | Exception, *, is_letter: bool = False
+    ) -> None:
+        if isinstance(result, Exception):
+            if self._refused is not None:
+                self._refused(PublishFailed(type=type, id=id, error=result, is_letter=is_letter))
+        elif self._confirmed is not None:
+            self._confirmed(
+                PublishConfirmed(
+                    type=type,
+                    id=result.id,
+                    stream=result.stream,
+                    sequence=result.sequence,
+                    duplicate=result.duplicate,
+                    is_letter=is_letter,
+                )
+            )
