@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from omni_worker import Event
+from omni_worker.handlers import declare
 from omni_worker.notes import Busy, DoneBefore, Guard, Guards
+from omni_worker.signals import Signals
 from omni_worker.transports.base import Entry
 
 
@@ -39,7 +44,10 @@ def _guards(bucket: AskedAgain) -> Guards:
     async def opened() -> AskedAgain:
         return bucket
 
-    return Guards(opened, "r1")
+    async def route(event: Event[Any]) -> None: ...
+
+    handler = declare(route, app="a", types=["custom.note"], options={"durable": "r1"})
+    return Guards(opened, handler, Signals())
 
 
 async def test_a_guard_we_wrote_ourselves_is_ours_though_the_answer_was_lost() -> None:

@@ -38,11 +38,11 @@ from ..schemas import SchemaRegistry, check_name
 from ..sent_back import Returns
 from ..settings import Settings
 from ..signalling_publisher import publisher_for
-from ..signals import Listener, Signals
+from ..signals import Connected, Disconnected, Listener, Signals
 from ..subjects import check_token
 from ..subscription import Subscription
 from ..topology import OWN_STREAM
-from ..transports.base import Transport
+from ..transports.base import LinkChange, Transport
 from .subscriptions import Subscriptions
 
 log = logging.getLogger("omni_worker.bus")
@@ -76,6 +76,7 @@ class EventBus:
         self.registry = registry if registry is not None else SchemaRegistry()
         self.transport = transport if transport is not None else _jetstream(self.settings)
         self.signals = Signals([LOG, *listeners])
+        self.transport.watch(self._link_changed)
         self.publisher = publisher_for(self.transport, self.registry, name, self.signals)
         self.middlewares: list[Middleware] = []
         self.state: Any = None  # what the app's lifespan yields
@@ -331,6 +332,12 @@ class EventBus:
         self._connected = False
         await self._subscriptions.fail(gave_up.result())
         await self._returns.close()
+
+    def _link_changed(self, change: LinkChange) -> None:
+        if change.is_up:
+            self.signals.emit(Connected(server=change.server))
+        else:
+            self.signals.emit(Disconnected(server=change.server, cause=change.cause))
 
     def _check_connected(self) -> None:
         if self.transport.failure is not None:

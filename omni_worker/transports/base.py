@@ -5,7 +5,7 @@ Every promise here is tested once, for every adapter, in the conformance suite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -48,6 +48,14 @@ class StoredMessage:
     body: bytes
     headers: Headers
     stored_at: int  # epoch nanoseconds
+
+
+class LinkChange(NamedTuple):
+    """The link to a server came up, or was lost with a cause."""
+
+    server: str  # without user and password
+    is_up: bool
+    cause: Exception | None = None
 
 
 class Delivery:
@@ -252,6 +260,9 @@ class Transport(Protocol):
     @property
     def server_version(self) -> tuple[int, int, int]:
         """The version of the server we talk to."""
+
+    def watch(self, watcher: Callable[[LinkChange], None]) -> None:
+        """Call ``watcher`` whenever a link comes up or is lost, not when it is closed."""
 
     async def open(self, name: str) -> None:
         """Connect, trying as often as the settings say; TransportError has the last cause."""

@@ -7,14 +7,25 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from omni_worker import App, Context, Event, Reject, Settings
-from omni_worker.listeners.logs import JsonFormatter, LogObserver, PrettyFormatter, add_event
+from omni_worker.handlers import declare
+from omni_worker.listeners.logs import (
+    LOG_RUNS,
+    JsonFormatter,
+    Message,
+    PrettyFormatter,
+    add_event,
+    write,
+)
 from omni_worker.listeners.pretty import human_time
+from omni_worker.signals import Retried, RunFinished, Signal
+from omni_worker.transports.base import Delivery
 from omni_worker.transports.memory import MemoryTransport
 
 SECRET = "a very private word"
@@ -129,9 +140,9 @@ async def test_a_retry_and_a_dead_letter_name_their_event(lines: Lines) -> None:
     assert (said["retry"]["attempt"], said["dead letter"]["attempts"]) == (1, 2)
 
 
-async def test_the_observer_logs_one_line_for_each_run_with_its_duration(lines: Lines) -> None:
+async def test_where_runs_are_logged_each_has_one_line_with_its_duration(lines: Lines) -> None:
     app, done = App("logs"), asyncio.Event()
-    app.observer = LogObserver()
+    app.listeners.append(LOG_RUNS)
 
     @app.on("custom.note", durable="notes")
     async def note(event: Event[Any]) -> None:
@@ -147,14 +158,14 @@ async def test_the_observer_logs_one_line_for_each_run_with_its_duration(lines: 
     assert found == {"one": ("handled", True), "two": ("failed", False)}
 
 
-async def test_an_observer_that_fails_changes_nothing(lines: Lines) -> None:
+async def test_a_listener_that_fails_changes_nothing(lines: Lines) -> None:
     app, done = App("logs"), asyncio.Event()
 
-    class Broken(LogObserver):
-        def begun(self, *_: Any) -> None:
-            raise RuntimeError("broken")
+    @app.listen
+    def broken(signal: Signal) -> None:
+        raise RuntimeError("broken")
 
-    app.observer = Broken()
+    app.listen(write, RunFinished)
 
     @app.on("custom.note", durable="notes")
     async def note(event: Event[Any]) -> None:
@@ -162,13 +173,13 @@ async def test_an_observer_that_fails_changes_nothing(lines: Lines) -> None:
 
     await play(app, "one", until=done)
 
-    assert [line for line in lines() if "observer failed" in line["message"]]
+    assert [line for line in lines() if "a listener failed on RunFinished" in line["message"]]
     assert [line["event"] for line in lines() if line["message"] == "handled"] == ["one"]
 
 
 async def test_no_event_makes_a_line_of_any_length(stream: io.StringIO) -> None:
     app, done = App("logs"), asyncio.Event()
-    app.observer = LogObserver()
+    app.listeners.append(LOG_RUNS)
     long = "x" * 100_000
 
     @app.on("custom.note", durable="notes")
@@ -194,7 +205,7 @@ async def test_no_event_makes_a_line_of_any_length(stream: io.StringIO) -> None:
 
 async def test_no_payload_gets_into_the_log(stream: io.StringIO) -> None:
     app, done = App("logs"), asyncio.Event()
-    app.observer = LogObserver()
+    app.listeners.append(LOG_RUNS)
 
     class Number(BaseModel):
         text: int
@@ -240,23 +251,36 @@ def test_a_field_of_somebodys_does_not_replace_what_every_line_has() -> None:
     assert (said["message"], said["level"], said["other"]) == ("hello", "info", 2)
 
 
-RETRY = {
-    "event": "3f1d2c4b-0000-4000-8000-000000000000",
-    "type": "message.received",
-    "handler": "app.shop.handlers.route-17698afc",
-    "function": "route",
-    "subject": "message.received.whatsapp.wa-001",
-    "stream": "MESSAGE",
-    "sequence": 12,
-    "attempt": 2,
-    "of": 4,
-    "after": 2.04,
-    "error": "ValueError: the phone is off and nobody knows when it will be on again, if at all",
-}
+def retried() -> Retried:
+    """A retry of an event of a phone's."""
+
+    async def route(event: Event[Any]) -> None: ...
+
+    body = {"id": "3f1d2c4b-0000-4000-8000-000000000000", "type": "message.received", "payload": {}}
+    delivery = Delivery(
+        SimpleNamespace(stream="MESSAGE", consumer="router"),  # type: ignore[arg-type]
+        "message.received.whatsapp.wa-001",
+        json.dumps(body).encode(),
+        None,
+        b"",
+        sequence=12,
+        stored_at=0,
+        count=2,
+    )
+    return Retried(
+        handler=declare(route, app="app", types=["message.received"], options={}),
+        delivery=delivery,
+        attempt=2,
+        of=4,
+        after=2.04,
+        error=ValueError("the phone is off and nobody knows when it will be on again, if at all"),
+    )
 
 
 def test_a_retry_reads_well_in_80_columns() -> None:
-    said = PrettyFormatter().format(record("retry", logging.WARNING, **RETRY)).splitlines()
+    said = (
+        PrettyFormatter().format(record(Message("retry", retried()), logging.WARNING)).splitlines()
+    )
 
     assert said[0][8:] == " ↻ retry 2 of 3 in 2.0 s: ValueError: the phone is off and nobody knows"
     assert [line.strip() for line in said[1:]] == [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from ...errors import NotConnected, PermissionDenied, TransportError
 from ...settings import Settings
-from ..base import Message, Operators, Receiver, Source, Stored
+from ..base import LinkChange, Message, Operators, Receiver, Source, Stored
 from ..bucket import Bucket
 from .api import Api
 from .connection import Connection
@@ -62,6 +62,10 @@ class JetStreamTransport:
         words = str(self._connection.info.get("version") or "0.0.0").split("-")[0].split(".")
         numbers = [int(word) if word.isdigit() else 0 for word in (*words, "0", "0")]
         return numbers[0], numbers[1], numbers[2]
+
+    def watch(self, watcher: Callable[[LinkChange], None]) -> None:
+        """Also called where a server is refused after it was reached."""
+        self._connection.on_change.append(watcher)
 
     async def open(self, name: str) -> None:
         """Connect and check the server. Raises TransportError."""

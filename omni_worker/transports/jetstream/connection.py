@@ -21,6 +21,7 @@ from ...errors import (
     TransportError,
 )
 from ...settings import Settings, without_userinfo
+from ..base import LinkChange
 from .client import Client
 from .login import describe, discovered, explain, login_options, what_is_denied
 from .parser import Sink
@@ -55,6 +56,7 @@ class Connection:
         self.max_payload = 1_048_576  # bytes of body and headers; the server's word replaces it
         self.on_up: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
+        self.on_change: list[Callable[[LinkChange], None]] = []
         self.on_fail: list[Callable[[Exception], None]] = []
         self.on_denied: list[Callable[[str, PermissionDenied], None]] = []
 
@@ -210,6 +212,7 @@ class Connection:
             self._set_up(False)
             for hook in self.on_down:
                 hook()
+            self._tell_change(cause)
             log.warning("connection lost: %s", describe(cause), extra={"server": self._shown()})
             # A server that accepts and drops us must not be hammered.
             short_lives = short_lives + 1 if loop.time() - came_up < SHORT_LIFE else 0
@@ -281,6 +284,11 @@ class Connection:
         self._set_up(True)
         for hook in self.on_up:
             hook()
+        self._tell_change()
+
+    def _tell_change(self, cause: Exception | None = None) -> None:
+        for hook in self.on_change:
+            hook(LinkChange(self._shown(), self.is_up, cause))
 
     def _set_up(self, is_up: bool) -> None:
         self.is_up = is_up

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ...errors import EventTooLarge, NotConnected, PublishError, TransportError
 from ...settings import Settings
-from ..base import Message, Operators, Receiver, Source, Stored
+from ..base import LinkChange, Message, Operators, Receiver, Source, Stored
 from ..bucket import Bucket
 from ..headers import message_headers
 from .link import Link, LinkLost
@@ -50,6 +50,7 @@ class MemoryTransport:
         self._up.set()
         self._is_open = False
         self._failed: asyncio.Future[Exception] | None = None
+        self._watchers: list[Callable[[LinkChange], None]] = []
 
     # --- the port --------------------------------------------------------------------------
 
@@ -73,12 +74,17 @@ class MemoryTransport:
         """The version whose behaviour is followed."""
         return VERSION
 
+    def watch(self, watcher: Callable[[LinkChange], None]) -> None:
+        """Call it at each ``disconnect`` and ``reconnect``, and when the transport is opened."""
+        self._watchers.append(watcher)
+
     async def open(self, name: str) -> None:
         """Connect; there is nothing that could go wrong."""
         if not self._is_open or self.failure is not None:
             self._failed = asyncio.get_running_loop().create_future()
             self._is_open = self._link.is_up = True
             self._up.set()
+            self._tell_change()
 
     async def close(self) -> None:
         """Send what is unsent, wait for what was asked, and disconnect."""
@@ -156,6 +162,7 @@ class MemoryTransport:
             self._up.clear()
             for source in self._sources:
                 source.on_cut()
+            self._tell_change(LinkLost("the link was cut"))
 
     def reconnect(self) -> None:
         """Make the link again: kept answers are sent, then the receivers are told."""
@@ -169,6 +176,7 @@ class MemoryTransport:
             self._link.send(act)
         for source in list(self._sources):
             self._link.hand_over(source.on_up)
+        self._tell_change()
 
     def give_up(self, cause: Exception) -> None:
         """End as after the last try to reconnect."""
@@ -200,6 +208,10 @@ class MemoryTransport:
                         continue
         except TimeoutError:
             raise TransportError(f"no connection for {timeout:g} s") from None
+
+    def _tell_change(self, cause: Exception | None = None) -> None:
+        for watcher in self._watchers:
+            watcher(LinkChange("memory", self._link.is_up, cause))
 
     def _check_usable(self) -> None:
         if self.failure is not None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from omni_worker.errors import NotConnected, PublishError, TransportError
-from omni_worker.transports.base import Message, Stored, Transport
+from omni_worker.transports.base import LinkChange, Message, Stored, Transport
 
 from ...waiting import until
 from .backend import (
@@ -42,6 +42,17 @@ class Outages:
         await backend.reconnect()
         await until(lambda: transport.is_connected)
         assert await transport.flush(2.0)
+
+    async def test_a_watcher_is_called_when_a_link_is_lost_and_when_it_is_back(
+        self, backend: Backend, transport: Transport
+    ) -> None:
+        changes: list[LinkChange] = []
+        transport.watch(changes.append)
+
+        await lose_and_mend(backend, transport)
+
+        await eventually(lambda: [one.is_up for one in changes] == [False, True])
+        assert [one.cause is not None for one in changes] == [True, False]
 
     async def test_a_source_is_told_and_may_ask_again(
         self, backend: Backend, transport: Transport
