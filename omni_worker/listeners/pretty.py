@@ -22,7 +22,6 @@ from ..signals import (
     RunStarted,
     Signal,
 )
-from .sentences import short_name
 
 INDENT = 11  # columns before the text: the time, a mark, two blanks
 NARROW = 80
@@ -127,10 +126,10 @@ Shape = tuple[str, str, str, str]  # mark, colour, text, and the facts below it
 def _shape_of(signal: Signal | None, fields: Fields) -> Shape | None:
     match signal:
         case RunStarted():
-            return "→", _DIM, f"{_address(signal)}  … {short_name(signal.handler)}", _tries(signal)
+            return "→", _DIM, f"{_address(signal)}  … {signal.handler.short}", _tries(signal)
         case RunFinished(outcome=outcome, seconds=seconds):
             sign = "✓" if outcome is DONE else "✗"
-            run = f"{sign} {short_name(signal.handler)} {human_time(seconds)}"
+            run = f"{sign} {signal.handler.short} {human_time(seconds)}"
             return "→", _DIM, f"{_address(signal)}  {run}", _tries(signal)
         case Retried(attempt=attempt, of=of, after=after):
             text = f"retry {attempt} of {of - 1} in {human_time(after)}: "
@@ -164,7 +163,7 @@ def _origin(signal: EventSignal) -> str:
     names = {} if event is None else names_of(event)
     parts = [
         address(names.get("type", ""), signal.subject),
-        short_name(signal.handler),
+        signal.handler.short,
         f"{signal.stream} #{signal.sequence}",
     ]
     return " · ".join(parts + [_short_id(id) for id in [names.get("event")] if id])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..events import names_of
-from ..handlers import Handler
 from ..letters.written import error_line
 from ..outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
 from ..signals import (
@@ -85,17 +84,12 @@ def sentence_of(signal: Signal) -> Sentence | None:
     return None
 
 
-def short_name(handler: Handler) -> str:
-    """A handler's function without its module: the name people use."""
-    return handler.function.rpartition(".")[2]
-
-
 def _of_run(signal: RunStarted | RunFinished) -> Sentence:
     fields = {
         **names_of(signal.event),
         "handler": signal.handler.name,
         "attempt": signal.attempt,
-        "function": short_name(signal.handler),
+        "function": signal.handler.short,
         "subject": signal.subject,
     }
     if isinstance(signal, RunStarted):
@@ -201,7 +195,7 @@ def _facts(signal: EventSignal) -> dict[str, Any]:
     return {
         **({} if event is None else names_of(event)),
         "handler": signal.handler.name,
-        "function": short_name(signal.handler),
+        "function": signal.handler.short,
         "subject": signal.subject,
         "stream": signal.stream,
         "sequence": signal.sequence,

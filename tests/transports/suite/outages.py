@@ -51,7 +51,7 @@ class Outages:
 
         await lose_and_mend(backend, transport)
 
-        await eventually(lambda: [one.is_up for one in changes] == [False, True])
+        await until(lambda: [one.is_up for one in changes] == [False, True])
         assert [one.cause is not None for one in changes] == [True, False]
 
     async def test_a_source_is_told_and_may_ask_again(
