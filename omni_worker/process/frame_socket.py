@@ -85,6 +85,8 @@ class FrameSocket:
         """Begin to read, on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._read_on()
+        if self._unsent:
+            self._await_room()
 
     def send(self, frame: Frame, *, unless_busy: bool = False) -> bool:
         """Send a frame, from any thread; False when it was dropped.
