@@ -125,6 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse what is no HTTP, without repeating it."""
         self.close_connection = True
+        self.request_version = "HTTP/1.0"  # else one that was not read is answered without a status
         self._send(refusal(code, self.responses.get(code, ("bad request", ""))[0].lower()))
 
     def _answer(self) -> Answer | None:

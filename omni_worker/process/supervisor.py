@@ -170,8 +170,21 @@ class Supervisor:
 
     @property
     def ready_workers(self) -> tuple[int, ...]:
-        """Numbers of the workers that are ready, the lowest first."""
-        return tuple(child.number for child in self._children if child.is_ready)
+        """Numbers of the workers that are ready and well, the lowest first."""
+        now = time.monotonic()
+        return tuple(
+            child.number
+            for child in self._children
+            if child.is_ready
+            and child.report is not None
+            and not child.report.not_alive
+            and now - child.heard_at <= SILENT
+        )
+
+    @property
+    def count(self) -> int:
+        """How many workers there are, numbered from 1."""
+        return len(self._children)
 
     # --- one worker --------------------------------------------------------------------------
 
