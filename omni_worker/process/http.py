@@ -47,7 +47,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """URL of the port."""
         host, port = self._server.server_address[:2]
         shown = f"[{host!s}]" if ":" in str(host) else host
         return f"http://{shown!s}:{port}"
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _refuse_stranger(self) -> Answer | None:
-        """A page of another site must not change anything here by way of somebody's browser."""
+        """A page of another site must not change anything here through a user's browser."""
         if "Transfer-Encoding" in self.headers:
             return refusal(411, "expected a Content-Length")
         origin = self.headers.get("Origin")
