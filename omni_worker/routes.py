@@ -22,7 +22,7 @@ HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One HTTP request: the path decoded, header names in lower case."""
+    """HTTP request: the path decoded, header names in lower case."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One HTTP answer. Raises ValueError when a header would break the protocol."""
+    """HTTP answer. Raises ValueError when a header would break the protocol."""
 
     status: int = 200
     content_type: str = TEXT
@@ -53,7 +53,7 @@ Routes = Mapping[str, Route]
 
 
 class RouteTable:
-    """Which route answers a request. Raises ConfigError for a key that is wrong or taken."""
+    """Find the route of a request. Raises ConfigError for a key that is wrong or taken."""
 
     def __init__(self, routes: Routes | None = None) -> None:
         self._routes: dict[str, dict[str, Route]] = {}  # path, method

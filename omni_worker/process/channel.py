@@ -14,7 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from ..errors import OmniWorkerError
+from ..errors import ConfigError, OmniWorkerError
 from .frame_socket import Frame, FrameSocket
 
 log = logging.getLogger("omni_worker.channel")
@@ -57,9 +57,9 @@ class ParentChannel:
             return None
 
     def on(self, name: str, function: Command) -> None:
-        """Let an async function answer a command; what it returns must be JSON."""
+        """Let an async function answer a command; its result must be JSON."""
         if name in self._commands:
-            raise ValueError(f"two functions for command {name!r}")
+            raise ConfigError(f"two functions for command {name!r}")
         self._commands[name] = function
 
     def open(self, gone: Callable[[], object]) -> None:

@@ -27,7 +27,7 @@ Frame = dict[str, Any]
 
 
 class FrameReader:
-    """Bytes in whatever pieces → frames. ``dropped`` counts what was none. Pure."""
+    """Turn bytes, in any pieces, into frames; ``dropped`` counts lines that are none. Pure."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -35,7 +35,7 @@ class FrameReader:
         self.dropped = 0
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Frames that end within ``data``."""
+        """Return the frames that end within ``data``."""
         frames: list[Frame] = []
         for index, piece in enumerate(data.split(b"\n")):
             if index:
@@ -85,6 +85,8 @@ class FrameSocket:
         """Begin to read, on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._read_on()
+        if self._unsent:
+            self._await_room()
 
     def send(self, frame: Frame, *, unless_busy: bool = False) -> bool:
         """Send a frame, from any thread; False when it was dropped.
@@ -155,7 +157,7 @@ class FrameSocket:
         self._read()
 
     def _read(self) -> bool:
-        """Whether there was something to read."""
+        """Read once; False when there was nothing."""
         try:
             data = self._socket.recv(CHUNK)
         except (BlockingIOError, InterruptedError):
@@ -197,7 +199,7 @@ class FrameSocket:
                 self._unsent.appendleft(rest)
 
     def _fail(self) -> None:
-        """The other end is gone; what it sent before is still read, on the loop."""
+        """Read, on the loop, what the other end sent before it was gone; then end."""
         self._unsent.clear()
         self._unsent_size = 0
         if self._loop is not None:

@@ -26,7 +26,7 @@ STALE = 8.0  # seconds without a word; the server speaks every 5 while a pull wa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Why a worker is not alive and why it is not ready; nothing is wrong when both are empty."""
+    """Reasons why a worker is not alive, or not ready; without any, all is well."""
 
     not_alive: tuple[str, ...] = ()
     not_ready: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ def health_routes(report: Callable[[], Report]) -> Routes:
 
 
 def report_fact(report: Report) -> dict[str, Any]:
-    """Make a report a fact for the parent; it knows pids itself and asks for the rest."""
+    """Make a report a fact for the parent, which asks for the rest by the command `facts`."""
     return {"notAlive": report.not_alive, "notReady": report.not_ready}
 
 
@@ -95,7 +95,7 @@ def report_of_fact(value: object) -> Report | None:
 
 
 class Health:
-    """One process's state over its life; ``report`` may be asked from any thread."""
+    """State of one process over its life; ``report`` may be called from any thread."""
 
     def __init__(self, on_look: Callable[[Report], None] | None = None) -> None:
         self._on_look = on_look
@@ -117,12 +117,12 @@ class Health:
         self._examine()
 
     def stopping(self) -> None:
-        """No more work, please."""
+        """Report from now on that this process is stopping."""
         self._bus = None
         self._seen = STOPPING
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._watchdog.stop()
 
     async def facts(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """URL of the port."""
         host, port = self._server.server_address[:2]
         shown = f"[{host!s}]" if ":" in str(host) else host
         return f"http://{shown!s}:{port}"
@@ -125,6 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse what is no HTTP, without repeating it."""
         self.close_connection = True
+        self.request_version = "HTTP/1.0"  # else one that was not read is answered without a status
         self._send(refusal(code, self.responses.get(code, ("bad request", ""))[0].lower()))
 
     def _answer(self) -> Answer | None:
@@ -157,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _refuse_stranger(self) -> Answer | None:
-        """A page of another site must not change anything here by way of somebody's browser."""
+        """A page of another site must not change anything here through a user's browser."""
         if "Transfer-Encoding" in self.headers:
             return refusal(411, "expected a Content-Length")
         origin = self.headers.get("Origin")

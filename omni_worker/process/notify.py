@@ -27,7 +27,7 @@ REPORT_EVERY = 1.0  # seconds
 
 
 class Notify:
-    """All of them at once. What it finds it takes out of the environment: it is not our children's.
+    """PM2, systemd and our parent at once. Their variables leave the environment: not for children.
 
     ``ready`` and ``stopping`` are called on the loop, ``alive`` from the watchdog's thread.
     """
@@ -117,7 +117,7 @@ class Pm2:
         loop.add_reader(self._channel, self._on_readable, ask)
 
     def close(self) -> None:
-        """Hear nothing more. The channel itself ends with the process: to PM2 that is our end."""
+        """Stop hearing. The channel itself ends with the process: to PM2 that is our end."""
         self._listen_no_more()
         self._channel.detach()
 
@@ -170,7 +170,7 @@ class Systemd:
             self.say("WATCHDOG=1")
 
     def say(self, state: str) -> None:
-        """One datagram; nobody may be there to take it."""
+        """Send one datagram; it may be lost."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
                 one.setblocking(False)

@@ -23,6 +23,8 @@ def parent_routes(supervisor: Supervisor) -> Routes:
         number, _, path = request.path.removeprefix("/workers/").partition("/")
         if not (number.isascii() and number.isdigit() and len(number) < 4):
             return refusal(404, "expected /workers/N/PATH, such as /workers/1/healthz")
+        if not 1 <= int(number) <= supervisor.count:
+            return refusal(404, f"no worker {number}: there are 1 to {supervisor.count}")
         return await _ask(supervisor, int(number), replace(request, path=f"/{path}"))
 
     async def of_any(request: Request) -> Answer:

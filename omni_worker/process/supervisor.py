@@ -36,7 +36,7 @@ SILENT = 4.0  # seconds without a report; each worker sends one a second
 
 
 def is_early(lived: float, ready_for: float | None) -> bool:
-    """Whether a worker died as soon as it was started; ``ready_for`` is None if it never was."""
+    """Tell an end at the very start; ``ready_for`` is None if it was never ready."""
     return lived < NEVER_READY if ready_for is None else ready_for < AT_ONCE
 
 
@@ -46,7 +46,7 @@ def pause_before(early_deaths: int) -> float:
 
 
 class WorkerProcess:
-    """One of the workers, over all its lives."""
+    """Worker of one number, over all its lives."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -61,7 +61,7 @@ class WorkerProcess:
         self.death = "not started yet"
 
     def begin(self) -> None:
-        """A new life; nothing of the last one counts."""
+        """Begin a new life; nothing of the last one counts."""
         self.report = None
         self.ready_at = None
         self.started_at = time.monotonic()
@@ -114,7 +114,7 @@ class Supervisor:
                 self._send(child, signal.SIGKILL)  # only after an error of ours
 
     def report(self) -> Report:
-        """All of them as one; asked from any thread."""
+        """Report all workers as one; called from any thread."""
         not_alive: list[str] = []
         not_ready: list[str] = ["stopping"] if self._stop.asked.is_set() else []
         now = time.monotonic()
@@ -170,8 +170,21 @@ class Supervisor:
 
     @property
     def ready_workers(self) -> tuple[int, ...]:
-        """Numbers of the workers that are ready, the lowest first."""
-        return tuple(child.number for child in self._children if child.is_ready)
+        """Numbers of the workers that are ready and well, the lowest first."""
+        now = time.monotonic()
+        return tuple(
+            child.number
+            for child in self._children
+            if child.is_ready
+            and child.report is not None
+            and not child.report.not_alive
+            and now - child.heard_at <= SILENT
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of workers; they are numbered from 1."""
+        return len(self._children)
 
     # --- one worker --------------------------------------------------------------------------
 
@@ -200,7 +213,7 @@ class Supervisor:
                 await asyncio.wait_for(self._over.wait(), pause)
 
     async def _live(self, child: WorkerProcess) -> int:
-        """One life of it, from start to end; returns the exit code."""
+        """Run one life of a worker, from start to end; returns its exit code."""
         child.begin()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -238,7 +251,7 @@ class Supervisor:
         child.early_deaths = child.early_deaths + 1 if early else 0
 
     def _take_in(self, child: WorkerProcess, name: str, value: object) -> None:
-        """Take a fact of a worker; one that nobody knows may be of a newer version."""
+        """Take a fact of a worker; an unknown one is ignored."""
         report = report_of_fact(value) if name == "health" else None
         if report is None:
             return
@@ -283,7 +296,7 @@ class Supervisor:
             await asyncio.sleep(0.2)
 
     async def _until(self, event: asyncio.Event) -> None:
-        """Wait for it, or for the end of everything."""
+        """Wait for an event, or for the end of everything."""
         waiting = [asyncio.create_task(one.wait()) for one in (event, self._over)]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -55,7 +55,7 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._over.set()
         self._due = float("inf")
         if self._timer is not None:
@@ -113,7 +113,7 @@ class Watchdog:
 
 
 def was_stopped(gap: float, worked: float) -> bool:
-    """Whether the whole process was stopped in a ``gap`` between two looks: nobody's fault then.
+    """Tell whether the whole process was stopped in a ``gap`` between two looks: no fault of ours.
 
     Code that never lets go of the interpreter holds the watchdog up as well, but it works.
     """

@@ -179,7 +179,7 @@ def _exit_code(life: asyncio.Task[int]) -> int:
 
 
 def _code_of(left: SystemExit) -> int:
-    """As Python itself has it: a number is the code, words are said."""
+    """Return the code as Python does: a number is the code, words are logged."""
     if left.code is None or isinstance(left.code, int):
         return left.code or DONE
     log.error("%s", left.code)

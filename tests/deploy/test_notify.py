@@ -9,8 +9,9 @@ import socket
 
 import pytest
 
-from omni_worker.process.health import Report
-from omni_worker.process.notify import Notify, from_line, pm2_kill_timeout, to_line
+from omni_worker.process.channel import WorkerChannel
+from omni_worker.process.health import Report, report_of_fact
+from omni_worker.process.notify import Notify, pm2_kill_timeout
 
 from ..waiting import until
 
@@ -75,30 +76,50 @@ def test_a_file_is_no_channel() -> None:
     os.close(writer)
 
 
-async def test_a_worker_stops_when_nobody_reads_its_reports() -> None:
-    reader, writer = os.pipe()
-    notify = Notify({"OMNI_WORKER_PARENT_FD": str(writer)})
+@pytest.mark.parametrize("number", ["", "none", "9999"])
+def test_without_a_parent_there_is_no_channel(number: str) -> None:
+    assert Notify({"OMNI_WORKER_PARENT_FD": number}).parent is None
+
+
+async def test_a_worker_stops_when_its_parent_has_ended() -> None:
+    theirs, ours = socket.socketpair()
+    environment = {"OMNI_WORKER_PARENT_FD": str(ours.detach())}
+    notify = Notify(environment)
+    assert environment == {}
     asked: list[str] = []
     notify.listen(asked.append)
-    notify.alive(Report(not_ready=("starting",)))
-    assert from_line(os.read(reader, 4_096)) == Report(not_ready=("starting",))
 
-    os.close(reader)
-    notify.alive(Report())
+    theirs.close()
 
     await until(lambda: asked == ["the parent is gone"])
-    os.close(writer)
+    notify.alive(Report())  # nothing breaks
+    notify.close()
 
 
-def test_a_report_through_the_pipe_is_one_whole_line() -> None:
+async def test_a_report_of_any_length_reaches_the_parent_whole_and_at_once_when_it_changed() -> (
+    None
+):
+    theirs, ours = socket.socketpair()
+    notify = Notify({"OMNI_WORKER_PARENT_FD": str(ours.detach())})
+    heard: list[Report | None] = []
+    parent = WorkerChannel(theirs, "worker 1", lambda _, value: heard.append(report_of_fact(value)))
+    parent.open()
     long = Report(not_alive=("ü" * 1_000,) * 50, not_ready=("ü" * 1_000,) * 50)
+    notify.listen(lambda _: None)
 
-    line = to_line(long)
+    for report in (Report(not_ready=("starting",)), Report(not_ready=("starting",)), long):
+        notify.alive(report)
 
-    assert len(line) <= 4_096
-    assert line.count(b"\n") == 1
-    assert from_line(line) is not None
-    assert from_line(b"what?\n") is None
+    await until(lambda: len(heard) == 2)
+    assert heard == [Report(not_ready=("starting",)), long]
+    notify.close()
+    parent.close()
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"notAlive": "x", "notReady": []},
+                                   {"notAlive": [1], "notReady": []}])  # fmt: skip
+def test_what_is_no_report_is_none(value: object) -> None:
+    assert report_of_fact(value) is None
 
 
 @pytest.mark.parametrize(

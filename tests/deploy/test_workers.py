@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import os
 import signal
 import time
+from contextlib import closing
 from typing import Any
 
 from nats.aio.client import Client
 
-from omni_worker.process.supervisor import FIRST_PAUSE, LONGEST_PAUSE, is_early, pause_before
+from omni_worker.process.supervisor import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Supervisor,
+    is_early,
+    pause_before,
+)
+from omni_worker.process.worker import Stop
 
-from ..processes.support import Stage, publish_foreign, until_settled
+from ..processes.support import PROGRAM, Stage, clean_environment, publish_foreign, until_settled
 from ..waiting import until
-from .support import Running, is_alive, until_probed
+from .support import Running, is_alive, probe_fully, until_probed
 
 APP = """
 app = App("play")
@@ -145,6 +155,107 @@ async def test_a_stopped_worker_is_missed(stage: Stage, free_port: int) -> None:
         os.kill(one, signal.SIGCONT)
 
     await until_probed(free_port, "/healthz", 200)
+
+
+async def test_each_worker_answers_for_itself_on_the_port_of_their_parent(
+    stage: Stage, free_port: int
+) -> None:
+    await run(stage, "--health-port", str(free_port))
+    await until_probed(free_port, "/readyz", 200)
+    workers = (await answer_of(free_port, "/healthz"))[1]["workers"]
+
+    answers = [await answer_of(free_port, f"/workers/{number}/readyz") for number in (1, 2)]
+
+    assert [(code, said["status"], said["pid"]) for code, said in answers] == [
+        (200, "ok", workers["1"]),
+        (200, "ok", workers["2"]),
+    ]
+    assert (await answer_of(free_port, "/workers/3/readyz"))[1]["reasons"] == [
+        "no worker 3: there are 1 to 2"
+    ]
+    code, said = await answer_of(free_port, "/workers")
+    assert (code, said["paths"]) == (404, ["/healthz", "/readyz"])
+
+
+async def test_any_other_path_is_answered_by_a_worker_that_is_ready(
+    stage: Stage, free_port: int
+) -> None:
+    await run(stage, "--health-port", str(free_port))
+    first, second = pids(stage)
+    number_of_first = (await answer_of(free_port, "/healthz"))[1]["workers"]["1"]
+    assert await number_of_answering(free_port) == "1"
+
+    os.kill(number_of_first, signal.SIGSTOP)
+    try:
+
+        async def other_answers() -> bool:
+            return await number_of_answering(free_port) == "2"
+
+        await until(other_answers)
+        code, said = await answer_of(free_port, "/workers/1/healthz")
+        assert code == 503
+        assert said["reasons"] == ["worker 1 did not answer 'route' within 4 s"]
+    finally:
+        os.kill(number_of_first, signal.SIGCONT)
+    assert {first, second} == set(pids(stage))
+
+
+async def test_a_parent_asks_its_workers_over_the_channel(stage: Stage, plain: Client) -> None:
+    target = stage.app(APP)
+    stop = Stop()
+    supervisor = Supervisor(
+        [PROGRAM, "run", target],
+        2,
+        environment={**clean_environment(), "NATS_URL": stage.url, "PYTHONPATH": str(stage.folder),
+                     "EFFECTS": str(stage.folder / "effects.jsonl"), "WORKER": "w"},
+        stop=stop,
+        on_ready=lambda: None,
+        on_report=lambda _: None,
+    )  # fmt: skip
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: supervisor.ready_workers == (1, 2))
+    await publish_foreign(plain, 20)
+    await stage.until_effects(20, "handled")
+    await until_settled(plain, "r1")
+
+    facts = await supervisor.ask_all("facts")
+    unknown = await supervisor.ask_all("dance")
+
+    handled = [
+        handler["counts"]["handled"]
+        for number in (1, 2)
+        for handler in facts[number]["handlers"]
+        if handler["handler"] == "r1"
+    ]
+    assert sorted(one["pid"] for one in facts.values()) == sorted(pids(stage))
+    assert (len(handled), sum(handled)) == (2, 20)
+    assert [str(one) for one in unknown.values()] == [
+        "worker 1: unknown command 'dance'",
+        "worker 2: unknown command 'dance'",
+    ]
+    stop.ask("the test")
+    assert await running == 0
+    gone = await supervisor.ask_all("facts")
+    assert {str(one) for one in gone.values()} == {
+        "worker 1 is not running: exit code 0",
+        "worker 2 is not running: exit code 0",
+    }
+
+
+async def answer_of(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    """A whole answer, waited for as long as a parent waits for a worker."""
+    return await asyncio.to_thread(probe_fully, port, path, 10.0)
+
+
+async def number_of_answering(port: int) -> str | None:
+    """Number of the worker that answered a path of theirs."""
+
+    def ask() -> str | None:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            connection.request("GET", "/nothing")
+            return connection.getresponse().getheader("Omni-Worker")
+
+    return await asyncio.to_thread(ask)
 
 
 async def test_those_that_keep_dying_are_given_up(stage: Stage) -> None:
