@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OmniWorkerError
+from ..tasks import own
 from ..transports.base import Entry, KeyValue
 
 log = logging.getLogger("omni_worker.worker")
@@ -64,7 +65,7 @@ class Guard:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Extend it every third of its lease while the handler runs."""
-        keeper = asyncio.create_task(self._keep(), name="omni-worker guard")
+        keeper = asyncio.create_task(self._keep(), name=own("guard"))
         try:
             yield
         finally:

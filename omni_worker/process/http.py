@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ..errors import ConfigError
+from ..tasks import own
 from .health import Report
 
 OK = 200
@@ -30,7 +31,7 @@ class Probes:
         except (OSError, OverflowError) as error:
             raise ConfigError(f"--health-port {port} on {host}: {error}") from None
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="omni-worker probes", daemon=True
+            target=self._server.serve_forever, args=(0.1,), name=own("probes"), daemon=True
         )
         self._thread.start()
 

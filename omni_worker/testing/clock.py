@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from ..context import Context, current_context
 from ..errors import ConfigError
+from ..tasks import KEEPER, is_own, own
 from .waits import is_timed, outside_is_possible, place, waited_for, waits_outside
 
 T = TypeVar("T")
@@ -22,8 +23,6 @@ LOOK_AGAIN = 1.0  # real seconds of silence until somebody who waits for nothing
 STANDS_STILL = (
     "time stands still here: it moves only in `await t.settle()` and `await t.advance(seconds=…)`"
 )
-_ENGINES = "omni-worker "  # how the names of the framework's own tasks begin
-_KEEPER = "omni-worker bus"  # a look around every few seconds, which may come late after a jump
 _PATCHED = ("time", "create_task", "run_in_executor")
 
 
@@ -112,7 +111,7 @@ class VirtualTime:
 
     def start(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """A task of the app's side: it may sleep while time stands still."""
-        task: asyncio.Task[T] = self._real_create_task(coroutine, name=_ENGINES + name)
+        task: asyncio.Task[T] = self._real_create_task(coroutine, name=own(name))
         return task
 
     def begin_run(self, context: Context | None) -> None:
@@ -263,12 +262,12 @@ class VirtualTime:
     def _create_task(self, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = self._real_create_task(coroutine, **options)
         name, maker = options.get("name") or "", asyncio.current_task(self._loop)
-        if name == _KEEPER:
-            self._keepers.add(task)
+        if name == KEEPER:
+            self._keepers.add(task)  # its look around may come late after a jump
         if maker in self._testers:
             self._testers.add(task)
         context = current_context.get()
-        if context is not None and not name.startswith(_ENGINES):
+        if context is not None and not is_own(name):
             self._born.add(task)
             if maker is None:  # asked for by a thread
                 self._asked[task] = context

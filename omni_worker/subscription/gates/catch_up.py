@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...errors import TransportError
+from ...tasks import own
 from ...transports.base import Delivery, Source
 from ..credit import Credit
 from ..leases import Leases
@@ -71,7 +72,7 @@ class Gaps:
             gap.since = self._leases.now()
             return
         gap = self._gaps[state.source] = Gap(state, self._leases.now())
-        name = f"omni-worker gap {self._handler}"
+        name = own(f"gap {self._handler}")
         gap.task = asyncio.get_running_loop().create_task(self._fill(gap), name=name)
 
     def gather(self, state: SourceState, delivery: Delivery) -> bool:
