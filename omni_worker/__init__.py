@@ -24,6 +24,7 @@ from .errors import (
     UnknownEventType,
 )
 from .events import Event, Metadata, Published
+from .options import HandlerOptions, StartFrom
 from .outcomes import Reject, Retry
 from .payloads import (
     AccessAllowedEvent,
@@ -97,6 +98,7 @@ __all__ = [
     "Event",
     "EventBus",
     "EventTooLarge",
+    "HandlerOptions",
     "IdentityCreatedEvent",
     "IdentityCreatedHandler",
     "IdentityCreatedPayload",
@@ -156,6 +158,7 @@ __all__ = [
     "RetryPolicy",
     "SchemaRegistry",
     "Settings",
+    "StartFrom",
     "Subscription",
     "TopologyError",
     "TransportError",

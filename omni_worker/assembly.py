@@ -19,6 +19,7 @@ from .settings import Settings
 from .settle import Counts, Settler
 from .signals import RunFinished, RunStarted, Signals
 from .subscription import Parts, Subscription
+from .tasks import of_handler
 from .threads import DaemonThreads
 from .topology import OWN_STREAM
 from .transports.base import Message, Source, StoredMessage, Transport
@@ -51,7 +52,7 @@ def build_subscription(
     """A subscription that reads nothing yet, and its threads where it is a plain def."""
     threads = None
     if not handler.is_async:
-        threads = DaemonThreads(handler.options.concurrency or 1, f"omni-worker {handler.name}")
+        threads = DaemonThreads(handler.options.concurrency or 1, of_handler(handler.name))
     counts = Counts()
     noted = _attempt_notes(handler, setup)
     guarded = None

@@ -35,6 +35,14 @@ class TransportError(OmniWorkerError):
     """The server cannot be reached, or refuses a request: operations must act."""
 
 
+class ConnectError(TransportError):
+    """No server lets us in. Unless ``is_answered``, none was found at the address."""
+
+    def __init__(self, message: str, *, is_answered: bool) -> None:
+        super().__init__(message)
+        self.is_answered = is_answered
+
+
 class NotConnected(TransportError):
     """The bus was never connected, or is closed."""
 

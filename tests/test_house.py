@@ -15,7 +15,7 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # Every room, the lowest first: it may import what stands before it and nothing else. A new room
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
-    "errors", "outcomes", "routes", "subjects", "events", "payloads", "validation",
+    "errors", "tasks", "outcomes", "routes", "subjects", "events", "payloads", "validation",
     "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
     "handlers",
@@ -170,6 +170,21 @@ def test_importing_the_package_needs_neither_a_server_s_client_nor_a_terminal_s(
     )
 
     assert ended.stdout == "\n"
+
+
+def test_tasks_and_threads_are_named_in_one_room() -> None:
+    found = [
+        f"{path.relative_to(HOUSE)}:{node.lineno}"
+        for path in FILES
+        if path.name != "tasks.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(("create_task", "Thread", "DaemonThreads", "Slots"))
+        for given in (*node.args, *(one.value for one in node.keywords))
+        if isinstance(given, (ast.JoinedStr, ast.Constant)) and "omni-worker" in ast.unparse(given)
+    ]
+
+    assert found == [], "omni_worker.tasks makes the names, and reads them"
 
 
 @pytest.mark.parametrize("path", PARAMETERS)

@@ -18,10 +18,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Unpack
 
 from omni_worker import (
-    App, Context, Draft, Event, EventBus, Invalid, MessageReceivedEvent, MessageReceivedHandler,
-    MessageReceivedPayload, Published, Reject, Retry, RetryPolicy, Settings, Valid, build_subject,
+    App, Context, Draft, Event, EventBus, HandlerOptions, Invalid, MessageReceivedEvent,
+    MessageReceivedHandler, MessageReceivedPayload, Published, Reject, Retry, RetryPolicy,
+    Settings, StartFrom, Valid, build_subject,
 )
 from pydantic import BaseModel
 
@@ -67,6 +69,17 @@ def plain(event: Event[Received], ctx: Context) -> None:
 
 
 async def received(event: Event[MessageReceivedPayload]) -> None: ...
+
+
+def start(replayed: bool) -> StartFrom:
+    return "first" if replayed else "new"
+
+
+def declared(**options: Unpack[HandlerOptions]) -> None:
+    app.on("message.received", **options)(received)
+
+
+declared(durable="r2", start_from=start(True), breaker=3)
 
 
 handler: MessageReceivedHandler = received

@@ -41,6 +41,7 @@ from ..signalling_publisher import publisher_for
 from ..signals import Connected, Disconnected, Listener, Signals
 from ..subjects import check_token
 from ..subscription import Subscription
+from ..tasks import KEEPER
 from ..topology import OWN_STREAM
 from ..transports.base import LinkChange, Transport
 from .subscriptions import Subscriptions
@@ -119,9 +120,7 @@ class EventBus:
         self.publisher.short_windows = self._provisioner.short_windows()
         self._connected = True
         if self._keeper is None or self._keeper.done():
-            self._keeper = asyncio.get_running_loop().create_task(
-                self._keep(), name="omni-worker bus"
-            )
+            self._keeper = asyncio.get_running_loop().create_task(self._keep(), name=KEEPER)
         return self
 
     async def close(self, grace: float | None = None) -> None:
@@ -198,8 +197,12 @@ class EventBus:
     @property
     def dead_letters(self) -> DeadLetters:
         """The server's dead letters: to list, to show, to send back, to put aside."""
-        create = self.settings.provision == "on"
-        return DeadLetters(self.transport, create=create, replicas=self.settings.replicas)
+        return DeadLetters(
+            self.transport,
+            create=self.settings.provision == "on",
+            replicas=self.settings.replicas,
+            handlers=[one.handler for one in self.subscriptions],
+        )
 
     def publish_middleware(self, middleware: PublishMiddleware) -> PublishMiddleware:
         """Put ``async def (event, call_next)`` around every publish, in order of registration."""

@@ -13,6 +13,7 @@ from typing import Any
 from ..context import current_context
 from ..publisher import Publisher
 from ..subscription import Subscription
+from ..tasks import own
 
 
 class Ending:
@@ -43,7 +44,7 @@ class Ending:
         if not inside:
             await ending
             return
-        task = asyncio.get_running_loop().create_task(ending, name="omni-worker ending")
+        task = asyncio.get_running_loop().create_task(ending, name=own("ending"))
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
         await asyncio.sleep(0)

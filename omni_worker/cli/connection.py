@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ApiError, PermissionDenied, TransportError
+from ..errors import ApiError, ConnectError, PermissionDenied, TransportError
 from ..settings import Settings
 from ..transports.base import Transport
 
@@ -12,7 +12,11 @@ JETSTREAM_OFF = (10076, 10039)
 
 
 class CannotConnect(TransportError):
-    """No server answers there."""
+    """No server lets us in. Unless ``is_answered``, none was found at the address."""
+
+    def __init__(self, message: str, *, is_answered: bool) -> None:
+        super().__init__(message)
+        self.is_answered = is_answered
 
 
 def for_a_person(settings: Settings) -> Settings:
@@ -32,13 +36,14 @@ async def connect(transport: Transport, name: str) -> None:
     try:
         await transport.open(name)
     except TransportError as error:
-        raise CannotConnect(str(error)) from error
+        is_answered = isinstance(error, ConnectError) and error.is_answered
+        raise CannotConnect(str(error), is_answered=is_answered) from error
 
 
 def with_advice(error: Exception) -> str:
     """What it says, and what to do about it where that is known."""
     if isinstance(error, CannotConnect):
-        if "see NATS_" in str(error):  # somebody answers, and it is the login that is wrong
+        if error.is_answered:  # the address is right; the error names what is not
             return f"{error}."
         return f"{error}. NATS_URL says where the server is; omni-worker server starts one."
     if isinstance(error, PermissionDenied):

@@ -17,11 +17,12 @@ from ..app import App
 from ..errors import ConfigError, OmniWorkerError
 from ..listeners.logs import set_up_logging
 from ..operations.dead_letters import NoSuchLetter
-from ..operations.scan import SCAN
 from ..settings import Settings
+from ..tasks import own
 from ..threads import DaemonThreads
 from ..transports.base import Transport
 from ..transports.jetstream import JetStreamTransport
+from ..transports.jetstream.loggers import LINK, PULLS, RIGHTS, SERVER
 from . import CALLED_WRONGLY, FAILED, INTERRUPTED, complain
 from .app_loader import CannotLoad, load_app
 from .connection import connect, for_a_person, with_advice
@@ -80,9 +81,11 @@ def loaded(target: str) -> App:
 def _ending(run: Callable[[], int]) -> int:
     """Every way a command may end, as an exit code."""
     set_up_logging("pretty", "warning")
-    transport = logging.getLogger("omni_worker.transport")
-    transport.setLevel(logging.INFO)  # who read that the connection was lost reads when it is back
-    transport.addFilter(_is_news)
+    # Whoever read that the connection was lost reads when it is back.
+    logging.getLogger(LINK).setLevel(logging.INFO)
+    # A denied right ends the command in the same words; only our own scans pull.
+    for name in (RIGHTS, SERVER, PULLS):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warn_of_unknown_variables()
     try:
         return run()
@@ -99,12 +102,6 @@ def _ending(run: Callable[[], int]) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not what the command ends with in the same words, nor what only our own scans meet."""
-    said = record.getMessage()
-    return not (said.startswith("permission denied") or SCAN in said or "delivers slowly" in said)
 
 
 async def _connected(work: Work, settings: Settings, *, stays: bool) -> int:
@@ -171,7 +168,7 @@ async def confirmed(question: str, *, yes: bool) -> bool:
         raise CalledWrongly(f"{question} Nobody is there to ask: add --yes")
     click.echo("\n".join(wrapped(f"{question} [y/N]")) + " ", nl=False, err=True)
     # A daemon thread and a plain read: Ctrl-C must not wait for the Enter that never comes.
-    answers = DaemonThreads(1, "omni-worker answer")
+    answers = DaemonThreads(1, own("answer"))
     typed: bytes = await answers.run(lambda: os.read(sys.stdin.fileno(), 1024))
     answers.close()
     return typed.strip().lower() in (b"y", b"yes")

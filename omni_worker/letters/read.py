@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -68,7 +68,7 @@ class LetterFilter:
     """Which letters are asked for; what is None does not matter."""
 
     type: str | None = None
-    handler: str | None = None
+    handlers: Collection[str] | None = None  # by the names their letters have
     error: str | None = None  # part of the error or of its type
     since: datetime | None = None
     until: datetime | None = None
@@ -122,7 +122,7 @@ def matches_wanted(letter: DeadLetter, wanted: LetterFilter) -> bool:
     """Whether a letter is among those asked for; its state is not looked at."""
     if wanted.type is not None and letter.event_type != wanted.type:
         return False
-    if wanted.handler is not None and letter.handler != wanted.handler:
+    if wanted.handlers is not None and letter.handler not in wanted.handlers:
         return False
     if wanted.error is not None:
         text = f"{letter.error_type} {letter.error}".lower()

@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import OmniWorkerError
 from ..handlers import Handler
 from ..signals import GuardLost, GuardNotExtended, Signals
+from ..tasks import own
 from ..transports.base import Entry, KeyValue
 
 BUCKET = "omni-worker-guards"
@@ -75,7 +76,7 @@ class Guard:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Extend it every third of its lease while the handler runs."""
-        keeper = asyncio.create_task(self._keep(), name="omni-worker guard")
+        keeper = asyncio.create_task(self._keep(), name=own("guard"))
         try:
             yield
         finally:

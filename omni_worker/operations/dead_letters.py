@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from ..errors import EventTooLarge, OmniWorkerError, TopologyError
 from ..events import DEAD_LETTER
+from ..handlers import Handler
 from ..letters.marks import Mark, Marks
 from ..letters.read import (
     DeadLetter,
@@ -41,7 +42,12 @@ Progress = Callable[[int, int], None]  # done, of how many
 
 
 class CannotRetry(OmniWorkerError):
-    """You must act: this letter cannot be sent back as it is; the message says why."""
+    """You must act: this letter cannot be sent back as it is; ``reason`` says why."""
+
+    def __init__(self, letter: int, reason: str) -> None:
+        super().__init__(f"letter #{letter}: {reason}")
+        self.letter = letter  # its number
+        self.reason = reason
 
 
 class NoSuchLetter(OmniWorkerError):
@@ -58,11 +64,22 @@ class Retried:
 
 
 class DeadLetters:
-    """The dead letters on one server. Nothing is created before the first retry or discard."""
+    """The dead letters on one server. Nothing is created before the first retry or discard.
 
-    def __init__(self, transport: Transport, *, create: bool = True, replicas: int = 1) -> None:
+    ``handlers`` are those known here: a letter holds the durable, people say the function as well.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        create: bool = True,
+        replicas: int = 1,
+        handlers: Iterable[Handler] = (),
+    ) -> None:
         self._transport = transport
         self._operators = transport.operators
+        self._handlers = tuple(handlers)
         self._create = create
         self._provisioner = Provisioner(transport.operators, create=create, replicas=replicas)
         self._marks = Marks(transport, create=create)
@@ -80,12 +97,17 @@ class DeadLetters:
     ) -> AsyncIterator[DeadLetter]:
         """The letters that are still open, the oldest first; with ``all`` the others too.
 
-        ``error`` is a part of the error or of its type; ``since`` and ``until`` are about when
-        the letter was written.
+        ``handler`` is any name of a known handler, or the name in the letter; ``error`` is a part
+        of the error or of its type; ``since`` and ``until`` are about when the letter was written.
         """
         wanted = LetterFilter(
-            type=type, handler=handler, error=error, since=since, until=until, all=all
-        )  # fmt: skip
+            type=type,
+            handlers=None if handler is None else self._names_in_letters(handler),
+            error=error,
+            since=since,
+            until=until,
+            all=all,
+        )
         async for page in self._pages(wanted, progress):
             for letter in await self._marked(page):
                 if all or letter.state in (LetterState.OPEN, LetterState.RETRYING):
@@ -117,7 +139,7 @@ class DeadLetters:
         Repeating it sends nothing unless ``again``: the letter is marked. Raises CannotRetry.
         """
         if letter.why_not:
-            raise CannotRetry(f"letter #{letter.sequence}: {letter.why_not}")
+            raise CannotRetry(letter.sequence, letter.why_not)
         assert letter.app is not None
         mark = (await self._marks.of([letter]))[0]
         subject = retry_subject(letter.app)
@@ -140,6 +162,10 @@ class DeadLetters:
         if mark.state is not LetterState.DISCARDED:
             mark = await self._write(letter, mark, LetterState.DISCARDED, at=_now())
         return _with_mark(letter, mark)
+
+    def _names_in_letters(self, handler: str) -> set[str]:
+        """The names that letters may have for it: those of a handler that is gone as well."""
+        return {handler, *(one.name for one in self._handlers if handler in one.names)}
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -225,8 +251,8 @@ class DeadLetters:
         ):
             return message.body
         raise CannotRetry(
-            f"letter #{letter.sequence}: the event was too large for its letter, and"
-            f" {found.stream} does not hold it any more"
+            letter.sequence,
+            f"the event was too large for its letter, and {found.stream} does not hold it any more",
         )
 
     # --- the way back ----------------------------------------------------------------------
@@ -262,8 +288,8 @@ class DeadLetters:
             await self._transport.publish(message, timeout=TIMEOUT)
         except EventTooLarge as error:
             raise CannotRetry(
-                f"letter #{letter.sequence}: with the headers of its way back the event is too"
-                f" large for the server ({error})"
+                letter.sequence,
+                f"with the headers of its way back the event is too large for the server ({error})",
             ) from None
 
     async def _was_sent(self, app: str, id: str, *, since: int) -> bool:
@@ -282,7 +308,7 @@ class DeadLetters:
     async def _write(self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int) -> Mark:
         written = await self._marks.write(letter, mark, state, at=at)
         if written is None:
-            raise CannotRetry(f"letter #{letter.sequence}: somebody else is at it; look again")
+            raise CannotRetry(letter.sequence, "another retry or discard is at work; look again")
         return written
 
 

@@ -21,6 +21,7 @@ from ..letters.read import stored_time
 from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skip
 from ..publisher import Publisher
 from ..schemas import SchemaRegistry
+from ..tasks import of_handler
 from ..threads import DaemonThreads
 from ..transports.base import Delivery, Source, StoredMessage, Transport
 from .planned_consumers import WantedConsumers
@@ -102,9 +103,7 @@ class _Replay:
         self._at_once = 1 if options.order_by is not None else options.concurrency or 1
         self._timeout = options.timeout if handler.is_async else None
         self._threads = (
-            None
-            if handler.is_async
-            else DaemonThreads(self._at_once, f"omni-worker {handler.name}")
+            None if handler.is_async else DaemonThreads(self._at_once, of_handler(handler.name))
         )
         self._dispatcher = Dispatcher(
             handler, registry=stage.registry, middlewares=stage.middlewares, threads=self._threads

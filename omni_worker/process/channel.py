@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ..errors import ConfigError, OmniWorkerError
+from ..tasks import own
 from .frame_socket import Frame, FrameSocket
 
 log = logging.getLogger("omni_worker.channel")
@@ -89,7 +90,7 @@ class ParentChannel:
                     self._refuse(number, f"{MAX_COMMANDS} commands run already")
                     return
                 task = asyncio.get_running_loop().create_task(
-                    self._obey(name, number, arguments), name=f"omni-worker command {name}"
+                    self._obey(name, number, arguments), name=own(f"command {name}")
                 )
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from ..errors import ConfigError
 from ..routes import Answer, Request
+from ..tasks import own
 from .router import Router, refusal
 
 log = logging.getLogger("omni_worker.http")
@@ -41,7 +42,7 @@ class HttpServer:
         except (OSError, OverflowError) as error:
             raise ConfigError(f"--health-port {port} on {host}: {error}") from None
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="omni-worker http", daemon=True
+            target=self._server.serve_forever, args=(0.1,), name=own("http"), daemon=True
         )
         self._thread.start()
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import OmniWorkerError
 from ..routes import JSON, Answer, Request, Route, Routes, RouteTable
+from ..tasks import own
 from ..threads import DaemonThreads
 from .channel import ParentChannel
 
@@ -41,7 +42,7 @@ class Router:
         self._on_loop_within = on_loop_within
         self._free: dict[Route, threading.BoundedSemaphore] = {}
         self._failing: set[Route] = set()
-        self._threads = DaemonThreads(THREADS, "omni-worker route")
+        self._threads = DaemonThreads(THREADS, own("route"))
         for some in routes:
             self.add(some)
 

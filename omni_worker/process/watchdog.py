@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from ..tasks import own, shown
+
 log = logging.getLogger("omni_worker.worker")
 
 BEAT = 0.25  # seconds between two signs of life of the loop
@@ -49,9 +51,7 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._looped_in = threading.get_ident()
         self._beat()
-        self._thread = threading.Thread(
-            target=self._watch, name="omni-worker watchdog", daemon=True
-        )
+        self._thread = threading.Thread(target=self._watch, name=own("watchdog"), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -102,9 +102,7 @@ class Watchdog:
     def _culprit(self) -> str:
         """`handler r1 (play.py:12 in route)`, as far as it can be told from outside."""
         task = asyncio.current_task(self._loop) if self._loop is not None else None
-        name = "a callback" if task is None else task.get_name()
-        if name.startswith("omni-worker "):
-            name = "handler " + name.removeprefix("omni-worker ")
+        name = "a callback" if task is None else shown(task.get_name())
         frame = _user_frame(sys._current_frames().get(self._looped_in))
         if frame is None:
             return name

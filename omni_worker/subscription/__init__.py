@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from ..settle import Counts
 from ..signals import CutOff, EngineFault
+from ..tasks import of_handler
 from ..transports.base import Delivery, Source
 from .credit import Credit
 from .execution import Execution
@@ -40,7 +41,7 @@ class Subscription:
         self._dispatcher = parts.dispatcher
         self._states: dict[Source, SourceState] = {}
         self._pulled: dict[Source, SourceState] = {}  # those of them this subscription asks itself
-        self._slots = Slots(options.concurrency, self._run, f"omni-worker {parts.handler.name}")
+        self._slots = Slots(options.concurrency, self._run, of_handler(parts.handler.name))
         self._leases = Leases(
             self._states,
             self._slots,

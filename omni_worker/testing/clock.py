@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from ..context import Context, current_context
 from ..errors import ConfigError
 from ..events import Event
+from ..tasks import KEEPER, is_own, own
 from .waits import is_timed, outside_is_possible, place, waited_for, waits_outside
 
 T = TypeVar("T")
@@ -23,8 +24,6 @@ LOOK_AGAIN = 1.0  # real seconds of silence until a wait that nothing can end is
 STANDS_STILL = (
     "time does not move by itself here, only in `await t.settle()` and `await t.advance(seconds=…)`"
 )
-_ENGINES = "omni-worker "  # how the names of the framework's own tasks begin
-_KEEPER = "omni-worker bus"  # a look around every few seconds, which may come late after a jump
 _PATCHED = ("time", "create_task", "run_in_executor")
 
 
@@ -114,7 +113,7 @@ class VirtualTime:
 
     def start(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Create a task of the app's side: it may sleep while time does not move."""
-        task: asyncio.Task[T] = self._real_create_task(coroutine, name=_ENGINES + name)
+        task: asyncio.Task[T] = self._real_create_task(coroutine, name=own(name))
         return task
 
     def begin_run(self, event: Event[Any] | None) -> None:
@@ -265,12 +264,12 @@ class VirtualTime:
     def _create_task(self, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = self._real_create_task(coroutine, **options)
         name, maker = options.get("name") or "", asyncio.current_task(self._loop)
-        if name == _KEEPER:
-            self._keepers.add(task)
+        if name == KEEPER:
+            self._keepers.add(task)  # its look around may come late after a jump
         if maker in self._testers:
             self._testers.add(task)
         context = current_context.get()
-        if context is not None and not name.startswith(_ENGINES):
+        if context is not None and not is_own(name):
             self._born.add(task)
             if maker is None:  # asked for by a thread
                 self._asked[task] = context

@@ -10,6 +10,8 @@ import threading
 from types import CodeType, FrameType
 from typing import Any
 
+from ..tasks import is_own
+
 # A task that waits in here is woken by this loop: by a timer, or by another task of it.
 _OF_THE_LOOP = ("asyncio.locks", "asyncio.queues", "asyncio.tasks", "asyncio.taskgroups")
 _OF_A_THREAD = ("asyncio.threads", "omni_worker.threads")
@@ -69,7 +71,7 @@ def _sockets(loop: Any) -> bool:
 
 def _may_wake_us(thread: threading.Thread) -> bool:
     # Ours are looked at by the tasks that wait for them.
-    return thread is not threading.current_thread() and not thread.name.startswith("omni-worker ")
+    return thread is not threading.current_thread() and not is_own(thread.name)
 
 
 def _frames(task: asyncio.Task[Any]) -> list[FrameType]:

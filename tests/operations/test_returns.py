@@ -80,6 +80,21 @@ async def test_a_letter_is_retried_by_the_handler_it_failed_in_and_by_no_other(
     assert (kept.id, kept.state) == (letter.id, LetterState.RETRIED)
 
 
+@pytest.mark.parametrize("name", ["r1", "handle", "handle (r1)"])
+async def test_letters_are_chosen_by_every_name_of_the_handler_that_a_bus_knows(
+    world: World, name: str
+) -> None:
+    bus = await world.bus()
+    await bus.subscribe("custom.thing", Patient().handle, durable="r1", start_from="first")
+    await bus.publish("custom.thing", {"x": 1}, id="e-1")
+    await a_letter(bus)
+
+    chosen = await letters_of(bus, handler=name)
+
+    assert [(one.handler, one.event_id) for one in chosen] == [("r1", "e-1")]
+    assert await letters_of(bus, handler="r2") == []
+
+
 async def test_a_retry_that_fails_leaves_a_letter_that_names_the_first(world: World) -> None:
     bus = await world.bus()
     patient = Patient()
@@ -304,8 +319,9 @@ async def test_letters_of_other_programs_are_listed_and_say_why_they_cannot_be_r
     assert (first.event_id, first.event_type, first.error) == ("e-1", "message.received", "boom")
     assert (first.attempts, first.app) == (4, "omni")
     assert "cannot be read" in second.error
-    with pytest.raises(CannotRetry, match=r"another program \(omni\) wrote this letter"):
+    with pytest.raises(CannotRetry, match=r"another program \(omni\) wrote this letter") as refused:
         await bus.dead_letters.retry(first)
+    assert str(refused.value) == f"letter #{first.sequence}: {refused.value.reason}"
     await bus.dead_letters.discard(first)
     await bus.dead_letters.discard(second)
     assert await letters_of(bus) == []

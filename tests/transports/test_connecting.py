@@ -15,10 +15,10 @@ import nkeys
 import pytest
 from nats import errors as nats_errors
 
-from omni_worker.errors import ApiError, NotConnected, TransportError
+from omni_worker.errors import ApiError, ConnectError, NotConnected, TransportError
 from omni_worker.nats_server import NatsServer
 from omni_worker.transports.jetstream import JetStreamTransport, client
-from omni_worker.transports.jetstream.login import describe, tls_context
+from omni_worker.transports.jetstream.login import describe, is_answered, tls_context
 
 from ..ports import free_port
 from ..waiting import until
@@ -265,6 +265,25 @@ async def test_nobody_listening_is_told_as_that():
 )
 def test_a_cause_is_told_in_words_a_person_can_act_on(error, words):
     assert describe(error).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError(111, "x"), False),
+        (socket.gaierror(-2, "authentication"), False),
+        (TimeoutError(), False),
+        (RuntimeError(), False),
+        (nats_errors.Error("nats: 'Authorization Violation'"), True),
+        (ssl.SSLCertVerificationError("x"), True),
+        (nats_errors.SecureConnWantedError(), True),
+        (ConnectError("the server asks for a client certificate", is_answered=True), True),
+    ],
+)
+def test_a_server_that_refuses_us_is_told_from_one_that_is_not_there(
+    error: Exception, expected: bool
+) -> None:
+    assert is_answered(error) is expected
 
 
 # --- TLS --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .ignoring import Ignored
+from .gitignore import Ignored
 
 # Code and configuration. Data files are left out: a worker that writes one would reload for ever.
 SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".env"})

@@ -15,6 +15,7 @@ from contextlib import suppress
 from ...errors import TransportError
 from ...handlers import Handler
 from ...signals import EngineFault, Signals, WaitingForOlder
+from ...tasks import own
 from ...transports.base import Delivery, Source
 from ...transports.infos import ConsumerInfo
 from ..credit import Credit
@@ -72,7 +73,7 @@ class Gaps:
             gap.since = self._leases.now()
             return
         gap = self._gaps[state.source] = Gap(state, self._leases.now())
-        name = f"omni-worker gap {self._handler.name}"
+        name = own(f"gap {self._handler.name}")
         gap.task = asyncio.get_running_loop().create_task(self._fill(gap), name=name)
 
     def gather(self, state: SourceState, delivery: Delivery) -> bool:

@@ -13,11 +13,12 @@ from ..base import LinkChange, Message, Operators, Receiver, Source, Stored
 from ..bucket import Bucket
 from .api import Api
 from .connection import Connection
+from .loggers import SERVER
 from .outbox import Outbox
 from .pull import Pull
 from .requests import Requests
 
-log = logging.getLogger("omni_worker.transport")
+log = logging.getLogger(SERVER)
 
 OLDEST = (2, 10, 0)
 RECOMMENDED = (2, 11, 2)

@@ -16,17 +16,28 @@ import backoff
 from nats import errors as nats_errors
 
 from ...errors import (
+    ConnectError,
     NotConnected,
     PermissionDenied,
     TransportError,
 )
 from ...settings import Settings, without_userinfo
+from ...tasks import own
 from ..base import LinkChange
 from .client import Client
-from .login import describe, discovered, explain, login_options, what_is_denied
+from .loggers import LINK, RIGHTS
+from .login import (
+    describe,
+    discovered,
+    explain,
+    is_answered,
+    login_options,
+    what_is_denied,
+)
 from .parser import Sink
 
-log = logging.getLogger("omni_worker.transport")
+log = logging.getLogger(LINK)
+rights = logging.getLogger(RIGHTS)
 
 SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
 DENIALS_SAID = 1_000  # kinds of missing rights a log tells
@@ -99,7 +110,7 @@ class Connection:
         if self._closed.is_set():
             await self.close()
             raise NotConnected("the connection was closed while it was being made")
-        self._keeper = loop.create_task(self._keep(), name="omni-worker connection")
+        self._keeper = loop.create_task(self._keep(), name=own("connection"))
         return True
 
     async def close(self, timeout: float = 2.0) -> None:
@@ -238,8 +249,9 @@ class Connection:
             limit = settings.reconnect_max_retries
             if limit is not None and tries > limit:
                 count = "1 try" if tries == 1 else f"{tries} tries"
-                raise TransportError(
-                    f"cannot connect to {settings.shown_urls} after {count}: {describe(cause)}"
+                raise ConnectError(
+                    f"cannot connect to {settings.shown_urls} after {count}: {describe(cause)}",
+                    is_answered=is_answered(cause),
                 ) from None
             wait = backoff.full_jitter(next(waits))
             log.warning(
@@ -313,7 +325,7 @@ class Connection:
         kind = (verb, *subject.split(".")[:4])
         if kind not in self._denials_said and len(self._denials_said) < DENIALS_SAID:
             self._denials_said.add(kind)
-            log.error("permission denied: %s", text)
+            rights.error("permission denied: %s", text)
         if verb == "subscription":
             self._denied[subject.encode()] = error
         for hook in self.on_denied:

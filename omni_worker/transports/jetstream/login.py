@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from nats import errors as nats_errors
 
-from ...errors import TransportError
+from ...errors import ConnectError
 from ...settings import Settings
 from .client import ConnectionLost
 
@@ -78,8 +78,19 @@ def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Ex
     # TLS 1.3 refuses a client after the handshake: often all we see is a broken connection.
     cut_off = isinstance(error, (ssl.SSLError, ConnectionError, ConnectionLost))
     if wants_certificate and cut_off and not untrusted:
-        return TransportError("the server asks for a client certificate; see NATS_CERT, NATS_KEY")
+        return ConnectError(
+            "the server asks for a client certificate; see NATS_CERT, NATS_KEY", is_answered=True
+        )
     return error
+
+
+def is_answered(error: Exception) -> bool:
+    """Whether a server is there, and it is login or TLS that keeps us out."""
+    return (
+        isinstance(error, ssl.SSLError | nats_errors.SecureConnWantedError)
+        or (isinstance(error, ConnectError) and error.is_answered)
+        or _refuses_login(error)
+    )
 
 
 def describe(error: Exception) -> str:
@@ -98,9 +109,16 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError):
         # A name with several addresses: asyncio joins the causes and leaves strerror empty.
         return error.strerror or text or type(error).__name__
-    if "authorization violation" in text.lower() or "authentication" in text.lower():
+    if _refuses_login(error):
         return f"{text.lower()}; see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
     return text or type(error).__name__
+
+
+def _refuses_login(error: Exception) -> bool:
+    # The server's own words: the client library has no type for each of them.
+    text = str(error).lower()
+    no_login = isinstance(error, OSError)
+    return not no_login and ("authorization violation" in text or "authentication" in text)
 
 
 def _userinfo(url: SplitResult) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from .acks import Answers
 from .connection import Connection
 from .heartbeats import BUSY, QUIET, still_pending
 from .last_deliveries import AskConsumerInfo, Tail
+from .loggers import PULLS
 from .requests import Requests
 
-log = logging.getLogger("omni_worker.transport")
+log = logging.getLogger(PULLS)
 
 RUN_DRY = 3.0  # seconds a stop waits at most for deliveries that have set out
 _ACKED = b" %d\r\n%b\r\n" % (len(ACK), ACK)

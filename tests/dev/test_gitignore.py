@@ -1,4 +1,4 @@
-"""Ignoring: what git says, we say."""
+"""Gitignore: what git says, we say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_worker.cli.dev.ignoring import Ignored
+from omni_worker.cli.dev.gitignore import Ignored
 
 PATHS = [
     "app.py",
@@ -47,6 +47,10 @@ RULES = [
     "app.p[!y]*",
     "deep/  ",
     "[",
+    "*\n!*/\n!*.py",  # from here on the library pathspec disagrees
+    "src/a\nsrc/**\n*\n!src/**",
+    "build\n!/src\na/",
+    "*/\n!/src\n!*.py",
 ]
 
 

@@ -1,0 +1,29 @@
+"""Tasks: the names of our own tasks and threads. No other file makes or reads such a name."""
+
+from __future__ import annotations
+
+_OURS = "omni-worker "
+_HANDLER = f"{_OURS}handler "
+
+
+def own(purpose: str) -> str:
+    """The name of a task or thread of the framework."""
+    return _OURS + purpose
+
+
+def of_handler(handler: str) -> str:
+    """The name of a task or thread that runs a handler's events."""
+    return _HANDLER + handler
+
+
+def is_own(name: str) -> bool:
+    """Whether a task or thread of that name is the framework's."""
+    return name.startswith(_OURS)
+
+
+def shown(name: str) -> str:
+    """A name for people: `handler r1` for a handler's, any other as it is."""
+    return name.removeprefix(_OURS) if name.startswith(_HANDLER) else name
+
+
+KEEPER = own("bus")  # looks around every few seconds
