@@ -41,7 +41,11 @@ Progress = Callable[[int, int], None]  # done, of how many
 
 
 class CannotRetry(OmniWorkerError):
-    """You must act: this letter cannot be sent back as it is; the message says why."""
+    """You must act: this letter cannot be sent back as it is; ``reason`` says why."""
+
+    def __init__(self, letter: DeadLetter, reason: str) -> None:
+        super().__init__(f"letter #{letter.sequence}: {reason}")
+        self.reason = reason
 
 
 class NoSuchLetter(OmniWorkerError):
@@ -117,7 +121,7 @@ class DeadLetters:
         Repeating it sends nothing unless ``again``: the letter is marked. Raises CannotRetry.
         """
         if letter.why_not:
-            raise CannotRetry(f"letter #{letter.sequence}: {letter.why_not}")
+            raise CannotRetry(letter, letter.why_not)
         assert letter.app is not None
         mark = (await self._marks.of([letter]))[0]
         subject = retry_subject(letter.app)
@@ -225,8 +229,8 @@ class DeadLetters:
         ):
             return message.body
         raise CannotRetry(
-            f"letter #{letter.sequence}: the event was too large for its letter, and"
-            f" {found.stream} does not hold it any more"
+            letter,
+            f"the event was too large for its letter, and {found.stream} does not hold it any more",
         )
 
     # --- the way back ----------------------------------------------------------------------
@@ -262,8 +266,8 @@ class DeadLetters:
             await self._transport.publish(message, timeout=TIMEOUT)
         except EventTooLarge as error:
             raise CannotRetry(
-                f"letter #{letter.sequence}: with the headers of its way back the event is too"
-                f" large for the server ({error})"
+                letter,
+                f"with the headers of its way back the event is too large for the server ({error})",
             ) from None
 
     async def _was_sent(self, app: str, id: str, *, since: int) -> bool:
@@ -282,7 +286,7 @@ class DeadLetters:
     async def _write(self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int) -> Mark:
         written = await self._marks.write(letter, mark, state, at=at)
         if written is None:
-            raise CannotRetry(f"letter #{letter.sequence}: somebody else is at it; look again")
+            raise CannotRetry(letter, "somebody else is at it; look again")
         return written
 
 

@@ -66,7 +66,7 @@ def show_command(name: str, body: bool, json: bool) -> int:
         elif body:
             content = await letters.body(letter)
             if content is None:
-                raise CannotRetry(f"letter #{letter.sequence}: {letter.why_not}")
+                raise CannotRetry(letter, letter.why_not)
             _write(content)
         else:
             say(_shown(letter))
@@ -183,7 +183,7 @@ async def _for_each(
             done, said = await act(letter)
         except CannotRetry as error:
             code = FAILED
-            done, said = letter, str(error).partition(": ")[2]
+            done, said = letter, error.reason
         if json:
             say(as_json(letter_json(done) | {"said": said}))
         else:
