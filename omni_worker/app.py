@@ -17,6 +17,7 @@ from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
+from .handler_consumers import clash
 from .handlers import Handler, declare
 from .lifespan import alive
 from .options import HandlerOptions
@@ -25,8 +26,6 @@ from .schemas import SchemaRegistry
 from .settings import Settings
 from .signals import Listener, Signal
 from .signatures import check_middleware
-from .subjects import filters_for
-from .topology import SEVEN, route
 from .transports.base import Transport
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -305,47 +304,9 @@ class App:
         return list(owners.values())
 
     def _refuse_taken(self, handler: Handler) -> None:
-        """One consumer feeds one handler: a second would take half of its events away."""
-        options = handler.options
         for other in self.handlers:
-            if options.durable is not None and options.durable == other.options.durable:
-                shared = self._streams(handler) & self._streams(other)
-                if shared:
-                    raise ConfigError(
-                        f"durable={options.durable!r} is taken in stream"
-                        f" {', '.join(sorted(shared))} by {other.function} ({other.where}); for one"
-                        " consumer with several types name them all in one @app.on"
-                    )
-            elif (
-                options.durable is None
-                and options.queue is not None
-                and other.options.durable is None
-                and (options.queue, handler.filters) == (other.options.queue, other.filters)
-            ):
-                raise ConfigError(
-                    f"queue={options.queue!r} with this pattern is taken by {other.function}"
-                    f" ({other.where}); they would share one consumer"
-                )
-            elif handler.name == other.name and not self._streams(handler).isdisjoint(
-                self._streams(other)
-            ):
-                # Ids of what it publishes and of its dead letters are made of the name.
-                raise ConfigError(
-                    f"{handler.function} with this pattern is declared already ({other.where});"
-                    " give each a durable= or queue="
-                )
-
-    def _streams(self, handler: Handler) -> set[str]:
-        """Where a handler will read, as far as one can tell without a server."""
-        schemas = [self.registry.get(type) for type in handler.literal_types]
-        copies = {one.type: one.stream for one in schemas if one and one.stream}
-        plain = handler.filters
-        if copies:
-            rest = [type for type in handler.types if type not in copies]
-            plain = filters_for(rest, handler.channels, handler.instance)
-        # A domain without a stream of ours stands for the foreign one that holds it.
-        held = {stream for one in plain for stream in route([one], SEVEN) or {one.split(".", 1)[0]}}
-        return held | set(copies.values())
+            if (why := clash(handler, other, self.registry)) is not None:
+                raise ConfigError(why)
 
 
 def _caller(frame: FrameType) -> str:

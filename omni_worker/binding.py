@@ -14,6 +14,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .errors import ApiError, PermissionDenied, TransportError
+from .handler_consumers import (
+    consumer_name,
+    copies_of,
+    copy_spec,
+    filters_without,
+    planned_consumers,
+)
 from .handlers import Handler
 from .provision import Provisioner
 from .schemas import SchemaRegistry
@@ -29,7 +36,7 @@ from .signals import (
 from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .threads import DaemonThreads
-from .topology import DAY, ConsumerSpec, StreamSpec, queue_consumer_name, short_hash
+from .topology import ConsumerSpec, short_hash
 from .transports.base import Operators, Source, Transport
 from .transports.infos import ConsumerInfo
 
@@ -58,87 +65,35 @@ async def plan_consumers(
     registry: SchemaRegistry,
     settings: Settings,
     taken: Collection[str] = (),
-) -> list[ConsumerSpec]:
-    """The consumers a handler reads, one per stream. Raises TopologyError for what none stores."""
-    name = consumer_name(handler, settings.session, taken)
-    copies = copied_types(handler, registry)
-    routes: dict[str, tuple[str, ...]] = {}
-    plain = filters_without(handler, copies)
-    if plain:
+) -> Sequence[ConsumerSpec]:
+    """The consumers a handler reads, one per stream; streams that copy its types are created.
+
+    Raises TopologyError for what no stream stores. ``taken`` are the consumers of this process.
+    """
+    copies = copies_of(handler, registry)
+    if plain := filters_without(handler, copies):
         literal = bool(handler.types) and not any(is_wild(type) for type in handler.types)
-        routes.update(await provisioner.routes(plain, literal=literal))
-    for stream in sorted(set(copies.values())):
-        types = [type for type, name in copies.items() if name == stream]
+        await provisioner.routes(plain, literal=literal)
+    for stream, types in copies.items():
         origin = next(iter(await provisioner.routes(filters_for(types), literal=True)))
-        max_age = provisioner.max_age(origin)
-        await provisioner.ensure_copy(copy_spec(stream, types, handler, origin, max_age))
-        routes[stream] = filters_for(types, handler.channels, handler.instance)
-    return [
-        consumer_spec(handler, name, stream, filters, settings)
-        for stream, filters in routes.items()
-    ]
+        max_age, now = provisioner.max_age(origin), datetime.now(UTC)
+        spec = copy_spec(stream, types, handler, origin, max_age=max_age, now=now)
+        await provisioner.ensure_copy(spec)
+    mark = _process_mark(handler, settings.session, taken)
+    return planned_consumers(handler, registry, settings, provisioner.standing, mark=mark).specs
 
 
-def consumer_spec(
-    handler: Handler, name: str, stream: str, filters: tuple[str, ...], settings: Settings
-) -> ConsumerSpec:
-    """The consumer a handler reads on one stream."""
-    options = handler.options
-    return ConsumerSpec(
-        stream=stream,
-        name=name,
-        app=handler.app,
-        filters=filters,
-        ack_wait=options.ack_wait or settings.ack_wait,
-        start_from=options.start_from,
-        queue=options.queue or "",
-        durable=options.durable is not None,
-        inactive=settings.inactive,
-    )
+def _process_mark(handler: Handler, session: str | None, taken: Collection[str]) -> str:
+    """The end of a consumer's name that only this process reads.
 
-
-def copied_types(handler: Handler, registry: SchemaRegistry) -> dict[str, str]:
-    """The types it reads from a stream of their own, and which that is."""
-    return {
-        type: schema.stream
-        for type in handler.literal_types
-        if (schema := registry.get(type)) is not None and schema.stream is not None
-    }
-
-
-def misspelt_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
-    """A line for each type it names that nobody knows and that is nearly one that exists.
-
-    No error: another program may publish it, and then it is handled like any other.
+    In a session the next process continues the last one's, even with other filters; ``taken``
+    tells apart a function that is declared twice.
     """
-    return [
-        f"{type} is no event type that is known here; did you mean {near}?"
-        for type in handler.literal_types
-        if (near := registry.nearest(type)) is not None
-    ]
-
-
-def consumer_name(handler: Handler, session: str | None = None, taken: Collection[str] = ()) -> str:
-    """The durable, else the queue's consumer, else one of this process alone.
-
-    In a session the next process goes on with the last one's, even with other filters; ``taken``
-    are those of this process, where a function is declared twice.
-    """
-    options = handler.options
-    if options.durable is not None:
-        return options.durable
-    if options.queue is not None:
-        return queue_consumer_name(handler.app, options.queue, handler.filters)
-    short = handler.short.strip("<>")
     if session is None:
-        return f"{handler.app}-{short}-{secrets.token_hex(4)}"
-    name = f"{handler.app}-{short}-{session}-{short_hash((handler.function,))}"
-    return f"{name}-{short_hash(handler.filters)}" if name in taken else name
-
-
-def is_shared(handler: Handler) -> bool:
-    """Whether processes split its events; else every process sees all of them."""
-    return handler.options.durable is not None or handler.options.queue is not None
+        return secrets.token_hex(4)
+    mark = f"{session}-{short_hash((handler.function,))}"
+    is_taken = consumer_name(handler, mark) in taken
+    return f"{mark}-{short_hash(handler.filters)}" if is_taken else mark
 
 
 class Binding:
@@ -282,26 +237,3 @@ class Binding:
     def _emit(self, kind: Callable[..., HandlerSignal], bound: Bound, **facts: Any) -> None:
         names = {"stream": bound.spec.stream, "consumer": bound.spec.name}
         self._signals.emit(kind(handler=self.subscription.handler, **names, **facts))
-
-
-def filters_without(handler: Handler, copies: dict[str, str]) -> tuple[str, ...]:
-    """What it reads from the streams events are stored in."""
-    if not copies:
-        return handler.filters
-    rest = [type for type in handler.types if type not in copies]
-    return filters_for(rest, handler.channels, handler.instance)
-
-
-def copy_spec(
-    stream: str, types: Sequence[str], handler: Handler, origin: str, max_age: float
-) -> StreamSpec:
-    """The stream that copies these types from where they are stored."""
-    new = handler.options.start_from == "new"
-    return StreamSpec(
-        name=stream,
-        max_age=max_age or 7 * DAY,
-        description=f"Copies of {', '.join(types)} from {origin}",
-        source=origin,
-        source_filters=filters_for(types),
-        source_start=datetime.now(UTC) if new else None,
-    )

@@ -156,6 +156,11 @@ class Provisioner:
             " is another version of this app starting over and over?"
         )
 
+    @property
+    def standing(self) -> Sequence[StreamConfig]:
+        """The streams that exist, as last read."""
+        return self._standing
+
     def stands(self, stream: str) -> bool:
         """Whether there is a stream of that name, as last read."""
         return any(config.name == stream for config in self._standing)

@@ -18,7 +18,7 @@ ROOMS = [
     "errors", "tasks", "outcomes", "routes", "subjects", "events", "payloads", "validation",
     "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
-    "handlers",
+    "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base",
     "letters", "signals",
     "transports.bucket", "transports.memory", "transports.jetstream",

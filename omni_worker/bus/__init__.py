@@ -11,17 +11,11 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from ..assembly import HandlerSetup, build_subscription, settler_for
-from ..binding import (
-    BUSY_REFRESH,
-    REFRESH,
-    Binding,
-    is_shared,
-    misspelt_types,
-    plan_consumers,
-)
+from ..binding import BUSY_REFRESH, REFRESH, Binding, plan_consumers
 from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected
 from ..events import Published
+from ..handler_consumers import is_shared, misspelt_types
 from ..handlers import Handler, declare, with_settings
 from ..listeners.logs import LOG
 from ..operations.dead_letters import DeadLetters

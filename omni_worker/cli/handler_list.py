@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from ..binding import is_shared
 from ..bus import EventBus
+from ..handler_consumers import is_shared
 from ..handlers import Handler
 from . import WIDTH
 

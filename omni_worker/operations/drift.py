@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from ..binding import copied_types, copy_spec
+from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_consumers
 from ..handlers import Handler
 from ..letters import marks
 from ..notes import attempts, guards
@@ -41,7 +42,6 @@ from ..topology import (
 )
 from ..transports.base import Operators, Transport
 from ..transports.infos import StreamConfig, read_stream_config
-from .planned_consumers import WantedConsumers, wanted_consumers
 
 Config = Mapping[str, Any]
 
@@ -102,7 +102,7 @@ async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
     copies, expected = _copies(needs, standing, expected)
     steps += copies
     wanted = [
-        wanted_consumers(one, needs.registry, needs.settings, expected) for one in needs.handlers
+        planned_consumers(one, needs.registry, needs.settings, expected) for one in needs.handlers
     ]
     for one in wanted:
         steps += await _consumers(operators, one)
@@ -181,16 +181,15 @@ def _copies(
     """The streams that copy types registered with ``stream=``."""
     steps = []
     for handler in needs.handlers:
-        copied = copied_types(handler, needs.registry)
-        for stream in sorted(set(copied.values())):
-            types = [type for type, name in copied.items() if name == stream]
+        for stream, types in sorted(copies_of(handler, needs.registry).items()):
             origin = next(iter(route(filters_for(types), expected)), None)
             if origin is None:
                 says = f"no stream stores {', '.join(types)}"
                 steps.append(_stream(Action.CONFLICT, stream, says))
                 continue
             source = next(one for one in expected if one.name == origin)
-            spec = copy_spec(stream, types, handler, origin, source.max_age)
+            max_age, now = source.max_age, datetime.now(UTC)
+            spec = copy_spec(stream, types, handler, origin, max_age=max_age, now=now)
             step = _copy(spec, standing, needs.settings.replicas)
             steps.append(step)
             if step.action is Action.CREATE and step.config is not None:
@@ -220,7 +219,7 @@ def _stream(action: Action, name: str, says: str, config: Config | None = None) 
 # --- consumers ----------------------------------------------------------------------------------
 
 
-async def _consumers(operators: Operators, wanted: WantedConsumers) -> list[Step]:
+async def _consumers(operators: Operators, wanted: PlannedConsumers) -> list[Step]:
     name = wanted.specs[0].name if wanted.specs else wanted.handler.name
     steps = [_consumer(Action.NOTE, name, "", one) for one in wanted.doubts]
     missing = [
@@ -261,7 +260,7 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
 
 
 async def _left(
-    operators: Operators, app: str, standing: list[StreamConfig], wanted: Sequence[WantedConsumers]
+    operators: Operators, app: str, standing: list[StreamConfig], wanted: Sequence[PlannedConsumers]
 ) -> list[Step]:
     """Consumers of this app that no handler reads: of an older version, or of another module."""
     known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}

@@ -17,6 +17,7 @@ from typing import Any, cast
 from ..context import Context, RunSetup
 from ..dispatch import Dispatcher, Middleware
 from ..events import Event
+from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
 from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skip
 from ..publisher import Publisher
@@ -24,7 +25,6 @@ from ..schemas import SchemaRegistry
 from ..tasks import of_handler
 from ..threads import DaemonThreads
 from ..transports.base import Delivery, Source, StoredMessage, Transport
-from .planned_consumers import WantedConsumers
 from .scan import Scan
 from .tail import in_time
 
@@ -65,7 +65,7 @@ class Summary:
 class Stage:
     """A handler, and what is around it."""
 
-    wanted: WantedConsumers
+    wanted: PlannedConsumers
     middlewares: Sequence[Middleware]
     registry: SchemaRegistry
     publisher: Publisher
@@ -217,8 +217,11 @@ class _Past:
         self.stream = stream
         self.consumer = "replay"
 
-    def answer(self, delivery: Delivery, answer: bytes) -> None:
-        """Nobody waits for it."""
+    def ack(self, delivery: Delivery) -> None:
+        """Send nothing: no server waits for it."""
+
+    def answer(self, delivery: Delivery, answer: bytes, *, settles: bool = False) -> None:
+        """Send nothing, as in `ack`."""
 
 
 def _delivery(message: StoredMessage) -> Delivery:

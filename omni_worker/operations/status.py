@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 
+from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
 from ..topology import OWN_STREAM, app_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
-from .planned_consumers import WantedConsumers
 from .scan import SCAN
 
 
@@ -39,7 +39,7 @@ class ConsumerStatus:
 
 
 async def consumer_statuses(
-    transport: Transport, wanted: Sequence[WantedConsumers] | None = None
+    transport: Transport, wanted: Sequence[PlannedConsumers] | None = None
 ) -> list[ConsumerStatus]:
     """Every consumer of the streams that hold events; or those of one app's handlers.
 
@@ -66,7 +66,7 @@ async def consumer_statuses(
 
 
 def _chosen(
-    standing: list[tuple[str, str]], wanted: Sequence[WantedConsumers]
+    standing: list[tuple[str, str]], wanted: Sequence[PlannedConsumers]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     chosen: list[tuple[str, str]] = []
     missing: list[tuple[str, str]] = []

@@ -99,7 +99,7 @@ class Delivery:
 
     def ack(self) -> None:
         """It is settled; the server forgets it."""
-        self.source.answer(self, ACK)
+        self.source.ack(self)
 
     async def confirm(self) -> bool:
         """Acknowledge, and wait for the server's word on it; False when none came."""
@@ -115,9 +115,8 @@ class Delivery:
     def term(self, reason: str) -> None:
         """Never deliver it again."""
         # One line, and short: the reason ends in an advisory of the server's.
-        self.source.answer(
-            self, b"+TERM " + " ".join(reason.split())[:200].encode("utf-8", "replace")
-        )
+        line = " ".join(reason.split())[:200].encode("utf-8", "replace")
+        self.source.answer(self, b"+TERM " + line, settles=True)
 
     def in_progress(self) -> None:
         """Start its ack_wait anew."""
@@ -154,8 +153,14 @@ class Source(Protocol):
     def request(self, count: int) -> None:
         """Ask for ``count`` deliveries more."""
 
-    def answer(self, delivery: Delivery, answer: bytes) -> None:
-        """Send one answer; kept and sent after a reconnect if the connection is down."""
+    def ack(self, delivery: Delivery) -> None:
+        """Send the usual answer, which settles; as `answer` in all else."""
+
+    def answer(self, delivery: Delivery, answer: bytes, *, settles: bool = False) -> None:
+        """Send one answer; kept and sent after a reconnect if the connection is down.
+
+        One that ``settles`` may be sent twice, so that it is not lost with a link.
+        """
 
     async def confirm(self, delivery: Delivery) -> bool:
         """Acknowledge and have it confirmed. Says whether it was, in a few seconds."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from ...app import App
 from ...errors import OmniWorkerError, TopologyError
+from ...handler_consumers import planned_consumers
 from ...operations.drift import Action, Kind, Needs, Step, apply, find_drift
-from ...operations.planned_consumers import wanted_consumers
 from ...operations.recreate import Remaking, look_at_remaking, remake
 from ...settings import Settings
 from ...transports.base import Transport
@@ -79,7 +79,7 @@ async def _recreate(
     transport: Transport, app: App, settings: Settings, name: str, *, yes: bool, json: bool
 ) -> int:
     standing = [info.config for info in await transport.operators.streams()]
-    found = [wanted_consumers(one, app.registry, settings, standing) for one in app.handlers]
+    found = [planned_consumers(one, app.registry, settings, standing) for one in app.handlers]
     specs = [spec for wanted in found for spec in wanted.specs if spec.name == name]
     if not specs:
         raise _nothing_to_recreate(app, name)

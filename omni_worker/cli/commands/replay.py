@@ -17,9 +17,9 @@ from ...app import App, Declaration
 from ...bus import EventBus
 from ...context import current_context
 from ...errors import ConfigError, OmniWorkerError
+from ...handler_consumers import planned_consumers
 from ...handlers import find_handler
 from ...operations.dry import dry
-from ...operations.planned_consumers import wanted_consumers
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
 from ...settings import Settings
 from ...topology import DUPLICATE_WINDOW, holds_events
@@ -56,7 +56,7 @@ async def _replay(
 ) -> int:
     standing = [info.config for info in await bus.transport.operators.streams()]
     stage = Stage(
-        wanted=wanted_consumers(declaration.handler, app.registry, bus.settings, standing),
+        wanted=planned_consumers(declaration.handler, app.registry, bus.settings, standing),
         middlewares=app.middlewares_of(declaration),
         registry=app.registry,
         publisher=bus.publisher,

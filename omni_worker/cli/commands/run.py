@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from ...binding import is_shared
 from ...bus import EventBus
 from ...errors import ConfigError
+from ...handler_consumers import is_shared
 from ...listeners.logs import LOG_RUNS, set_up_logging
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED

@@ -8,8 +8,8 @@ from typing import Any
 from ...app import App
 from ...errors import ConfigError
 from ...events import Event
+from ...handler_consumers import PlannedConsumers, planned_consumers
 from ...handlers import Handler
-from ...operations.planned_consumers import WantedConsumers, wanted_consumers
 from ...options import OPTIONS, options_in_force
 from ...schemas import SchemaRegistry
 from ...settings import Settings
@@ -27,7 +27,7 @@ def show_command(target: str, json: bool) -> int:
     except (CalledWrongly, ConfigError) as error:
         complain(str(error))
         return CALLED_WRONGLY
-    found = [wanted_consumers(one, app.registry, settings, SEVEN) for one in app.handlers]
+    found = [planned_consumers(one, app.registry, settings, SEVEN) for one in app.handlers]
     if json:
         say(as_json(_app_json(app, found), indent=2))
         return 0
@@ -61,7 +61,7 @@ def _schema_lines(app: App) -> Iterator[str]:
         yield from wrapped(f"{schema.type}  {model}{stream}{about}", first="  ", rest="      ")
 
 
-def _stream_lines(found: list[WantedConsumers]) -> Iterator[str]:
+def _stream_lines(found: list[PlannedConsumers]) -> Iterator[str]:
     """What its handlers read from."""
     read = {spec.stream for wanted in found for spec in wanted.specs}
     rows = [
@@ -78,7 +78,7 @@ def _stream_lines(found: list[WantedConsumers]) -> Iterator[str]:
         yield from (f"  {line}" for line in table(["STREAM", "SUBJECTS", "KEPT"], rows))
 
 
-def _handler_lines(wanted: WantedConsumers) -> Iterator[str]:
+def _handler_lines(wanted: PlannedConsumers) -> Iterator[str]:
     handler = wanted.handler
     yield ""
     yield from wrapped(f"{handler.function}  {handler.where}", first="  ", rest="      ")
@@ -97,7 +97,7 @@ def _handler_lines(wanted: WantedConsumers) -> Iterator[str]:
             yield from wrapped(text, first=f"    {label:9} ")
 
 
-def _consumers(wanted: WantedConsumers) -> str:
+def _consumers(wanted: PlannedConsumers) -> str:
     if not wanted.specs:
         return ""
     streams = ", ".join(spec.stream for spec in wanted.specs)
@@ -116,7 +116,7 @@ def _options(handler: Handler) -> str:
     return ", ".join(shown)
 
 
-def _app_json(app: App, found: list[WantedConsumers]) -> dict[str, Any]:
+def _app_json(app: App, found: list[PlannedConsumers]) -> dict[str, Any]:
     return {
         "app": app.name,
         "handlers": [

@@ -13,8 +13,8 @@ import click
 
 from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
+from ...handler_consumers import planned_consumers
 from ...listeners.pretty import visible
-from ...operations.planned_consumers import wanted_consumers
 from ...operations.status import ConsumerStatus, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport
@@ -88,7 +88,7 @@ async def _statuses(
     if app is None:
         return await consumer_statuses(transport)
     standing = [info.config for info in await transport.operators.streams()]
-    wanted = [wanted_consumers(one, app.registry, settings, standing) for one in app.handlers]
+    wanted = [planned_consumers(one, app.registry, settings, standing) for one in app.handlers]
     return await consumer_statuses(transport, wanted)
 
 

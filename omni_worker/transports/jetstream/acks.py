@@ -45,11 +45,11 @@ class Answers:
         self._since = 0.0
         self._repair: asyncio.Task[None] | None = None
 
-    def send(self, reply: bytes, answer: bytes) -> None:
+    def send(self, reply: bytes, answer: bytes, *, settles: bool) -> None:
         """Write an answer that is no ack, or keep it for the next link."""
         frame = b"PUB %b %d\r\n%b\r\n" % (reply, len(answer), answer)
         is_sent = self._connection.send(frame)
-        if answer.startswith(b"+TERM"):
+        if settles:
             self.acks.append(frame)
         elif not is_sent:
             self._unsent.append(frame)

@@ -94,14 +94,15 @@ class Pull:
             self._beat = beat
             self._came_to_nothing = False
 
-    def answer(self, delivery: Delivery, answer: bytes) -> None:
-        """Send one answer, joined with the others of this turn of the loop."""
-        if answer is ACK:  # the usual one, without the formatting
-            frame = b"PUB " + delivery.reply + _ACKED
-            self._connection.send(frame)
-            self._acks.append(frame)
-        else:
-            self._answers.send(delivery.reply, answer)
+    def ack(self, delivery: Delivery) -> None:
+        """Send the usual answer without formatting, joined with others of this turn of the loop."""
+        frame = b"PUB " + delivery.reply + _ACKED
+        self._connection.send(frame)
+        self._acks.append(frame)
+
+    def answer(self, delivery: Delivery, answer: bytes, *, settles: bool = False) -> None:
+        """Send any other answer, joined as well."""
+        self._answers.send(delivery.reply, answer, settles=settles)
 
     async def confirm(self, delivery: Delivery) -> bool:
         """Acknowledge, and wait for the server's confirmation."""

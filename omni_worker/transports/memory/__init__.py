@@ -232,10 +232,10 @@ class MemoryTransport:
         except Exception as error:
             return error
 
-    def _send_answer(self, answer: bytes, act: Callable[[], None]) -> None:
+    def _send_answer(self, act: Callable[[], None], *, is_ack: bool = False) -> None:
         if self._answers_to_drop:
             self._answers_to_drop -= 1
-        elif self._acks_to_drop and answer == b"+ACK":
+        elif self._acks_to_drop and is_ack:
             self._acks_to_drop -= 1
         elif self._link.is_up:
             self._link.send(act)

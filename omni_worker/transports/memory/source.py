@@ -6,21 +6,28 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
-from ..base import Delivery, Receiver
+from ..base import ACK, Delivery, Receiver
 from .link import Link, LinkLost
 from .server import MemoryServer
 from .stream import Record
 
-Answer = Callable[[bytes, Callable[[], None]], None]
 ACKS_KEPT = 4_096  # said again when a link has broken: they may be lost
+
+
+class SendAnswer(Protocol):
+    """Carry an answer over the link."""
+
+    def __call__(self, act: Callable[[], None], *, is_ack: bool = False) -> None:
+        """``act`` is what the answer does to the server."""
 
 
 class MemorySource:
     """A Source of the port."""
 
     def __init__(
-        self, server: MemoryServer, link: Link, send_answer: Answer,
+        self, server: MemoryServer, link: Link, send_answer: SendAnswer,
         stream: str, consumer: str, receiver: Receiver,
     ) -> None:  # fmt: skip
         self.stream = stream
@@ -52,11 +59,17 @@ class MemorySource:
         self.outstanding += count
         self._link.send(partial(self._server.pull, self.stream, self.consumer, self, count))
 
-    def answer(self, delivery: Delivery, answer: bytes) -> None:
-        """Send one answer."""
-        act = partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer)
-        self._send_answer(answer, act)
-        if answer.startswith((b"+ACK", b"+TERM")):
+    def ack(self, delivery: Delivery) -> None:
+        """Send the usual answer."""
+        act = self._act(delivery, ACK)
+        self._send_answer(act, is_ack=True)
+        self._acks.append(act)
+
+    def answer(self, delivery: Delivery, answer: bytes, *, settles: bool = False) -> None:
+        """Send any other answer."""
+        act = self._act(delivery, answer)
+        self._send_answer(act)
+        if settles:
             self._acks.append(act)
 
     async def confirm(self, delivery: Delivery) -> bool:
@@ -68,9 +81,9 @@ class MemorySource:
         def take() -> None:
             nonlocal taken
             taken = self._server.consumer(self.stream, self.consumer) is not None
-            self._server.answer(self.stream, self.consumer, delivery.sequence, b"+ACK")
+            self._server.answer(self.stream, self.consumer, delivery.sequence, ACK)
 
-        self._send_answer(b"+ACK", take)
+        self._send_answer(take, is_ack=True)
         try:
             await self._link.call(lambda: None)  # its answer comes behind that of the ack
         except LinkLost:
@@ -125,6 +138,9 @@ class MemorySource:
         self._link.hand_over(partial(self._lose, cause))
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _act(self, delivery: Delivery, answer: bytes) -> Callable[[], None]:
+        return partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer)
 
     def _acknowledge_again(self) -> None:
         """Unless this is another consumer of that name: its sequences are others'."""

@@ -53,7 +53,7 @@ class Operating:
 
     async def test_a_streams_facts_are_what_the_server_says(self, transport: Transport) -> None:
         before = time.time_ns()
-        await make_stream(transport, max_age=3600 * SECOND, max_bytes=1 << 20)
+        await make_stream(transport, max_age=3600 * SECOND)
         await make_consumer(transport)
         await publish(transport, 1, 2)
 
@@ -64,7 +64,7 @@ class Operating:
         assert (shown.name, config.name, config.subjects) == ("S", "S", ("s.>",))
         assert (config.retention, config.discard, config.sources) == ("limits", "old", ())
         assert (config.max_age, config.duplicate_window) == (3600.0, 120.0)
-        assert (config.max_bytes, config.max_msgs) == (1 << 20, -1)
+        assert (config.max_bytes, config.max_msgs) == (-1, -1)
         assert (state.messages, state.first_sequence, state.last_sequence) == (2, 1, 2)
         assert (state.subjects, state.consumers, state.bytes > 0) == (1, 1, True)
         assert before - SKEW < shown.created <= shown.answered_at < time.time_ns() + SKEW
