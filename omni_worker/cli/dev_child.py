@@ -33,8 +33,8 @@ from ..transports.base import Delivery
 from ..wire import plain_payload
 from . import CALLED_WRONGLY, complain
 from .app_loader import CannotLoad, load_app
-from .commands.run import leave, run_loop
 from .handler_list import listing
+from .main_loop import leave, run_loop
 
 log = logging.getLogger("omni_worker.worker")
 

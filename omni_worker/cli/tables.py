@@ -98,13 +98,8 @@ def moment(when: datetime) -> str:
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def iso(when: datetime | None) -> str | None:
-    """A moment for programs."""
-    return None if when is None else when.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def as_json(value: Any, *, indent: int | None = None) -> str:
-    """One JSON text; in one line where there are many."""
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Write JSON; on one line where there are many."""
     return visible_json(value, indent=indent)
 
 

@@ -324,3 +324,15 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
                 Step(action=missing, kind=Kind.BUCKET, name=bucket, says=f"for {says}", ttl=ttl)
             )
     return steps
+
+
+def as_json(step: Step) -> dict[str, Any]:
+    """Write a step for programs."""
+    return {
+        "action": step.action,
+        "drift": step.is_drift,
+        "kind": step.kind,
+        "name": step.name,
+        "stream": step.stream or (step.name if step.kind is Kind.STREAM else None),
+        "says": step.says,
+    }

@@ -71,3 +71,15 @@ async def _delivered_above_floor(transport: Transport, info: ConsumerInfo) -> in
         return 0
     async with Scan(transport, info.stream, filters=filters, follow=True, after=floor) as after:
         return max(0, after.total - info.num_pending)
+
+
+def as_json(remaking: Remaking) -> dict[str, Any]:
+    """Write for programs what recreating means."""
+    return {
+        "stream": remaking.spec.stream,
+        "consumer": remaking.spec.name,
+        "start": remaking.start,
+        "waiting": remaking.waiting,
+        "unacked": remaking.unacked,
+        "repeated": remaking.repeated,
+    }

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import Any
 
 from ..letters.read import stored_time
 from ..topology import OWN_STREAM, app_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
+from ..transports.timestamps import iso
 from .planned_consumers import WantedConsumers
 from .scan import SCAN
 
@@ -111,3 +113,26 @@ async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime 
     )
     times = [stored_time(message) for message in found if message is not None]
     return min(times, default=None)
+
+
+def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]:
+    """Write the statuses for programs, with their age at ``now``."""
+    return {
+        "time": iso(now),
+        "consumers": [
+            {
+                "stream": one.stream,
+                "consumer": one.name,
+                "app": one.app,
+                "exists": one.exists,
+                "waiting": one.waiting,
+                "unacked": one.unacked,
+                "redelivered": one.redelivered,
+                "oldest": iso(one.oldest),
+                "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
+                "pulls": one.pulls,
+                "paused": one.is_paused,
+            }
+            for one in statuses
+        ],
+    }

@@ -5,25 +5,61 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import click
+
 from ...app import App
 from ...errors import OmniWorkerError, TopologyError
-from ...operations.drift import Action, Kind, Needs, Step, apply, find_drift
+from ...operations.drift import Action, Needs, Step, apply, find_drift
+from ...operations.drift import as_json as step_json
 from ...operations.planned_consumers import wanted_consumers
 from ...operations.recreate import Remaking, look_at_remaking, remake
+from ...operations.recreate import as_json as remaking_json
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
 from ..session import CalledWrongly, confirmed, run_for_app
-from ..tables import as_json, counted, table, wrapped
+from ..tables import counted, json_text, table, wrapped
+from ..values import json_option, yes_option
 
 DRIFT = 3
 TO_DO = (Action.CREATE, Action.UPDATE, Action.LATER)
 
 
-def plan_command(
+@click.command("plan")
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option("--check", is_flag=True, help="Exit with code 3 when there is drift.")
+@click.option("--apply", "do_apply", is_flag=True, help="Create and update what it shows.")
+@click.option(
+    "--recreate", metavar="HANDLER",
+    help="Delete and create the consumer of this handler, at its ack floor.",
+)  # fmt: skip
+@yes_option
+@json_option
+def command(
     target: str, check: bool, do_apply: bool, recreate: str | None, yes: bool, json: bool
 ) -> int:
-    """Returns the exit code."""
+    """Show what an app needs on the server and how the server differs.
+
+    \b
+    create    missing
+    update    ours and different, or a stream that lacks a subject
+    conflict  not ours to change: a person has to decide
+    later     created when it is first needed; --apply creates it now
+    foreign   another program's, and it covers what is needed: no drift
+    orphaned  a consumer of this app that no handler reads any longer
+
+    Only the first three are drift. Nothing is changed without --apply, which creates what is
+    missing, adds subjects, updates options and narrows filters. It never deletes. --recreate
+    deletes one consumer and creates it again, for changes that the server does not allow: refused
+    while workers read it, and it shows how many events come again.
+
+    \b
+    omni-worker plan myapp:app --check   # in CI
+    omni-worker plan myapp:app --apply   # when the old version is gone
+    omni-worker plan myapp:app --recreate r1
+
+    Exit codes: 0 done, 1 failed, or a conflict remains; 2 called wrongly; 3 drift (with --check).
+    """
     if sum((check, do_apply, recreate is not None)) > 1:
         complain("--check, --apply and --recreate: give one of them")
         return CALLED_WRONGLY
@@ -37,7 +73,11 @@ def plan_command(
         steps = await find_drift(transport.operators, needs)
         if do_apply:
             return await _apply(transport, needs, steps, json=json)
-        say(as_json([_json(one) for one in steps], indent=2) if json else _shown(steps, target))
+        say(
+            json_text([step_json(one) for one in steps], indent=2)
+            if json
+            else _shown(steps, target)
+        )
         return DRIFT if check and any(one.is_drift for one in steps) else 0
 
     def adapt(settings: Settings) -> Settings:
@@ -63,11 +103,11 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
             if not json:
                 verb = "updated" if step.action is Action.UPDATE else "created"
                 say(f"{verb} {step.kind} {_name(step)}")
-        done.append(_json(step) | {"done": not error, "error": error or None})
+        done.append(step_json(step) | {"done": not error, "error": error or None})
     left = [one for one in await find_drift(transport.operators, needs) if one.is_drift]
     is_whole = not left and all(one["done"] for one in done)
     if json:
-        say(as_json({"steps": done, "left": [_json(one) for one in left]}, indent=2))
+        say(json_text({"steps": done, "left": [step_json(one) for one in left]}, indent=2))
     elif is_whole:
         say("The server is as the app needs it.")
     elif left:
@@ -92,7 +132,7 @@ async def _recreate(
             return FAILED
         await remake(transport, remaking)
         if json:
-            say(as_json(_remaking_json(remaking)))
+            say(json_text(remaking_json(remaking)))
         else:
             say(f"Consumer {name} on {spec.stream} is made anew.")
     return 0
@@ -120,17 +160,6 @@ def _what_it_means(remaking: Remaking) -> list[str]:
     if remaking.unacked:
         lines += wrapped("Somebody may hold what is not answered yet: be sure that no worker runs.")
     return lines
-
-
-def _remaking_json(remaking: Remaking) -> dict[str, Any]:
-    return {
-        "stream": remaking.spec.stream,
-        "consumer": remaking.spec.name,
-        "start": remaking.start,
-        "waiting": remaking.waiting,
-        "unacked": remaking.unacked,
-        "repeated": remaking.repeated,
-    }
 
 
 def _shown(steps: list[Step], target: str) -> list[str]:
@@ -170,14 +199,3 @@ def _advice(steps: list[Step], target: str) -> list[str]:
     if counts[Action.CONFLICT]:
         lines += wrapped("A conflict is never settled for you: what is in the way is not ours.")
     return lines
-
-
-def _json(step: Step) -> dict[str, Any]:
-    return {
-        "action": step.action,
-        "drift": step.is_drift,
-        "kind": step.kind,
-        "name": step.name,
-        "stream": step.stream or (step.name if step.kind is Kind.STREAM else None),
-        "says": step.says,
-    }

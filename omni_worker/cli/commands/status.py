@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -15,24 +14,48 @@ from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...listeners.pretty import visible
 from ...operations.planned_consumers import wanted_consumers
-from ...operations.status import ConsumerStatus, consumer_statuses
+from ...operations.status import ConsumerStatus, as_json, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import complain, say
 from ..session import run_for_app, run_operation
-from ..tables import ago, as_json, grouped, iso, table, wrapped
+from ..tables import ago, grouped, json_text, table, wrapped
+from ..values import json_option
 
 EVERY = 2.0  # seconds between two looks of --watch
 HOME, TO_LINE_END, TO_END = "\x1b[H", "\x1b[K", "\x1b[J"
 CLEAR = HOME + "\x1b[2J"
 
 
-def status_command(target: str | None, watch: bool, json: bool) -> int:
-    """Returns the exit code."""
+@click.command("status")
+@click.argument("target", metavar="[MODULE[:APP]]", required=False)
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@json_option
+def command(target: str | None, watch: bool, json: bool) -> int:
+    """Show what is waiting for every consumer, or for those of an app.
+
+    \b
+    WAITING      stored and not delivered yet
+    UNACKED      delivered and not acknowledged yet, or waiting for a retry
+    REDELIVERED  of these, delivered more than once
+    LAG          how long ago the oldest unacknowledged event was stored
+    PULLS        open requests of workers for events; 0: no worker reads
+
+    With an app, consumers that its handlers need and that do not exist yet are shown as missing.
+    --watch continues when the server restarts; with --json it prints one object a line.
+
+    \b
+    omni-worker status --watch
+    omni-worker status myapp:app --json | jq '.consumers[] | select(.waiting > 0)'
+
+    Exit codes: 0 shown, 1 failed, 2 called wrongly, 130 Ctrl-C.
+    """
 
     async def look(transport: Transport, settings: Settings, app: App | None = None) -> int:
         found = await _statuses(transport, settings, app)
-        say(as_json(_json(found), indent=2) if json else _lines(found, settings, target))
+        say(
+            json_text(as_json(found, _now()), indent=2) if json else _lines(found, settings, target)
+        )
         return 0
 
     async def keep_looking(transport: Transport, settings: Settings, app: App | None = None) -> int:
@@ -48,7 +71,7 @@ def status_command(target: str | None, watch: bool, json: bool) -> int:
                 complain(str(error))
             else:
                 if json:
-                    say(as_json(_json(found)))
+                    say(json_text(as_json(found, _now())))
                 else:
                     screen.show(_head(settings), _lines(found, settings, target))
             await asyncio.sleep(EVERY)
@@ -103,7 +126,7 @@ def _lines(found: list[ConsumerStatus], settings: Settings, target: str | None) 
             f"{what} on {settings.shown_urls}: a worker makes them when it starts, and"
             " omni-worker plan MODULE:APP --apply does."
         )
-    now = datetime.now(UTC)
+    now = _now()
     rows = [
         [
             one.stream, one.name, grouped(one.waiting), grouped(one.unacked),
@@ -141,24 +164,5 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _json(found: list[ConsumerStatus]) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    return {
-        "time": iso(now),
-        "consumers": [
-            {
-                "stream": one.stream,
-                "consumer": one.name,
-                "app": one.app,
-                "exists": one.exists,
-                "waiting": one.waiting,
-                "unacked": one.unacked,
-                "redelivered": one.redelivered,
-                "oldest": iso(one.oldest),
-                "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
-                "pulls": one.pulls,
-                "paused": one.is_paused,
-            }
-            for one in found
-        ],
-    }
+def _now() -> datetime:
+    return datetime.now(UTC)
