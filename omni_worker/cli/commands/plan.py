@@ -1,4 +1,4 @@
-"""`omni-worker plan`: what an app needs beside what stands; done only where it is said."""
+"""`omni-worker plan`: compare what an app needs with the server; change it with --apply only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ...app import App
-from ...errors import OmniWorkerError, TopologyError
+from ...errors import ConfigError, OmniWorkerError, TopologyError
+from ...handlers import Handler, find_handlers
 from ...operations.drift import Action, Needs, Step, apply, find_drift
 from ...operations.drift import as_json as step_json
 from ...operations.planned_consumers import wanted_consumers
@@ -18,7 +19,7 @@ from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
 from ..session import CalledWrongly, confirmed, run_for_app
-from ..tables import counted, json_text, table, wrapped
+from ..tables import both_names, counted, json_text, table, wrapped
 from ..values import json_option, yes_option
 
 DRIFT = 3
@@ -81,14 +82,14 @@ def command(
         return DRIFT if check and any(one.is_drift for one in steps) else 0
 
     def adapt(settings: Settings) -> Settings:
-        # With PROVISION=off workers create nothing; who says --apply does.
+        # With PROVISION=off workers create nothing; --apply does.
         return settings.model_copy(update={"provision": "on"}) if do_apply else settings
 
     return run_for_app(target, work, adapt=adapt)
 
 
 async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json: bool) -> int:
-    """Do all that can be done, and say of each whether it was; then look again."""
+    """Do all that can be done and report each step; then compare again."""
     done: list[dict[str, Any]] = []
     for step in steps:
         if step.action not in TO_DO:
@@ -111,7 +112,7 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
     elif is_whole:
         say("The server is as the app needs it.")
     elif left:
-        say(["", "Still to be settled by hand:", *_table(left)])
+        say(["", "To be resolved by hand:", *_table(left)])
     return 0 if is_whole else FAILED
 
 
@@ -119,31 +120,33 @@ async def _recreate(
     transport: Transport, app: App, settings: Settings, name: str, *, yes: bool, json: bool
 ) -> int:
     standing = [info.config for info in await transport.operators.streams()]
-    found = [wanted_consumers(one, app.registry, settings, standing) for one in app.handlers]
-    specs = [spec for wanted in found for spec in wanted.specs if spec.name == name]
-    if not specs:
-        raise _nothing_to_recreate(app, name)
-    for spec in specs:
-        remaking = await look_at_remaking(transport, spec)
-        if not json:
-            say(_what_it_means(remaking))
-        if not await confirmed(f"Make {name} on {spec.stream} anew?", yes=yes):
-            say("Nothing was changed.", err=True)
-            return FAILED
-        await remake(transport, remaking)
-        if json:
-            say(json_text(remaking_json(remaking)))
-        else:
-            say(f"Consumer {name} on {spec.stream} is made anew.")
+    for handler in _durable_handlers(app, name):
+        shown = handler.shown
+        wanted = wanted_consumers(handler, app.registry, settings, standing)
+        if not wanted.specs:
+            raise TopologyError(f"no stream stores what {shown} reads: plan --apply creates it")
+        for spec in wanted.specs:
+            remaking = await look_at_remaking(transport, spec)
+            if not json:
+                say(_what_it_means(remaking))
+            if not await confirmed(f"Recreate {shown} on {spec.stream}?", yes=yes):
+                say("Nothing was changed.", err=True)
+                return FAILED
+            await remake(transport, remaking)
+            if json:
+                say(json_text(remaking_json(remaking)))
+            else:
+                say(f"Consumer {spec.name} on {spec.stream} is recreated.")
     return 0
 
 
-def _nothing_to_recreate(app: App, name: str) -> Exception:
-    names = sorted({one.options.durable for one in app.handlers if one.options.durable})
-    if name in names:
-        return TopologyError(f"no stream stores what {name} reads: plan --apply makes it")
-    there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names) or 'none'}"
-    return CalledWrongly(f"--recreate {name}: no handler of {app.name} has this durable; {there}")
+def _durable_handlers(app: App, name: str) -> list[Handler]:
+    """Find the handlers of this name that have a durable. Raises CalledWrongly for none."""
+    durable = [one for one in app.handlers if one.options.durable]
+    try:
+        return find_handlers(durable, name)
+    except ConfigError as error:
+        raise CalledWrongly(f"--recreate {name}: {error} (those with a durable)") from None
 
 
 def _what_it_means(remaking: Remaking) -> list[str]:
@@ -151,14 +154,16 @@ def _what_it_means(remaking: Remaking) -> list[str]:
     lines = [f"Consumer {spec.name} on {spec.stream} would start at #{remaking.start}."]
     lines += wrapped(
         f"{counted(remaking.waiting, 'event')} not delivered yet, and"
-        f" {counted(remaking.unacked, 'event')} not answered yet: they come in any case."
+        f" {counted(remaking.unacked, 'event')} not acknowledged yet: they come in any case."
     )
     lines += wrapped(
         f"{counted(remaking.repeated, 'event')} acknowledged above its ack floor:"
         f" {'it' if remaking.repeated == 1 else 'they'} would come again."
     )
     if remaking.unacked:
-        lines += wrapped("Somebody may hold what is not answered yet: be sure that no worker runs.")
+        lines += wrapped(
+            "A worker may still hold the unacknowledged events: make sure that none runs."
+        )
     return lines
 
 
@@ -177,7 +182,8 @@ def _table(steps: list[Step]) -> list[str]:
 
 
 def _name(step: Step) -> str:
-    return f"{step.name} on {step.stream}" if step.stream else step.name
+    name = both_names(step.function, step.name)
+    return f"{name} on {step.stream}" if step.stream else name
 
 
 def _advice(steps: list[Step], target: str) -> list[str]:
@@ -197,5 +203,7 @@ def _advice(steps: list[Step], target: str) -> list[str]:
     if counts[Action.CREATE] or counts[Action.UPDATE]:
         lines.append(f"Do it:  omni-worker plan {target} --apply")
     if counts[Action.CONFLICT]:
-        lines += wrapped("A conflict is never settled for you: what is in the way is not ours.")
+        lines += wrapped(
+            "A conflict is never resolved for you: it is about what other programs own."
+        )
     return lines

@@ -154,20 +154,20 @@ def _where(given: tuple[str, ...]) -> dict[str, str]:
 async def _may(
     transport: Transport, declaration: Declaration, since: datetime, *, yes: bool
 ) -> bool:
-    """Whether it may publish what it published before: asked where the server kept no ids."""
+    """Whether it may publish its events again: asked where the server no longer knows their ids."""
     standing = [info.config for info in await transport.operators.streams()]
     window = _window(standing)
     if time.time() - since.timestamp() < window:
         return True
     return await confirmed(
-        f"{declaration.handler.name} runs again for what was stored since {moment(since)}. What"
-        f" it published more than {lasting(window)} ago is stored once more. Go on?",
+        f"{declaration.handler.shown} runs again for events stored since {moment(since)}. Events"
+        f" that it published more than {lasting(window)} ago will be stored twice. Continue?",
         yes=yes,
     )
 
 
 def _window(standing: Sequence[StreamConfig]) -> float:
-    """Seconds for which every stream of events still knows an id."""
+    """Return the seconds for which every stream of events still knows an id."""
     windows: list[float] = [one.duplicate_window for one in standing if holds_events(one)]
     return min([DUPLICATE_WINDOW, *windows])
 
@@ -207,8 +207,8 @@ def _print(
         if count:
             counts.append(f"{grouped(count)} {word}")
     how = "Dry run" if dry_run else "Replay"
-    end = "" if is_whole else " Interrupted: what came later did not run."
-    lines = wrapped(f"{how} into {declaration.handler.name}: {', '.join(counts)}.{end}")
+    end = "" if is_whole else " Interrupted: later events did not run."
+    lines = wrapped(f"{how} into {declaration.handler.shown}: {', '.join(counts)}.{end}")
     for failure in summary.failures:
         lines += wrapped(printable(failure), first="  ", rest="    ")
     more = summary.failed + summary.rejected - len(summary.failures)

@@ -25,7 +25,7 @@ from ...signals import Ready
 from .. import Probing, complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
-from ..handler_list import listing
+from ..handler_list import handler_list
 from ..main_loop import leave, run_loop
 from ..workers import number_lines, open_http, own_number, siblings, workers_command
 
@@ -131,7 +131,7 @@ def _run(
 def _say_ready(bus: EventBus, as_json: bool) -> None:
     number = own_number()
     if not as_json and number in (None, "1"):
-        click.echo(listing(bus), err=True)
+        click.echo(handler_list(bus), err=True)
     for subscription in bus.subscriptions:
         for source in subscription.sources:
             log.debug("bound", extra={"consumer": source.consumer, "stream": source.stream})

@@ -1,4 +1,4 @@
-"""`omni-worker status`: what each consumer has before it, once or again and again."""
+"""`omni-worker status`: what is waiting for each consumer, once or refreshed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ...operations.status import ConsumerStatus, as_json, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import complain, say
-from ..session import run_for_app, run_operation
-from ..tables import ago, grouped, json_text, table, wrapped
+from ..session import run_with_app
+from ..tables import ago, both_names, grouped, json_text, table, wrapped
 from ..values import json_option
 
 EVERY = 2.0  # seconds between two looks of --watch
@@ -51,21 +51,21 @@ def command(target: str | None, watch: bool, json: bool) -> int:
     Exit codes: 0 shown, 1 failed, 2 called wrongly, 130 Ctrl-C.
     """
 
-    async def look(transport: Transport, settings: Settings, app: App | None = None) -> int:
+    async def look(transport: Transport, settings: Settings, app: App | None) -> int:
         found = await _statuses(transport, settings, app)
         say(
             json_text(as_json(found, _now()), indent=2) if json else _lines(found, settings, target)
         )
         return 0
 
-    async def keep_looking(transport: Transport, settings: Settings, app: App | None = None) -> int:
+    async def keep_looking(transport: Transport, settings: Settings, app: App | None) -> int:
         screen = Screen()
         while True:
             try:
                 found = await _statuses(transport, settings, app)
             except (ApiError, PermissionDenied):
                 raise
-            except TransportError as error:  # an outage: it is said, and waited for
+            except TransportError as error:  # an outage: reported, and waited for
                 if transport.failure is not None:
                     raise
                 complain(str(error))
@@ -77,27 +77,25 @@ def command(target: str | None, watch: bool, json: bool) -> int:
             await asyncio.sleep(EVERY)
 
     work = keep_looking if watch else look
-    if target is None:
-        return run_operation(work, stays=watch)
-    return run_for_app(target, work, stays=watch)
+    return run_with_app(target, work, stays=watch)
 
 
 class Screen:
-    """One picture in the place of the last, on a terminal; elsewhere one after the other."""
+    """On a terminal, each picture replaces the last; elsewhere they follow each other."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._begun = False
 
     def show(self, head: str, lines: Sequence[str]) -> None:
-        """As many lines as there is room for; the rest is counted."""
+        """Print as many lines as there is room for, and count the rest."""
         if not self._is_terminal:
             say([head, *lines, ""])
             return
         room = shutil.get_terminal_size().lines - 4
         shown = [head, "", *lines[:room]]
         if len(lines) > room:
-            shown.append(f"… {len(lines) - room} lines more: make the window higher")
+            shown.append(f"… {len(lines) - room} more lines: enlarge the window")
         if not self._begun:
             self._begun = True
             click.echo(CLEAR, nl=False)
@@ -123,28 +121,22 @@ def _lines(found: list[ConsumerStatus], settings: Settings, target: str | None) 
     if not found:
         what = f"{target} has no handlers" if target else "No consumers"
         return wrapped(
-            f"{what} on {settings.shown_urls}: a worker makes them when it starts, and"
-            " omni-worker plan MODULE:APP --apply does."
+            f"{what} on {settings.shown_urls}: a worker creates them when it starts,"
+            " or omni-worker plan MODULE:APP --apply."
         )
     now = _now()
-    rows = [
-        [
-            one.stream, one.name, grouped(one.waiting), grouped(one.unacked),
-            grouped(one.redelivered), ago(one.oldest, now), one.pulls,
-        ] if one.exists else [one.stream, one.name, "missing", "-", "-", "-", "-"]
-        for one in found
-    ]  # fmt: skip
-    head = ["STREAM", "CONSUMER", "WAITING", "UNACKED", "AGAIN", "LAG", "PULLS"]
+    rows = [[one.stream, both_names(one.function, one.name), *_counts(one, now)] for one in found]
+    head = ["STREAM", "CONSUMER", "WAITING", "UNACKED", "REDELIVERED", "LAG", "PULLS"]
     lines = table(head, rows, right=(2, 3, 4, 5, 6))
     notes: list[str] = []
     for names, text in (
         (
             [one.name for one in found if one.is_unasked and not one.unacked],
-            "Nobody reads {}: is its worker running?",
+            "No worker reads {}: is one running?",
         ),
         (
             [one.name for one in found if one.is_unasked and one.unacked],
-            "Nobody asks for more of {}: its worker holds all it can, or is gone.",
+            "No worker asks for more of {}: it is at its limit, or gone.",
         ),
         (
             [one.name for one in found if one.is_paused],
@@ -152,12 +144,19 @@ def _lines(found: list[ConsumerStatus], settings: Settings, target: str | None) 
         ),
         (
             [one.name for one in found if not one.exists],
-            "Nobody has made {} yet: a worker does when it starts.",
+            "{} does not exist yet: a worker creates it when it starts.",
         ),
     ):
         if names:
             notes += wrapped(text.format(_some(names)))
     return [*lines, "", *notes] if notes else lines
+
+
+def _counts(one: ConsumerStatus, now: datetime) -> list[object]:
+    if not one.exists:
+        return ["missing", "-", "-", "-", "-"]
+    numbers = (one.waiting, one.unacked, one.redelivered)
+    return [*map(grouped, numbers), ago(one.oldest, now), one.pulls]
 
 
 def _some(names: list[str]) -> str:

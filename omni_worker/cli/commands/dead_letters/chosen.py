@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 import click
 
-from ....letters.read import DeadLetter, LetterFilter
+from ....app import App
+from ....letters.read import DeadLetter
 from ....operations.dead_letters import CannotRetry, DeadLetters, as_json
 from ... import FAILED, say
 from ...session import CalledWrongly, Progress, confirmed
@@ -19,13 +20,31 @@ from ...values import Moment
 
 Act = Callable[[DeadLetter], Awaitable[tuple[DeadLetter, str]]]
 
+app_option = click.option(
+    "--app", "target", metavar="MODULE[:APP]",
+    help="The app of the handlers: its server, and the names of its functions.",
+)  # fmt: skip
+
 OPTIONS = (
     click.option("--type", metavar="TYPE", help="Only events of this type."),
-    click.option("--handler", metavar="NAME", help="Only of this handler: its durable, as listed."),
+    click.option("--handler", metavar="NAME", help="Only of this handler, as listed."),
     click.option("--error", metavar="TEXT", help="Only with this in the error or its class."),
     click.option("--since", type=Moment(), metavar="WHEN", help="Not older: 2h, 7d, a date."),
     click.option("--until", type=Moment(), metavar="WHEN", help="Not younger."),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Options that choose dead letters; what is None does not matter."""
+
+    type: str | None = None
+    handler: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    all: bool = False
+    target: str | None = field(default=None, compare=False)  # MODULE:APP, for the handler's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +52,44 @@ class Chosen:
     """The dead letters a command is about: named ones, those that fit the filters, or every one."""
 
     names: tuple[str, ...]
-    wanted: LetterFilter
+    filters: Filters
     every: bool
+    app: App | None
 
 
 def filter_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options that choose dead letters; the command takes them as one ``wanted``."""
+    """Add the options that choose dead letters; the command takes them as one ``filters``."""
 
     @functools.wraps(command)
-    def with_filter(
-        *, type: str | None, handler: str | None, error: str | None, since: datetime | None,
-        until: datetime | None, **others: Any,
-    ) -> int:  # fmt: skip
-        wanted = LetterFilter(type=type, handler=handler, error=error, since=since, until=until)
-        return command(wanted=wanted, **others)
+    def with_filters(**given: Any) -> int:
+        filters = {one.name: given.pop(one.name) for one in fields(Filters) if one.name in given}
+        return command(filters=Filters(**filters), **given)
 
-    for option in reversed(OPTIONS):
-        with_filter = option(with_filter)
-    return with_filter
+    for option in reversed((*OPTIONS, app_option)):
+        with_filters = option(with_filters)
+    return with_filters
+
+
+def shown_handler(letter: DeadLetter, app: App | None) -> str | None:
+    """Name the handler of a dead letter for people, with its function if its app is known."""
+    for handler in app.handlers if app is not None else ():
+        if handler.name == letter.handler and handler.app == letter.app:
+            return handler.shown
+    return letter.handler
 
 
 def letters_of(
-    letters: DeadLetters, wanted: LetterFilter, progress: Progress | None = None
+    letters: DeadLetters, filters: Filters, app: App | None, progress: Progress | None = None
 ) -> AsyncIterator[DeadLetter]:
     """Read those that fit, the oldest first."""
-    return letters.list(**asdict(wanted), progress=progress)
+    handler = filters.handler
+    if handler is not None and app is not None:
+        # A dead letter has one name of its handler; a handler that is gone is not in the app.
+        handler = next((one.name for one in app.handlers if handler in one.names), handler)
+    return letters.list(
+        type=filters.type, handler=handler, error=filters.error, since=filters.since,
+        until=filters.until, all=filters.all, progress=progress,
+    )  # fmt: skip
 
 
 async def get(letters: DeadLetters, name: str) -> DeadLetter:
@@ -97,8 +129,8 @@ async def for_each(
 
 
 def _check(chosen: Chosen) -> None:
-    filters = chosen.wanted != LetterFilter()
-    if sum((bool(chosen.names), filters, chosen.every)) != 1:
+    is_filtered = chosen.filters != Filters()
+    if sum((bool(chosen.names), is_filtered, chosen.every)) != 1:
         raise CalledWrongly(
             "which dead letters? Give numbers of omni-worker dead-letters list, or filters such as"
             " --handler, or --every; not several of these"
@@ -108,7 +140,7 @@ def _check(chosen: Chosen) -> None:
 async def _count(letters: DeadLetters, chosen: Chosen) -> int:
     progress = Progress("dead letters read:")
     count = 0
-    async for _ in letters_of(letters, chosen.wanted, progress):
+    async for _ in letters_of(letters, chosen.filters, chosen.app, progress):
         count += 1
     progress.clear()
     return count
@@ -120,5 +152,5 @@ async def _meant(letters: DeadLetters, chosen: Chosen) -> AsyncIterator[DeadLett
         for letter in [await get(letters, name) for name in chosen.names]:
             yield letter
         return
-    async for letter in letters_of(letters, chosen.wanted):
+    async for letter in letters_of(letters, chosen.filters, chosen.app):
         yield letter

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from ....letters.read import DeadLetter, LetterFilter
+from ....app import App
+from ....letters.read import DeadLetter
 from ....operations.dead_letters import DeadLetters
 from ....settings import Settings
 from ....transports.base import Transport
-from ...session import run_operation
+from ...session import run_with_app
 from ...values import json_option, yes_option
-from .chosen import Chosen, filter_options, for_each
+from .chosen import Chosen, Filters, filter_options, for_each
 
 
 @click.command("discard")
@@ -19,9 +20,7 @@ from .chosen import Chosen, filter_options, for_each
 @click.option("--every", is_flag=True, help="Every open dead letter, without a filter.")
 @yes_option
 @json_option
-def command(
-    letters: tuple[str, ...], wanted: LetterFilter, every: bool, yes: bool, json: bool
-) -> int:
+def command(letters: tuple[str, ...], filters: Filters, every: bool, yes: bool, json: bool) -> int:
     """Put dead letters aside: they are no longer listed.
 
     Nothing is deleted. `list --all` still shows them, `retry` still takes them by number.
@@ -33,13 +32,13 @@ def command(
     Exit codes: 0 all are put aside, 1 some are not, 2 called wrongly.
     """
 
-    async def work(transport: Transport, settings: Settings) -> int:
+    async def work(transport: Transport, settings: Settings, app: App | None) -> int:
         found = DeadLetters(transport, create=settings.provision == "on")
 
         async def discard(letter: DeadLetter) -> tuple[DeadLetter, str]:
             return await found.discard(letter), "put aside"
 
-        chosen = Chosen(letters, wanted, every)
+        chosen = Chosen(letters, filters, every, app)
         return await for_each(found, chosen, discard, "Put aside", yes=yes, json=json)
 
-    return run_operation(work)
+    return run_with_app(filters.target, work)

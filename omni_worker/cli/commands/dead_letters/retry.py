@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
-from ....letters.read import DeadLetter, LetterFilter
+from ....app import App
+from ....letters.read import DeadLetter
 from ....operations.dead_letters import DeadLetters
 from ....settings import Settings
 from ....topology import retry_consumer
 from ....transports.base import Transport
 from ... import say
-from ...session import run_operation
+from ...session import run_with_app
 from ...tables import ago, wrapped
 from ...values import json_option, yes_option
-from .chosen import Chosen, filter_options, for_each
+from .chosen import Chosen, Filters, filter_options, for_each, shown_handler
 
 
 @click.command("retry")
@@ -24,7 +25,7 @@ from .chosen import Chosen, filter_options, for_each
 @yes_option
 @json_option
 def command(
-    letters: tuple[str, ...], wanted: LetterFilter, every: bool, again: bool, yes: bool, json: bool
+    letters: tuple[str, ...], filters: Filters, every: bool, again: bool, yes: bool, json: bool
 ) -> int:
     """Send events back to the handler they failed in, and to no other.
 
@@ -40,28 +41,29 @@ def command(
     Exit codes: 0 all were sent, 1 some were not, 2 called wrongly.
     """
 
-    async def work(transport: Transport, settings: Settings) -> int:
+    async def work(transport: Transport, settings: Settings, app: App | None) -> int:
         found = DeadLetters(
             transport, create=settings.provision == "on", replicas=settings.replicas
         )
-        apps: set[str] = set()
+        senders: set[str] = set()
 
         async def retry(letter: DeadLetter) -> tuple[DeadLetter, str]:
             retried = await found.retry(letter, again=again)
             if retried.before:
                 when = ago(retried.letter.state_time)
                 return retried.letter, f"was sent back {when} ago; --again sends it once more"
-            apps.add(letter.app or "")
-            return retried.letter, f"on its way back to {letter.handler} of {letter.app}"
+            senders.add(letter.app or "")
+            handler = shown_handler(letter, app)
+            return retried.letter, f"on its way back to {handler} of {letter.app}"
 
-        chosen = Chosen(letters, wanted, every)
+        chosen = Chosen(letters, filters, every, app)
         code = await for_each(found, chosen, retry, "Send back", yes=yes, json=json)
         if not json:
-            for app in sorted(apps):
-                await _say_who_reads(transport, app)
+            for name in sorted(senders):
+                await _say_who_reads(transport, name)
         return code
 
-    return run_operation(work)
+    return run_with_app(filters.target, work)
 
 
 async def _say_who_reads(transport: Transport, app: str) -> None:

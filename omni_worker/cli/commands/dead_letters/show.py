@@ -8,22 +8,24 @@ from typing import Any
 
 import click
 
+from ....app import App
 from ....letters.read import DeadLetter, LetterState
 from ....operations.dead_letters import CannotRetry, DeadLetters, as_json
 from ....settings import Settings
 from ....transports.base import Transport
 from ... import say
-from ...session import run_operation
+from ...session import run_with_app
 from ...tables import ago, facts, json_text, moment, printable, wrapped
 from ...values import json_option
-from .chosen import get
+from .chosen import app_option, get, shown_handler
 
 
 @click.command("show")
 @click.argument("letter")
 @click.option("--body", is_flag=True, help="Only the event's bytes, as they were.")
+@app_option
 @json_option
-def command(letter: str, body: bool, json: bool) -> int:
+def command(letter: str, body: bool, target: str | None, json: bool) -> int:
     """Show one dead letter: why, where, and how the handler failed.
 
     The event itself is shown only with --body: chats are private. A terminal gets it with control
@@ -36,7 +38,7 @@ def command(letter: str, body: bool, json: bool) -> int:
     Exit codes: 0 shown, 1 failed, or its bytes are gone; 2 no such dead letter, or called wrongly.
     """
 
-    async def work(transport: Transport, settings: Settings) -> int:
+    async def work(transport: Transport, settings: Settings, app: App | None) -> int:
         letters = DeadLetters(transport)
         found = await get(letters, letter)
         if json:
@@ -48,13 +50,13 @@ def command(letter: str, body: bool, json: bool) -> int:
                 raise CannotRetry(f"letter #{found.sequence}: {found.why_not}")
             _write(content)
         else:
-            say(_shown(found))
+            say(_shown(found, app))
         return 0
 
-    return run_operation(work)
+    return run_with_app(target, work)
 
 
-def _shown(letter: DeadLetter) -> list[str]:
+def _shown(letter: DeadLetter, app: App | None) -> list[str]:
     state = str(letter.state)
     if letter.state_time is not None:
         state += f" {ago(letter.state_time)} ago"
@@ -69,7 +71,7 @@ def _shown(letter: DeadLetter) -> list[str]:
         ("subject", letter.subject),
         ("stored as", f"{origin.stream} #{origin.sequence}" if origin else None),
         ("app", letter.app),
-        ("handler", letter.handler),
+        ("handler", shown_handler(letter, app)),
         ("tries", letter.attempts or None),
         ("correlation", letter.correlation_id),
         ("trace", letter.trace_id),
