@@ -136,7 +136,10 @@ def walk(command: click.Command, path: str = PROGRAM) -> Iterator[tuple[str, cli
     """A command and all below it, each with the words it is called by."""
     yield path, command
     if isinstance(command, click.Group):
-        for name, below in sorted(command.commands.items()):
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            below = command.get_command(context, name)
+            assert below is not None
             yield from walk(below, f"{path} {name}")
 
 

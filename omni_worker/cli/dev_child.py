@@ -33,8 +33,8 @@ from ..transports.base import Delivery
 from ..wire import plain_payload
 from . import CALLED_WRONGLY, complain
 from .app_loader import CannotLoad, load_app
-from .commands.run import leave, run_loop
-from .handler_list import listing
+from .handler_list import handler_list
+from .main_loop import leave, run_loop
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -209,7 +209,7 @@ async def _work(app: App, settings: Settings, parent: ParentSocket, order: dict[
     def ready(bus: EventBus) -> None:
         took = human_time(time.monotonic() - order["since"])
         if order["first"]:
-            click.echo(listing(bus), err=True)
+            click.echo(handler_list(bus), err=True)
             bus.signals.emit(Ready(handlers=len(bus.subscriptions), pid=os.getpid()))
         else:
             log.info("reloaded in %s", took)

@@ -1,39 +1,65 @@
-"""Commands: how a group of them is listed and how a wrong call is told, in eighty columns."""
+"""Group: a table of commands, each imported when it is called. Wrong calls fit in 80 columns."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..listeners.pretty import NARROW, visible
 
 
 class Commands(click.Group):
-    """A group whose commands are listed by what people come for, none of the words cut short."""
+    """A group that knows its commands' names and sentences, by section, and imports none of them.
+
+    The command `dead-letters` is ``command`` in the module ``package.dead_letters``.
+    """
 
     def __init__(
-        self, *arguments: Any, sections: Mapping[str, Sequence[str]] | None = None, **options: Any
-    ) -> None:
+        self, *arguments: Any, package: str, sections: Mapping[str, Mapping[str, str]],
+        **options: Any,
+    ) -> None:  # fmt: skip
         super().__init__(*arguments, **options)
-        self.sections = sections or {}
+        self.sections = sections
+        self._package = package
+        self._sentences = {name: said for rows in sections.values() for name, said in rows.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name, in the order of the table."""
+        return list(self._sentences)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of this name; None where the table has none."""
+        if cmd_name not in self._sentences:
+            return None
+        found: click.Command = import_module(
+            f"{self._package}.{cmd_name.replace('-', '_')}"
+        ).command
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Every command with its sentence."""
-        named = [name for names in self.sections.values() for name in names]
-        rest = [name for name in self.list_commands(ctx) if name not in named]
-        width = max(map(len, self.commands))
-        for title, names in (*self.sections.items(), ("Commands", rest)):
-            rows = [(name.ljust(width), _sentence(self.commands[name])) for name in names]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        """Write every command with its sentence, by section."""
+        width = max(map(len, self._sentences))
+        for title, sentences in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), said) for name, said in sentences.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name from the table, without an import."""
+        names = [
+            CompletionItem(name, help=said)
+            for name, said in self._sentences.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Run as the program; what was called wrongly is told in lines that fit the terminal."""
+        """Run as the program: a command returns its exit code, a wrong call is reported."""
         try:
             code = self.main(*arguments, **{**options, "standalone_mode": False})
         except click.ClickException as error:
@@ -45,19 +71,15 @@ class Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _sentence(command: click.Command) -> str:
-    return command.short_help or (command.help or "").partition("\n\n")[0].replace("\n", " ")
-
-
 def _show(error: click.ClickException) -> None:
     if type(error).show not in (click.ClickException.show, click.UsageError.show):
-        error.show()  # it is the help that was asked for by saying nothing
+        error.show()  # no arguments: click shows the help
         return
     context = getattr(error, "ctx", None)
     if context is not None:
         click.echo(context.get_usage(), err=True)
         click.echo(f"Try '{context.command_path} --help' for help.\n", err=True)
-    said = visible(f"Error: {error.format_message()}")
-    for line in said.splitlines():
+    text = visible(f"Error: {error.format_message()}")
+    for line in text.splitlines():
         click.echo(textwrap.fill(line, NARROW, subsequent_indent="  ", break_long_words=False,
                                  break_on_hyphens=False), err=True)  # fmt: skip

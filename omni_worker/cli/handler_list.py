@@ -1,4 +1,4 @@
-"""Listing: what a worker listens to, as lines of at most 80 columns."""
+"""Handler list: a worker's handlers and consumers, in lines of at most 80 columns."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..handlers import Handler
 from . import WIDTH
 
 
-def listing(bus: EventBus) -> str:
-    """Every handler with its subjects, streams and consumers, and which every process runs."""
+def handler_list(bus: EventBus) -> str:
+    """List every handler with its subjects and consumers, and those that every process runs."""
     server = bus.settings.shown_urls
     lines = [f"{bus.name} on {server}"]
     for subscription in bus.subscriptions:
@@ -21,16 +21,16 @@ def listing(bus: EventBus) -> str:
         )
     lonely = [one.handler for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely:
-        names = ", ".join(handler.short for handler in lonely)
+        names = ", ".join(handler.shown for handler in lonely)
         lines += textwrap.wrap(
-            f"Every process runs {names}: without durable or queue each sees every event.",
+            f"Every process runs {names}: without durable or queue each gets every event.",
             WIDTH, initial_indent="  ", subsequent_indent="  ",
         )  # fmt: skip
     return "\n".join(lines)
 
 
 def _handler_lines(handler: Handler, consumers: list[tuple[str, str]]) -> Iterator[str]:
-    yield f"  {handler.short}"
+    yield f"  {handler.shown}"
     yield from _wrapped("subjects", ", ".join(handler.filters))
     by_name: dict[str, list[str]] = {}
     for stream, consumer in consumers:

@@ -1,4 +1,4 @@
-"""Running: connect, do the work, and end in words that say what to do next. Creates nothing."""
+"""Session: an operator's command connects, works, and ends with advice. Creates nothing."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ SHOW_EVERY = 0.1
 
 Work = Callable[[Transport, Settings], Coroutine[Any, Any, int]]
 WorkForApp = Callable[[Transport, Settings, App], Coroutine[Any, Any, int]]
+WorkWithApp = Callable[[Transport, Settings, App | None], Coroutine[Any, Any, int]]
 
 
 class CalledWrongly(Exception):
-    """What was asked for cannot be meant; the message says what to write instead."""
+    """You must act: the command line contradicts itself; the message says what to write."""
 
 
 def run_operation(work: Work, *, stays: bool = False) -> int:
-    """Connect, run ``work`` and disconnect; returns the exit code.
+    """Connect, run ``work`` and disconnect. Return the exit code.
 
-    One that ``stays``, until Ctrl-C, outlives any outage once it had a connection.
+    Work that ``stays`` until Ctrl-C survives any outage once it had a connection.
     """
     return _ending(lambda: asyncio.run(_connected(work, Settings(), stays=stays)))
 
@@ -56,7 +57,7 @@ def run_for_app(
     stays: bool = False,
     adapt: Callable[[Settings], Settings] = lambda settings: settings,
 ) -> int:
-    """The same for MODULE:APP, on the server that app connects to, by its own settings."""
+    """Run ``work`` with the app of MODULE:APP, on the server of that app's settings."""
 
     def run() -> int:
         app = loaded(target)
@@ -70,8 +71,19 @@ def run_for_app(
     return _ending(run)
 
 
+def run_with_app(target: str | None, work: WorkWithApp, *, stays: bool = False) -> int:
+    """Run ``work`` with the app of MODULE:APP, or with None where no target is given."""
+    if target is not None:
+        return run_for_app(target, work, stays=stays)
+
+    async def alone(transport: Transport, settings: Settings) -> int:
+        return await work(transport, settings, None)
+
+    return run_operation(alone, stays=stays)
+
+
 def loaded(target: str) -> App:
-    """The App of MODULE:APP. Raises CalledWrongly."""
+    """Load the App of MODULE:APP. Raises CalledWrongly."""
     try:
         return load_app(target)
     except (CannotLoad, ConfigError) as error:
@@ -79,7 +91,7 @@ def loaded(target: str) -> App:
 
 
 def _ending(run: Callable[[], int]) -> int:
-    """Every way a command may end, as an exit code."""
+    """Run a command; turn every way it may end into an exit code."""
     set_up_logging("pretty", "warning")
     # Whoever read that the connection was lost reads when it is back.
     logging.getLogger(LINK).setLevel(logging.INFO)
@@ -120,7 +132,7 @@ async def _connected(work: Work, settings: Settings, *, stays: bool) -> int:
 
 
 class Progress:
-    """How far a scan is, on a terminal only, once it takes longer than a moment."""
+    """Progress of a scan: on a terminal only, once it takes longer than a moment."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -129,7 +141,7 @@ class Progress:
         self._shown_at = 0.0
 
     def __call__(self, done: int, total: int = 0) -> None:
-        """So many of so many are done; 0 of how many is not known."""
+        """Report progress: ``done`` of ``total`` (0: total unknown)."""
         now = time.monotonic()
         if not self._shows or now - self._began < SHOW_AFTER or now - self._shown_at < SHOW_EVERY:
             return
@@ -138,14 +150,14 @@ class Progress:
         click.echo(f"\r\x1b[K{self._what} {grouped(done)}{of}", nl=False, err=True)
 
     def clear(self) -> None:
-        """Leave the line as it was found."""
+        """Clear the line."""
         if self._shown_at:
             self._shown_at = 0.0
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
 class Above:
-    """Standard output that leaves no half line behind: progress makes room for what is printed."""
+    """Standard output that clears the line of progress before it prints."""
 
     def __init__(self, output: TextIO, progress: Progress) -> None:
         self._output = output
@@ -161,11 +173,11 @@ class Above:
 
 
 async def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether to go on. Without a terminal nobody can say so: CalledWrongly names `--yes`."""
+    """Ask whether to continue. Raises CalledWrongly, naming `--yes`, without a terminal."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise CalledWrongly(f"{question} Nobody is there to ask: add --yes")
+        raise CalledWrongly(f"{question} There is no terminal to ask on: add --yes")
     click.echo("\n".join(wrapped(f"{question} [y/N]")) + " ", nl=False, err=True)
     # A daemon thread and a plain read: Ctrl-C must not wait for the Enter that never comes.
     answers = DaemonThreads(1, own("answer"))

@@ -67,6 +67,11 @@ def printable(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def both_names(function: str, durable: str) -> str:
+    """Name a handler for people: its function, with the durable where they differ."""
+    return f"{function} ({durable})" if function not in ("", durable) else durable
+
+
 def ago(when: datetime | None, now: datetime | None = None) -> str:
     """`12 s`, `3 min`, `5 h`, `4 d`."""
     if when is None:
@@ -98,13 +103,8 @@ def moment(when: datetime) -> str:
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def iso(when: datetime | None) -> str | None:
-    """A moment for programs."""
-    return None if when is None else when.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def as_json(value: Any, *, indent: int | None = None) -> str:
-    """One JSON text; in one line where there are many."""
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Write JSON; on one line where there are many."""
     return visible_json(value, indent=indent)
 
 

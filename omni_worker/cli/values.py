@@ -1,4 +1,4 @@
-"""Values people type: moments, durations and rates, and the options several commands share."""
+"""Values: moments, durations and rates as people type them, and options of several commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer cli
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
-        """An aware datetime."""
+        """Convert to an aware datetime."""
         if isinstance(value, datetime):
             return value
         text = str(value).strip()
@@ -45,7 +45,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Events per second, more than none."""
+        """Convert to events per second, more than 0."""
         if isinstance(value, float):
             return value
         found = _RATE.fullmatch(str(value).strip().lower())
@@ -55,12 +55,10 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
 
 
 def json_option(command: Command) -> Command:
-    """`--json`, on every command that answers a question."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
-        command
-    )
+    """Add `--json`, to every command that answers a question."""
+    return click.option("--json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
 def yes_option(command: Command) -> Command:
-    """`--yes`, on every command that asks."""
-    return click.option("--yes", is_flag=True, help="Go on without asking.")(command)
+    """Add `--yes`, to every command that asks."""
+    return click.option("--yes", is_flag=True, help="Continue without asking.")(command)

@@ -30,6 +30,7 @@ from ..provision import Provisioner
 from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
 from ..transports.base import Message, StoredMessage, Transport
 from ..transports.headers import MESSAGE_ID
+from ..transports.timestamps import iso
 from .scan import Scan
 
 SHORTEST = 8  # characters of an id that stand for the whole
@@ -319,3 +320,29 @@ def _with_mark(letter: DeadLetter, mark: Mark) -> DeadLetter:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def as_json(letter: DeadLetter, *, whole: bool = False) -> dict[str, Any]:
+    """Write a dead letter for programs; ``whole`` with its traceback."""
+    origin = letter.origin
+    return {
+        "number": letter.sequence,
+        "id": letter.id,
+        "stream": letter.stream,
+        "time": iso(letter.time),
+        "state": letter.state,
+        "stateTime": iso(letter.state_time),
+        "type": letter.event_type,
+        "eventId": letter.event_id,
+        "subject": letter.subject,
+        "origin": {"stream": origin.stream, "sequence": origin.sequence} if origin else None,
+        "app": letter.app,
+        "handler": letter.handler,
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "errorType": letter.error_type,
+        "correlationId": letter.correlation_id,
+        "traceId": letter.trace_id,
+        "retryOf": letter.retry_of,
+        "cannotRetry": letter.why_not or None,
+    } | ({"traceback": letter.traceback} if whole else {})

@@ -1,9 +1,9 @@
-"""Drift: what an app needs on a server beside what stands there. Looking touches nothing."""
+"""Drift: what an app needs on a server, compared with what exists. Looking changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -51,10 +51,10 @@ class Action(StrEnum):
 
     CREATE = "create"
     UPDATE = "update"
-    CONFLICT = "conflict"  # nothing we may do: somebody has to decide
+    CONFLICT = "conflict"  # nothing we may do: a person has to decide
     LATER = "later"  # made when it is first needed
     FOREIGN = "foreign"  # another program's, and it covers what we need
-    LEFT = "left"  # ours, and no handler of this version reads it
+    ORPHANED = "orphaned"  # ours, and no handler of this version reads it
     NOTE = "note"
     FINE = "fine"
 
@@ -69,13 +69,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing the app needs, and what stands; ``config`` is what would be sent."""
+    """One thing the app needs, compared with the server; ``config`` is what would be sent."""
 
     action: Action
     kind: Kind
     name: str
     says: str
     stream: str = ""  # a consumer's
+    function: str = ""  # of the handler that reads this consumer
     config: Config | None = None
     ttl: float = 0.0  # a bucket's, seconds
 
@@ -96,7 +97,7 @@ class Needs:
 
 
 async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
-    """Every stream, consumer and bucket the app needs, beside what stands."""
+    """Compare every stream, consumer and bucket the app needs with the server."""
     standing = [info.config for info in await operators.streams()]
     steps, expected = _streams(needs, standing)
     copies, expected = _copies(needs, standing, expected)
@@ -105,8 +106,9 @@ async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
         planned_consumers(one, needs.registry, needs.settings, expected) for one in needs.handlers
     ]
     for one in wanted:
-        steps += await _consumers(operators, one)
-    steps += await _left(operators, needs.app, standing, wanted)
+        found = await _consumers(operators, one)
+        steps += [replace(step, function=one.handler.short) for step in found]
+    steps += await _orphaned(operators, needs.app, standing, wanted)
     return steps + await _our_own(operators, needs, standing)
 
 
@@ -259,7 +261,7 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
     return [*found, *notes]
 
 
-async def _left(
+async def _orphaned(
     operators: Operators, app: str, standing: list[StreamConfig], wanted: Sequence[PlannedConsumers]
 ) -> list[Step]:
     """Consumers of this app that no handler reads: of an older version, or of another module."""
@@ -281,7 +283,7 @@ async def _left(
                     f"no handler of this version reads it, {wait};"
                     " delete it when no other version does"
                 )
-                found.append(_consumer(Action.LEFT, info.name, stream, says))
+                found.append(_consumer(Action.ORPHANED, info.name, stream, says))
     return found
 
 
@@ -323,3 +325,16 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
                 Step(action=missing, kind=Kind.BUCKET, name=bucket, says=f"for {says}", ttl=ttl)
             )
     return steps
+
+
+def as_json(step: Step) -> dict[str, Any]:
+    """Write a step for programs."""
+    return {
+        # Programs know an orphaned consumer as "left".
+        "action": "left" if step.action is Action.ORPHANED else step.action,
+        "drift": step.is_drift,
+        "kind": step.kind,
+        "name": step.name,
+        "stream": step.stream or (step.name if step.kind is Kind.STREAM else None),
+        "says": step.says,
+    }

@@ -1,4 +1,4 @@
-"""Recreate: a durable made anew at its ack floor, where the server allows no other way."""
+"""Recreate a durable consumer at its ack floor, for changes that the server does not allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scan import Scan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remaking:
-    """What it would mean, counted; ``config`` is the consumer anew."""
+    """What recreating would mean, counted; ``config`` is that of the new consumer."""
 
     spec: ConsumerSpec
     start: int  # sequence
@@ -30,7 +30,7 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
     where = f"consumer {spec.name!r} on stream {spec.stream}"
     info = await transport.operators.consumer_info(spec.stream, spec.name)
     if info is None:
-        raise TopologyError(f"{where} does not stand: plan --apply makes it")
+        raise TopologyError(f"{where} does not exist: plan --apply creates it")
     owner = app_of(info.config)
     if owner != spec.app:
         whose = f"the app {owner!r}" if owner else "another program"
@@ -52,15 +52,15 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
 
 
 async def remake(transport: Transport, remaking: Remaking) -> None:
-    """Delete it and make it anew. What it takes to finish by hand is in an error's text."""
+    """Delete the consumer and create it again. An error names what to finish by hand."""
     spec = remaking.spec
     await transport.operators.delete_consumer(spec.stream, spec.name)
     try:
         await transport.operators.create_consumer(spec.stream, remaking.config)
     except Exception as error:
         raise TopologyError(
-            f"consumer {spec.name!r} on {spec.stream} is deleted and could not be made anew"
-            f" ({error}); make it with deliver_policy by_start_sequence {remaking.start}"
+            f"consumer {spec.name!r} on {spec.stream} is deleted and could not be created again"
+            f" ({error}); create it with deliver_policy by_start_sequence {remaking.start}"
         ) from error
 
 
@@ -71,3 +71,15 @@ async def _delivered_above_floor(transport: Transport, info: ConsumerInfo) -> in
         return 0
     async with Scan(transport, info.stream, filters=filters, follow=True, after=floor) as after:
         return max(0, after.total - info.num_pending)
+
+
+def as_json(remaking: Remaking) -> dict[str, Any]:
+    """Write for programs what recreating means."""
+    return {
+        "stream": remaking.spec.stream,
+        "consumer": remaking.spec.name,
+        "start": remaking.start,
+        "waiting": remaking.waiting,
+        "unacked": remaking.unacked,
+        "repeated": remaking.repeated,
+    }

@@ -7,22 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
 from ..topology import OWN_STREAM, app_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
+from ..transports.timestamps import iso
 from .scan import SCAN
+
+_Functions = dict[tuple[str, str], str]  # of consumers, by stream and name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerStatus:
-    """One consumer. Without ``exists`` a handler wants it and nobody has made it yet."""
+    """One consumer. Without ``exists`` a handler needs it and it is not created yet."""
 
     stream: str
     name: str
     app: str | None = None  # whose it is; None when another program made it
+    function: str = ""  # of the handler that reads it, where the app was given
     exists: bool = True
     waiting: int = 0  # stored and not delivered yet
     unacked: int = 0  # delivered and not answered yet, waiting for a retry among them
@@ -34,7 +39,10 @@ class ConsumerStatus:
 
     @property
     def is_unasked(self) -> bool:
-        """Whether something waits and nobody asks for it; who holds all he can asks no more."""
+        """Whether events are waiting and no worker has an open pull.
+
+        A worker at its limit has none either.
+        """
         return self.exists and bool(self.waiting) and not self.pulls
 
 
@@ -54,42 +62,52 @@ async def consumer_statuses(
         (info.stream, info.name): info
         for name in sorted(names)
         for info in await operators.consumers(name)
-        if not info.name.startswith(SCAN)  # somebody looks on, as we do
+        if not info.name.startswith(SCAN)  # another tail, trace or list
     }
     if wanted is None:
-        chosen = sorted(standing)
-        missing: list[tuple[str, str]] = []
+        chosen: _Functions = dict.fromkeys(sorted(standing), "")
+        missing: _Functions = {}
     else:
         chosen, missing = _chosen(list(standing), wanted)
-    found = await asyncio.gather(*(_status(operators, standing[one]) for one in chosen))
-    return [*found, *(ConsumerStatus(stream=s, name=n, exists=False) for s, n in missing)]
+    found = await asyncio.gather(
+        *(_status(operators, standing[key], function) for key, function in chosen.items())
+    )
+    return [
+        *found,
+        *(
+            ConsumerStatus(stream=stream, name=name, function=function, exists=False)
+            for (stream, name), function in missing.items()
+        ),
+    ]
 
 
 def _chosen(
     standing: list[tuple[str, str]], wanted: Sequence[PlannedConsumers]
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    chosen: list[tuple[str, str]] = []
-    missing: list[tuple[str, str]] = []
+) -> tuple[_Functions, _Functions]:
+    """Return the consumers the handlers read, and the missing ones, each with its function."""
+    chosen: _Functions = {}
+    missing: _Functions = {}
     for one in wanted:
         for spec in one.specs:
             here = [
                 key for key in standing if key[0] == spec.stream and fnmatchcase(key[1], spec.name)
             ]
-            chosen += here
+            chosen |= dict.fromkeys(here, one.handler.short)
             if not here:
-                missing.append((spec.stream, spec.name))
+                missing[spec.stream, spec.name] = one.handler.short
     for app in {one.handler.app for one in wanted}:
         back = retry_consumer(app)
-        chosen += [key for key in standing if key == (back.stream, back.name)]
-    return list(dict.fromkeys(chosen)), list(dict.fromkeys(missing))
+        chosen |= {key: "" for key in standing if key == (back.stream, back.name)}
+    return chosen, missing
 
 
-async def _status(operators: Operators, info: ConsumerInfo) -> ConsumerStatus:
+async def _status(operators: Operators, info: ConsumerInfo, function: str) -> ConsumerStatus:
     is_owing = info.num_pending or info.num_ack_pending
     return ConsumerStatus(
         stream=info.stream,
         name=info.name,
         app=app_of(info.config),
+        function=function,
         waiting=info.num_pending,
         unacked=info.num_ack_pending,
         redelivered=info.num_redelivered,
@@ -111,3 +129,26 @@ async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime 
     )
     times = [stored_time(message) for message in found if message is not None]
     return min(times, default=None)
+
+
+def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]:
+    """Write the statuses for programs, with their age at ``now``."""
+    return {
+        "time": iso(now),
+        "consumers": [
+            {
+                "stream": one.stream,
+                "consumer": one.name,
+                "app": one.app,
+                "exists": one.exists,
+                "waiting": one.waiting,
+                "unacked": one.unacked,
+                "redelivered": one.redelivered,
+                "oldest": iso(one.oldest),
+                "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
+                "pulls": one.pulls,
+                "paused": one.is_paused,
+            }
+            for one in statuses
+        ],
+    }

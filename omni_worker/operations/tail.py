@@ -7,10 +7,16 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from typing import Any
 
-from ..errors import ApiError, TopologyError
+from pydantic_core import from_json, to_json
+
+from ..errors import ApiError, InvalidEvent, TopologyError
+from ..letters.read import stored_time
 from ..topology import route
 from ..transports.base import StoredMessage, Transport
+from ..transports.timestamps import iso
+from ..wire import read_envelope
 from .scan import Scan
 
 log = logging.getLogger("omni_worker.operations")
@@ -107,3 +113,36 @@ async def _live(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def read(message: StoredMessage) -> dict[str, Any]:
+    """Read the event's own keys; only ``unreadable``, with the reason, if it is no event."""
+    try:
+        envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
+    except InvalidEvent as error:
+        return {"unreadable": str(error)}
+    return {
+        "type": envelope.type,
+        "id": envelope.id,
+        "source": envelope.metadata.get("source"),
+        "correlationId": envelope.metadata.get("correlationId"),
+        "payload": envelope.payload,
+    }
+
+
+def as_json(message: StoredMessage, *, payloads: bool) -> dict[str, Any]:
+    """Write an event for programs, with what is in it only if asked for."""
+    event = read(message)
+    payload = event.pop("payload", None)
+    return {
+        "time": iso(stored_time(message)),
+        "stream": message.stream,
+        "sequence": message.sequence,
+        "subject": message.subject,
+        **event,
+    } | ({"payload": plain(payload)} if payloads else {})
+
+
+def plain(payload: Any) -> Any:
+    """Reduce a payload to what JSON has."""
+    return from_json(to_json(payload))

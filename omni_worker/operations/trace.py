@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
@@ -19,8 +20,10 @@ from ..subjects import matches
 from ..topology import OWN_STREAM, app_of, holds_events
 from ..transports.base import StoredMessage, Transport
 from ..transports.infos import ConsumerInfo
+from ..transports.timestamps import iso
 from ..wire import Envelope, read_envelope
 from .dead_letters import DeadLetters
+from .dead_letters import as_json as letter_as_json
 from .scan import Scan
 
 RELATED = 200  # events of the same correlation that are kept; more are counted
@@ -247,3 +250,40 @@ def word_on(info: ConsumerInfo, sequence: int, stored_at: int) -> Word:
     if sequence <= info.ack_floor:
         return Word.SETTLED
     return Word.PERHAPS
+
+
+def _place_json(place: EventPlace) -> dict[str, Any]:
+    return {
+        "stream": place.stream,
+        "sequence": place.sequence,
+        "time": iso(place.time),
+        "subject": place.subject,
+        "id": place.id,
+        "type": place.type,
+        "source": place.source,
+        "correlationId": place.correlation_id,
+    }
+
+
+def as_json(trace: Trace) -> dict[str, Any]:
+    """Write a trace for programs."""
+    return {
+        "id": trace.id,
+        "places": [_place_json(one) for one in trace.places],
+        "consumers": [
+            {
+                "stream": one.stream,
+                "consumer": one.consumer,
+                "app": one.app,
+                "state": one.word,
+                "failures": one.note.failures if one.note else None,
+                "error": one.note.error if one.note else None,
+            }
+            for one in trace.consumers
+        ],
+        "deadLetters": [letter_as_json(one) for one in trace.letters],
+        "sentBack": [_place_json(one) for one in trace.returns],
+        "sameCorrelation": [_place_json(one) for one in trace.related],
+        "more": trace.more_related,
+        "scanned": trace.scanned,
+    }

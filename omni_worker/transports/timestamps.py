@@ -20,3 +20,8 @@ def timestamp(nanoseconds: int) -> str:
     """The other way round, as a server writes it."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def iso(when: datetime | None) -> str | None:
+    """Write a moment in ISO 8601, in UTC, for programs."""
+    return None if when is None else when.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -20,9 +22,16 @@ from .support import call, too_wide
 BASH = shutil.which("bash") or "bash"
 
 
+def subcommands(group: click.Group) -> dict[str, click.Command]:
+    """Every command of a group, imported."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command with the words that call it."""
-    for name, command in group.commands.items():
+    for name, command in subcommands(group).items():
         yield f"{path}{name}", command
         if isinstance(command, click.Group):
             yield from commands(command, f"{path}{name} ")
@@ -64,18 +73,27 @@ def test_the_list_has_every_command_once_with_its_whole_sentence(tmp_path: Path)
     rows = page.partition("Write a worker:")[2].splitlines()
 
     listed = [line.split()[0] for line in rows if line.startswith("  ")]
-    assert sorted(listed) == sorted(main.commands)
+    assert sorted(listed) == sorted(subcommands(main))
     assert [line for line in rows if line.startswith("  ") and not line.endswith(".")] == []
     assert [line for line in rows if line.endswith("...")] == []
     assert too_wide(page) == []
     assert call("-h", folder=tmp_path).out == page
 
 
-def test_no_section_names_a_command_that_is_not_there() -> None:
-    for group in (main, main.commands["dead-letters"]):
+def test_every_command_of_the_table_can_be_imported_under_its_name() -> None:
+    for group in (main, EVERY["dead-letters"]):
         assert isinstance(group, Commands)
-        named = [name for names in group.sections.values() for name in names]
-        assert sorted(named) == sorted(group.commands)
+        names = [name for names in group.sections.values() for name in names]
+        assert [command.name for command in subcommands(group).values()] == names
+
+
+def test_every_module_of_a_command_is_in_the_table() -> None:
+    for package, group in (("commands", main), ("commands.dead_letters", EVERY["dead-letters"])):
+        assert isinstance(group, click.Group)
+        folder = import_module(f"omni_worker.cli.{package}")
+        modules = {one.name for one in pkgutil.iter_modules(folder.__path__)}
+        listed = {name.replace("-", "_") for name in subcommands(group)}
+        assert modules - {"chosen"} == listed
 
 
 @pytest.mark.parametrize(

@@ -42,4 +42,6 @@ def test_the_unit_waits_longer_than_the_grace() -> None:
 def options_of(name: str) -> set[str]:
     """What a command takes."""
     assert isinstance(main, click.Group)
-    return {option for one in main.commands[name].params for option in one.opts}
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    return {option for one in command.params for option in one.opts}

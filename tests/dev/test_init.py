@@ -76,7 +76,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     said = init(tmp_path, tmp_path)
 
     assert said.returncode == 2
-    assert "app.py is there already; nothing was written" in " ".join(said.stderr.split())
+    assert "app.py exists already; nothing was written" in " ".join(said.stderr.split())
     assert (tmp_path / "app.py").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
 

@@ -96,7 +96,7 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
     """The command these words lead to, and what is left for it."""
     command: click.Command = main
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        below = command.commands.get(words[0])
+        below = command.get_command(click.Context(command), words[0])
         assert below is not None, f"no command {words[0]!r} in {command.name}"
         command, words = below, words[1:]
     return command, words

@@ -1,4 +1,4 @@
-"""`omni-worker check`: asks a worker on this machine how it is, for exec probes and for people."""
+"""`omni-worker check`: ask a worker for its health, for exec probes and for people."""
 
 from __future__ import annotations
 
@@ -7,23 +7,36 @@ import json
 
 import click
 
-from .. import FAILED, Probing, complain
+from .. import FAILED, complain
 
-PATIENCE = 5.0  # seconds; a worker that does not answer in time is not well
+PATIENCE = 5.0  # seconds; a worker that does not answer in time is not healthy
 
 
-def check_command(probing: Probing, *, ready: bool) -> int:
-    """Returns the exit code: 0 when it is well, 1 when it is not or cannot be asked."""
+@click.command("check")
+@click.option(
+    "--health-port", type=click.IntRange(1, 65_535), metavar="PORT", required=True,
+    envvar="OMNI_WORKER_HEALTH_PORT", help="That of `omni-worker run`.",
+)  # fmt: skip
+@click.option(
+    "--health-host", default="127.0.0.1", show_default=True, envvar="OMNI_WORKER_HEALTH_HOST",
+    metavar="HOST", help="That of `omni-worker run`.",
+)  # fmt: skip
+@click.option("--ready", is_flag=True, help="Ask whether it is ready, not only alive.")
+def command(health_port: int, health_host: str, ready: bool) -> int:
+    """Check a worker: exit code 0 when it is alive (or ready), else 1 and the reasons.
+
+    For exec probes; the port may be given as OMNI_WORKER_HEALTH_PORT to both commands.
+    """
     path = "/readyz" if ready else "/healthz"
-    host = "127.0.0.1" if probing.host in ("0.0.0.0", "::") else probing.host
-    connection = http.client.HTTPConnection(host, probing.port, timeout=PATIENCE)
+    host = "127.0.0.1" if health_host in ("0.0.0.0", "::") else health_host
+    connection = http.client.HTTPConnection(host, health_port, timeout=PATIENCE)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         said = json.loads(answer.read())
         reasons = [str(reason) for reason in said["reasons"]]
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
-        complain(f"no worker answers on {host}:{probing.port}: {error or type(error).__name__}")
+        complain(f"no worker answers on {host}:{health_port}: {error or type(error).__name__}")
         return FAILED
     finally:
         connection.close()

@@ -4,31 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import json as jsons
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from json import load
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...operations.doctor import Finding, Level, Monitor, examine
+import click
+
+from ...operations.doctor import Finding, Level, Monitor, as_json, examine
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say
 from ..session import CalledWrongly, run_operation
-from ..tables import as_json, printable, wrapped
+from ..tables import json_text, printable, wrapped
+from ..values import json_option
 
 PATIENCE = 3.0  # seconds for the monitoring port
 SIGNS = {Level.OK: "ok  ", Level.NOTE: "note", Level.WARN: "warn", Level.FAIL: "FAIL"}
 
 
-def doctor_command(monitor: str | None, json: bool) -> int:
-    """Returns the exit code."""
+@click.command("doctor")
+@click.option("--monitor", metavar="URL", help="The server's monitoring, http://HOST:8222.")
+@json_option
+def command(monitor: str | None, json: bool) -> int:
+    """Check whether a server can keep the promises, and say what to do.
+
+    Its version and features, streams, limits, the rights of this login, both clocks; consumers
+    without a reader, paused, full, or with a max_deliver that strands events; events that will
+    expire unread soon; and with --monitor how often the server flushes to disk. Nothing is changed.
+
+    \b
+    ok    as it should be
+    note  not visible from here, or about others
+    warn  something to look at
+    FAIL  a promise cannot be kept
+
+    \b
+    omni-worker doctor --monitor http://localhost:8222
+
+    Exit codes: 0 well, also with warnings; 1 something fails, or no answer; 2 called wrongly.
+    """
 
     async def work(transport: Transport, settings: Settings) -> int:
         read = _reader(monitor) if monitor is not None else None
         found = await examine(transport, read, domain=settings.js_domain)
-        say(as_json([_json(one) for one in found], indent=2) if json else _lines(found, settings))
+        say(
+            json_text([as_json(one) for one in found], indent=2)
+            if json
+            else _lines(found, settings)
+        )
         return FAILED if any(one.level is Level.FAIL for one in found) else 0
 
     return run_operation(work)
@@ -51,7 +77,7 @@ def _reader(url: str) -> Monitor:
     def get() -> Mapping[str, Any]:
         try:
             with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
-                found = jsons.load(answer)
+                found = load(answer)
         except urllib.error.URLError as error:
             raise OSError(getattr(error.reason, "strerror", None) or error.reason) from None
         except (ValueError, http.client.HTTPException):
@@ -77,12 +103,3 @@ def _lines(found: list[Finding], settings: Settings) -> list[str]:
     else:
         said = "All is well."
     return [*lines, "", said]
-
-
-def _json(one: Finding) -> dict[str, Any]:
-    return {
-        "level": one.level,
-        "what": one.what,
-        "says": one.says,
-        "advice": one.advice or None,
-    }

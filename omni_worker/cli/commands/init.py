@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,14 +33,19 @@ WHAT = {
 }
 
 
-def init_command(folder: Path) -> int:
-    """Returns the exit code: 2 when something would be overwritten."""
+@click.command("init")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def command(folder: Path) -> int:
+    """Write a small project into DIR: a handler, its test, and how it is run.
+
+    No existing file is overwritten.
+    """
     if folder.exists() and not folder.is_dir():
-        complain(f"{folder} is no directory")
+        complain(f"{folder} is not a directory")
         return CALLED_WRONGLY
     taken = [name for name in FILES.values() if (folder / name).exists()]
     if taken:
-        complain(f"{folder / taken[0]} is there already; nothing was written")
+        complain(f"{folder / taken[0]} exists already; nothing was written")
         return CALLED_WRONGLY
     name = app_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +57,7 @@ def init_command(folder: Path) -> int:
 
 
 def app_name(folder: Path) -> str:
-    """The folder's name as an app may be called."""
+    """Turn the folder's name into a valid name of an app."""
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
     try:
         check_name(name, "name")
@@ -67,7 +73,7 @@ def _say(folder: Path, name: str) -> None:
     here = folder.resolve() == Path.cwd()
     click.echo("Next:")
     for line in [
-        *([] if here else [f"cd {folder}"]),
+        *([] if here else [f"cd {shlex.quote(str(folder))}"]),
         "python -m pytest",
         f"omni-worker dev {USUAL_MODULES[0]}",
     ]:

@@ -1,29 +1,66 @@
-"""`omni-worker plan`: what an app needs beside what stands; done only where it is said."""
+"""`omni-worker plan`: compare what an app needs with the server; change it with --apply only."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
+import click
+
 from ...app import App
-from ...errors import OmniWorkerError, TopologyError
+from ...errors import ConfigError, OmniWorkerError, TopologyError
 from ...handler_consumers import planned_consumers
-from ...operations.drift import Action, Kind, Needs, Step, apply, find_drift
+from ...handlers import Handler, find_handlers
+from ...operations.drift import Action, Needs, Step, apply, find_drift
+from ...operations.drift import as_json as step_json
 from ...operations.recreate import Remaking, look_at_remaking, remake
+from ...operations.recreate import as_json as remaking_json
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
 from ..session import CalledWrongly, confirmed, run_for_app
-from ..tables import as_json, counted, table, wrapped
+from ..tables import both_names, counted, json_text, table, wrapped
+from ..values import json_option, yes_option
 
 DRIFT = 3
 TO_DO = (Action.CREATE, Action.UPDATE, Action.LATER)
 
 
-def plan_command(
+@click.command("plan")
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option("--check", is_flag=True, help="Exit with code 3 when there is drift.")
+@click.option("--apply", "do_apply", is_flag=True, help="Create and update what it shows.")
+@click.option(
+    "--recreate", metavar="HANDLER",
+    help="Delete and create the consumer of this handler, at its ack floor.",
+)  # fmt: skip
+@yes_option
+@json_option
+def command(
     target: str, check: bool, do_apply: bool, recreate: str | None, yes: bool, json: bool
 ) -> int:
-    """Returns the exit code."""
+    """Show what an app needs on the server and how the server differs.
+
+    \b
+    create    missing
+    update    ours and different, or a stream that lacks a subject
+    conflict  not ours to change: a person has to decide
+    later     created when it is first needed; --apply creates it now
+    foreign   another program's, and it covers what is needed: no drift
+    orphaned  a consumer of this app that no handler reads any longer
+
+    Only the first three are drift. Nothing is changed without --apply, which creates what is
+    missing, adds subjects, updates options and narrows filters. It never deletes. --recreate
+    deletes one consumer and creates it again, for changes that the server does not allow: refused
+    while workers read it, and it shows how many events come again.
+
+    \b
+    omni-worker plan myapp:app --check   # in CI
+    omni-worker plan myapp:app --apply   # when the old version is gone
+    omni-worker plan myapp:app --recreate r1
+
+    Exit codes: 0 done, 1 failed, or a conflict remains; 2 called wrongly; 3 drift (with --check).
+    """
     if sum((check, do_apply, recreate is not None)) > 1:
         complain("--check, --apply and --recreate: give one of them")
         return CALLED_WRONGLY
@@ -37,18 +74,22 @@ def plan_command(
         steps = await find_drift(transport.operators, needs)
         if do_apply:
             return await _apply(transport, needs, steps, json=json)
-        say(as_json([_json(one) for one in steps], indent=2) if json else _shown(steps, target))
+        say(
+            json_text([step_json(one) for one in steps], indent=2)
+            if json
+            else _shown(steps, target)
+        )
         return DRIFT if check and any(one.is_drift for one in steps) else 0
 
     def adapt(settings: Settings) -> Settings:
-        # With PROVISION=off workers create nothing; who says --apply does.
+        # With PROVISION=off workers create nothing; --apply does.
         return settings.model_copy(update={"provision": "on"}) if do_apply else settings
 
     return run_for_app(target, work, adapt=adapt)
 
 
 async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json: bool) -> int:
-    """Do all that can be done, and say of each whether it was; then look again."""
+    """Do all that can be done and report each step; then compare again."""
     done: list[dict[str, Any]] = []
     for step in steps:
         if step.action not in TO_DO:
@@ -63,15 +104,15 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
             if not json:
                 verb = "updated" if step.action is Action.UPDATE else "created"
                 say(f"{verb} {step.kind} {_name(step)}")
-        done.append(_json(step) | {"done": not error, "error": error or None})
+        done.append(step_json(step) | {"done": not error, "error": error or None})
     left = [one for one in await find_drift(transport.operators, needs) if one.is_drift]
     is_whole = not left and all(one["done"] for one in done)
     if json:
-        say(as_json({"steps": done, "left": [_json(one) for one in left]}, indent=2))
+        say(json_text({"steps": done, "left": [step_json(one) for one in left]}, indent=2))
     elif is_whole:
         say("The server is as the app needs it.")
     elif left:
-        say(["", "Still to be settled by hand:", *_table(left)])
+        say(["", "To be resolved by hand:", *_table(left)])
     return 0 if is_whole else FAILED
 
 
@@ -79,31 +120,33 @@ async def _recreate(
     transport: Transport, app: App, settings: Settings, name: str, *, yes: bool, json: bool
 ) -> int:
     standing = [info.config for info in await transport.operators.streams()]
-    found = [planned_consumers(one, app.registry, settings, standing) for one in app.handlers]
-    specs = [spec for wanted in found for spec in wanted.specs if spec.name == name]
-    if not specs:
-        raise _nothing_to_recreate(app, name)
-    for spec in specs:
-        remaking = await look_at_remaking(transport, spec)
-        if not json:
-            say(_what_it_means(remaking))
-        if not await confirmed(f"Make {name} on {spec.stream} anew?", yes=yes):
-            say("Nothing was changed.", err=True)
-            return FAILED
-        await remake(transport, remaking)
-        if json:
-            say(as_json(_remaking_json(remaking)))
-        else:
-            say(f"Consumer {name} on {spec.stream} is made anew.")
+    for handler in _durable_handlers(app, name):
+        shown = handler.shown
+        wanted = planned_consumers(handler, app.registry, settings, standing)
+        if not wanted.specs:
+            raise TopologyError(f"no stream stores what {shown} reads: plan --apply creates it")
+        for spec in wanted.specs:
+            remaking = await look_at_remaking(transport, spec)
+            if not json:
+                say(_what_it_means(remaking))
+            if not await confirmed(f"Recreate {shown} on {spec.stream}?", yes=yes):
+                say("Nothing was changed.", err=True)
+                return FAILED
+            await remake(transport, remaking)
+            if json:
+                say(json_text(remaking_json(remaking)))
+            else:
+                say(f"Consumer {spec.name} on {spec.stream} is recreated.")
     return 0
 
 
-def _nothing_to_recreate(app: App, name: str) -> Exception:
-    names = sorted({one.options.durable for one in app.handlers if one.options.durable})
-    if name in names:
-        return TopologyError(f"no stream stores what {name} reads: plan --apply makes it")
-    there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names) or 'none'}"
-    return CalledWrongly(f"--recreate {name}: no handler of {app.name} has this durable; {there}")
+def _durable_handlers(app: App, name: str) -> list[Handler]:
+    """Find the handlers of this name that have a durable. Raises CalledWrongly for none."""
+    durable = [one for one in app.handlers if one.options.durable]
+    try:
+        return find_handlers(durable, name)
+    except ConfigError as error:
+        raise CalledWrongly(f"--recreate {name}: {error} (those with a durable)") from None
 
 
 def _what_it_means(remaking: Remaking) -> list[str]:
@@ -111,26 +154,17 @@ def _what_it_means(remaking: Remaking) -> list[str]:
     lines = [f"Consumer {spec.name} on {spec.stream} would start at #{remaking.start}."]
     lines += wrapped(
         f"{counted(remaking.waiting, 'event')} not delivered yet, and"
-        f" {counted(remaking.unacked, 'event')} not answered yet: they come in any case."
+        f" {counted(remaking.unacked, 'event')} not acknowledged yet: they come in any case."
     )
     lines += wrapped(
         f"{counted(remaking.repeated, 'event')} acknowledged above its ack floor:"
         f" {'it' if remaking.repeated == 1 else 'they'} would come again."
     )
     if remaking.unacked:
-        lines += wrapped("Somebody may hold what is not answered yet: be sure that no worker runs.")
+        lines += wrapped(
+            "A worker may still hold the unacknowledged events: make sure that none runs."
+        )
     return lines
-
-
-def _remaking_json(remaking: Remaking) -> dict[str, Any]:
-    return {
-        "stream": remaking.spec.stream,
-        "consumer": remaking.spec.name,
-        "start": remaking.start,
-        "waiting": remaking.waiting,
-        "unacked": remaking.unacked,
-        "repeated": remaking.repeated,
-    }
 
 
 def _shown(steps: list[Step], target: str) -> list[str]:
@@ -148,7 +182,8 @@ def _table(steps: list[Step]) -> list[str]:
 
 
 def _name(step: Step) -> str:
-    return f"{step.name} on {step.stream}" if step.stream else step.name
+    name = both_names(step.function, step.name)
+    return f"{name} on {step.stream}" if step.stream else name
 
 
 def _advice(steps: list[Step], target: str) -> list[str]:
@@ -168,16 +203,7 @@ def _advice(steps: list[Step], target: str) -> list[str]:
     if counts[Action.CREATE] or counts[Action.UPDATE]:
         lines.append(f"Do it:  omni-worker plan {target} --apply")
     if counts[Action.CONFLICT]:
-        lines += wrapped("A conflict is never settled for you: what is in the way is not ours.")
+        lines += wrapped(
+            "A conflict is never resolved for you: it is about what other programs own."
+        )
     return lines
-
-
-def _json(step: Step) -> dict[str, Any]:
-    return {
-        "action": step.action,
-        "drift": step.is_drift,
-        "kind": step.kind,
-        "name": step.name,
-        "stream": step.stream or (step.name if step.kind is Kind.STREAM else None),
-        "says": step.says,
-    }

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
-from dataclasses import dataclass
+from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import Any
+
+import click
 
 from ...bus import EventBus
 from ...errors import ConfigError, InvalidEvent, OmniWorkerError
 from ...events import Published
 from ...listeners.logs import set_up_logging
 from ...listeners.pretty import visible_json
+from ...publisher import Draft
 from ...schemas import SchemaRegistry
 from ...settings import Settings
 from ...subjects import build_subject
 from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain, say
 from ..connection import connect, for_a_person, with_advice
 from ..environment import warn_of_unknown_variables
+from ..values import json_option
 
 NAME = "omni-worker-cli"
-PATIENCE = 10.0  # seconds for the server's confirmation; somebody waits for it
+PATIENCE = 10.0  # seconds for the server's confirmation; a person is waiting
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is to be published, as it was typed."""
+@click.command("publish")
+@click.argument("type", metavar="TYPE")
+@click.option("--channel", help="whatsapp, discord …; together with --instance.")
+@click.option("--instance", help="wa-001 …; together with --channel.")
+@click.option(
+    "--data", required=True, metavar="JSON|@FILE|-",
+    help="The payload: JSON, a file that holds it, or standard input.",
+)  # fmt: skip
+@click.option("--id", help="The event's id; the same id twice is stored once.")
+@json_option
+def command(
+    type: str, channel: str | None, instance: str | None, data: str, id: str | None, json: bool
+) -> int:
+    """Publish one event and wait until it is stored.
 
-    type: str
-    channel: str | None
-    instance: str | None
-    data: str
-    id: str | None
+    \b
+    omni-worker publish message.received --channel whatsapp --instance wa-001 \\
+        --data '{"externalId": "1", "chatId": "c1", "from": "ana",
+                 "content": {"type": "text", "text": "hello"}}'
 
-
-def publish_command(wanted: Wanted, as_json: bool) -> int:
-    """Returns the exit code: 1 when it could not be stored, 2 when it was called wrongly."""
+    Exit codes: 0 stored, also if it was stored before; 1 not stored, or it is not known whether:
+    then the error names the --id to try again with; 2 called wrongly.
+    """
     set_up_logging("pretty", "warning")
-    # Here nobody could register the schema it misses.
+    # A schema cannot be registered here, so a warning that it is missing would be noise.
     logging.getLogger("omni_worker.schemas").setLevel(logging.ERROR)
     warn_of_unknown_variables()
     try:
-        payload = _read(wanted.data)
-        subject = build_subject(wanted.type, wanted.channel, wanted.instance)
-        SchemaRegistry().check_known(wanted.type, warn=lambda _: None)
-        settings = Settings()
-        published = asyncio.run(_publish(settings, wanted, payload))
+        draft = Draft(
+            type=type, payload=_read(data), channel=channel, instance=instance, id=id
+        )  # fmt: skip
+        subject = build_subject(type, channel, instance)
+        SchemaRegistry().check_known(type, warn=lambda _: None)
+        published = asyncio.run(_publish(draft, Settings()))
     except (InvalidEvent, ConfigError, OSError, ValueError) as error:
         complain(str(error))
         return CALLED_WRONGLY
@@ -57,7 +71,7 @@ def publish_command(wanted: Wanted, as_json: bool) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    if as_json:
+    if json:
         say(visible_json(_json(published, subject)))
         return 0
     again = "was stored before" if published.duplicate else "stored"
@@ -65,13 +79,13 @@ def publish_command(wanted: Wanted, as_json: bool) -> int:
     return 0
 
 
-async def _publish(settings: Settings, wanted: Wanted, payload: Any) -> Published:
+async def _publish(draft: Draft, settings: Settings) -> Published:
     bus = EventBus(name=NAME, settings=for_a_person(settings))
     await connect(bus.transport, NAME)
     try:
         await bus.connect()
         return await bus.publish(
-            wanted.type, payload, channel=wanted.channel, instance=wanted.instance, id=wanted.id,
+            draft.type, draft.payload, channel=draft.channel, instance=draft.instance, id=draft.id,
             timeout=PATIENCE,
         )  # fmt: skip
     finally:
@@ -89,15 +103,15 @@ def _json(published: Published, subject: str) -> dict[str, Any]:
 
 
 def _read(data: str) -> Any:
-    """JSON as it stands, from @file or from standard input. Raises ValueError saying where."""
+    """Parse JSON given as text, as @file or on standard input. Raises ValueError saying where."""
     where = {"-": "standard input"}.get(data, data[1:] if data.startswith("@") else "--data")
     try:
         if data == "-":
             text = sys.stdin.read()
         else:
             text = Path(where).read_text(encoding="utf-8") if data.startswith("@") else data
-        return json.loads(text)
+        return loads(text)
     except UnicodeDecodeError:
         raise ValueError(f"{where} is not UTF-8") from None
-    except json.JSONDecodeError as error:
+    except JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None

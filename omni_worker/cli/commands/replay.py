@@ -11,6 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TextIO, cast
 
+import click
 from pydantic_core import from_json
 
 from ...app import App, Declaration
@@ -25,19 +26,51 @@ from ...settings import Settings
 from ...topology import DUPLICATE_WINDOW, holds_events
 from ...transports.base import Message, Transport
 from ...transports.infos import StreamConfig
+from ...transports.timestamps import iso
 from .. import FAILED, complain, say
 from ..session import Above, CalledWrongly, Progress, confirmed, run_for_app
-from ..tables import as_json, grouped, iso, lasting, moment, printable, wrapped
+from ..tables import grouped, json_text, lasting, moment, printable, wrapped
+from ..values import Moment, Rate, json_option, yes_option
 
 
-def replay_command(
-    target: str, name: str, since: datetime, until: datetime | None, where: tuple[str, ...],
+@click.command("replay")
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option("--handler", required=True, metavar="NAME", help="Its function or its durable.")
+@click.option("--since", type=Moment(), required=True, metavar="WHEN", help="2h, 7d, a date.")
+@click.option("--until", type=Moment(), metavar="WHEN", help="No younger ones.")
+@click.option(
+    "--where", multiple=True, metavar="KEY=VALUE",
+    help="Only these; channel, instance, type, id, source or correlationId; may be repeated.",
+)  # fmt: skip
+@click.option("--rate", type=Rate(), metavar="N/s", help="At most this many: 100/s, 30/m.")
+@click.option("--dry-run", is_flag=True, help="Show what it would publish, and publish nothing.")
+@click.option("--payloads", is_flag=True, help="With --dry-run: the payloads of these events, too.")
+@yes_option
+@json_option
+def command(
+    target: str, handler: str, since: datetime, until: datetime | None, where: tuple[str, ...],
     rate: float | None, dry_run: bool, payloads: bool, yes: bool, json: bool,
 ) -> int:  # fmt: skip
-    """Returns the exit code."""
+    """Run past events through one handler again.
+
+    The handler runs here, in this process, with the app's lifespan and middlewares. Its consumer
+    is not touched. ctx.replay is true. Each event runs once: a failure is reported, not retried,
+    and leaves no dead letter. --dry-run holds back what is published through the framework; other
+    effects of the handler, on a database or a service, still happen.
+
+    What it publishes has the ids of the first time: within two minutes the server keeps one
+    copy, later it stores another. The command asks before that.
+
+    \b
+    omni-worker replay myapp:app --handler r1 --since 2h --dry-run
+    omni-worker replay myapp:app --handler r1 --since 2h \\
+        --where channel=whatsapp --rate 100/s
+
+    Exit codes: 0 all were handled, 1 some failed, or could not; 2 called wrongly.
+    """
 
     async def work(transport: Transport, settings: Settings, app: App) -> int:
-        declaration = _find(app, name)
+        declaration = _find(app, handler)
         span = Span(since=since, until=until, where=_where(where), rate=rate)
         if dry_run:
             settings = settings.model_copy(update={"provision": "off"})
@@ -121,20 +154,20 @@ def _where(given: tuple[str, ...]) -> dict[str, str]:
 async def _may(
     transport: Transport, declaration: Declaration, since: datetime, *, yes: bool
 ) -> bool:
-    """Whether it may publish what it published before: asked where the server kept no ids."""
+    """Whether it may publish its events again: asked where the server no longer knows their ids."""
     standing = [info.config for info in await transport.operators.streams()]
     window = _window(standing)
     if time.time() - since.timestamp() < window:
         return True
     return await confirmed(
-        f"{declaration.handler.name} runs again for what was stored since {moment(since)}. What"
-        f" it published more than {lasting(window)} ago is stored once more. Go on?",
+        f"{declaration.handler.shown} runs again for events stored since {moment(since)}. Events"
+        f" that it published more than {lasting(window)} ago will be stored twice. Continue?",
         yes=yes,
     )
 
 
 def _window(standing: Sequence[StreamConfig]) -> float:
-    """Seconds for which every stream of events still knows an id."""
+    """Return the seconds for which every stream of events still knows an id."""
     windows: list[float] = [one.duplicate_window for one in standing if holds_events(one)]
     return min([DUPLICATE_WINDOW, *windows])
 
@@ -146,7 +179,7 @@ def _shower(json: bool, payloads: bool) -> Callable[[Message], None]:
         event = from_json(message.body)
         if json:
             payload = {"payload": event.get("payload")} if payloads else {}
-            say(as_json(
+            say(json_text(
                 {"wouldPublish": message.subject, "id": message.id, "from": cause} | payload
             ))  # fmt: skip
             return
@@ -155,7 +188,7 @@ def _shower(json: bool, payloads: bool) -> Callable[[Message], None]:
         if cause is not None:
             lines += wrapped(printable(cause), first="    for  ")
         if payloads:
-            lines += wrapped(as_json(event.get("payload")), first="    ")
+            lines += wrapped(json_text(event.get("payload")), first="    ")
         say(lines)
 
     return show
@@ -165,7 +198,7 @@ def _print(
     summary: Summary, declaration: Declaration, *, dry_run: bool, json: bool, is_whole: bool
 ) -> None:
     if json:
-        say(as_json(asdict(summary) | {"dryRun": dry_run, "complete": is_whole}))
+        say(json_text(asdict(summary) | {"dryRun": dry_run, "complete": is_whole}))
         return
     counts = [f"{grouped(summary.handled)} handled"]
     for count, word in (
@@ -174,8 +207,8 @@ def _print(
         if count:
             counts.append(f"{grouped(count)} {word}")
     how = "Dry run" if dry_run else "Replay"
-    end = "" if is_whole else " Interrupted: what came later did not run."
-    lines = wrapped(f"{how} into {declaration.handler.name}: {', '.join(counts)}.{end}")
+    end = "" if is_whole else " Interrupted: later events did not run."
+    lines = wrapped(f"{how} into {declaration.handler.shown}: {', '.join(counts)}.{end}")
     for failure in summary.failures:
         lines += wrapped(printable(failure), first="  ", rest="    ")
     more = summary.failed + summary.rejected - len(summary.failures)

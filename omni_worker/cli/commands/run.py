@@ -1,18 +1,15 @@
-"""`omni-worker run`: load the app, run it in this process, say what happens."""
+"""`omni-worker run`: load the app and run it in this process, or in several."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import click
 
+from ...app import App
 from ...bus import EventBus
 from ...errors import ConfigError
 from ...handler_consumers import is_shared
@@ -28,22 +25,48 @@ from ...signals import Ready
 from .. import Probing, complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
-from ..handler_list import listing
+from ..handler_list import handler_list
+from ..main_loop import leave, run_loop
 from ..workers import number_lines, open_http, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")
 
-LAST_WAIT = 1.0  # seconds for what was cancelled to end
 
+@click.command("run")
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option(
+    "--log-format", type=click.Choice(["pretty", "json"]),
+    help="Default: pretty on a terminal, else json.",
+)  # fmt: skip
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 256), metavar="N",
+    envvar="OMNI_WORKER_WORKERS",
+    help="Number of processes, under a parent that restarts those that die.",
+)  # fmt: skip
+@click.option(
+    "--health-port", type=click.IntRange(0, 65_535), metavar="PORT",
+    envvar="OMNI_WORKER_HEALTH_PORT",
+    help="Answer /healthz and /readyz on this port; 0 takes a free one.",
+)  # fmt: skip
+@click.option(
+    "--health-host", default="127.0.0.1", show_default=True, envvar="OMNI_WORKER_HEALTH_HOST",
+    metavar="HOST", help="Answer them on this address; 0.0.0.0 for other machines.",
+)  # fmt: skip
+def command(
+    target: str, log_format: str | None, log_level: str,
+    workers: int, health_port: int | None, health_host: str,
+) -> int:  # fmt: skip
+    """Run the handlers of an app until SIGTERM or Ctrl-C.
 
-def run_command(
-    target: str,
-    log_format: str | None,
-    log_level: str,
-    workers: int = 1,
-    probing: Probing | None = None,
-) -> int:
-    """Returns the exit code."""
+    MODULE:APP is where the App object lives: `myapp:app`, `shop.workers:app`; without APP it is
+    looked for in MODULE, MODULE.app and MODULE.worker. On SIGTERM or Ctrl-C, running handlers may
+    finish within OMNI_WORKER_GRACE (30 s); events that have not started are handed back at once.
+    A second Ctrl-C stops at once.
+
+    Exit codes: 0 stopped, 1 failed, 2 called wrongly, 130 stopped at once.
+    """
+    probing = Probing(health_host, health_port) if health_port is not None else None
     if not isinstance(logging.getLevelName(log_level.upper()), int):
         complain(f"--log-level {log_level}: expected debug, info, warning or error")
         return CALLED_WRONGLY
@@ -63,16 +86,18 @@ def run_command(
     if logging.getLogger("omni_worker.events").isEnabledFor(logging.DEBUG):
         app.listeners.append(LOG_RUNS)
     as_json = log_format == "json" or (log_format is None and not sys.stderr.isatty())
-
-    def ready(bus: EventBus) -> None:
-        _say_ready(bus, as_json)
-
     number = own_number()
     if number is not None:
         number_lines(number)
-    if number in (None, "1"):  # the others would say the same
+    if number in (None, "1"):  # the others would log the same
         warn_of_unknown_variables()
         warn_of_short_kill(os.environ, settings.grace)
+    return _run(app, settings, notify, probing, as_json=as_json)
+
+
+def _run(
+    app: App, settings: Settings, notify: Notify, probing: Probing | None, *, as_json: bool
+) -> int:
     calm_collector()
     health = Health(notify.alive)
     router = Router(health_routes(health.report))
@@ -81,6 +106,10 @@ def run_command(
     except ConfigError as error:
         complain(str(error))
         return FAILED
+
+    def ready(bus: EventBus) -> None:
+        _say_ready(bus, as_json)
+
     try:
         code = run_loop(
             lambda: run_worker(
@@ -99,38 +128,10 @@ def run_command(
     return code
 
 
-def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run on uvloop where there is one."""
-    # Now: on the loop it would take so long on a slow machine that the watchdog had to say so.
-    from ...transports import jetstream  # noqa: F401
-
-    factory = None
-    if sys.platform != "win32":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_to_its_end(main))
-
-
-async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """A handler that swallows its cancellation must not keep the process: a loop waits for it."""
-    code = await main()
-    if hasattr(signal, "pthread_sigmask"):
-        # The handlers go with the loop: a late second signal would end us with a code of its own.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    if left and (await asyncio.wait(left, timeout=LAST_WAIT))[1]:
-        _exit_now(code)
-    return code
-
-
 def _say_ready(bus: EventBus, as_json: bool) -> None:
     number = own_number()
     if not as_json and number in (None, "1"):
-        click.echo(listing(bus), err=True)
+        click.echo(handler_list(bus), err=True)
     for subscription in bus.subscriptions:
         for source in subscription.sources:
             log.debug("bound", extra={"consumer": source.consumer, "stream": source.stream})
@@ -138,7 +139,7 @@ def _say_ready(bus: EventBus, as_json: bool) -> None:
         Ready(handlers=len(bus.subscriptions), pid=os.getpid(), consumers=_consumers(bus))
     )
     lonely = [one.handler.function for one in bus.subscriptions if not is_shared(one.handler)]
-    if lonely and as_json and number == "1":  # the listing has said it to people
+    if lonely and as_json and number == "1":  # for people the list of handlers has it
         log.warning(
             "each of the %d workers sees every event of %s: no durable, no queue",
             siblings(), ", ".join(lonely),
@@ -157,17 +158,3 @@ def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
         for subscription in bus.subscriptions
         for source in subscription.sources
     )
-
-
-def leave(code: int) -> None:
-    """A handler's stuck thread must not keep the process after its grace."""
-    others = [one for one in threading.enumerate() if one is not threading.main_thread()]
-    if any(not one.daemon for one in others):
-        _exit_now(code)
-
-
-def _exit_now(code: int) -> None:
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

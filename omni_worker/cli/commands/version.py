@@ -1,4 +1,4 @@
-"""`omni-worker version`: what runs here."""
+"""`omni-worker version`: the versions of omni-worker and what it runs on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ...errors import ConfigError
 from ...nats_server import find_binary
 
 
-def version_command() -> None:
-    """One line each: omni-worker, Python, nats-py, pydantic, and the embedded nats-server."""
+@click.command("version")
+def command() -> None:
+    """Show the versions of omni-worker, Python, nats-py, pydantic and the nats-server it finds."""
     rows = [("omni-worker", version("omni-worker")), ("Python", platform.python_version())]
     rows += [(name, version(name)) for name in ("nats-py", "pydantic")]
     rows.append(("nats-server", _server_version()))

@@ -26,7 +26,7 @@ OURS = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class DevOptions:
     """What the command line says."""
 
     target: str
@@ -43,8 +43,8 @@ class Asked:
     """Somebody pressed Ctrl-C, or sent a SIGTERM."""
 
 
-def dev_command(options: Options) -> int:
-    """Returns the exit code: 0 stopped, 1 no server, 2 called wrongly, 130 stopped at once."""
+def run_dev(options: DevOptions) -> int:
+    """Run until Ctrl-C. Return 0 (stopped), 1 (no server), 2 (called wrongly) or 130 (at once)."""
     tell = Tell()
     if not hasattr(os, "fork"):
         complain("dev needs fork, which this system does not have; use `omni-worker run`")
@@ -67,7 +67,7 @@ def dev_command(options: Options) -> int:
 class Dev:
     """The parent's life: one thing that happened after the other."""
 
-    def __init__(self, options: Options, place: Place, tell: Tell) -> None:
+    def __init__(self, options: DevOptions, place: Place, tell: Tell) -> None:
         self._options = options
         self._place = place
         self._tell = tell

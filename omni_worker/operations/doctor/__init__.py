@@ -6,12 +6,12 @@ from ...errors import ApiError, PermissionDenied
 from ...transports.base import Transport
 from ...transports.infos import StreamInfo
 from .consumers import consumer_findings
-from .finding import Finding, Level, denied
+from .finding import Finding, Level, as_json, denied
 from .rights import list_of_rights, tried_rights
 from .server import Monitor, clock, features, limits, payload, sync, version
 from .streams import full_streams, stream_findings
 
-__all__ = ["Finding", "Level", "Monitor", "examine"]
+__all__ = ["Finding", "Level", "Monitor", "as_json", "examine"]
 
 
 async def examine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from ...errors import PermissionDenied
 
@@ -39,3 +40,13 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}" if count % 1 else f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.3g} TiB"
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """Write a finding for programs."""
+    return {
+        "level": finding.level,
+        "what": finding.what,
+        "says": finding.says,
+        "advice": finding.advice or None,
+    }

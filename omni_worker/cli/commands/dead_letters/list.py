@@ -1,0 +1,93 @@
+"""`omni-worker dead-letters list`."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import click
+
+from ....app import App
+from ....letters.read import DeadLetter
+from ....operations.dead_letters import DeadLetters, as_json
+from ....settings import Settings
+from ....transports.base import Transport
+from ... import say
+from ...session import Progress, run_with_app
+from ...tables import ago, grouped, json_text, table, wrapped
+from ...values import json_option
+from .chosen import Filters, filter_options, letters_of, shown_handler
+
+
+@click.command("list")
+@filter_options
+@click.option("--all", is_flag=True, help="Retried and discarded ones, too.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=50, show_default=True, metavar="N",
+    help="Only the last N; 0: all.",
+)  # fmt: skip
+@json_option
+def command(filters: Filters, limit: int, json: bool) -> int:
+    """List the dead letters that are open, the newest last.
+
+    TRIES is how often the handler ran for it. A dead letter names its handler by its durable; with
+    --app, functions are shown and taken, too. With --json one object a line.
+
+    \b
+    omni-worker dead-letters list --handler r1 --since 2h
+    omni-worker dead-letters list --app myapp:app --handler greet
+    omni-worker dead-letters list --json --limit 0 | jq .error
+
+    Exit codes: 0 also when there are none, 1 failed, 2 called wrongly.
+    """
+
+    async def work(transport: Transport, settings: Settings, app: App | None) -> int:
+        letters = DeadLetters(transport)
+        progress = Progress("dead letters read:")
+        shown: deque[DeadLetter] = deque(maxlen=limit or None)
+        count = 0
+        async for letter in letters_of(letters, filters, app, progress):
+            count += 1
+            if json and not limit:
+                progress.clear()
+                say(json_text(as_json(letter)))
+            else:
+                shown.append(letter)
+        progress.clear()
+        if json:
+            for letter in shown:
+                say(json_text(as_json(letter)))
+        else:
+            say(_listing(list(shown), count, filters, settings, app))
+        return 0
+
+    return run_with_app(filters.target, work)
+
+
+def _listing(
+    shown: list[DeadLetter], count: int, filters: Filters, settings: Settings, app: App | None
+) -> list[str]:
+    everything = filters.all
+    if not shown:
+        kind = "dead letter" if filters == Filters(all=everything) else "such dead letter"
+        more = "" if everything else "; --all shows those retried or discarded"
+        if filters.handler is not None and app is None:
+            more += "; to name a handler by its function, add --app MODULE:APP"
+        return wrapped(f"No {'' if everything else 'open '}{kind} on {settings.shown_urls}{more}.")
+    head = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
+    rows = [
+        [one.sequence, ago(one.time), one.event_type or "-", shown_handler(one, app) or "-",
+         one.attempts or "-", one.error or "-"]
+        for one in shown
+    ]  # fmt: skip
+    if everything:
+        head.insert(2, "STATE")
+        for row, one in zip(rows, shown, strict=True):
+            row.insert(2, one.state)
+    lines = table(head, rows, right=(0, 4 + everything))
+    if count > len(shown):
+        lines += wrapped(
+            f"The last {len(shown)} of {grouped(count)}; --limit 0 shows all,"
+            " --handler, --type, --error and --since choose."
+        )
+    last = shown[-1].sequence
+    return [*lines, "", f"Look into one:  omni-worker dead-letters show {last}"]

@@ -1,0 +1,113 @@
+"""`omni-worker dead-letters show`."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Any
+
+import click
+
+from ....app import App
+from ....letters.read import DeadLetter, LetterState
+from ....operations.dead_letters import CannotRetry, DeadLetters, as_json
+from ....settings import Settings
+from ....transports.base import Transport
+from ... import say
+from ...session import run_with_app
+from ...tables import ago, facts, json_text, moment, printable, wrapped
+from ...values import json_option
+from .chosen import app_option, get, shown_handler
+
+
+@click.command("show")
+@click.argument("letter")
+@click.option("--body", is_flag=True, help="Only the event's bytes, as they were.")
+@app_option
+@json_option
+def command(letter: str, body: bool, target: str | None, json: bool) -> int:
+    """Show one dead letter: why, where, and how the handler failed.
+
+    The event itself is shown only with --body: chats are private. A terminal gets it with control
+    characters escaped, a file or a pipe byte by byte.
+
+    \b
+    omni-worker dead-letters show 12
+    omni-worker dead-letters show 12 --body | jq .payload
+
+    Exit codes: 0 shown, 1 failed, or its bytes are gone; 2 no such dead letter, or called wrongly.
+    """
+
+    async def work(transport: Transport, settings: Settings, app: App | None) -> int:
+        letters = DeadLetters(transport)
+        found = await get(letters, letter)
+        if json:
+            content = await letters.body(found) if body else None
+            say(json_text(as_json(found, whole=True) | _body_json(content), indent=2))
+        elif body:
+            content = await letters.body(found)
+            if content is None:
+                raise CannotRetry(letter.sequence, letter.why_not)
+            _write(content)
+        else:
+            say(_shown(found, app))
+        return 0
+
+    return run_with_app(target, work)
+
+
+def _shown(letter: DeadLetter, app: App | None) -> list[str]:
+    state = str(letter.state)
+    if letter.state_time is not None:
+        state += f" {ago(letter.state_time)} ago"
+    origin = letter.origin
+    lines = facts((
+        ("dead letter", f"#{letter.sequence} in {letter.stream}"),
+        ("id", letter.id),
+        ("written", f"{moment(letter.time)} ({ago(letter.time)} ago)"),
+        ("state", state),
+        ("event", letter.event_id),
+        ("type", letter.event_type),
+        ("subject", letter.subject),
+        ("stored as", f"{origin.stream} #{origin.sequence}" if origin else None),
+        ("app", letter.app),
+        ("handler", shown_handler(letter, app)),
+        ("tries", letter.attempts or None),
+        ("correlation", letter.correlation_id),
+        ("trace", letter.trace_id),
+        ("retry of", letter.retry_of),
+        ("error", letter.error),
+        ("error type", letter.error_type),
+    ))  # fmt: skip
+    if letter.traceback:
+        lines.append("")
+        for line in letter.traceback.rstrip().split("\n"):
+            indent = " " * (len(line) - len(line.lstrip()))
+            lines += wrapped(printable(line), first=indent, rest=indent + "    ")
+    lines.append("")
+    if letter.why_not:
+        lines += wrapped(f"It cannot be retried: {printable(letter.why_not)}.")
+    elif letter.state is LetterState.RETRIED:
+        lines += wrapped("It was sent back already. Send it once more with retry --again.")
+    else:
+        lines.append(f"Send it back:  omni-worker dead-letters retry {letter.sequence}")
+        lines.append(f"See the event: omni-worker dead-letters show {letter.sequence} --body")
+    return lines
+
+
+def _write(content: bytes) -> None:
+    """Write the bytes as they are; escaped on a terminal, which would obey what is in there."""
+    if sys.stdout.isatty():
+        say(content.decode("utf-8", "backslashreplace"))
+        return
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+def _body_json(content: bytes | None) -> dict[str, Any]:
+    if content is None:
+        return {}
+    try:
+        return {"body": content.decode()}
+    except UnicodeDecodeError:
+        return {"bodyBase64": base64.b64encode(content).decode()}

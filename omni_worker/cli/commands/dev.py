@@ -1,0 +1,35 @@
+"""`omni-worker dev`: its options; the parent and its processes are in `cli/dev`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import complain
+from ..dev import DevOptions, run_dev
+from ..environment import unknown
+
+
+@click.command("dev")
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option(
+    "--watch", multiple=True, metavar="DIR", type=click.Path(path_type=Path), default=[Path()],
+    help="Watch this directory, not the current one; may be repeated.",
+)  # fmt: skip
+@click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
+@click.option("--port", default=4222, show_default=True, help="Its server's, if free; 0: any.")
+@click.option("--ephemeral", is_flag=True, help="Keep no data between runs.")
+@click.option("--use-running", is_flag=True, help="Use the server that listens on the port.")
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")
+def command(**options: Any) -> int:
+    """Run an app while you write it: with its own server, reloaded on every save.
+
+    Each event is a line: its type, the handler that ran, and the result. On a save the running
+    code hands back its unfinished events, and the new code continues. With NATS_URL set that
+    server is used. Ctrl-C stops after the running handlers, a second one at once.
+    """
+    for line in unknown():
+        complain(line)
+    return run_dev(DevOptions(**options))
