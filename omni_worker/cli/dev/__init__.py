@@ -1,6 +1,6 @@
 """`omni-worker dev`: the parent watches, keeps a server, and replaces the working child.
 
-The parent never imports the project's code: that happens in `cli/dev_child`, in a process of its own.
+The parent never imports the project's code: that happens in `cli/dev_child`, in another process.
 """
 
 from __future__ import annotations

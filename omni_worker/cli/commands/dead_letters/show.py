@@ -47,7 +47,7 @@ def command(letter: str, body: bool, target: str | None, json: bool) -> int:
         elif body:
             content = await letters.body(found)
             if content is None:
-                raise CannotRetry(letter.sequence, letter.why_not)
+                raise CannotRetry(found.sequence, found.why_not)
             _write(content)
         else:
             say(_shown(found, app))
