@@ -68,11 +68,12 @@ def _listing(
 ) -> list[str]:
     everything = filters.all
     if not shown:
-        kind = "dead letter" if filters == Filters(all=everything) else "such dead letter"
+        kind = "" if filters == Filters(all=everything) else "such "
+        kind += "" if everything else "open "
         more = "" if everything else "; --all shows those retried or discarded"
         if filters.handler is not None and app is None:
             more += "; to name a handler by its function, add --app MODULE:APP"
-        return wrapped(f"No {'' if everything else 'open '}{kind} on {settings.shown_urls}{more}.")
+        return wrapped(f"No {kind}dead letter on {settings.shown_urls}{more}.")
     head = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
     rows = [
         [one.sequence, ago(one.time), one.event_type or "-", shown_handler(one, app) or "-",
