@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from omni_worker import Event, EventBus
 from omni_worker.nats_server import NatsServer
 from tests.processes.support import (

@@ -193,7 +193,6 @@ async def test_another_app_s_durable_is_a_conflict(nats_server: NatsServer, fold
         await bus.subscribe("message.sent", _pass, durable="r1")
 
         steps = plan(url, folder)
-        shown = operate(url, "plan", "shop:app", folder=folder)
         applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
         info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
 
