@@ -1,4 +1,4 @@
-"""Loading: from `module:app` to the App, telling apart the three ways this goes wrong."""
+"""App loader: from `module:app` to the App, with an error for each way this goes wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USUAL_MODULES = ("app", "worker")  # of a package, after the package itself
 
 
 class CannotLoad(Exception):
-    """The target leads to no App; the message says which of the three it is."""
+    """You must act: the target leads to no App; the message says why."""
 
 
 def load_app(target: str) -> App:
@@ -45,7 +45,7 @@ def _look_for_app(package: str) -> App:
     if hasattr(_import(package), "__path__"):
         looked += [f"{package}.{each}" for each in USUAL_MODULES]
     for name in looked:
-        # The package's own absence is an error; that of the others only means to look on.
+        # Only the package itself must exist; its usual modules may be missing.
         if name != package and importlib.util.find_spec(name) is None:
             continue
         if (app := _only_app(_import(name), name)) is not None:
@@ -67,7 +67,7 @@ def _import(module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # The module itself, or one that it imports? Only the first is the caller's typing error.
+        # The module itself is missing, or one that it imports? Only the first is a typing error.
         missing = error.name or ""
         if module_name == missing or module_name.startswith(missing + "."):
             raise CannotLoad(f"no such module: {missing!r} ({_looked()})") from None
@@ -101,7 +101,7 @@ def _failed(module_name: str, error: BaseException) -> str:
 
 
 def _theirs(stack: traceback.StackSummary, error: BaseException) -> traceback.StackSummary:
-    """The frames of the user's code: what we and the import machinery do is no help there."""
+    """Keep the frames of the user's code, without ours and those of the import machinery."""
     frames = [frame for frame in stack if not _is_machinery(frame.filename)]
     if isinstance(error, ConfigError):  # it says what is wrong where they called us
         frames = [frame for frame in frames if not _is_ours(frame.filename)]

@@ -1,4 +1,4 @@
-"""Connecting for somebody who waits: few tries, and words that say what to do next."""
+"""Connection of a command: few tries, for a person is waiting, and errors with advice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..errors import ApiError, ConnectError, PermissionDenied, TransportError
 from ..settings import Settings
 from ..transports.base import Transport
 
-TRIES = 2  # after the first: a server that restarts is met, one that is not there is told at once
+TRIES = 2  # after the first: enough for a server that restarts, few if there is none
 LONGEST_WAIT = 1.0  # seconds between two tries
 JETSTREAM_OFF = (10076, 10039)
 
@@ -20,7 +20,7 @@ class CannotConnect(TransportError):
 
 
 def for_a_person(settings: Settings) -> Settings:
-    """The same with less patience than a worker has; who set less still gets that."""
+    """Copy the settings with fewer and shorter tries than a worker's; lower values are kept."""
     tries = settings.reconnect_max_retries
     return settings.model_copy(
         update={
@@ -32,7 +32,7 @@ def for_a_person(settings: Settings) -> Settings:
 
 
 async def connect(transport: Transport, name: str) -> None:
-    """Open it. Raises CannotConnect."""
+    """Open the transport. Raises CannotConnect."""
     try:
         await transport.open(name)
     except TransportError as error:
@@ -41,7 +41,7 @@ async def connect(transport: Transport, name: str) -> None:
 
 
 def with_advice(error: Exception) -> str:
-    """What it says, and what to do about it where that is known."""
+    """Format the error, with what to do about it where that is known."""
     if isinstance(error, CannotConnect):
         if error.is_answered:  # the address is right; the error names what is not
             return f"{error}."

@@ -1,4 +1,4 @@
-"""The children of `omni-worker dev`: they import the project and run it, until told to end.
+"""The children of `omni-worker dev`: they import the project and run it, until ordered to end.
 
 `python -m omni_worker.cli.dev_child FD TARGET payloads|plain LEVEL`; FD is a socket to the parent.
 This process imports the framework only, and forks a child whenever it is asked to.
@@ -100,7 +100,7 @@ def work(
 
 
 def _tell_ended(control: socket.socket) -> None:
-    """How a child of ours ended: only we can know."""
+    """Report how our children ended: only their parent process can know."""
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -117,7 +117,7 @@ class ParentSocket:
         self._rest = b""
 
     def wait(self) -> dict[str, Any]:
-        """The next order; none at all when the parent is gone."""
+        """Wait for the next order; an empty one when the parent is gone."""
         while b"\n" not in self._rest:
             more = self._connection.recv(4096)
             if not more:
@@ -128,14 +128,14 @@ class ParentSocket:
         return order
 
     def tell(self, word: str) -> None:
-        """One word to the parent."""
+        """Send one word to the parent."""
         try:
             self._connection.sendall(word.encode() + b"\n")
         except OSError:
             log.debug("the parent is gone")
 
     def listen(self, ending: HowItEnded) -> None:
-        """From now on its orders end this process."""
+        """Obey the parent's orders, which end this process, from now on."""
         self._connection.setblocking(False)
         asyncio.get_running_loop().add_reader(self._connection, self._heard, ending)
         if self._rest:
@@ -152,14 +152,14 @@ class ParentSocket:
 
 
 class HowItEnded:
-    """How this process ends: in good order, or handing back at once what it holds."""
+    """Ending of this process: in good order, or handing back its events at once."""
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
         self._settings = settings
         self._stop = stop
 
     def obey(self, order: dict[str, Any]) -> None:
-        """An order of the parent's; none means that it is gone."""
+        """Obey an order of the parent; an empty one means that it is gone."""
         # The parent says what happens; our own lines about it would only repeat that.
         log.setLevel(logging.ERROR)
         if order.get("stop", "now") == "in order":
@@ -172,7 +172,7 @@ class HowItEnded:
 
 
 class Shown:
-    """Every event as a line when its handler ends, and before that when it takes long."""
+    """Print each event when its handler ends, and before that when it takes long."""
 
     def __init__(self, payloads: bool) -> None:
         self._payloads = payloads
@@ -218,7 +218,7 @@ async def _work(app: App, settings: Settings, parent: ParentSocket, order: dict[
 
 
 def _warm_up() -> None:
-    """Import what every worker needs, while nobody waits for it."""
+    """Import what every worker needs before the first save."""
     import uvloop  # noqa: F401
 
     from ..transports import jetstream  # noqa: F401

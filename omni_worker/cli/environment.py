@@ -1,4 +1,4 @@
-"""Environment: a word about variables that look like settings of ours and are none."""
+"""Environment: warn about unknown OMNI_WORKER_* and NATS_* variables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OTHERS = (
 
 
 def unknown() -> list[str]:
-    """One line each: a misspelt setting would pass in silence."""
+    """Return a line for each: a misspelled setting would pass in silence."""
     return unknown_variables(os.environ, OTHERS)
 
 
 def warn_of_unknown_variables() -> None:
-    """The same as warnings in the log."""
+    """Log a warning for each."""
     for line in unknown():
         log.warning("%s", line)

@@ -12,16 +12,16 @@ from ..listeners.pretty import terminal_width, visible, visible_json
 GAP = "  "
 INDENT = 4  # of a text under its row
 LEAST = 8  # columns a squeezed one keeps
-ROOM = 24  # columns a text needs beside the others; with less it stands under its row
+ROOM = 24  # columns a text needs in its column; with less it is put under its row
 
 
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()
 ) -> list[str]:
-    """Lines with a head; columns in ``right`` are numbers, the last one may be a long text.
+    """Lay out lines under a head; columns in ``right`` are numbers, the last may be a long text.
 
-    Where it is tight the text goes on in further lines, then under its row, and then the widest
-    names are broken: each can be read whole.
+    Where space is short the text continues on further lines, then under its row, and then the
+    widest names are broken: each can be read whole.
     """
     texts = [list(head), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in texts) for column in range(len(head))]
@@ -38,7 +38,7 @@ def table(
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
-    """`label  value` lines, the values under each other; what is None or empty is left out."""
+    """Lay out `label  value` lines; values that are None or empty are left out."""
     shown = [(label, str(value)) for label, value in pairs if value not in (None, "")]
     width = max((len(label) for label, _ in shown), default=0)
     lines: list[str] = []
@@ -48,7 +48,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
 
 
 def wrapped(text: str, *, first: str = "", rest: str | None = None) -> list[str]:
-    """A text in lines of the terminal's width; words stay whole, to be copied."""
+    """Wrap a text at the terminal's width; words stay whole, to be copied."""
     width = terminal_width()
     if text and len(first) + len(text) <= width and "\n" not in text and "\t" not in text:
         return [first + text]  # most of many: wrapping costs ten times as much
@@ -63,7 +63,7 @@ def wrapped(text: str, *, first: str = "", rest: str | None = None) -> list[str]
 
 
 def printable(text: str) -> str:
-    """On one line, and without what a terminal would obey: it comes from anybody."""
+    """Put a text on one line, without control characters: it comes from other programs."""
     return visible(" ".join(text.split()))
 
 
@@ -73,14 +73,14 @@ def both_names(function: str, durable: str) -> str:
 
 
 def ago(when: datetime | None, now: datetime | None = None) -> str:
-    """`12 s`, `3 min`, `5 h`, `4 d`."""
+    """Format how long ago it was: `12 s`, `3 min`, `5 h`, `4 d`."""
     if when is None:
         return "-"
     return lasting(((now or datetime.now(UTC)) - when).total_seconds())
 
 
 def lasting(seconds: float) -> str:
-    """The same for a length of time."""
+    """Format a length of time: `12 s`, `3 min`, `5 h`, `4 d`."""
     seconds = max(0.0, seconds)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size or (unit == "min" and seconds >= 100):
@@ -89,17 +89,17 @@ def lasting(seconds: float) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 event`, `2 000 events`."""
+    """Format a number of things: `1 event`, `2 000 events`."""
     return f"{grouped(number)} {what}" if number == 1 else f"{grouped(number)} {what}s"
 
 
 def grouped(number: int) -> str:
-    """`100 000`."""
+    """Format a number: `100 000`."""
     return f"{number:,}".replace(",", " ")
 
 
 def moment(when: datetime) -> str:
-    """`2026-01-31 12:00:00`, in this machine's zone."""
+    """Format a moment: `2026-01-31 12:00:00`, in this machine's zone."""
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -119,7 +119,7 @@ def _squeeze(widths: list[int], room: int, columns: int, right: Sequence[int]) -
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> list[str]:
-    """One row, in as many lines as its longest cell takes."""
+    """Lay out a row, in as many lines as its longest cell takes."""
     broken = [_broken(cell, width) for cell, width in zip(cells, widths, strict=True)]
     lines = []
     for line in range(max(map(len, broken))):

@@ -17,7 +17,7 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)")
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """`2h` ago, or an ISO 8601 time; one without a zone is this machine's."""
+    """Moment: `2h` ago, or an ISO 8601 time, in this machine's zone unless it has one."""
 
     name = "when"
 
@@ -38,7 +38,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer cli
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """`100/s`, `30/m`: events per second."""
+    """Rate of events: `100/s`, `30/m`."""
 
     name = "rate"
 

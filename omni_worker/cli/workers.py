@@ -30,7 +30,7 @@ PARENT = "*"
 def workers_command(
     target: str, log_format: str | None, log_level: str, count: int, probing: Probing | None
 ) -> int:
-    """Returns the exit code."""
+    """Run N workers until a signal. Return the exit code."""
     if sys.platform == "win32":
         complain("--workers needs Linux or macOS; start several processes instead")
         return CALLED_WRONGLY
@@ -88,12 +88,12 @@ def open_http(probing: Probing | None, router: Router) -> HttpServer | None:
 
 
 def own_number() -> str | None:
-    """Which of several workers this process is, None when it is the only one."""
+    """Number of this worker among several; None if it is the only one."""
     return os.environ.get(NUMBER)
 
 
 def siblings() -> int:
-    """How many workers one parent runs, this one included."""
+    """Count the workers of our parent, this one included."""
     return int(os.environ.get(COUNT, "1"))
 
 
@@ -128,7 +128,7 @@ class _Numbered(logging.Formatter):
 
 
 def _for_children() -> dict[str, str]:
-    """Our environment without what is for the parent alone."""
+    """Copy our environment without the variables of the parent alone."""
     parents = ("OMNI_WORKER_WORKERS", "OMNI_WORKER_HEALTH_PORT", "OMNI_WORKER_HEALTH_HOST")
     return {name: value for name, value in os.environ.items() if name not in parents}
 

@@ -149,7 +149,7 @@ def _streams(needs: Needs, standing: list[StreamConfig]) -> tuple[list[Step], li
                 steps.append(_stream(Action.CREATE, spec.name, "missing", config))
             case Standing(differences=differences):
                 action = Action.FOREIGN if differences else Action.FINE
-                steps.append(_stream(action, spec.name, "; ".join(differences) or "stands"))
+                steps.append(_stream(action, spec.name, "; ".join(differences) or "exists"))
             case Lacking(missing=missing):
                 added = _added(spec, missing, standing)
                 steps.append(added)
@@ -157,7 +157,7 @@ def _streams(needs: Needs, standing: list[StreamConfig]) -> tuple[list[Step], li
                     wider = read_stream_config(added.config)
                     expected = [wider if one.name == spec.name else one for one in expected]
             case Conflict(other=other, overlap=overlap):
-                says = f"{other} holds {overlap}, so it cannot be made"
+                says = f"{other} holds {overlap}, so it cannot be created"
                 needed = any(would_store(spec, one.filters) for one in needs.handlers)
                 action = Action.CONFLICT if needed else Action.NOTE
                 says += "" if needed else "; no handler needs it"
@@ -206,7 +206,7 @@ def _copy(spec: StreamSpec, standing: list[StreamConfig], replicas: int) -> Step
         config = stream_config(spec, replicas=replicas)
         return _stream(Action.CREATE, spec.name, f"to copy from {spec.source}", config)
     if not own.sources:
-        return _stream(Action.CONFLICT, spec.name, f"stands, and is no copy of {spec.source}")
+        return _stream(Action.CONFLICT, spec.name, f"exists, and is no copy of {spec.source}")
     updated = with_sources(own, spec)
     if updated is None:
         return _stream(Action.FINE, spec.name, f"copies from {spec.source}")
@@ -256,7 +256,7 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
             notices = tuple(one for one in notices if one.kind is not NoticeKind.UPDATED)
         case _:
             notices = step.notices
-            found = [_consumer(Action.FINE, spec.name, spec.stream, "stands")]
+            found = [_consumer(Action.FINE, spec.name, spec.stream, "exists")]
     notes = (_consumer(Action.NOTE, spec.name, spec.stream, one.says) for one in notices)
     return [*found, *notes]
 
@@ -278,7 +278,7 @@ async def _orphaned(
                 continue
             if not info.config.inactive_threshold:  # else it goes by itself
                 waiting = info.num_pending
-                wait = "1 event waits" if waiting == 1 else f"{waiting} events wait"
+                wait = "1 event is waiting" if waiting == 1 else f"{waiting} events are waiting"
                 says = (
                     f"no handler of this version reads it, {wait};"
                     " delete it when no other version does"
@@ -295,7 +295,7 @@ def _consumer(
     )
 
 
-# --- what is ours besides -----------------------------------------------------------------------
+# --- what is ours, too -----------------------------------------------------------------------
 
 
 async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConfig]) -> list[Step]:

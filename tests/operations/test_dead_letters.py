@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from omni_worker import Event, EventBus
 from omni_worker.nats_server import NatsServer
 from tests.processes.support import (
@@ -17,6 +19,16 @@ from tests.processes.support import (
 
 from .conftest import LETTERS_WANTED, MANY
 from .support import lines_of, measure, operate, table_of
+
+COUNTING = """
+from omni_worker import App, Event
+
+app = App("t")
+
+
+@app.on("custom.n", durable="n")
+async def count(event: Event) -> None: ...
+"""
 
 APP = """
 app = App("router")
@@ -118,13 +130,44 @@ async def test_many_are_chosen_by_filters_asked_about_and_put_aside(
         assert (asked.code, wrongly.code, none.code) == (2, 2, 0)
         assert "Put aside 3 dead letters?" in asked.line
         assert "add --yes" in asked.line
-        assert "There is no open dead letter" in none.out
+        assert "There is no such open dead letter" in none.out
         assert [one["state"] for one in lines_of(done)] == ["discarded"] * 3
         assert [one["error"] for one in lines_of(left)] == ["even"] * 3
-        assert "No open such dead letter" in older.out
+        assert "No such open dead letter" in older.out
         assert [row[0] for row in table_of(last)][:2] == ["3", "5"]
         assert "The last 2 of 3" in last.out
         await client.close()
+
+
+@pytest.mark.parametrize("name", ["n", "count", "count (n)"])
+async def test_with_its_app_a_handler_is_named_by_its_function_too(
+    nats_server: NatsServer, tmp_path: Path, name: str
+) -> None:
+    url = nats_server.url
+    (tmp_path / "shop.py").write_text(COUNTING)
+    app = ("--app", "shop:app")
+    async with EventBus(url, name="t") as bus:
+
+        async def fail(event: Event) -> None:
+            raise ValueError("odd")
+
+        await bus.subscribe("custom.n", fail, durable="n", start_from="first", max_retries=0)
+        await bus.publish("custom.n", 1)
+        client = await plain_client(url)
+        await until_letters(client, 1)
+
+        listed = operate(url, "dead-letters", "list", *app, "--handler", name, folder=tmp_path)
+        shown = operate(url, "dead-letters", "show", "1", *app, folder=tmp_path)
+        unknown = operate(url, "dead-letters", "list", "--handler", "count")
+        discarded = operate(
+            url, "dead-letters", "discard", *app, "--handler", name, "--yes", folder=tmp_path
+        )
+        await client.close()
+
+    assert [row[3].strip() for row in table_of(listed)][:1] == ["count (n)"]
+    assert "handler      count (n)" in shown.out
+    assert "add --app MODULE:APP" in " ".join(unknown.out.split())
+    assert discarded.out == "#1  put aside\n"
 
 
 async def test_a_letter_of_another_program_says_why_it_stays(nats_server: NatsServer) -> None:

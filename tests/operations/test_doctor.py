@@ -48,7 +48,7 @@ async def test_the_doctor_finds_what_strands_events(nats_server: NatsServer) -> 
     said = operate(url, "doctor")
 
     assert found["max_deliver"][0]["says"].startswith("theirs on CUSTOM: after 4 deliveries")
-    assert "1 event waits and nobody reads it" in found["consumers"][0]["says"]
+    assert "1 event is waiting, and no worker reads it" in found["consumers"][0]["says"]
     assert found["rights"][0]["level"] == "ok"
     assert found["clock"][0]["level"] == "ok"
     assert said.code == 0
@@ -307,7 +307,7 @@ async def test_consumers_that_let_events_wait_are_told_with_the_reason(
         await client.close()
 
     assert "paused, so nothing is delivered" in found["paused"]
-    assert "1 event is not answered, as many as its max_ack_pending allows" in found["full"]
+    assert "1 event is not acknowledged, as many as its max_ack_pending allows" in found["full"]
     assert "read" not in found
 
 
@@ -338,7 +338,9 @@ async def test_events_that_die_unread_and_a_stream_that_lost_its_end_are_seen(
         cut = await consumer_findings(operators, [replace(stream, state=lost)])
         await client.close()
 
-    assert [one.says for one in as_it_is] == ["slow on CUSTOM: 3 events wait and nobody reads it"]
+    assert [one.says for one in as_it_is] == [
+        "slow on CUSTOM: 3 events are waiting, and no worker reads it"
+    ]
     assert any(one.says.startswith("slow on CUSTOM: its oldest event waits") for one in dying)
     assert [one.says for one in cut if one.level is Level.FAIL] == [
         "done on CUSTOM: settled up to #3, and the stream ends at #2: the events between would"

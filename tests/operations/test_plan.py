@@ -72,7 +72,7 @@ async def test_on_an_empty_server_everything_is_to_be_made_and_looking_makes_not
     assert (said.code, checked.code, made) == (0, 3, [])
     rows = [" ".join(cell.strip() for cell in row[:3]) for row in table_of(said)]
     assert "create stream MESSAGE" in rows
-    assert "create consumer r1 on MESSAGE" in rows
+    assert "create consumer route (r1) on MESSAGE" in rows
     assert "later stream OMNI_WORKER" in rows
     assert "omni-worker plan shop:app --apply" in said.out
     await client.close()
@@ -180,7 +180,7 @@ async def test_what_is_in_the_way_is_a_conflict_and_stays(
     assert ("conflict", "stream", "MESSAGE") in to_do(steps)
     assert ("note", "stream", "MEDIA") in to_do(steps)  # no handler needs it
     assert applied.code == 1
-    assert "Still to be settled by hand" in applied.out
+    assert "To be resolved by hand" in applied.out
     assert "THEIRS holds message.received.>" in " ".join(applied.out.split())
     assert foreign.code == 3
     assert "MESSAGE" not in await names(client)
@@ -212,6 +212,7 @@ async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
         await until(lambda: _is_read(bus))
 
         steps = plan(url, folder)
+        shown = operate(url, "plan", "shop:app", folder=folder)
         applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
         info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
 
@@ -219,6 +220,8 @@ async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
     assert "ack_wait 30 s, wanted 60 s" in update["says"]
     assert "filter_subjects message.*, message.*.>, wanted message.received" in update["says"]
     assert ("left", "consumer", "left") in to_do(steps)
+    rows = [" ".join(cell.strip() for cell in row[:3]) for row in table_of(shown)]
+    assert "orphaned consumer left on CUSTOM" in rows
     assert applied.code == 0
     assert info is not None
     assert info.config.ack_wait == 60
@@ -250,7 +253,7 @@ async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
 
         read = operate(url, "plan", "shop:app", "--recreate", "p", "--yes", folder=folder)
         await bus.drain()
-        asked = operate(url, "plan", "shop:app", "--recreate", "p", folder=folder)
+        asked = operate(url, "plan", "shop:app", "--recreate", "push", folder=folder)
         before = await bus.transport.operators.consumer_info("CUSTOM", "p")
         done = operate(url, "plan", "shop:app", "--recreate", "p", "--yes", folder=folder)
         seen: list[int] = []
@@ -260,13 +263,14 @@ async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
     assert (read.code, asked.code, done.code) == (1, 2, 0)
     assert "is read right now" in read.line
     assert "stop its workers first" in read.line
+    assert "Recreate push (p) on CUSTOM?" in asked.line
     assert "add --yes" in asked.line
     assert before is not None
     assert before.ack_floor == 2
     assert "would start at #3" in done.out
     assert "7 events acknowledged above its ack floor: they would come again" in done.out
-    assert "0 events not delivered yet, and 1 event not answered yet" in done.out
-    assert "be sure that no worker runs" in done.out
+    assert "0 events not delivered yet, and 1 event not acknowledged yet" in done.out
+    assert "make sure that none runs" in done.out
     assert sorted(seen) == list(range(3, 11))
 
 
@@ -293,7 +297,7 @@ async def test_recreate_refuses_what_is_not_this_app_s(
 
     assert (foreign.code, unknown.code) == (1, 2)
     assert "belongs to the app 'somebody'" in foreign.line
-    assert "there is r1" in unknown.line
+    assert "no handler is called r2; the handlers are route (r1)" in unknown.line
 
 
 def test_a_type_that_looks_misspelt_is_a_note_and_no_drift(

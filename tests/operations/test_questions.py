@@ -79,7 +79,7 @@ def test_show_needs_no_server_and_tells_what_is_declared(folder: Path) -> None:
     assert "r1 on CUSTOM" in said.out
     assert "custom.push.github.>" in said.out
     assert "retries 2" in said.out
-    assert "each sees every event" in " ".join(said.out.split())
+    assert "each gets every event" in " ".join(said.out.split())
     assert "custom.push  Push: somebody pushed" in said.out
     assert found["handlers"][0]["consumers"] == [{"stream": "CUSTOM", "name": "r1"}]
     assert [one["payload"] for one in found["handlers"]] == ["Push", None, None]
@@ -183,7 +183,7 @@ async def test_status_of_an_app_shows_what_is_missing(
         everything = operate(url, "status", folder=folder)
 
     names = [row[1].strip() for row in table_of(said)]
-    assert "r1" in names
+    assert "route (r1)" in names
     assert "not-of-this-app" not in names
     assert said.out.count("missing") == 4
     assert "not-of-this-app" in everything.out
@@ -219,8 +219,8 @@ async def test_status_tells_who_is_paused_and_who_holds_all_it_can(
         await client.close()
 
     notes = " ".join(said.out.partition("\n\n")[2].split())
-    assert "Nobody reads paused, unread: is its worker running?" in notes
-    assert "Nobody asks for more of busy: its worker holds all it can, or is gone." in notes
+    assert "No worker reads paused, unread: is one running?" in notes
+    assert "No worker asks for more of busy: it is at its limit, or gone." in notes
     assert "Paused on the server, so nothing is delivered: paused." in notes
     paused = {one["consumer"]: one["paused"] for one in told["consumers"]}
     assert paused == {"busy": False, "paused": True, "unread": False}  # and no scan of ours

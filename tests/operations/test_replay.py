@@ -125,7 +125,7 @@ async def test_past_events_run_once_more_in_one_handler_only(
     said = replay(url, folder, "--since", "1h", "--yes")
 
     assert said.code == 0
-    assert "Replay into orders: 3 handled" in said.out
+    assert "Replay into order (orders): 3 handled" in said.out
     assert [(one["id"], one["replay"], one["attempt"]) for one in runs(folder, "orders")] == [
         ("o-0", True, 1), ("o-1", True, 1), ("o-2", True, 1),
     ]  # fmt: skip
@@ -164,7 +164,7 @@ async def test_beyond_the_window_it_asks(nats_server: NatsServer, folder: Path) 
     said = replay(nats_server.url, folder, "--since", "1h")
 
     assert said.code == 2
-    assert "is stored once more" in said.line
+    assert "will be stored twice" in said.line
     assert "add --yes" in said.line
     assert runs(folder, "orders") == []
 
@@ -181,7 +181,7 @@ async def test_it_asks_earlier_where_a_stream_forgets_ids_earlier(
     said = replay(url, folder, "--since", "100s")
 
     assert said.code == 2
-    assert "more than 5 s ago is stored once more" in said.line
+    assert "more than 5 s ago will be stored twice" in said.line
     assert runs(folder, "orders") == []
 
 
@@ -200,7 +200,7 @@ async def test_a_dry_run_shows_what_it_would_publish_and_stores_nothing(
 
     assert said.code == 0
     assert said.out.count("would publish custom.accepted") == 2
-    assert "Dry run into orders: 2 handled" in said.out
+    assert "Dry run into order (orders): 2 handled" in said.out
     assert "secret" not in said.out
     lines = [json.loads(line) for line in told.out.splitlines()]
     assert [one.get("from") for one in lines] == ["o-0", "o-1", None]

@@ -1,4 +1,4 @@
-"""`omni-worker doctor`: every finding a line, and what to do under those that are not well."""
+"""`omni-worker doctor`: a line for each finding, with advice under those that need it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def command(monitor: str | None, json: bool) -> int:
 
 
 def _reader(url: str) -> Monitor:
-    """Reads the server's /jsz. Raises CalledWrongly; no message repeats the URL's login."""
+    """Make a reader of the server's /jsz. Raises CalledWrongly; no error repeats a login."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -70,7 +70,7 @@ def _reader(url: str) -> Monitor:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CalledWrongly("--monitor: expected http://HOST:PORT")
     if parts.username is not None:
-        raise CalledWrongly("--monitor: the monitoring port knows no login; leave it out")
+        raise CalledWrongly("--monitor: the monitoring port takes no login; leave it out")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     address = f"{parts.scheme}://{host}{f':{port}' if port else ''}/jsz?config=true"
 
@@ -81,9 +81,9 @@ def _reader(url: str) -> Monitor:
         except urllib.error.URLError as error:
             raise OSError(getattr(error.reason, "strerror", None) or error.reason) from None
         except (ValueError, http.client.HTTPException):
-            raise OSError("what answers there is no nats-server's monitoring") from None
+            raise OSError("the answer is not that of a nats-server's monitoring") from None
         if not isinstance(found, Mapping):
-            raise OSError("what answers there is no nats-server's monitoring")
+            raise OSError("the answer is not that of a nats-server's monitoring")
         return found
 
     return lambda: asyncio.to_thread(get)

@@ -146,7 +146,7 @@ def _durable_handlers(app: App, name: str) -> list[Handler]:
     try:
         return find_handlers(durable, name)
     except ConfigError as error:
-        raise CalledWrongly(f"--recreate {name}: {error} (those with a durable)") from None
+        raise CalledWrongly(f"--recreate {name}: among handlers with a durable, {error}") from None
 
 
 def _what_it_means(remaking: Remaking) -> list[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from ...app import App
 from ...errors import ConfigError
-from ...events import Event
 from ...handler_consumers import PlannedConsumers, planned_consumers
 from ...handlers import Handler
+from ...operations.declared import as_json, model_name
 from ...options import OPTIONS, options_in_force
 from ...schemas import SchemaRegistry
 from ...settings import Settings
@@ -45,7 +44,7 @@ def command(target: str, json: bool) -> int:
         return CALLED_WRONGLY
     found = [planned_consumers(one, app.registry, settings, SEVEN) for one in app.handlers]
     if json:
-        say(json_text(_app_json(app, found), indent=2))
+        say(json_text(as_json(app.name, found, app.registry), indent=2))
         return 0
     lines = [f"{app.name} ({target})"]
     for wanted in found:
@@ -56,16 +55,8 @@ def command(target: str, json: bool) -> int:
     return 0
 
 
-def model_name(handler: Handler) -> str | None:
-    """The model of its payload, None where any is taken."""
-    payload = handler.model.model_fields["payload"].annotation
-    if handler.model is Event[Any] or payload in (None, Any):
-        return None
-    return getattr(payload, "__name__", None) or str(payload)
-
-
 def _schema_lines(app: App) -> Iterator[str]:
-    """The types this app registers itself."""
+    """List the types this app registers itself."""
     core = SchemaRegistry()
     own = [one for one in app.registry.list() if core.get(one.type) != one]
     if own:
@@ -78,7 +69,7 @@ def _schema_lines(app: App) -> Iterator[str]:
 
 
 def _stream_lines(found: list[PlannedConsumers]) -> Iterator[str]:
-    """What its handlers read from."""
+    """List the streams that its handlers read."""
     read = {spec.stream for wanted in found for spec in wanted.specs}
     rows = [
         (spec.name, ", ".join(spec.subjects), f"{spec.max_age / DAY:g} d")
@@ -97,14 +88,15 @@ def _stream_lines(found: list[PlannedConsumers]) -> Iterator[str]:
 def _handler_lines(wanted: PlannedConsumers) -> Iterator[str]:
     handler = wanted.handler
     yield ""
-    yield from wrapped(f"{handler.function}  {handler.where}", first="  ", rest="      ")
+    yield from wrapped(f"{handler.shown}  {handler.where}", first="  ", rest="      ")
     for label, text in (
-        ("name", handler.name),
+        ("function", handler.function),
+        ("name", handler.name if handler.options.durable is None else ""),  # of ids and notes
         ("events", ", ".join(handler.types) or "any, by subject"),
         ("doubtful", "; ".join(wanted.doubts)),
         ("filters", ", ".join(handler.filters)),
         ("consumer", _consumers(wanted)),
-        ("missing", f"no stream of ours stores {', '.join(wanted.unserved)}"
+        ("missing", f"no stream stores {', '.join(wanted.unserved)}"
          if wanted.unserved else ""),
         ("payload", model_name(handler) or "any"),
         ("options", _options(handler)),
@@ -117,7 +109,7 @@ def _consumers(wanted: PlannedConsumers) -> str:
     if not wanted.specs:
         return ""
     streams = ", ".join(spec.stream for spec in wanted.specs)
-    alone = "" if wanted.is_shared else " (one per process: each sees every event)"
+    alone = "" if wanted.is_shared else " (one per process: each gets every event)"
     return f"{wanted.specs[0].name} on {streams}{alone}"
 
 
@@ -130,36 +122,3 @@ def _options(handler: Handler) -> str:
         text = ", ".join(value) if isinstance(value, list) else f"{value:g} s" if unit else value
         shown.append(name if value is True else f"{name} {text}")
     return ", ".join(shown)
-
-
-def _app_json(app: App, found: list[PlannedConsumers]) -> dict[str, Any]:
-    return {
-        "app": app.name,
-        "handlers": [
-            {
-                "name": one.handler.name,
-                "function": one.handler.function,
-                "where": one.handler.where,
-                "types": list(one.handler.types),
-                "channels": list(one.handler.channels),
-                "instance": one.handler.instance,
-                "filters": list(one.handler.filters),
-                "shared": one.is_shared,
-                "consumers": [{"stream": s.stream, "name": s.name} for s in one.specs],
-                "unserved": list(one.unserved),
-                "doubtful": list(one.doubts),
-                "payload": model_name(one.handler),
-                "options": options_in_force(one.handler.options),
-            }
-            for one in found
-        ],
-        "schemas": [
-            {
-                "type": one.type,
-                "model": one.model.__name__ if one.model else None,
-                "stream": one.stream,
-                "description": one.description,
-            }
-            for one in app.registry.list()
-        ],
-    }

@@ -20,7 +20,7 @@ from ..session import CalledWrongly, run_operation
 from ..tables import json_text, moment, printable, wrapped
 from ..values import Moment, json_option
 
-INDENT = 10  # of what stands under the first line, below its text
+INDENT = 10  # of the lines under the first
 PLACE = 12  # columns of stream and sequence; a longer one takes more
 
 
@@ -67,7 +67,7 @@ def command(
 
 
 class Page:
-    """Two lines an event, the second its id; a new day has a line of its own."""
+    """Page of events: two lines each, the second its id; a new day has its own line."""
 
     def __init__(self, payloads: bool) -> None:
         self.is_empty = True
@@ -75,7 +75,7 @@ class Page:
         self._day = datetime.now().date()
 
     def lines(self, message: StoredMessage) -> list[str]:
-        """What to print for one event."""
+        """Format one event."""
         event = read(message)
         when = stored_time(message).astimezone()
         lines = [] if when.date() == self._day else [f"{when:%Y-%m-%d}"]
@@ -99,7 +99,7 @@ def _nothing(pattern: str, since: datetime) -> list[str]:
 
 
 def _filters(pattern: str) -> tuple[str, ...]:
-    """A type means its events of every channel and instance, and the bare ones."""
+    """Read the pattern: a type matches its events with and without channel and instance."""
     try:
         if pattern.endswith(">") or (pattern.count(".") > 1 and is_wild(pattern)):
             return (check_subject_pattern(pattern),)

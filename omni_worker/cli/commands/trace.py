@@ -1,4 +1,4 @@
-"""`omni-worker trace`: one event's whereabouts, as a story of few lines."""
+"""`omni-worker trace`: where one event is, in a few lines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _lines(trace: Trace, since: datetime) -> str:
         ]
         parts.append(table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows))
     elif trace.places:
-        parts.append(["No consumer wants it."])
+        parts.append(["No consumer reads it."])
     parts.append(_letter_lines(trace))
     parts.append(_related_lines(trace))
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -71,8 +71,8 @@ def _lines(trace: Trace, since: datetime) -> str:
 def _not_found(trace: Trace, since: datetime) -> list[str]:
     return wrapped(
         f"No event {printable(trace.id)} among {grouped(trace.scanned)} messages since"
-        f" {moment(since)}. Look further back with --since 7d; what is older than its stream keeps"
-        " is gone."
+        f" {moment(since)}. Look further back with --since 7d; older events may have"
+        " expired."
     )
 
 

@@ -1,6 +1,6 @@
-"""`omni-worker dev`: the parent. It watches, keeps a server, and replaces the child that works.
+"""`omni-worker dev`: the parent watches, keeps a server, and replaces the working child.
 
-It never imports the project's code: that happens in `cli/dev_child`, in a process of its own.
+The parent never imports the project's code: that happens in `cli/dev_child`, in another process.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from ...errors import OmniWorkerError
 from .. import CALLED_WRONGLY, FAILED, complain
 from .children import Children, DevProcess, Ended
-from .dev_server import Place, ServerEnded, open_place
-from .messages import Tell
+from .dev_server import DevServer, ServerEnded, open_server
+from .messages import Messages
 from .watcher import Changed, Watch
 
 HAND_OVER = 5.0  # seconds a child may take to hand back what it holds
@@ -27,7 +27,7 @@ OURS = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevOptions:
-    """What the command line says."""
+    """Options of the command line."""
 
     target: str
     watch: tuple[Path, ...]
@@ -40,12 +40,12 @@ class DevOptions:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Somebody pressed Ctrl-C, or sent a SIGTERM."""
+    """Ctrl-C was pressed, or a SIGTERM sent."""
 
 
 def run_dev(options: DevOptions) -> int:
     """Run until Ctrl-C. Return 0 (stopped), 1 (no server), 2 (called wrongly) or 130 (at once)."""
-    tell = Tell()
+    messages = Messages()
     if not hasattr(os, "fork"):
         complain("dev needs fork, which this system does not have; use `omni-worker run`")
         return CALLED_WRONGLY
@@ -54,27 +54,27 @@ def run_dev(options: DevOptions) -> int:
         complain(f"--watch {missing[0]}: no such directory")
         return CALLED_WRONGLY
     try:
-        place = open_place(options.port, options.ephemeral, options.use_running, tell)
+        server = open_server(options.port, options.ephemeral, options.use_running, messages)
     except OmniWorkerError as error:
         complain(str(error))
         return FAILED
     try:
-        return Dev(options, place, tell).run()
+        return Dev(options, server, messages).run()
     finally:
-        place.close()
+        server.close()
 
 
 class Dev:
-    """The parent's life: one thing that happened after the other."""
+    """Life of the parent: it handles one happening after the other."""
 
-    def __init__(self, options: DevOptions, place: Place, tell: Tell) -> None:
+    def __init__(self, options: DevOptions, server: DevServer, messages: Messages) -> None:
         self._options = options
-        self._place = place
-        self._tell = tell
+        self._server = server
+        self._messages = messages
         self._happened: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._children = Children(
             options.target,
-            place.environment,
+            server.environment,
             payloads=options.payloads,
             log_level=options.log_level,
             post=self._happened.put,
@@ -84,15 +84,15 @@ class Dev:
         self._asked = 0
 
     def run(self) -> int:
-        """Until Ctrl-C."""
+        """Run until Ctrl-C."""
         watch = Watch(self._options.watch, self._happened.put)
         with _signals(lambda: self._happened.put(Asked())), self._children, watch:
-            self._place.watch(self._happened.put)
-            self._tell.watching(self._options.watch)
+            self._server.watch(self._happened.put)
+            self._messages.watching(self._options.watch)
             self._children.start(time.monotonic(), first=True)
             while not (self._asked and self._children.working is None):
                 self._take(self._next())
-        self._tell.say("stopped")
+        self._messages.say("stopped")
         return 130 if self._asked > 1 else 0
 
     def _next(self) -> object:
@@ -112,14 +112,14 @@ class Dev:
             case Changed(paths=paths, at=at) if not self._asked:
                 self._replace(paths, at)
             case ServerEnded():
-                self._place.start_again(self._tell)
+                self._server.start_again(self._messages)
             case Ended(child) if child is self._children.working:
                 self._ended(child)
 
     # --- what follows from it ----------------------------------------------------------------
 
     def _replace(self, paths: tuple[Path, ...], at: float) -> None:
-        self._tell.changed(paths)
+        self._messages.changed(paths)
         if any(path.is_relative_to(OURS) for path in paths):
             self._children.renew_template()
         working = self._children.working
@@ -138,16 +138,16 @@ class Dev:
             self._children.start(self._changed_at)
             self._changed_at = None
         else:
-            self._tell.ended(child.code)
+            self._messages.ended(child.code)
 
     def _stop(self) -> None:
-        """The first time in good order, the second time now."""
+        """Stop: the first time in good order, the second time now."""
         self._asked += 1
         working = self._children.working
         if working is None:
             return
         if self._asked == 1:
-            self._tell.say("stopping; running handlers may finish (Ctrl-C again: now)")
+            self._messages.say("stopping; running handlers may finish (Ctrl-C again: now)")
             working.stop()
         else:
             working.hand_over()
@@ -156,7 +156,7 @@ class Dev:
     def _kill(self) -> None:
         self._kill_at = None
         if self._children.working is not None:
-            self._tell.warn(
+            self._messages.warn(
                 "the old process does not stop: something blocks its loop. It is killed; its"
                 " unfinished events come again after their ack_wait (30 s)"
             )

@@ -24,7 +24,7 @@ from ...nats_server import die_with_parent
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A child is gone; its ``code`` says how."""
+    """A child has ended; its ``code`` says how."""
 
     child: DevProcess
 
@@ -33,7 +33,7 @@ Post = Callable[[Ended], None]
 
 
 class DevProcess:
-    """One process, at the other end of a socket. Its end is posted from a thread."""
+    """Process at the other end of a socket. Its end is posted from a thread."""
 
     def __init__(self, connection: socket.socket, post: Post) -> None:
         self._socket = connection
@@ -46,7 +46,7 @@ class DevProcess:
         self._listener.start()
 
     def hand_over(self) -> None:
-        """Hand back what it holds and end, now."""
+        """Hand back its events and end, now."""
         self._end("now")
 
     def stop(self) -> None:
@@ -58,11 +58,11 @@ class DevProcess:
         self._signal(signal.SIGKILL)
 
     def ended(self, code: int) -> None:
-        """The template's word that it is gone."""
+        """Take the template's report that it is gone."""
         if self._is_over:
             return
         self._is_over = True
-        self._listener.join(1.0)  # what it said last comes first
+        self._listener.join(1.0)  # its last lines come first
         self._pid, self.code = None, code
         self._socket.close()
         self._post(Ended(self))
@@ -89,7 +89,7 @@ class DevProcess:
 
 
 class Template:
-    """The process that children are forked from, one at a time; it says how they ended."""
+    """Process that children are forked from, one at a time; it reports how they ended."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
@@ -108,7 +108,7 @@ class Template:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def fork(self, since: float, first: bool, post: Post) -> DevProcess:
-        """A child that loads the project and runs it; ``since`` is when that was asked for."""
+        """Fork a child that loads the project and runs it; ``since`` is when that was asked for."""
         ours, theirs = socket.socketpair()
         with theirs:
             child = self._child = DevProcess(ours, post)
@@ -141,7 +141,7 @@ class Template:
 
 
 class Children:
-    """The one that works, and the template of the next."""
+    """Working child, and the template of the next."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Children:
         self.working: DevProcess | None = None
 
     def start(self, since: float, *, first: bool = False) -> None:
-        """Let the next one work."""
+        """Start the next child."""
         if self._template is None or self._is_stale or not self._template.is_alive:
             self._close_template()
             self._template = Template(self._arguments, self._environment)
@@ -168,7 +168,7 @@ class Children:
         self.working = self._template.fork(since, first, self._post)
 
     def renew_template(self) -> None:
-        """The framework itself has changed: the next one comes from a new template."""
+        """Fork the next child from a new template: the framework itself has changed."""
         self._is_stale = True
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Serving: which server `dev` works with: one of its own, a running one, or that of NATS_URL."""
+"""Dev server: the one `dev` uses, its own or a running one or that of NATS_URL."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import IO
 from ...errors import ConfigError, TransportError
 from ...nats_server import ANY_PORT, LOOPBACK, NatsServer
 from ...settings import Settings
-from .messages import Tell
+from .messages import Messages
 
 FOLDER = Path(".omni-worker")  # with a store of dev's own in it: PM2's server may run as well
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEnded:
-    """Our nats-server ended, and nobody had asked it to."""
+    """Our nats-server ended by itself."""
 
 
-class Place:
-    """A server, and the environment that leads the children to it."""
+class DevServer:
+    """A server, and the environment with which the children find it."""
 
     def __init__(self, server: NatsServer | None, url: str | None, lock: IO[str] | None) -> None:
         self._server = server
@@ -46,16 +46,16 @@ class Place:
         if self._server is not None:
             threading.Thread(target=self._wait, args=(post,), daemon=True).start()
 
-    def start_again(self, tell: Tell) -> None:
-        """After a crash: the same port, the same data."""
+    def start_again(self, messages: Messages) -> None:
+        """Start it again after a crash, on the same port, with the same data."""
         if self._server is None or self._closing:
             return
         try:
             self._server.start()
         except TransportError as error:
-            tell.warn(f"nats-server ended and does not start again: {error}")
+            messages.warn(f"nats-server ended and does not start again: {error}")
             return
-        tell.warn(f"nats-server ended by itself; started again on {self._server.url}")
+        messages.warn(f"nats-server ended by itself; started again on {self._server.url}")
         assert self._post is not None
         self.watch(self._post)
 
@@ -75,18 +75,18 @@ class Place:
                 post(ServerEnded())
 
 
-def open_place(port: int, ephemeral: bool, use_running: bool, tell: Tell) -> Place:
-    """Find or start the server, and say which. Raises ConfigError or TransportError."""
+def open_server(port: int, ephemeral: bool, use_running: bool, messages: Messages) -> DevServer:
+    """Find or start the server, and report which. Raises ConfigError or TransportError."""
     if os.environ.get("NATS_URL"):
-        tell.say(f"using {Settings().shown_urls} (NATS_URL)")
-        return Place(None, None, None)
+        messages.say(f"using {Settings().shown_urls} (NATS_URL)")
+        return DevServer(None, None, None)
     running = speaks_nats(port) if port else None
     url = f"nats://{LOOPBACK}:{port}"
     if use_running:
         if running is None:
             raise TransportError(f"--use-running: nothing that speaks NATS listens on {url}")
-        tell.say(f"using {running} on {url}")
-        return Place(None, url, None)
+        messages.say(f"using {running} on {url}")
+        return DevServer(None, url, None)
     lock = None if ephemeral else _lock()
     server = NatsServer(
         port=port if port and _is_free(port) else ANY_PORT,
@@ -99,20 +99,22 @@ def open_place(port: int, ephemeral: bool, use_running: bool, tell: Tell) -> Pla
             lock.close()
         raise
     if running is not None:
-        tell.warn(f"{running} listens on port {port} already: not touched (--use-running uses it)")
+        messages.warn(
+            f"{running} listens on port {port} already: not touched (--use-running uses it)"
+        )
     elif port and server.port != port:
-        tell.warn(f"port {port} is taken by something that does not speak NATS")
-    tell.say(f"nats-server of its own on {server.url}")
+        messages.warn(f"port {port} is taken by something that does not speak NATS")
+    messages.say(f"nats-server of its own on {server.url}")
     kept = f"data in {server.store}, kept between runs; --ephemeral for none"
-    tell.say("data is not kept after this run" if ephemeral else kept)
+    messages.say("data is not kept after this run" if ephemeral else kept)
     if lock is not None:
         lock.write(f"{os.getpid()} {server.url}")
         lock.flush()
-    return Place(server, server.url, lock)
+    return DevServer(server, server.url, lock)
 
 
 def speaks_nats(port: int) -> str | None:
-    """What listens there and greets as a NATS server does: its name and version."""
+    """Name and version of what listens there, if it greets as a NATS server does."""
     with suppress(OSError, ValueError), socket.create_connection((LOOPBACK, port), 1.0) as one:
         one.settimeout(1.0)
         with one.makefile("rb") as lines:
@@ -133,7 +135,7 @@ def _is_free(port: int) -> bool:
 
 
 def _lock() -> IO[str]:
-    """Two servers over one store would destroy it. Raises ConfigError naming the other dev."""
+    """Lock the store: two servers would destroy it. Raises ConfigError naming the other dev."""
     import fcntl
 
     FOLDER.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Telling: what the parent of `dev` says, in the manner of the log lines around it."""
+"""Messages: lines of the parent of `dev`, in the form of the log lines around them."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import click
 from ...listeners.pretty import pretty
 
 
-class Tell:
+class Messages:
     """Lines on standard error; coloured on a terminal."""
 
     def __init__(self) -> None:
         self._colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
 
     def say(self, text: str) -> None:
-        """Something happened."""
+        """Print what happened."""
         self._line("INFO", text)
 
     def warn(self, text: str) -> None:
-        """Something that a person should read."""
+        """Print a warning."""
         self._line("WARNING", text)
 
     def watching(self, folders: tuple[Path, ...]) -> None:
-        """What is watched, once."""
+        """Print which folders are watched."""
         shown = ", ".join(relative(folder) for folder in folders)
         self.say(f"watching {shown} for changes; Ctrl-C stops")
 
     def changed(self, paths: tuple[Path, ...]) -> None:
-        """Which files were saved."""
+        """Print which files were saved."""
         first, *rest = sorted(relative(path) for path in paths)
         more = f" and {len(rest)} more" if rest else ""
         self.say(f"changed: {first}{more}")
 
     def ended(self, code: int) -> None:
-        """The child ended and nobody had asked it to."""
-        if code == 2:  # it has said what it could not load
+        """Print how the child ended by itself."""
+        if code == 2:  # it has printed what it could not load
             self.warn("waiting for the next save")
             return
         how = f"exit code {code}"
@@ -61,7 +61,7 @@ class Tell:
 
 
 def relative(path: Path) -> str:
-    """From where dev was started, if it lies below."""
+    """Shorten a path below the current directory."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Watching: which saved files replace the child. What git ignores does not."""
+"""Watcher: saved files that replace the child; those that git ignores do not."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .gitignore import Ignored
 
 # Code and configuration. Data files are left out: a worker that writes one would reload for ever.
 SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".env"})
-STEP = 20  # milliseconds without another change until the changes are told
+STEP = 20  # milliseconds without another change until the changes are posted
 LONGEST = 200  # milliseconds they are collected at most
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """These files were saved."""
+    """Files that were saved."""
 
     paths: tuple[Path, ...]
     at: float  # monotonic time
 
 
 class Watch:
-    """Watches folders in a thread while it is entered; returns from entering when it does."""
+    """Watch folders in a thread while entered; entering returns once it watches."""
 
     def __init__(self, folders: tuple[Path, ...], post: Callable[[object], None]) -> None:
         self._folders = folders

@@ -57,8 +57,8 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
             Level.FAIL, "consumers",
             f"{where}: settled up to #{floor}, and the stream ends at #{last}: the events between"
             " would never be delivered",
-            "the stream lost its end or was restored: delete the consumer, its worker makes it"
-            " anew",
+            "the stream lost its end or was restored: delete the consumer, its worker creates"
+            " it again",
         )  # fmt: skip
     filters, subjects = info.config.filters, stream.state.subjects
     if len(filters) > 1 and subjects >= MANY_SUBJECTS:
@@ -76,14 +76,14 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
     if 0 < most <= unacked:
         yield Finding(
             Level.WARN, "consumers",
-            f"{where}: {_times(unacked, 'event is', 'events are')} not answered, as many as its"
+            f"{where}: {_times(unacked, 'event is', 'events are')} not acknowledged, as many as its"
             " max_ack_pending allows: no more are delivered",
             "look at its worker; dead ones give theirs back after ack_wait",
         )  # fmt: skip
     elif waiting and not (unacked or info.num_waiting or info.is_push_bound or info.is_paused):
         yield Finding(
             Level.WARN, "consumers",
-            f"{where}: {_times(waiting, 'event waits', 'events wait')} and nobody reads it",
+            f"{where}: {_times(waiting, 'event is', 'events are')} waiting, and no worker reads it",
             "start its worker, or delete the consumer if it is not needed",
         )  # fmt: skip
 

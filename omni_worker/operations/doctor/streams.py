@@ -27,11 +27,11 @@ def stream_findings(configs: Sequence[StreamConfig]) -> list[Finding]:
                 found.append(
                     Finding(
                         Level.WARN, spec.name, "missing",
-                        "the first worker makes it; omni-worker plan --apply does too",
+                        "the first worker creates it; so does omni-worker plan --apply",
                     )
                 )  # fmt: skip
             case Standing(name=name, differences=differences):
-                says = "stands" if name == spec.name else f"its subjects are held by {name}"
+                says = "exists" if name == spec.name else f"its subjects are held by {name}"
                 found.append(Finding(Level.OK, spec.name, "; ".join((says, *differences))))
             case Lacking(missing=missing):
                 found.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ....app import App
+from ....handlers import Handler
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import CannotRetry, DeadLetters, as_json
 from ... import FAILED, say
@@ -54,7 +55,6 @@ class Chosen:
     names: tuple[str, ...]
     filters: Filters
     every: bool
-    app: App | None
 
 
 def filter_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -70,24 +70,25 @@ def filter_options(command: Callable[..., int]) -> Callable[..., int]:
     return with_filters
 
 
+def handlers_of(app: App | None) -> Sequence[Handler]:
+    """Return the handlers whose functions are known."""
+    return app.handlers if app is not None else ()
+
+
 def shown_handler(letter: DeadLetter, app: App | None) -> str | None:
     """Name the handler of a dead letter for people, with its function if its app is known."""
-    for handler in app.handlers if app is not None else ():
+    for handler in handlers_of(app):
         if handler.name == letter.handler and handler.app == letter.app:
             return handler.shown
     return letter.handler
 
 
 def letters_of(
-    letters: DeadLetters, filters: Filters, app: App | None, progress: Progress | None = None
+    letters: DeadLetters, filters: Filters, progress: Progress | None = None
 ) -> AsyncIterator[DeadLetter]:
     """Read those that fit, the oldest first."""
-    handler = filters.handler
-    if handler is not None and app is not None:
-        # A dead letter has one name of its handler; a handler that is gone is not in the app.
-        handler = next((one.name for one in app.handlers if handler in one.names), handler)
     return letters.list(
-        type=filters.type, handler=handler, error=filters.error, since=filters.since,
+        type=filters.type, handler=filters.handler, error=filters.error, since=filters.since,
         until=filters.until, all=filters.all, progress=progress,
     )  # fmt: skip
 
@@ -120,7 +121,7 @@ async def for_each(
             done, said = await act(letter)
         except CannotRetry as error:
             code = FAILED
-            done, said = letter, str(error).partition(": ")[2]
+            done, said = letter, error.reason
         if json:
             say(json_text(as_json(done) | {"said": said}))
         else:
@@ -140,7 +141,7 @@ def _check(chosen: Chosen) -> None:
 async def _count(letters: DeadLetters, chosen: Chosen) -> int:
     progress = Progress("dead letters read:")
     count = 0
-    async for _ in letters_of(letters, chosen.filters, chosen.app, progress):
+    async for _ in letters_of(letters, chosen.filters, progress):
         count += 1
     progress.clear()
     return count
@@ -152,5 +153,5 @@ async def _meant(letters: DeadLetters, chosen: Chosen) -> AsyncIterator[DeadLett
         for letter in [await get(letters, name) for name in chosen.names]:
             yield letter
         return
-    async for letter in letters_of(letters, chosen.filters, chosen.app):
+    async for letter in letters_of(letters, chosen.filters):
         yield letter

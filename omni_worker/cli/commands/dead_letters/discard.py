@@ -11,7 +11,7 @@ from ....settings import Settings
 from ....transports.base import Transport
 from ...session import run_with_app
 from ...values import json_option, yes_option
-from .chosen import Chosen, Filters, filter_options, for_each
+from .chosen import Chosen, Filters, filter_options, for_each, handlers_of
 
 
 @click.command("discard")
@@ -33,12 +33,14 @@ def command(letters: tuple[str, ...], filters: Filters, every: bool, yes: bool, 
     """
 
     async def work(transport: Transport, settings: Settings, app: App | None) -> int:
-        found = DeadLetters(transport, create=settings.provision == "on")
+        found = DeadLetters(
+            transport, create=settings.provision == "on", handlers=handlers_of(app)
+        )  # fmt: skip
 
         async def discard(letter: DeadLetter) -> tuple[DeadLetter, str]:
             return await found.discard(letter), "put aside"
 
-        chosen = Chosen(letters, filters, every, app)
+        chosen = Chosen(letters, filters, every)
         return await for_each(found, chosen, discard, "Put aside", yes=yes, json=json)
 
     return run_with_app(filters.target, work)

@@ -15,7 +15,7 @@ from ... import say
 from ...session import Progress, run_with_app
 from ...tables import ago, grouped, json_text, table, wrapped
 from ...values import json_option
-from .chosen import Filters, filter_options, letters_of, shown_handler
+from .chosen import Filters, filter_options, handlers_of, letters_of, shown_handler
 
 
 @click.command("list")
@@ -41,11 +41,11 @@ def command(filters: Filters, limit: int, json: bool) -> int:
     """
 
     async def work(transport: Transport, settings: Settings, app: App | None) -> int:
-        letters = DeadLetters(transport)
+        letters = DeadLetters(transport, handlers=handlers_of(app))
         progress = Progress("dead letters read:")
         shown: deque[DeadLetter] = deque(maxlen=limit or None)
         count = 0
-        async for letter in letters_of(letters, filters, app, progress):
+        async for letter in letters_of(letters, filters, progress):
             count += 1
             if json and not limit:
                 progress.clear()
@@ -68,11 +68,12 @@ def _listing(
 ) -> list[str]:
     everything = filters.all
     if not shown:
-        kind = "dead letter" if filters == Filters(all=everything) else "such dead letter"
+        kind = "" if filters == Filters(all=everything) else "such "
+        kind += "" if everything else "open "
         more = "" if everything else "; --all shows those retried or discarded"
         if filters.handler is not None and app is None:
             more += "; to name a handler by its function, add --app MODULE:APP"
-        return wrapped(f"No {'' if everything else 'open '}{kind} on {settings.shown_urls}{more}.")
+        return wrapped(f"No {kind}dead letter on {settings.shown_urls}{more}.")
     head = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
     rows = [
         [one.sequence, ago(one.time), one.event_type or "-", shown_handler(one, app) or "-",

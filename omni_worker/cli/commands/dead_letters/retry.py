@@ -14,7 +14,7 @@ from ... import say
 from ...session import run_with_app
 from ...tables import ago, wrapped
 from ...values import json_option, yes_option
-from .chosen import Chosen, Filters, filter_options, for_each, shown_handler
+from .chosen import Chosen, Filters, filter_options, for_each, handlers_of, shown_handler
 
 
 @click.command("retry")
@@ -43,8 +43,9 @@ def command(
 
     async def work(transport: Transport, settings: Settings, app: App | None) -> int:
         found = DeadLetters(
-            transport, create=settings.provision == "on", replicas=settings.replicas
-        )
+            transport, create=settings.provision == "on", replicas=settings.replicas,
+            handlers=handlers_of(app),
+        )  # fmt: skip
         senders: set[str] = set()
 
         async def retry(letter: DeadLetter) -> tuple[DeadLetter, str]:
@@ -56,7 +57,7 @@ def command(
             handler = shown_handler(letter, app)
             return retried.letter, f"on its way back to {handler} of {letter.app}"
 
-        chosen = Chosen(letters, filters, every, app)
+        chosen = Chosen(letters, filters, every)
         code = await for_each(found, chosen, retry, "Send back", yes=yes, json=json)
         if not json:
             for name in sorted(senders):
