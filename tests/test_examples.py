@@ -52,6 +52,12 @@ async def test_the_router_example_prints_what_it_says(
     assert worker.output() == promised_output("router.py")
 
 
+def test_the_metrics_listener_example_prints_what_it_says() -> None:
+    said = python("-m", "examples.metrics_listener")
+
+    assert said == promised_output("metrics_listener.py")
+
+
 def test_the_demo_ends_well_and_fits_a_terminal(tmp_path: Path) -> None:
     said = python("-m", "examples.demo")
 

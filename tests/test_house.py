@@ -35,6 +35,22 @@ ROOMS = [
 # (importing room, imported room): why it may go up all the same.
 UPWARDS: dict[tuple[str, str], str] = {}
 
+# (file or room, how the line begins): why it is logged below the listeners. None is about what
+# became of an event.
+LOGGED: dict[tuple[str, str], str] = {
+    ("transports.jetstream", ""): "the connection and its requests; a transport has no listeners",
+    ("provision.py", ""): "streams that are made or differ, before any handler runs",
+    ("operations", ""): "a command of a person's; no handler runs",
+    ("signals", "a listener failed"): "a listener that fails cannot be told to listeners",
+    ("schemas.py", ""): "a type without a schema, once",
+    ("publisher.py", "publishing to"): "a stream's short duplicate window, once",
+    ("binding.py", "consumer %s stays"): "cleaning up at the end",
+    ("sent_back.py", "dead letters cannot"): "a right that is missing, once",
+    ("sent_back.py", "returning events not read"): "a look that failed; there is another",
+    ("sent_back.py", "reading what is sent back"): "a consumer that is read from now on",
+    ("bus", ""): "declarations: a type that is nearly another; a look at consumers that failed",
+}
+
 LINES = 380
 # file: why it is longer; a file that is no longer so leaves the list.
 LONG: dict[str, str] = {}
@@ -132,6 +148,61 @@ def test_an_import_that_goes_up_is_found_wherever_it_stands(
     assert upward_imports(inner) == [
         "omni_worker/transports/memory/server.py:1: transports.memory imports settle"
     ]
+
+
+def rooms_that_may_not_log() -> list[str]:
+    """Every room below the listeners, and the bus, which only has to be above their logs."""
+    return [*ROOMS[: ROOMS.index("listeners")], "bus"]
+
+
+def logged_in(path: Path) -> list[tuple[int, str]]:
+    """Line and first words of everything that writes a log line, called or handed on."""
+    levels = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    words = {
+        id(part): one.args[0].value
+        for one in nodes
+        if isinstance(one, ast.Call) and one.args and isinstance(one.args[0], ast.Constant)
+        for part in ast.walk(one.func)
+    }
+    return [
+        (node.lineno, str(words.get(id(node), "")))
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and node.attr in levels
+        and "log" in ast.unparse(node.value).lower()
+    ]
+
+
+def test_nothing_below_the_listeners_logs_an_event() -> None:
+    found, needless = [], set(LOGGED)
+    for path in FILES:
+        place, room = str(path.relative_to(HOUSE)), room_of(parts_of(path))
+        if room not in rooms_that_may_not_log():
+            continue
+        for line, words in logged_in(path):
+            known = {one for one in LOGGED if one[0] in (place, room) and words.startswith(one[1])}
+            needless -= known
+            if not known:
+                found.append(f"{place}:{line}: {words!r}")
+
+    assert found == [], "emit a signal, and write its sentence in listeners/sentences.py"
+    assert needless == set()
+
+
+def test_a_line_that_is_logged_is_found_however_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "settle.py"
+    path.write_text(
+        "log.warning('lapsed', extra=facts)\n"
+        "self._log.exception('a fault')\n"
+        "logging.getLogger('omni_worker.worker').log(level, text)\n"
+        "(warn or log.info)('a type')\n"
+        "math.log(2)\n"
+        "signals.emit(lapsed)\n"
+    )
+
+    found = sorted(logged_in(path))
+    assert found == [(1, "lapsed"), (2, "a fault"), (3, ""), (4, "a type")]
 
 
 def test_only_the_jetstream_adapter_imports_nats() -> None:

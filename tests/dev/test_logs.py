@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import io
 import json
 import logging
@@ -16,6 +18,7 @@ from pydantic import BaseModel
 from omni_worker import App, Context, Event, Reject, Settings
 from omni_worker.handlers import declare
 from omni_worker.listeners.logs import (
+    LOG,
     LOG_RUNS,
     JsonFormatter,
     Message,
@@ -24,7 +27,20 @@ from omni_worker.listeners.logs import (
     write,
 )
 from omni_worker.listeners.pretty import human_time
-from omni_worker.signals import Retried, RunFinished, Signal
+from omni_worker.listeners.sentences import ALWAYS
+from omni_worker.signals import (
+    ConsumerLost,
+    ConsumerRecreated,
+    DeadLetterDelayed,
+    DeadLetterDropped,
+    DeadLettered,
+    HandlerSignal,
+    RecreationFailed,
+    Retried,
+    RunFinished,
+    Signal,
+    StreamReplaced,
+)
 from omni_worker.transports.base import Delivery
 from omni_worker.transports.memory import MemoryTransport
 
@@ -305,3 +321,61 @@ def test_a_retry_reads_well_in_80_columns() -> None:
 )
 def test_times_are_human(seconds: float, text: str) -> None:
     assert human_time(seconds) == text
+
+
+FACTS: dict[str, Any] = {
+    "after": 2.0,
+    "attempt": 1,
+    "attempts": 2,
+    "cause": ValueError("the cause"),
+    "consequence": "the event comes again",
+    "consumer": "r1",
+    "consumers": (),
+    "error": ValueError("the error"),
+    "error_type": "ValueError",
+    "event_id": "one",
+    "events": 3,
+    "failures": 3,
+    "handlers": 1,
+    "letter": "a-letter",
+    "name": "r9",
+    "of": 4,
+    "pid": 1,
+    "reason": "the reason",
+    "recreate": True,
+    "seconds": 0.1,
+    "sequence": 12,
+    "stream": "MESSAGE",
+    "timeout": 3.0,
+}
+
+
+@pytest.mark.parametrize("kind", ALWAYS, ids=lambda kind: kind.__name__)
+def test_every_kind_that_is_always_logged_has_a_line_with_fields_of_its_own(
+    kind: type[Signal], stream: io.StringIO, lines: Lines
+) -> None:
+    one = retried()
+    facts = {"handler": one.handler, "delivery": one.delivery, **FACTS}
+    if kind in (DeadLettered, DeadLetterDelayed, DeadLetterDropped):
+        facts["error"] = "the error"
+    signal = kind(**{field.name: facts[field.name] for field in dataclasses.fields(kind)})
+
+    LOG.hear(signal)
+
+    [line] = lines()
+    assert line["logger"] == "omni_worker.worker"
+    assert line["message"]
+    assert "signal" not in line
+    if isinstance(signal, HandlerSignal) and not isinstance(
+        signal, ConsumerLost | ConsumerRecreated | RecreationFailed | StreamReplaced
+    ):
+        assert line["handler"] == one.handler.name
+
+
+def test_a_logged_signal_is_no_attribute_of_its_record(caplog: pytest.LogCaptureFixture) -> None:
+    write(retried())
+
+    [record] = caplog.records
+    assert not [one for one in vars(record).values() if type(one) is Retried]
+    assert record.getMessage() == "retry"
+    assert type(copy.deepcopy(record).msg) is str

@@ -84,8 +84,10 @@ class Stage:
         (self.folder / f"{module}.py").write_text(_HEAD + textwrap.dedent(source))
         return f"{module}:app"
 
-    def spawn(self, target: str, *, url: str | None = None, **settings: object) -> Worker:
-        """Start a worker and do not wait for it.
+    def spawn(
+        self, target: str, *arguments: str, url: str | None = None, **settings: object
+    ) -> Worker:
+        """Start a worker and do not wait for it; ``arguments`` are more of `run`.
 
         ``settings`` are OMNI_WORKER_… variables, or NATS_… where they begin with `nats_`.
         """
@@ -97,7 +99,7 @@ class Stage:
             "WORKER": name,
             **{_variable(key): str(value) for key, value in settings.items()},
         }
-        worker = Worker(name, target, self.folder, environment)
+        worker = Worker(name, self.folder, environment, target, *arguments)
         self.workers.append(worker)
         return worker
 
@@ -134,12 +136,14 @@ class Stage:
 class Worker:
     """One `omni-worker run` process."""
 
-    def __init__(self, name: str, target: str, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, environment: dict[str, str], *arguments: str
+    ) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [PROGRAM, "run", target],
+                [PROGRAM, "run", *arguments],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
