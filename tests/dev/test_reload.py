@@ -97,6 +97,7 @@ async def test_nothing_is_lost_over_20_reloads_and_a_broken_save(
     assert "SyntaxError" in dev.said()
 
 
+@pytest.mark.alone
 async def test_new_code_handles_events_within_a_second_of_its_save(
     project: Project, bus: EventBus, nats_server: NatsServer
 ) -> None:

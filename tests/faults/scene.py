@@ -194,6 +194,18 @@ class Scene:
 
         await until(at_rest, timeout, what=f"{durable} at rest", seen=lambda: left)
 
+    async def acked_again(self, durable: str = "r1") -> None:
+        """Wait until a server that was started again knows the end of all it had stored by then."""
+        last = (await api(self.plain, "STREAM.INFO.MESSAGE"))["state"]["last_seq"]
+        floor = 0
+
+        async def is_known() -> bool:
+            nonlocal floor
+            floor = (await consumer(self.plain, durable))["ack_floor"]["stream_seq"]
+            return floor >= last
+
+        await until(is_known, 30.0, what=f"an ack floor of {last}", seen=lambda: floor)
+
     async def handled(self, count: int, timeout: float = 30.0) -> None:
         """Wait until so many different events came to their end."""
 

@@ -141,17 +141,19 @@ async def test_order_per_key_at_full_concurrency_through_kills(
     scene: Scene, nats_server: NatsServer, prefetch: int | None
 ) -> None:
     worker = await scene.run(ORDERED.format(ack_wait=1, prefetch=prefetch))
-    feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+    feed = asyncio.create_task(scene.publish(2_000, every=0.05))
     for kills in range(4):
         await scene.handled(200 * (kills + 1))
         if kills % 2:
             nats_server.kill()
             nats_server.start()
+            # The worker still knows what the server forgot of its acks, the next one would not.
+            await scene.acked_again()
         else:
             worker.kill()
             worker = await scene.run()
     await feed
-    await scene.handled(1_500, timeout=60)
+    await scene.handled(2_000, timeout=60)
     await scene.settled()
 
     account = await scene.ends(

@@ -25,6 +25,8 @@ __all__ = [
     "table_of", "too_wide",
 ]  # fmt: skip
 
+PATIENCE = 180.0  # seconds after which a command hangs, on a busy machine as well
+
 # The command as the terminal starts it; the last argument is the file for its peak of memory.
 _MEASURED = """
 import atexit, pathlib, sys
@@ -60,7 +62,7 @@ def measure(url: str, *arguments: str, folder: Path) -> Measured:
     ended = subprocess.run(
         [sys.executable, "-c", _MEASURED, *arguments, str(file)],
         cwd=folder, env=clean_environment() | {"NATS_URL": url}, capture_output=True,
-        stdin=subprocess.DEVNULL, timeout=60, check=False,
+        stdin=subprocess.DEVNULL, timeout=PATIENCE, check=False,
     )  # fmt: skip
     said = Said(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
     return Measured(said, int(file.read_text()) / 1024)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from omni_worker import Draft, EventBus
 from omni_worker.nats_server import NatsServer
 
@@ -56,6 +58,7 @@ async def test_an_event_that_kills_its_process_ends_as_a_letter_and_its_neighbou
             assert lives <= 6
 
 
+@pytest.mark.alone
 async def test_a_redeploy_spends_no_attempts_and_runs_nothing_one_by_one(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ async def route(event):
 """
 
 
+@pytest.mark.alone
 async def test_stopping_finishes_what_runs_and_hands_back_the_rest_at_once(
     stage: Stage, plain: Client
 ) -> None:
@@ -52,6 +53,7 @@ async def test_stopping_finishes_what_runs_and_hands_back_the_rest_at_once(
     assert (await consumer(plain, "r1"))["delivered"]["consumer_seq"] == 40 + 40 - len(begun)
 
 
+@pytest.mark.alone
 async def test_a_handler_longer_than_grace_is_handed_back_with_exit_code_zero(
     stage: Stage, plain: Client
 ) -> None:
@@ -106,6 +108,7 @@ async def test_two_signals_within_a_second_are_one_request(stage: Stage, plain: 
     assert len(stage.effects("handled")) == 4
 
 
+@pytest.mark.alone
 async def test_a_later_second_signal_stops_at_once_and_hands_back_what_runs(
     stage: Stage, plain: Client
 ) -> None:
@@ -159,6 +162,7 @@ async def test_a_second_signal_ends_even_what_swallows_every_cancellation(
     assert await first.exit(timeout=6) == 130
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("one", [signal.SIGTERM, signal.SIGINT])
 async def test_stopping_while_there_is_no_server_ends_promptly(
     stage: Stage, one: signal.Signals
@@ -187,6 +191,7 @@ async def test_stopping_while_the_server_is_silent_ends_promptly(stage: Stage) -
     assert code == 0
 
 
+@pytest.mark.alone
 async def test_stopping_with_a_large_backlog_buffered_never_hangs(
     stage: Stage, plain: Client
 ) -> None:
@@ -206,6 +211,7 @@ async def test_stopping_with_a_large_backlog_buffered_never_hangs(
     assert sorted(ids) == sorted(stage.ids())
 
 
+@pytest.mark.alone
 async def test_stopping_during_an_outage_ends_within_grace(
     stage: Stage, plain: Client, nats_server: NatsServer
 ) -> None:

@@ -64,6 +64,7 @@ async def test_a_thousand_events_with_retries_and_dead_letters_take_less_than_a_
 
 def run(*arguments: str) -> str:
     """pytest, in a process of its own; what it said."""
-    command: list[Any] = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    spared = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")  # what takes long to start
+    command: list[Any] = [sys.executable, "-m", "pytest", *spared, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr

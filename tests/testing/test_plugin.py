@@ -31,6 +31,10 @@ STRICT = "asyncio_mode = strict\nasyncio_default_fixture_loop_scope = function\n
 AUTO = "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
 
 
+# Hypothesis takes two thirds of the start of a pytest that does not use it.
+SPARED = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+
+
 class Project:
     """A user's project: an app, an ini file and tests."""
 
@@ -43,7 +47,7 @@ class Project:
         (self.folder / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{ini}")
         (self.folder / "test_it.py").write_text(IMPORTS + test)
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+            [sys.executable, "-m", "pytest", *SPARED, *arguments],
             cwd=self.folder, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         return done.stdout + done.stderr

@@ -85,6 +85,9 @@ class Ending:
 
         await source.close()
         source.request(5)
+        # In a cluster the consumer's leader hears of it a moment later; until then it would deliver
+        # to a source that is gone, and another one would get the message only as a redelivery.
+        await until(lambda: _nobody_asks(transport))
         await publish(transport, 1)
         _, other = await consume(transport, 1)
         await other.wait(1)
@@ -130,6 +133,10 @@ class Ending:
 
         await until(lambda: bool(recorder.causes))
         assert len(recorder.causes) == 1
+
+
+async def _nobody_asks(transport: Transport) -> bool:
+    return (await info(transport)).num_waiting == 0
 
 
 async def _is_waiting(transport: Transport) -> bool:
