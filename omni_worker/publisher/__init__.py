@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import (
     Awaitable,
-    Callable,
     Collection,
     Coroutine,
     Iterable,

@@ -17,6 +17,7 @@ from ...listeners.logs import LOG_RUNS, set_up_logging
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED
 from ...process.health import Health, health_routes
+from ...process.main import leave, run_loop
 from ...process.notify import Notify
 from ...process.router import Router
 from ...process.worker import run_worker, warn_of_short_kill
@@ -26,7 +27,6 @@ from .. import Probing, complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
 from ..handler_list import handler_list
-from ..main_loop import leave, run_loop
 from ..workers import number_lines, open_http, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")
@@ -100,8 +100,8 @@ def _run(
 ) -> int:
     calm_collector()
     health = Health(notify.alive)
-    router = Router(health_routes(health.report))
     try:
+        router = Router(health_routes(health.report), app.routes())
         server = open_http(probing, router)
     except ConfigError as error:
         complain(str(error))

@@ -1,4 +1,4 @@
-"""Main loop: run a worker's coroutine to its end, and let nothing keep the process after it."""
+"""Main: an app as the whole of a process, on a loop of its own, to its end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,32 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-LAST_WAIT = 1.0  # seconds for cancelled tasks to end
+from ..app import App
+from ..listeners.logs import set_up_logging
+from ..settings import Settings
+from .collector import calm_collector
+from .notify import Notify
+from .worker import run_worker, warn_of_short_kill
+
+LAST_WAIT = 1.0  # seconds for what was cancelled to end
+
+
+def run_app(app: App) -> int:
+    """Run an app until it is asked to stop or cannot go on; returns the exit code."""
+    if not logging.getLogger().handlers:
+        set_up_logging()
+    settings = app.settings or Settings()
+    warn_of_short_kill(os.environ, settings.grace)
+    calm_collector()
+    notify = Notify()
+    code = run_loop(lambda: run_worker(app, settings=settings, notify=notify))
+    leave(code)
+    return code
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run ``main`` on an event loop, uvloop where it exists. Return its exit code."""
-    # Before the loop runs: on a slow machine this import would block it until the watchdog warns.
+    """Run on uvloop where there is one."""
+    # Now: on the loop it would take so long on a slow machine that the watchdog had to say so.
     from ..transports import jetstream  # noqa: F401
 
     factory = None
@@ -29,10 +49,10 @@ def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run ``main``; then exit even if a handler swallows its cancellation: a loop waits for it."""
+    """A handler that swallows its cancellation must not keep the process: a loop waits for it."""
     code = await main()
     if hasattr(signal, "pthread_sigmask"):
-        # The signal handlers go with the loop: a late second signal would end us with its own code.
+        # The handlers go with the loop: a late second signal would end us with a code of its own.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
@@ -43,7 +63,7 @@ async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def leave(code: int) -> None:
-    """Exit now if a handler's thread is stuck: it must not keep the process after its grace."""
+    """A handler's stuck thread must not keep the process after its grace."""
     others = [one for one in threading.enumerate() if one is not threading.main_thread()]
     if any(not one.daemon for one in others):
         _exit_now(code)
