@@ -12,8 +12,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..app import App
+from ..bus import EventBus
 from ..listeners.logs import set_up_logging
 from ..settings import Settings
+from ..signals import Ready
 from .collector import calm_collector
 from .notify import Notify
 from .worker import run_worker, warn_of_short_kill
@@ -29,9 +31,29 @@ def run_app(app: App) -> int:
     warn_of_short_kill(os.environ, settings.grace)
     calm_collector()
     notify = Notify()
-    code = run_loop(lambda: run_worker(app, settings=settings, notify=notify))
-    leave(code)
+    code = run_loop(lambda: run_worker(app, settings=settings, on_ready=emit_ready, notify=notify))
+    _take_signals_again()
     return code
+
+
+def emit_ready(bus: EventBus) -> None:
+    """Emit that every handler runs, and from which consumers."""
+    handlers, consumers = len(bus.subscriptions), _consumers(bus)
+    bus.signals.emit(Ready(handlers=handlers, pid=os.getpid(), consumers=consumers))
+
+
+def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "handler": subscription.handler.name,
+            "function": subscription.handler.function,
+            "stream": source.stream,
+            "consumer": source.consumer,
+            "subjects": list(subscription.handler.filters),
+        }
+        for subscription in bus.subscriptions
+        for source in subscription.sources
+    )
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -60,6 +82,15 @@ async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     if left and (await asyncio.wait(left, timeout=LAST_WAIT))[1]:
         _exit_now(code)
     return code
+
+
+def _take_signals_again() -> None:
+    """Drop late repeats of the request to stop: the program goes on, and may be stopped itself."""
+    if hasattr(signal, "pthread_sigmask"):
+        ours = {signal.SIGTERM, signal.SIGINT}
+        for _ in signal.sigpending() & ours:
+            signal.sigwait(ours)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
 
 def leave(code: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -17,12 +16,11 @@ from ...listeners.logs import LOG_RUNS, set_up_logging
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED
 from ...process.health import Health, health_routes
-from ...process.main import leave, run_loop
+from ...process.main import emit_ready, leave, run_loop
 from ...process.notify import Notify
 from ...process.router import Router
 from ...process.worker import run_worker, warn_of_short_kill
 from ...settings import Settings
-from ...signals import Ready
 from .. import Probing, complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
@@ -135,26 +133,10 @@ def _say_ready(bus: EventBus, as_json: bool) -> None:
     for subscription in bus.subscriptions:
         for source in subscription.sources:
             log.debug("bound", extra={"consumer": source.consumer, "stream": source.stream})
-    bus.signals.emit(
-        Ready(handlers=len(bus.subscriptions), pid=os.getpid(), consumers=_consumers(bus))
-    )
+    emit_ready(bus)
     lonely = [one.handler.function for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely and as_json and number == "1":  # for people the list of handlers has it
         log.warning(
             "each of the %d workers sees every event of %s: no durable, no queue",
             siblings(), ", ".join(lonely),
         )  # fmt: skip
-
-
-def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        {
-            "handler": subscription.handler.name,
-            "function": subscription.handler.function,
-            "stream": source.stream,
-            "consumer": source.consumer,
-            "subjects": list(subscription.handler.filters),
-        }
-        for subscription in bus.subscriptions
-        for source in subscription.sources
-    )
