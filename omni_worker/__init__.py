@@ -4,9 +4,11 @@ Events in: transports → subscription → dispatch → your handler → settle 
 Events out: app, bus or context → publisher → schemas, subjects, wire → transports.
 """
 
+from . import signals
 from .app import App
 from .bus import EventBus
 from .context import Context
+from .dispatch import CallNext, Middleware
 from .errors import (
     ApiError,
     ConfigError,
@@ -24,8 +26,10 @@ from .errors import (
     UnknownEventType,
 )
 from .events import Event, Metadata, Published
+from .extensions import Extension, Gate
+from .handlers import Handler
 from .options import HandlerOptions, StartFrom
-from .outcomes import Reject, Retry
+from .outcomes import Done, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .payloads import (
     AccessAllowedEvent,
     AccessAllowedHandler,
@@ -76,10 +80,12 @@ from .payloads import (
     MessageSentHandler,
     MessageSentPayload,
 )
-from .publisher import Draft, PublishManyError
+from .publisher import Draft, PublishManyError, PublishMiddleware, PublishNext
 from .retry import RetryPolicy
+from .routes import Answer, Request, Routes
 from .schemas import Invalid, SchemaRegistry, Valid
 from .settings import Settings
+from .signals import Signal
 from .subjects import build_subject, build_subscribe_pattern, matches, parse_subject
 from .subscription import Subscription
 
@@ -90,14 +96,22 @@ __all__ = [
     "AccessDeniedEvent",
     "AccessDeniedHandler",
     "AccessDeniedPayload",
+    "Answer",
     "ApiError",
     "App",
+    "CallNext",
     "ConfigError",
     "Context",
+    "Done",
     "Draft",
     "Event",
     "EventBus",
     "EventTooLarge",
+    "Extension",
+    "Failed",
+    "Gate",
+    "HandBack",
+    "Handler",
     "HandlerOptions",
     "IdentityCreatedEvent",
     "IdentityCreatedHandler",
@@ -146,18 +160,27 @@ __all__ = [
     "MessageSentHandler",
     "MessageSentPayload",
     "Metadata",
+    "Middleware",
     "NoStream",
     "NotConnected",
     "OmniWorkerError",
+    "Outcome",
     "PermissionDenied",
     "PublishError",
     "PublishManyError",
+    "PublishMiddleware",
+    "PublishNext",
     "Published",
     "Reject",
+    "Rejected",
+    "Request",
     "Retry",
     "RetryPolicy",
+    "Routes",
     "SchemaRegistry",
     "Settings",
+    "Signal",
+    "Skip",
     "StartFrom",
     "Subscription",
     "TopologyError",
@@ -168,4 +191,5 @@ __all__ = [
     "build_subscribe_pattern",
     "matches",
     "parse_subject",
+    "signals",
 ]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import Any, TypeVar, Unpack
 
 from .bus import EventBus, check_app_name
@@ -17,15 +15,17 @@ from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
+from .extensions import AnyExtension, Extension, check_extension, listener_of, overrides, routes_of
 from .handler_consumers import clash
 from .handlers import Handler, declare
 from .lifespan import alive
 from .options import HandlerOptions
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
+from .routes import Routes
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .signals import Listener, Signal
-from .signatures import check_middleware
+from .signatures import caller, check_middleware
 from .transports.base import Transport
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -68,6 +68,8 @@ class App:
         self.middlewares: list[Middleware] = []
         self.publish_middlewares: list[PublishMiddleware] = []
         self.listeners: list[Listener] = []
+        self.extensions: list[Extension] = []
+        self._includes: list[App] = []
         self._bus: EventBus | None = None
         self._including: dict[App, str] = {}  # whose handlers ours have become, and where
 
@@ -96,7 +98,7 @@ class App:
         """
         shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])
         frame = sys._getframe(1)
-        where = _caller(frame)
+        where = caller(frame)
 
         def decorate(call: Call) -> Call:
             try:
@@ -142,7 +144,7 @@ class App:
         Usable as a decorator; the function stays as it is. It is called on the event loop and must
         be quick; an exception of it is logged and changes nothing. See ``omni_worker.signals``.
         """
-        where = _caller(sys._getframe(1))
+        where = caller(sys._getframe(1))
         wrong = [one for one in kinds if not (isinstance(one, type) and issubclass(one, Signal))]
         if wrong:
             raise ConfigError(f"app.listen: {wrong[0]!r} is no kind of signal ({where})")
@@ -153,26 +155,45 @@ class App:
         self.listeners.append(Listener(function, kinds or (Signal,)))
         return function
 
+    def use(self, extension: AnyExtension) -> AnyExtension:
+        """Add an extension: an object whose class derives from ``Extension``; returns it.
+
+        Extensions act in the order in which they, middlewares and listeners were added.
+        """
+        where = caller(sys._getframe(1))
+        try:
+            check_extension(extension)
+            if any(True for _ in self._buses()):
+                raise ConfigError(f"app {self.name!r} is running already")
+        except ConfigError as error:
+            raise ConfigError(f"app.use: {error} ({where})") from None
+        self.extensions.append(extension)
+        if overrides(extension, "around"):
+            self.middlewares.append(extension.around)
+        if (listener := listener_of(extension)) is not None:
+            self.listeners.append(listener)
+        return extension
+
     def discover(self, package: str) -> list[str]:
         """Import every module of a package, for the handlers they declare; returns their names.
 
         What a module raises passes through. Raises ConfigError when there is no such package.
         """
-        where = _caller(sys._getframe(1))
+        where = caller(sys._getframe(1))
         try:
             return import_package(package)
         except ConfigError as error:
             raise ConfigError(f"app.discover({package!r}): {error} ({where})") from None
 
     def include(self, other: App) -> None:
-        """Take over the handlers another app has by now, with its middlewares, and its schemas.
+        """Take over the handlers another app has by now, and whatever was added to that app.
 
-        They run under this app's name, and what they publish by the other one goes out by this.
-        Include it after its last handler: one declared later is a ConfigError there. Raises
-        ConfigError when two of them want one consumer, and for an app with a lifespan: only the
-        running app's is entered.
+        Its middlewares, listeners and extensions act on its own handlers. They run under this
+        app's name, and what they publish by the other one goes out by this. Include it after its
+        last handler: one declared later is a ConfigError there. Raises ConfigError when two of
+        them want one consumer, and for an app with a lifespan: only the running app's is entered.
         """
-        where = _caller(sys._getframe(1))
+        where = caller(sys._getframe(1))
         try:
             if other is self:
                 raise ConfigError("an app cannot include itself")
@@ -191,6 +212,7 @@ class App:
                 self._refuse_taken(handler)
                 self.declarations.append(Declaration(handler, (self, *declaration.owners)))
             other._including[self] = where
+            self._includes.append(other)
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
@@ -227,7 +249,8 @@ class App:
     ) -> AsyncIterator[EventBus]:
         """Connect, enter the lifespan, start every handler; leaving drains in the other order.
 
-        A lifespan whose exit outlasts the grace is cancelled, and that is logged.
+        Extensions are entered before the lifespan and left after it. An exit that outlasts the
+        grace is cancelled, and that is logged.
         With ``start=False`` no handler runs: for who has other work to do in the lifespan.
         """
         if self._bus is not None:
@@ -239,11 +262,14 @@ class App:
             settings=settings or self.settings,
             listeners=self._all_listeners(),
         )
+        extensions = self.all_extensions()
         bus.publisher.middlewares.extend(self._all_publish_middlewares())
+        bus.publisher.stamps.extend(one.stamp for one in extensions if overrides(one, "stamp"))
         try:
             await bus.connect()
             self._bus = bus
-            async with alive(bus, self.lifespan(self) if self.lifespan else nullcontext()):
+            lifespan = self.lifespan(self) if self.lifespan else nullcontext()
+            async with alive(bus, lifespan, extensions):
                 for declaration in self.declarations if start else ():
                     await bus.run_handler(
                         declaration.handler,
@@ -254,6 +280,17 @@ class App:
         finally:
             self._bus = None
             await bus.close()
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT, as ``omni-worker run`` does; for ``python main.py``.
+
+        Blocks, on a loop of its own; sets up logging if nothing has. Raises SystemExit with the
+        code of a failure.
+        """
+        from .process.main import run_app  # above us: whoever imports an App need not run it
+
+        if code := run_app(self):
+            raise SystemExit(code)
 
     def _run_inside(self) -> Context | None:
         """The run of a handler that the caller is part of, ours or an including app's."""
@@ -288,32 +325,38 @@ class App:
         return any(one is other or one._is_part_of(other) for one in self._including)
 
     def middlewares_of(self, declaration: Declaration) -> list[Middleware]:
-        """What runs around a handler, the outermost first."""
-        return [one for owner in declaration.owners for one in owner.middlewares]
+        """What runs around a handler, the outermost first; an extension's once."""
+        around: list[Middleware] = []
+        for middleware in (one for owner in declaration.owners for one in owner.middlewares):
+            repeats = isinstance(getattr(middleware, "__self__", None), Extension)
+            if not repeats or middleware not in around:
+                around.append(middleware)
+        return around
+
+    def all_extensions(self) -> list[Extension]:
+        """Every extension of this app and of those it includes, each once, ours first."""
+        found = {id(one): one for app in self._apps() for one in app.extensions}
+        return list(found.values())
+
+    def routes(self) -> Routes:
+        """Every route of the extensions. Raises ConfigError when two answer one path."""
+        return routes_of(self.all_extensions())
 
     def _all_publish_middlewares(self) -> list[PublishMiddleware]:
-        included = [one for owner in self._included() for one in owner.publish_middlewares]
-        return [*self.publish_middlewares, *included]
+        return [one for app in self._apps() for one in app.publish_middlewares]
 
     def _all_listeners(self) -> list[Listener]:
         """Who hears what happens to the bus: our own listeners, and those of included apps."""
-        return [*self.listeners, *(one for owner in self._included() for one in owner.listeners)]
+        return [one for app in self._apps() for one in app.listeners]
 
-    def _included(self) -> list[App]:
-        owners = {id(one): one for each in self.declarations for one in each.owners if one != self}
-        return list(owners.values())
+    def _apps(self) -> list[App]:
+        """This app, and each that it includes, once, however many ways lead to it."""
+        found = [self]
+        for app in found:
+            found.extend(one for one in app._includes if one not in found)
+        return found
 
     def _refuse_taken(self, handler: Handler) -> None:
         for other in self.handlers:
             if (why := clash(handler, other, self.registry)) is not None:
                 raise ConfigError(why)
-
-
-def _caller(frame: FrameType) -> str:
-    """`examples/echo.py:12`, relative to where the program was started if it lies below."""
-    path = frame.f_code.co_filename
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:  # another drive
-        relative = path
-    return f"{path if relative.startswith('..') else relative}:{frame.f_lineno}"

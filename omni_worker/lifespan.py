@@ -1,49 +1,90 @@
-"""Lifespan: resources an app opens before its handlers run and closes after they have ended."""
+"""Lifespan: what an app and its extensions open before handlers run, and close after them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from .bus import EventBus
+from .extensions import Extension, overrides
 
-LAST_STEPS = 3.0  # seconds its exit has in any case, when the handlers took all of the grace
+LAST_STEPS = 3.0  # seconds each exit has in any case, when the handlers took all of the grace
 
 log = logging.getLogger("omni_worker.worker")
 
 
+class Grace:
+    """The time handlers, lifespan and extensions have to end, all together."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._ends: float | None = None
+
+    def left_at(self) -> float:
+        """Loop time at which an exit that begins now is cancelled; the first call begins it."""
+        now = asyncio.get_running_loop().time()
+        if self._ends is None:
+            self._ends = now + self.seconds
+        return max(self._ends, now + LAST_STEPS)
+
+
 @asynccontextmanager
 async def alive(
-    bus: EventBus, lifespan: AbstractAsyncContextManager[object]
+    bus: EventBus,
+    lifespan: AbstractAsyncContextManager[object],
+    extensions: Sequence[Extension] = (),
 ) -> AsyncIterator[None]:
-    """Enter the lifespan; its value becomes ``bus.state``. Leaving drains the bus first.
+    """Enter the extensions, then the lifespan; what that yields is ``bus.state``.
 
-    Its exit has what the handlers left of the grace. Then it is cancelled, one line says so, and
-    what was raised inside passes on.
+    Leaving drains the bus, then leaves them in the other order. An exit has what the handlers left
+    of the grace; then it is cancelled, one line says so, and what was raised inside passes on.
     """
-    now, limit = asyncio.get_running_loop().time, asyncio.timeout(None)
+    grace = Grace(bus.settings.grace)
+    async with AsyncExitStack() as stack:
+        for extension in extensions:
+            if overrides(extension, "running"):
+                await _enter(stack, extension, bus, grace)
+        bus.state = await stack.enter_async_context(_within(grace, lifespan, "the lifespan"))
+        try:
+            yield
+        finally:
+            grace.left_at()
+            await bus.drain()
+
+
+async def _enter(stack: AsyncExitStack, extension: Extension, bus: EventBus, grace: Grace) -> None:
+    name = f"extension {type(extension).__name__}"
+    try:
+        await stack.enter_async_context(_within(grace, extension.running(bus), name))
+    except Exception as error:
+        error.add_note(f"{name} could not start")
+        raise
+
+
+@asynccontextmanager
+async def _within(
+    grace: Grace, context: AbstractAsyncContextManager[Any], name: str
+) -> AsyncIterator[Any]:
+    """Enter a context; its exit is cancelled when the grace is over."""
+    limit = asyncio.timeout(None)
     failed: BaseException | None = None
     try:
-        async with limit, lifespan as bus.state:
+        async with limit, context as value:
             try:
-                yield
+                yield value
             except BaseException as error:
                 failed = error
                 raise
             finally:
-                grace_ends = now() + bus.settings.grace
-                try:
-                    await bus.drain()
-                finally:
-                    limit.reschedule(max(grace_ends, now() + LAST_STEPS))
+                limit.reschedule(grace.left_at())
     except TimeoutError:
         if not limit.expired():
             raise
         log.warning(
-            "the lifespan did not end within the grace of %g s; stopped without it",
-            bus.settings.grace,
+            "%s did not end within the grace of %g s; stopped without it", name, grace.seconds
         )
         if failed is not None:
             raise failed from None

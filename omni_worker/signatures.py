@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import os
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace, UnionType
+from types import FrameType, SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
@@ -152,3 +153,13 @@ def _events_in(hint: object) -> list[type[Event[Any]]]:
 def _event_of(schema: Any) -> type[Event[Any]]:
     model: type[Event[Any]] = Event[schema]
     return model
+
+
+def caller(frame: FrameType) -> str:
+    """Where a frame is: `examples/echo.py:12`, relative to the working directory if below it."""
+    path = frame.f_code.co_filename
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        relative = path
+    return f"{path if relative.startswith('..') else relative}:{frame.f_lineno}"

@@ -33,7 +33,9 @@ ROOMS = [
 ]  # fmt: skip
 
 # (importing room, imported room): why it may go up all the same.
-UPWARDS: dict[tuple[str, str], str] = {}
+UPWARDS: dict[tuple[str, str], str] = {
+    ("app", "process"): "app.run() is the way in for `python main.py`, imported when it is called",
+}
 
 # (file or room, how the line begins): why it is logged below the listeners. None is about what
 # became of an event.

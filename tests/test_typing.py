@@ -98,6 +98,75 @@ async def main() -> None:
     reveal_type(route_again)
     reveal_type(build_subject("message.received", "whatsapp", "wa-001"))
 """
+EXTENSION = """
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from omni_worker import (
+    Answer, App, CallNext, Context, Done, Draft, Event, EventBus, Extension, Failed, Gate, HandBack,
+    Handler, Middleware, Outcome, Published, PublishMiddleware, PublishNext, Rejected, Request,
+    Routes, Signal, Skip, signals,
+)
+
+
+class Traced(Extension):
+    kinds = (signals.RunFinished, signals.PublishConfirmed)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def signal(self, fact: Signal) -> None:
+        if isinstance(fact, signals.RunFinished):
+            self.see(fact.outcome)
+
+    def see(self, outcome: Outcome) -> str:
+        match outcome:
+            case Done():
+                return "done"
+            case Skip() | HandBack():
+                return "not run"
+            case Failed(error=error) | Rejected(error=error):
+                return str(error)
+
+    def gates(self, handler: Handler) -> Sequence[Gate]:
+        return []
+
+    def stamp(self, draft: Draft, headers: dict[str, str]) -> None:
+        headers["x-name"] = draft.id or self.name
+
+    async def around(self, ctx: Context, event: Event[Any], call_next: CallNext) -> None:
+        await call_next(ctx, event)
+
+    def routes(self) -> Routes:
+        async def answer(request: Request) -> Answer:
+            return Answer(body=request.path.encode())
+
+        return {"/traced": answer}
+
+    @asynccontextmanager
+    async def running(self, bus: EventBus) -> AsyncIterator[None]:
+        yield
+
+
+app = App("router")
+
+
+async def published(event: Event[Any], call_next: PublishNext) -> Published:
+    return await call_next(event)
+
+
+async def handled(ctx: Context, event: Event[Any], call_next: CallNext) -> None:
+    await call_next(ctx, event)
+
+
+one: PublishMiddleware = app.publish_middleware(published)
+two: Middleware = app.middleware(handled)
+reveal_type(app.use(Traced("x")).name)
+app.run()
+"""
 BAD = {
     "unknown option": '@app.on("message.received", durabel="r1")',
     "number as text": '@app.on("message.received", concurrency="10")',
@@ -162,3 +231,12 @@ def test_every_wrong_option_is_an_error_of_its_own_line(mypy: Callable[[str], li
 
     wrong = {lines[int(line.split(":")[1]) - 1] for line in said}
     assert wrong == {*BAD.values(), *MORE_BAD.values()}
+
+
+def test_whatever_an_extension_is_annotated_with_is_public(
+    mypy: Callable[[str], list[str]],
+) -> None:
+    lines = mypy(EXTENSION)
+
+    assert [line for line in lines if "error" in line] == []
+    assert [line for line in lines if "Revealed type" in line and "str" in line]

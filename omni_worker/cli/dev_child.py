@@ -26,6 +26,7 @@ from ..listeners.logs import set_up_logging, write
 from ..listeners.pretty import INDENT, human_time, terminal_width
 from ..nats_server import die_with_parent
 from ..outcomes import Failed
+from ..process.main import leave, run_loop
 from ..process.worker import Stop, run_worker
 from ..settings import Settings
 from ..signals import Listener, Ready, RunFinished, RunStarted
@@ -34,7 +35,6 @@ from ..wire import plain_payload
 from . import CALLED_WRONGLY, complain
 from .app_loader import CannotLoad, load_app
 from .handler_list import handler_list
-from .main_loop import leave, run_loop
 
 log = logging.getLogger("omni_worker.worker")
 

@@ -174,7 +174,8 @@ def _exit_code(life: asyncio.Task[int]) -> int:
     if isinstance(error, OmniWorkerError):
         log.error("%s", error)
     else:
-        log.error("the app failed: %s: %s", type(error).__name__, error, exc_info=error)
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        log.error("the app failed: %s: %s%s", type(error).__name__, error, notes, exc_info=error)
     return FAILED
 
 

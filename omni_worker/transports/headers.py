@@ -5,11 +5,13 @@ Headers are bytes of whoever published: a malformed block costs the headers, nev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ..errors import InvalidEvent
 
 MESSAGE_ID = "Nats-Msg-Id"  # the server stores one message per id and duplicate window
+_NAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")  # visible ASCII, no colon
 _FIRST = b"NATS/1.0\r\n"
 _ID_ALONE = _FIRST + MESSAGE_ID.encode()
 
@@ -41,12 +43,19 @@ def format_headers(headers: Mapping[str, str]) -> bytes:
     """A header block. Raises InvalidEvent for what would break the protocol."""
     lines = [_FIRST]
     for name, value in headers.items():
-        if not name or not name.isascii() or any(c in name for c in ": \t\r\n"):
-            raise InvalidEvent(f"header name {name!r}: expected ASCII without spaces and colons")
-        if "\r" in value or "\n" in value or "\0" in value:
-            raise InvalidEvent(f"header {name}: a value cannot hold line breaks or NUL")
+        check_header(name, value)
         lines.append(f"{name}: {value}\r\n".encode("utf-8", "surrogateescape"))
     return b"".join([*lines, b"\r\n"])
+
+
+def check_header(name: str, value: str) -> None:
+    """Refuse a header that would break the protocol. Raises InvalidEvent."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidEvent(f"header name {name!r}: expected ASCII without spaces and colons")
+    if not isinstance(value, str):
+        raise InvalidEvent(f"header {name}: expected a string, got {type(value).__name__}")
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise InvalidEvent(f"header {name}: a value cannot hold line breaks or NUL")
 
 
 def status_of(headers: bytes | None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -17,16 +16,15 @@ from ...listeners.logs import LOG_RUNS, set_up_logging
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED
 from ...process.health import Health, health_routes
+from ...process.main import emit_ready, leave, run_loop
 from ...process.notify import Notify
 from ...process.router import Router
 from ...process.worker import run_worker, warn_of_short_kill
 from ...settings import Settings
-from ...signals import Ready
 from .. import Probing, complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
 from ..handler_list import handler_list
-from ..main_loop import leave, run_loop
 from ..workers import number_lines, open_http, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")
@@ -100,8 +98,8 @@ def _run(
 ) -> int:
     calm_collector()
     health = Health(notify.alive)
-    router = Router(health_routes(health.report))
     try:
+        router = Router(health_routes(health.report), app.routes())
         server = open_http(probing, router)
     except ConfigError as error:
         complain(str(error))
@@ -135,26 +133,10 @@ def _say_ready(bus: EventBus, as_json: bool) -> None:
     for subscription in bus.subscriptions:
         for source in subscription.sources:
             log.debug("bound", extra={"consumer": source.consumer, "stream": source.stream})
-    bus.signals.emit(
-        Ready(handlers=len(bus.subscriptions), pid=os.getpid(), consumers=_consumers(bus))
-    )
+    emit_ready(bus)
     lonely = [one.handler.function for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely and as_json and number == "1":  # for people the list of handlers has it
         log.warning(
             "each of the %d workers sees every event of %s: no durable, no queue",
             siblings(), ", ".join(lonely),
         )  # fmt: skip
-
-
-def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        {
-            "handler": subscription.handler.name,
-            "function": subscription.handler.function,
-            "stream": source.stream,
-            "consumer": source.consumer,
-            "subjects": list(subscription.handler.filters),
-        }
-        for subscription in bus.subscriptions
-        for source in subscription.sources
-    )

@@ -1,0 +1,107 @@
+"""Main: an app as the whole of a process, on a loop of its own, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..app import App
+from ..bus import EventBus
+from ..listeners.logs import set_up_logging
+from ..settings import Settings
+from ..signals import Ready
+from .collector import calm_collector
+from .notify import Notify
+from .worker import run_worker, warn_of_short_kill
+
+LAST_WAIT = 1.0  # seconds for what was cancelled to end
+
+
+def run_app(app: App) -> int:
+    """Run an app until it is asked to stop or cannot go on; returns the exit code."""
+    if not logging.getLogger().handlers:
+        set_up_logging()
+    settings = app.settings or Settings()
+    warn_of_short_kill(os.environ, settings.grace)
+    calm_collector()
+    notify = Notify()
+    code = run_loop(lambda: run_worker(app, settings=settings, on_ready=emit_ready, notify=notify))
+    _take_signals_again()
+    return code
+
+
+def emit_ready(bus: EventBus) -> None:
+    """Emit that every handler runs, and from which consumers."""
+    handlers, consumers = len(bus.subscriptions), _consumers(bus)
+    bus.signals.emit(Ready(handlers=handlers, pid=os.getpid(), consumers=consumers))
+
+
+def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "handler": subscription.handler.name,
+            "function": subscription.handler.function,
+            "stream": source.stream,
+            "consumer": source.consumer,
+            "subjects": list(subscription.handler.filters),
+        }
+        for subscription in bus.subscriptions
+        for source in subscription.sources
+    )
+
+
+def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run on uvloop where there is one."""
+    # Now: on the loop it would take so long on a slow machine that the watchdog had to say so.
+    from ..transports import jetstream  # noqa: F401
+
+    factory = None
+    if sys.platform != "win32":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_to_its_end(main))
+
+
+async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """A handler that swallows its cancellation must not keep the process: a loop waits for it."""
+    code = await main()
+    if hasattr(signal, "pthread_sigmask"):
+        # The handlers go with the loop: a late second signal would end us with a code of its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left and (await asyncio.wait(left, timeout=LAST_WAIT))[1]:
+        _exit_now(code)
+    return code
+
+
+def _take_signals_again() -> None:
+    """Drop late repeats of the request to stop: the program goes on, and may be stopped itself."""
+    if hasattr(signal, "pthread_sigmask"):
+        ours = {signal.SIGTERM, signal.SIGINT}
+        for _ in signal.sigpending() & ours:
+            signal.sigwait(ours)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
+
+
+def leave(code: int) -> None:
+    """A handler's stuck thread must not keep the process after its grace."""
+    others = [one for one in threading.enumerate() if one is not threading.main_thread()]
+    if any(not one.daemon for one in others):
+        _exit_now(code)
+
+
+def _exit_now(code: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,294 @@
+"""Publisher: events out. Validate, enrich, address, confirm; every event leaves by this door."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import (
+    Awaitable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from functools import partial
+from typing import Any
+
+from ..errors import InvalidEvent, InvalidPayload, PublishError
+from ..events import DEAD_LETTER, Event, Published
+from ..ids import random_id
+from ..schemas import Invalid, SchemaRegistry
+from ..subjects import build_subject, matches
+from ..transports.base import Message, Stored, Transport
+from ..wire import TRACEPARENT, encode_event, encode_payload, read_traceparent
+from .drafts import (
+    Draft,
+    EventFields,
+    check_id,
+    check_metadata,
+    check_timeout,
+    draft_of,
+    given_metadata,
+)
+from .middlewares import (
+    PublishMiddleware,
+    PublishNext,
+    Send,
+    chain,
+    event_of,
+    metadata_of,
+)
+from .pipeline import NOT_SENT, Passage, Pipeline, current_passage
+from .stamps import Stamp, as_sent, stamp
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "Draft",
+    "EventFields",
+    "PublishManyError",
+    "PublishMiddleware",
+    "PublishNext",
+    "Publisher",
+    "Stamp",
+    "check_id",
+    "check_timeout",
+    "draft_of",
+]
+
+log = logging.getLogger("omni_worker.publish")
+
+DEFAULT_TIMEOUT = 30.0  # seconds
+LETTER_TIMEOUT = 5.0  # seconds
+ONLY_TEXT = {str}
+
+
+class PublishManyError(PublishError):
+    """Some of many events were not confirmed; the others are stored.
+
+    ``published`` has None where ``errors`` (index → error) has the reason.
+    """
+
+    def __init__(
+        self, published: list[Published | None], errors: dict[int, Exception], event_id: str
+    ) -> None:
+        first = next(iter(errors.values()))
+        noun = "event was" if len(published) == 1 else "events were"
+        super().__init__(
+            f"{len(errors)} of {len(published)} {noun} not confirmed; the first: {first}",
+            event_id=event_id,
+        )
+        self.published = published
+        self.errors = errors
+
+
+class Publisher:
+    """Publishes for one app over one transport. ``name`` is each event's ``metadata.source``."""
+
+    def __init__(self, transport: Transport, registry: SchemaRegistry, name: str) -> None:
+        self._transport = transport
+        self._registry = registry
+        self.name = name
+        self.middlewares: list[PublishMiddleware] = []
+        self.stamps: list[Stamp] = []  # each adds headers to what is published
+        self.short_windows: Mapping[str, float] = {}
+        self._said: set[str] = set()
+
+    async def publish(self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT) -> Published:
+        """Publish one event and await the server's confirmation.
+
+        Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
+        InvalidEvent for what is refused before anything is sent, PublishError when nobody knows
+        whether it is stored, another TransportError when it certainly is not.
+        """
+        if timeout is not DEFAULT_TIMEOUT:
+            check_timeout(timeout)
+        if self.middlewares:
+            return await self._through_middlewares(draft, timeout)
+        id, message = self._prepare(draft)
+        if self.short_windows:
+            timeout = self._within_window(message.subject, timeout)
+        stored = await self._transport.publish(message, timeout=timeout)
+        return Published(id, stored.stream, stored.sequence, stored.duplicate)
+
+    async def publish_many(
+        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> list[Published]:
+        """Publish many, pipelined, in this order; every confirmation is awaited.
+
+        A list is checked whole before the first is sent; from a generator each is checked when
+        there is room for it, and one that is refused is the last that is read. Raises
+        PublishManyError when some were not confirmed. With publish middlewares each is checked
+        when it is sent, since a middleware may change any: they start in this order and are sent
+        in it, and one that waits holds up only what is sent after it.
+        """
+        check_timeout(timeout)
+        if self.middlewares:
+            return await self._pipelined(drafts, timeout)
+        if not isinstance(drafts, Collection):
+            return await self._stream(drafts, timeout)
+        prepared = [self._prepare(draft) for draft in drafts]
+        if prepared and self.short_windows:
+            timeout = min(self._within_window(one.subject, timeout) for _, one in prepared)
+        results = await self._transport.publish_many([one for _, one in prepared], timeout=timeout)
+        return _all_or_error([id for id, _ in prepared], results)
+
+    async def _stream(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
+        """Each is checked while those before it are on their way."""
+        if self.short_windows:
+            timeout = min(timeout, 0.75 * min(self.short_windows.values()))
+        ids: list[str] = []
+        stopped_by: list[Exception] = []
+
+        def prepared() -> Iterator[Message]:
+            try:
+                for draft in drafts:
+                    id, message = self._prepare(draft)
+                    ids.append(id)
+                    yield message
+            except Exception as error:  # of a draft that is refused, or of whoever makes them
+                ids.append("")
+                stopped_by.append(error)
+
+        results = await self._transport.publish_many(prepared(), timeout=timeout)
+        return _all_or_error(ids, [*results, *stopped_by])
+
+    async def publish_letter(
+        self, id: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> Published:
+        """Publish a dead letter: no middleware or stamp of the user's may stop it."""
+        draft = Draft(type=DEAD_LETTER, payload=payload, id=id, metadata=metadata)
+        _, message = self._prepare(draft, stamps=False)
+        # Short: the event holds its slot meanwhile, and comes again for its letter anyway.
+        stored = await self._transport.publish(message, timeout=LETTER_TIMEOUT)
+        return Published(id, stored.stream, stored.sequence, stored.duplicate)
+
+    def _prepare(self, draft: Draft, *, stamps: bool = True) -> tuple[str, Message]:
+        """Everything that can be refused is refused here."""
+        build_subject(draft.type, draft.channel, draft.instance)
+        id = check_id(draft.id) if draft.id is not None else random_id()
+        return id, self._message(draft, draft, id, self._metadata(draft, id), stamps=stamps)
+
+    def _message(
+        self,
+        event: Draft | Event[Any],
+        draft: Draft,
+        id: str,
+        metadata: dict[str, Any],
+        *,
+        stamps: bool = True,
+    ) -> Message:
+        """The message for a draft, or for the event that middlewares made of it."""
+        type, payload = event.type, event.payload
+        subject = build_subject(type, event.channel, event.instance)
+        self._registry.check_known(type)
+        checked = self._registry.validate(type, payload)
+        if isinstance(checked, Invalid):
+            raise InvalidPayload(f"{type}: the payload does not fit its schema: {checked.error}")
+        known = draft.content if event is draft else None
+        body = encode_event(
+            id=id,
+            type=type,
+            content=known or encode_payload(type, payload),
+            timestamp=time.time_ns() // 1_000_000,
+            metadata=metadata,
+            extra=event.extra if isinstance(event, Draft) else event.model_extra,
+        )
+        headers: dict[str, str] = {}
+        if draft.traceparent is not None:
+            if read_traceparent({TRACEPARENT: [draft.traceparent]}) is None:
+                raise InvalidEvent(f"{type}: traceparent= is no W3C trace context")
+            headers[TRACEPARENT] = draft.traceparent
+        if self.stamps and stamps:
+            stamp(self.stamps, as_sent(draft, event, id, metadata), headers)
+        return Message(subject, body, id, headers)
+
+    def _metadata(self, draft: Draft, id: str) -> dict[str, Any]:
+        return self._completed(given_metadata(draft), draft, id)
+
+    def _completed(
+        self, metadata: dict[str, Any], event: Draft | Event[Any], id: str
+    ) -> dict[str, Any]:
+        metadata["correlationId"] = metadata.get("correlationId") or id
+        metadata["traceId"] = metadata.get("traceId") or id
+        metadata["source"] = metadata.get("source") or self.name
+        channel, instance = event.channel, event.instance
+        if instance is not None:
+            metadata["instanceId"] = instance
+        if channel is not None:
+            metadata["channelType"] = channel
+        if set(map(type, metadata.values())) != ONLY_TEXT:
+            check_metadata(event.type, metadata)
+        return metadata
+
+    # --- through the middlewares -----------------------------------------------------------
+
+    async def _pipelined(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
+        """Many through the middlewares, each of them while those before it are on their way."""
+        if self.short_windows:
+            timeout = min(timeout, 0.75 * min(self.short_windows.values()))
+        begin = partial(self._begin, chain(self.middlewares, self._send))
+        pipeline = Pipeline(drafts, begin, self._transport, timeout)
+        await pipeline.run()
+        return _all_or_error(pipeline.ids, pipeline.results)
+
+    async def _through_middlewares(self, draft: Draft, timeout: float) -> Published:
+        """The event as an object through every middleware; what comes out at the end is sent."""
+
+        def store(_: Passage, message: Message) -> Awaitable[Stored]:
+            within = self._within_window(message.subject, timeout)
+            return self._transport.publish(message, timeout=within)
+
+        id = draft.id if draft.id is not None else random_id()
+        outer = current_passage.set(Passage(draft, store))
+        try:
+            return await self._begin(chain(self.middlewares, self._send), draft, id)
+        finally:
+            current_passage.reset(outer)
+
+    def _begin(self, through: Send, draft: Draft, id: str) -> Coroutine[Any, Any, Published]:
+        build_subject(draft.type, draft.channel, draft.instance)
+        now = time.time_ns() // 1_000_000
+        return through(event_of(draft, check_id(id), now, self._metadata(draft, id)))
+
+    async def _send(self, event: Event[Any]) -> Published:
+        passage = current_passage.get()
+        id = check_id(event.id)
+        metadata = self._completed(metadata_of(event), event, id)
+        message = self._message(event, passage.draft, id, metadata)
+        stored = await passage.store(passage, message)
+        return Published(id, stored.stream, stored.sequence, stored.duplicate)
+
+    def _within_window(self, subject: str, timeout: float) -> float:
+        """Retries after the stream forgot the id would store the event twice."""
+        for pattern, window in self.short_windows.items():
+            if matches(pattern, subject) and timeout > 0.75 * window:
+                if pattern not in self._said:
+                    self._said.add(pattern)
+                    log.warning(
+                        "publishing to %s is given up after %.1f s: its stream dedupes for %.1f s",
+                        pattern, 0.75 * window, window,
+                    )  # fmt: skip
+                return 0.75 * window
+        return timeout
+
+
+def _all_or_error(
+    ids: list[str], results: Sequence[Stored | Published | Exception]
+) -> list[Published]:
+    """Every confirmation. Raises PublishManyError; what has no result was not sent any more."""
+    results = [*results, *[NOT_SENT] * (len(ids) - len(results))]
+    published: list[Published] = []
+    errors: dict[int, Exception] = {}
+    for index, (id, result) in enumerate(zip(ids, results, strict=True)):
+        if isinstance(result, Exception):
+            errors[index] = result
+        else:
+            published.append(Published(id, result.stream, result.sequence, result.duplicate))
+    if errors:
+        whole = iter(published)
+        partly = [None if index in errors else next(whole) for index in range(len(ids))]
+        index, first = next(iter(errors.items()))
+        raise PublishManyError(partly, errors, ids[index]) from first
+    return published
