@@ -19,6 +19,12 @@ from .settings import Settings
 from .settle import Counts, Settler
 from .signals import RunFinished, RunStarted, Signals
 from .subscription import Parts, Subscription
+from .subscription.gates import Gate
+from .subscription.gates.alone import Alone
+from .subscription.gates.breaker import Breaker
+from .subscription.gates.guard import ExactlyOnce
+from .subscription.gates.order import Order
+from .subscription.gates.recall import Recall
 from .tasks import of_handler
 from .threads import DaemonThreads
 from .topology import OWN_STREAM
@@ -45,6 +51,7 @@ def build_subscription(
     setup: HandlerSetup,
     *,
     middlewares: Sequence[Middleware],
+    gates: Sequence[Gate] = (),
     streams: int,
     on_lost: Callable[[Source, Exception], None],
     on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]],
@@ -55,39 +62,54 @@ def build_subscription(
         threads = DaemonThreads(handler.options.concurrency or 1, of_handler(handler.name))
     counts = Counts()
     noted = _attempt_notes(handler, setup)
-    guarded = None
-    if handler.options.exactly_once:
-        ttl = setup.settings.guard_ttl
-        guarded = Guards(_bucket(setup, guards.BUCKET, ttl), handler, setup.signals)
+    settler = Settler(
+        handler,
+        publisher=setup.publisher,
+        copies=RawCopies(setup),
+        attempts=noted,
+        counts=counts,
+        signals=setup.signals,
+    )
+    order, breaker = _order(handler, setup), Breaker(handler.options.breaker or 0)
+    recall, alone = Recall(noted, settler.attempts), Alone(noted)
+    outer: list[Gate] = [order, recall] if order is not None else [recall]
     parts = Parts(
         handler=handler,
         dispatcher=_dispatcher(handler, setup, middlewares, threads),
-        settler=Settler(
-            handler,
-            publisher=setup.publisher,
-            copies=RawCopies(setup),
-            attempts=noted,
-            counts=counts,
-            signals=setup.signals,
-        ),
-        signals=setup.signals,
+        settler=settler,
         attempts=noted,
-        guards=guarded,
+        counts=counts,
         around=RunSetup(
             handler=handler.name,
             publisher=setup.publisher,
             loop=asyncio.get_running_loop(),
             state=setup.state,
         ),
+        gates=[*outer, *gates, *_guard(handler, setup), breaker, alone],
+        order=order,
+        breaker=breaker,
+        signals=setup.signals,
         is_connected=lambda: setup.transport.is_connected,
-        consumer_info=setup.transport.operators.consumer_info,
         on_lost=on_lost,
         on_unsubscribe=on_unsubscribe,
         foreign_limit=setup.settings.foreign_delivery_limit,
-        counts=counts,
         streams=streams,
     )
     return Subscription(parts), threads
+
+
+def _order(handler: Handler, setup: HandlerSetup) -> Order | None:
+    key_of = handler.options.order_by
+    if key_of is None:
+        return None
+    return Order(key_of, consumer_info=setup.transport.operators.consumer_info)
+
+
+def _guard(handler: Handler, setup: HandlerSetup) -> list[Gate]:
+    if not handler.options.exactly_once:
+        return []
+    bucket = _bucket(setup, guards.BUCKET, setup.settings.guard_ttl)
+    return [ExactlyOnce(Guards(bucket, handler, setup.signals))]
 
 
 def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:

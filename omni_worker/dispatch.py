@@ -40,6 +40,8 @@ class TimedOut(Exception):
 class Dispatcher:
     """Runs deliveries through one handler."""
 
+    tells = False  # whether runs are reported: they have to be made by ``run``
+
     def __init__(
         self,
         handler: Handler,
@@ -56,7 +58,12 @@ class Dispatcher:
         self._wanted: dict[str, bool] = {}  # by type
         self._addresses: dict[str, Address] = {}  # by subject: those that are ours
         self._validates = handler.options.validate
-        self._call = _chain(_innermost(handler, threads), middlewares)
+        # The handler behind its middlewares. Whoever calls it turns what it raises into ``ending``.
+        self.call = _chain(_innermost(handler, threads), middlewares)
+        # The handler itself, where nothing stands around it and it takes only its event.
+        self.bare: Callable[[Event[Any]], Awaitable[None]] | None = None
+        if handler.is_async and not handler.wants_context and not middlewares:
+            self.bare = handler.call
 
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:
         """The event in a delivery, or the outcome when it is not for this handler to run."""
@@ -69,30 +76,33 @@ class Dispatcher:
             if not isinstance(found, Address):
                 return found
             address = found
-        return self._validated(addressed(event, address))
+        addressed(event, address)
+        return self._validated(event) if self._validates else event
 
     async def run(self, event: Event[Any], context: Context) -> Outcome:
         """Run the handler; every way it can end is an outcome."""
         current_context.set(context)
         try:
-            await self._call(context, event)
-        except self._reject_on as error:
-            return Rejected(error)
-        except Retry as error:
-            return Failed(error, error.after)
-        except ExceptionGroup as group:
-            return self._ending_of(group)
-        except Exception as error:
-            return Failed(error)
+            await self.call(context, event)
         except BaseException as error:
-            # SystemExit, KeyboardInterrupt and CancelledError a handler raises are failures like
-            # any other. Not when the loop is gone: then this frame is only being torn down.
-            if asyncio._get_running_loop() is None:
-                raise
-            return Failed(error)
+            return self.ending(error)
         finally:
             current_context.set(None)
         return DONE
+
+    def ending(self, error: BaseException) -> Outcome:
+        """The outcome of a run that raised; raises again if the loop is gone."""
+        if isinstance(error, self._reject_on):
+            return Rejected(error)
+        if isinstance(error, Retry):
+            return Failed(error, error.after)
+        if isinstance(error, ExceptionGroup):
+            return self._ending_of(error)
+        # SystemExit, KeyboardInterrupt and CancelledError a handler raises are failures like any
+        # other. Not when the loop is gone: then the run's frame is only being torn down.
+        if not isinstance(error, Exception) and asyncio._get_running_loop() is None:
+            raise error
+        return Failed(error)
 
     def _ending_of(self, group: ExceptionGroup[Exception]) -> Outcome:
         """What a TaskGroup ends with: the ending that all of its tasks asked for, else a failure.
@@ -165,6 +175,8 @@ class Dispatcher:
 
 class SignallingDispatcher(Dispatcher):
     """The dispatcher where something listens to runs; the plain one spends nothing on it."""
+
+    tells = True
 
     def __init__(self, handler: Handler, signals: Signals, **parts: Any) -> None:
         super().__init__(handler, **parts)

@@ -72,8 +72,20 @@ class HandBack:
     foreign: bool = False  # for another version of the handler; dead-lettered after a limit
 
 
-Outcome = Done | Skip | Failed | Rejected | HandBack
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Not now, but here: the event stays with us, leased, and a gate offers it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """All attempts are spent: only the dead letter is still to be stored."""
+
+
+Outcome = Done | Skip | Failed | Rejected | HandBack | Kept | GivenUp
 
 DONE = Done()
+KEPT = Kept()
+GIVEN_UP = GivenUp()
 CONFIRM = Done(confirm=True)
 DONE_BEFORE = Done(confirm=True, before=True)

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from .errors import ApiError, OmniWorkerError, PermissionDenied, TransportError
 from .handlers import Handler
@@ -29,7 +30,6 @@ log = logging.getLogger("omni_worker.worker")
 AT_ONCE = 64  # events on their way back that one process holds, beside what its handlers prefetch
 UNKNOWN_FOR = 30.0  # seconds an event waits for a process that knows its handler
 UNKNOWN_DELAY = 1.0  # seconds between two looks
-ROOM_LOOK = 0.02  # seconds between two looks at how many are still held
 
 
 class UnknownHandler(Exception):
@@ -59,7 +59,8 @@ class Returns:
         self._fed: set[Subscription] = set()
         self._began = 0.0  # epoch seconds
         self._denied = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._told: set[Subscription] = set()  # those that call when they have room
+        self._asking: asyncio.Handle | None = None
         self._giving_up: set[asyncio.Task[None]] = set()
 
     @property
@@ -86,9 +87,9 @@ class Returns:
 
     async def stop(self) -> None:
         """Ask for nothing more; what is held is the handlers' to finish or to hand back."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
         if self._source is not None:
             await self._source.stop()
         await asyncio.gather(*self._giving_up, return_exceptions=True)
@@ -114,7 +115,7 @@ class Returns:
                 break
         else:
             self._on_unknown(name, delivery)
-        self._look_for_room()
+            self._ask_soon()
 
     def replenish(self, source: Source) -> None:
         """A pull ended."""
@@ -156,22 +157,32 @@ class Returns:
             self._fed.add(subscription)
             subscription.attach(delivery.source, fed=True)
         subscription.receive(delivery)
+        self._await_room(subscription)
 
     def _ask(self) -> None:
+        self._asking = None
         if self._source is not None:
             held = sum(len(one.holds(self._spec.stream)) for one in self._fed)
             self._source.request(AT_ONCE - held - len(self._giving_up) - self._source.outstanding)
 
-    def _look_for_room(self) -> None:
-        """Handlers finish without telling us: while they hold something we look again."""
-        if self._timer is None and self._source is not None:
-            self._timer = asyncio.get_running_loop().call_later(ROOM_LOOK, self._on_timer)
+    def _await_room(self, subscription: Subscription) -> None:
+        """Ask for more when this handler lets an event go, if it holds any of ours."""
+        if subscription.holds(self._spec.stream):
+            if subscription not in self._told:
+                self._told.add(subscription)
+                subscription.on_room(partial(self._on_room, subscription))
+        else:  # it was recognised, or handed back
+            self._ask_soon()
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._ask()
-        if any(one.holds(self._spec.stream) for one in self._fed):
-            self._look_for_room()
+    def _on_room(self, subscription: Subscription) -> None:
+        self._told.discard(subscription)
+        self._await_room(subscription)
+        self._ask_soon()
+
+    def _ask_soon(self) -> None:
+        """Once a turn of the loop, however many were let go in it."""
+        if self._asking is None and self._source is not None:
+            self._asking = asyncio.get_running_loop().call_soon(self._ask)
 
     def _on_unknown(self, name: str, delivery: Delivery) -> None:
         """Perhaps another process knows it, or this one has not declared it yet; then a letter."""
@@ -181,7 +192,11 @@ class Returns:
             return
         task = asyncio.get_running_loop().create_task(self._give_up(name, delivery))
         self._giving_up.add(task)
-        task.add_done_callback(self._giving_up.discard)
+        task.add_done_callback(self._given_up)
+
+    def _given_up(self, task: asyncio.Task[None]) -> None:
+        self._giving_up.discard(task)
+        self._ask_soon()
 
     async def _give_up(self, name: str, delivery: Delivery) -> None:
         handler = next((one.handler for one in self._subscriptions()), None)

@@ -19,7 +19,7 @@ from .letters.written import (
     with_reference,
 )
 from .notes import AttemptNotes, Note, NoteState
-from .outcomes import Done, Failed, HandBack, Outcome, Rejected, Skip
+from .outcomes import Done, Failed, GivenUp, HandBack, Kept, Outcome, Rejected, Skip
 from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
 from .signals import (
@@ -33,7 +33,7 @@ from .signals import (
     Signals,
     Skipped,
 )
-from .transports.base import Delivery, StoredMessage
+from .transports.base import ACK, Delivery, StoredMessage
 from .transports.headers import parse_headers
 
 # A letter that cannot be stored is tried again: 1, 2, 4 … seconds, at most five minutes apart.
@@ -107,7 +107,7 @@ class Settler:
 
     def done(self, delivery: Delivery) -> None:
         """The usual ending, without a detour."""
-        delivery.ack()
+        delivery.source.answer(delivery, ACK)
         self._counts.handled += 1
 
     def settled_before(self, delivery: Delivery) -> None:
@@ -148,6 +148,10 @@ class Settler:
             case Skip():
                 self._skip(delivery)
                 return True
+            case Kept():
+                return False
+            case GivenUp():
+                return await self.send_letter(delivery, trouble)
             case _ if delivery.lapsed:
                 self._emit(Lapsed(handler=self._handler, delivery=delivery))
                 return False

@@ -14,10 +14,11 @@ class Play:
 
     def __init__(self) -> None:
         self.ran: list[Any] = []
-        self.workers = Slots(2, self._run, "tests of workers")
+        self.workers = Slots(2, self._work, "tests of workers")
 
-    async def _run(self, worker: Slot, delivery: Any) -> None:
-        self.ran.append(delivery)
+    async def _work(self, worker: Slot) -> None:
+        while await self.workers.is_ready(worker):
+            self.ran.append(self.workers.take())
 
     async def until_ran(self, *wanted: Any) -> None:
         await until(lambda: self.ran == list(wanted), seen=lambda: self.ran)

@@ -1,31 +1,29 @@
 """Subscription: one handler's loop. Deliveries in, each run once, answered, and let go.
 
 It is put together from its states (what is known of each source), its credit (how many may be
-held), its slots (who runs them), its leases (that they stay ours), its runs (one delivery's
-life), and, where it is asked for, its order.
+held), its slots (who runs them), its leases (that they stay ours), its gates (what may stand
+before a run), and its execution (the life of one event).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from ..settle import Counts
-from ..signals import CutOff, EngineFault
+from ..signals import CutOff
 from ..tasks import of_handler
 from ..transports.base import Delivery, Source
 from .credit import Credit
 from .execution import Execution
-from .gates.order import Order
+from .gates import Flow
 from .handback import HandingBack
 from .leases import Leases
 from .parts import Parts
-from .slots import Slot, Slots
+from .slots import Slots
 from .source_state import SourceState
 
 __all__ = ["Counts", "Parts", "SourceState", "Subscription"]
-
-FAULT_DELAY = 5.0  # seconds until an event comes again after a fault of ours
 
 
 class Subscription:
@@ -38,10 +36,13 @@ class Subscription:
         self.handler = parts.handler
         self.counts = parts.counts
         self._parts = parts
-        self._dispatcher = parts.dispatcher
         self._states: dict[Source, SourceState] = {}
         self._pulled: dict[Source, SourceState] = {}  # those of them this subscription asks itself
-        self._slots = Slots(options.concurrency, self._run, of_handler(parts.handler.name))
+        self._slots = Slots(
+            options.concurrency,
+            lambda slot: self._execution.work(slot),
+            of_handler(parts.handler.name),
+        )
         self._leases = Leases(
             self._states,
             self._slots,
@@ -60,19 +61,14 @@ class Subscription:
             ordered=options.order_by is not None,
             now=self._leases.now,
         )
-        self._execution = Execution(parts, self._slots, self._leases)
-        self._back = HandingBack(parts, self._states, self._leases)
-        self._order: Order | None = None
-        if options.order_by is not None:
-            self._order = Order(
-                options.order_by,
-                consumer_info=parts.consumer_info,
-                leases=self._leases,
-                credit=self._credit,
-                slots=self._slots,
-                handler=parts.handler,
-                signals=parts.signals,
-            )
+        self._back = HandingBack(
+            parts.settler, parts.attempts, self._states, self._leases, parts.is_connected
+        )
+        self._flow = Flow(parts.handler, parts.signals, self._slots, self._leases, self._credit)
+        for gate in parts.gates:
+            gate.opened(self._flow)
+        self._order = parts.order
+        self._execution = Execution(parts, self._flow, self._states, self._back)
         self._draining = False
 
     # --- for users -------------------------------------------------------------------------
@@ -90,7 +86,7 @@ class Subscription:
     @property
     def is_on_trial(self) -> bool:
         """Every event failed lately: one trial at a time runs until one succeeds."""
-        return self._execution.breaker.is_open
+        return self._parts.breaker.is_open
 
     @property
     def sources(self) -> list[Source]:
@@ -152,7 +148,7 @@ class Subscription:
             return None
         if self._order is not None:
             self._order.forget(source)
-        self._let_go(state, self._waiting([state]))
+        self._execution.let_go(state, self._execution.waiting([state]))
         for delivery in state.held.values():
             delivery.lapsed = True
         self._credit.sources_changed()
@@ -163,6 +159,10 @@ class Subscription:
         state = self._states.get(source)
         if state is not None:
             state.forget_settled(ack_floor)
+
+    def on_room(self, call: Callable[[], None]) -> None:
+        """Call once, when the next delivery is let go: somebody waits to hand over more."""
+        self._credit.on_room(call)
 
     def lease(self, ack_wait: float) -> None:
         """The server's ack_wait, in seconds: leases follow it."""
@@ -176,11 +176,11 @@ class Subscription:
         with their leases kept; what runs longer is handed back and cancelled.
         """
         self._draining = True
-        self._execution.breaker.release()
         self._credit.close()
         self._slots.close()
-        if self._order is not None:
-            self._order.close()
+        self._flow.stop()
+        for gate in self._parts.gates:
+            gate.close()
         await asyncio.gather(*(source.stop() for source in self._pulled))
         try:
             await self._hand_back_waiting()
@@ -208,7 +208,7 @@ class Subscription:
             self._back.one(delivery)
             return
         state.held[sequence] = delivery
-        self._credit.take()
+        self._credit.held += 1
         if self._order is None or self._order.may_begin(state, delivery):
             self._slots.offer(delivery)
 
@@ -252,93 +252,10 @@ class Subscription:
         self._credit.refill_if_low()
         return True
 
-    # --- the life of one delivery ----------------------------------------------------------
-
-    async def _run(self, slot: Slot, delivery: Delivery) -> None:
-        """Run, settle, release. Nothing that happens in between escapes but our own end."""
-        state = self._states.get(delivery.source)
-        if state is None:
-            return
-        if self._leases.has_lapsed(delivery):
-            # The server has given it away; an answer would be for somebody else's delivery.
-            self._wait_for_it_again(state)
-            self._release(state, delivery)
-            return
-        slot.delivery = delivery
-        kept = settled = False
-        try:
-            read = self._dispatcher.read(delivery)
-            if self._order is not None:
-                entered = self._order.enter(delivery, read)
-                if entered is None:
-                    kept = True  # behind another event of its key
-                    return
-                read = entered
-            settled = await self._execution.run(slot, state, delivery, read)
-            if settled:
-                state.settled.add(delivery.sequence, delivery.stored_at)
-            elif self._order is not None:
-                kept = self._keep_for_retry(self._order, state, delivery)
-        except asyncio.CancelledError:
-            self._back.one(delivery)  # somebody ends our task: the event is not lost with it
-            raise
-        except Exception as error:
-            self._parts.signals.emit(
-                EngineFault(
-                    handler=self.handler,
-                    error=error,
-                    consequence="the event comes again",
-                    delivery=delivery,
-                )
-            )
-            self._back.one(delivery, FAULT_DELAY, "a fault of the framework")
-        finally:
-            slot.delivery = None
-            if not kept:
-                if not settled and self._order is not None and self._order.owes(state, delivery):
-                    self._wait_for_it_again(state)
-                self._release(state, delivery)
-
-    def _release(self, state: SourceState, delivery: Delivery) -> None:
-        if state.held.get(delivery.sequence) is delivery:
-            del state.held[delivery.sequence]
-        if self._order is not None:
-            self._order.leave(delivery)
-        self._credit.give_back(len(delivery.body))
-
-    def _keep_for_retry(self, order: Order, state: SourceState, delivery: Delivery) -> bool:
-        """A retry holds its key: the event stays here, leased, until it is time."""
-        trouble = state.trouble_of(delivery)
-        if trouble is None or trouble.retry_in is None:
-            return False
-        delay, trouble.retry_in = trouble.retry_in, None
-        if order.keep(delivery, delay):
-            return True
-        self._back.one(delivery)  # at once: with its delay, its key would overtake it
-        return False
-
-    def _wait_for_it_again(self, state: SourceState) -> None:
-        """One is gone, unsettled: in order, what came after it must not begin before it is back."""
-        order = self._order
-        if order is not None and not self._draining:
-            waiting = self._waiting([state])
-            self._let_go(state, [one for one in waiting if not order.keeps(one)])
-            order.wait_for_older(state)
-
-    def _let_go(self, state: SourceState, deliveries: Iterable[Delivery]) -> None:
-        """Drop what has not begun, unanswered: it comes again after ack_wait."""
-        for delivery in deliveries:
-            self._slots.withdraw(delivery)
-            self._release(state, delivery)
-
-    def _waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
-        """What is held and not with a slot: in the buffer, behind its key, or for a retry."""
-        running = {slot.delivery for slot in self._slots.all}
-        held = [one for state in states for one in state.held.values()]
-        return [delivery for delivery in held if delivery not in running]
+    # --- inside ----------------------------------------------------------------------------
 
     async def _hand_back_waiting(self) -> None:
-        waiting = self._waiting(self._states.values())
+        waiting = self._execution.waiting(self._states.values())
         self._slots.buffer.clear()
         try:
             await self._back.all(waiting)
@@ -346,7 +263,7 @@ class Subscription:
             for delivery in waiting:
                 state = self._states.get(delivery.source)
                 if state is not None:
-                    self._release(state, delivery)
+                    self._execution.release(state, delivery)
 
     async def _hand_back_running(self) -> None:
         """Grace is over: what still runs goes back; its late ending counts for nothing."""

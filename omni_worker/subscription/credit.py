@@ -45,23 +45,32 @@ class Credit:
         self._set_limit(concurrency + self._floor)
         # In order, one place is for a look at what comes next: see gaps.
         self._kept_free = 1 if ordered and self._floor > 1 else 0
-        self.held = 0
-        self._open = True
+        self.held = 0  # counted by who takes a delivery
+        self._closed = False
+        self._reasons: set[str] = set()  # why nothing is asked for, for now
+        self._waiting: list[Callable[[], None]] = []  # called when a delivery is given back
         self._only: Source | None = None
         self._measured_at = now()
         self._released = 0
         self._released_bytes = 0
 
-    def take(self) -> None:
-        """One delivery more is held."""
-        self.held += 1
-
     def give_back(self, size: int) -> None:
-        """One less; it was of so many bytes."""
+        """Release one delivery of ``size`` bytes."""
         self.held -= 1
         self._released += 1
         self._released_bytes += size
-        self.refill_if_low()
+        only = self._only  # as refill_if_low, without the call: this is for every event
+        outstanding = only.outstanding if only is not None else self._outstanding()
+        if self.held + outstanding <= self._low_mark:
+            self.refill()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for call in waiting:
+                call()
+
+    def on_room(self, call: Callable[[], None]) -> None:
+        """Call once, when the next delivery is given back."""
+        self._waiting.append(call)
 
     @property
     def room(self) -> int:
@@ -74,13 +83,32 @@ class Credit:
     def ask(self, source: Source, count: int) -> None:
         """Ask one source for so many, as far as there is room."""
         count = min(count, self.room)
-        if self._open and count > 0:
+        if self.is_open and count > 0:
             self._set_limit(max(self.limit, self.held + self._outstanding() + count))
             source.request(count)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is asked for; not while a reason holds, and never after ``close``."""
+        return not (self._closed or self._reasons)
+
+    def hold(self, reason: str) -> None:
+        """Ask for nothing until every reason is released.
+
+        A request that is out already is not taken back: what it brings waits here, leased, and
+        when it ends no other follows.
+        """
+        self._reasons.add(reason)
+
+    def release(self, reason: str) -> None:
+        """Ask again, if no other reason holds; a reason that does not hold changes nothing."""
+        if reason in self._reasons:
+            self._reasons.discard(reason)
+            self.refill()
+
     def close(self) -> None:
         """Ask for nothing more."""
-        self._open = False
+        self._closed = True
 
     def sources_changed(self) -> None:
         """A source came or went, or is asked or not."""
@@ -99,7 +127,7 @@ class Credit:
 
     def refill(self) -> None:
         """Ask for as much as may be held."""
-        if not self._open:
+        if not self.is_open:
             return
         if self._adaptive:
             self._adapt()

@@ -1,247 +1,181 @@
-"""Execution: the life of one delivery. Recall what is known of it, run it, have it settled.
+"""Execution: the life of one event, told once: taken, read, run, answered, let go.
 
-A first delivery takes the short way. What comes again is looked up in the notes: its attempts may
-have been spent in another process, or its last run may have ended one.
+A plain event, which is nearly every one, is run by the loop of its slot itself: a first delivery
+with no gate in its way. Whatever is unusual takes the long way through the gates.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from collections.abc import Iterable
+from contextlib import suppress
+from time import time
+from typing import cast
 
-from ..context import Context
+from ..context import Context, current_context
 from ..dispatch import TimedOut
-from ..errors import OmniWorkerError, TransportError
-from ..events import Event
-from ..letters.written import Failure
-from ..notes import Busy, DoneBefore, Guards, Note, NoteState
-from ..outcomes import CONFIRM, DONE, DONE_BEFORE, Failed, HandBack, Outcome, Rejected, Retry
+from ..errors import TransportError
+from ..outcomes import DONE, KEPT, Failed, HandBack, Outcome, Rejected
 from ..settle import Trouble
-from ..signals import ForeignDelivery, NeverEnded
-from ..transports.base import Delivery
-from .gates.breaker import Breaker
-from .leases import Leases
+from ..signals import EngineFault, ForeignDelivery
+from ..transports.base import Delivery, Source
+from .gates import Flow, chain
+from .handback import HandingBack
 from .parts import Parts
-from .slots import NEVER, Slot, Slots
+from .run import Run
+from .slots import NEVER, Slot
 from .source_state import SourceState
 
-GUARD_DELAY = 1.0  # seconds until a guard nobody could ask about is asked again
+FAULT_DELAY = 5.0  # seconds until an event comes again after a fault of ours
+TURN = 128  # events a slot runs before the loop gets a turn, if no handler gave it one
 
 
 class Execution:
-    """Run deliveries through one handler, one life after another."""
+    """Runs the deliveries of one handler, in as many slots as may run at once."""
 
-    def __init__(self, parts: Parts, slots: Slots, leases: Leases) -> None:
-        self._parts = parts
+    def __init__(
+        self, parts: Parts, flow: Flow, states: dict[Source, SourceState], back: HandingBack
+    ) -> None:
+        self._handler = parts.handler
+        self._model = parts.handler.model
         self._dispatcher = parts.dispatcher
         self._settler = parts.settler
         self._around = parts.around
-        self._slots = slots
-        self._leases = leases
-        self._guards = parts.guards
-        self._model = parts.handler.model
-        self.breaker = Breaker(parts.handler.options.breaker or 0, parts.handler, parts.signals)
+        self._foreign_limit = parts.foreign_limit
+        self._order = parts.order
+        self._breaker = parts.breaker
+        self._is_plain = all(gate.lets_plain_runs_pass for gate in parts.gates)
+        self._through = chain(parts.gates, self._call)
+        self._signals = parts.signals
+        self._states = states
+        self._slots = flow.slots
+        self._leases = flow.leases
+        self._credit = flow.credit
+        self._back = back
         self._said_foreign = False
 
-    def run(
-        self, slot: Slot, state: SourceState, delivery: Delivery, read: Event[Any] | Outcome
-    ) -> Awaitable[bool]:
-        """Run what was read and answer. Says whether the event is settled."""
-        if delivery.count > 1 or state.may_be_repeat(delivery):
-            return self._run_again(slot, state, delivery, read)
-        if type(read) is self._model and self._guards is None and not self.breaker.is_open:
-            return self._run_plain(slot, state, delivery, read)
-        return self._run_first(slot, state, delivery, read)
+    async def work(self, slot: Slot) -> None:
+        """One slot: event after event. The life of a plain one is told here, whole."""
+        slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
+        dispatcher, settler, buffer, now = self._dispatcher, self._settler, slots.buffer, leases.now
+        read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
+        turn = 0
+        slots.woke(slot)
+        while (buffer and slots.is_free) or await slots.is_ready(slot):
+            delivery = slots.take()
+            state, ended = states.get(delivery.source), None
+            if state is None:
+                continue
+            slot.delivery = delivery
+            is_repeat = delivery.count > 1 or delivery.sequence <= state.look_up_until
+            lapsed = delivery.lapsed or now() - delivery.leased_at > leases.ack_wait
+            try:
+                if self._is_plain and not (
+                    is_repeat or lapsed or state.troubles or breaker.is_open
+                ):
+                    ended = event = read(delivery)
+                    if type(event) is model:
+                        context = Context(event, delivery, 1, time(), self._around)
+                        current_context.set(context)
+                        if leases.timeout is not None:
+                            leases.begin_run(slot)
+                        slot.is_running = True
+                        try:
+                            if dispatcher.tells:
+                                ended = await dispatcher.run(event, context)
+                            else:
+                                await (bare(event) if bare is not None else call(context, event))
+                                ended = DONE
+                        except BaseException as error:
+                            ended = dispatcher.ending(error)
+                        slot.is_running = False
+                # One that was handed back while it ran has had its answer.
+                if ended is DONE and not (delivery.lapsed or slot.timed_out):
+                    if breaker.failures:
+                        breaker.saw(DONE)
+                    slot.deadline = NEVER
+                    settler.done(delivery)
+                    state.settled.add(delivery.sequence, delivery.stored_at)
+                    slot.delivery = None
+                    self.release(state, delivery)
+                else:
+                    await self._live(slot, state, delivery, cast("Outcome | None", ended))
+            except Exception as error:
+                self._on_fault(error, delivery)
+                slot.delivery = None
+                self.release(state, delivery)
+            if not buffer:
+                current_context.set(None)  # what comes next is not of this event
+            if slot.is_cancelled:
+                # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands,
+                # and this task ends; the next event gets a new one.
+                raise asyncio.CancelledError
+            turn += 1
+            if turn >= TURN:
+                turn = 0
+                await asyncio.sleep(0)
 
-    async def _run_plain(
-        self, slot: Slot, state: SourceState, delivery: Delivery, event: Event[Any]
-    ) -> bool:
-        """What nearly every event takes: a first run with nothing in the way, which ends well."""
-        if self._leases.timeout is not None:
-            self._leases.begin_run(slot)
-        slot.is_running = True
-        outcome = await self._dispatcher.run(
-            event, Context(event, delivery, 1, time.time(), self._around)
-        )
-        slot.is_running = False
-        # One that was handed back while it ran has had its answer.
-        if outcome is DONE and not delivery.lapsed and not slot.timed_out:
-            slot.deadline = NEVER
-            if self.breaker.failures:
-                self.breaker.succeeded()
-            self._settler.done(delivery)
-            return True
-        outcome = await self._ended(slot, delivery, outcome)
-        self._tell_breaker(outcome)
-        return await self._settle(state, delivery, outcome, Trouble(first_seen=time.time()))
+    # --- the long way ----------------------------------------------------------------------
 
-    async def _run_first(
-        self, slot: Slot, state: SourceState, delivery: Delivery, read: Event[Any] | Outcome
-    ) -> bool:
-        outcome = await self._outcome(slot, delivery, None, read)
-        return await self._settle(state, delivery, outcome, Trouble(first_seen=time.time()))
-
-    async def _run_again(
-        self, slot: Slot, state: SourceState, delivery: Delivery, read: Event[Any] | Outcome
-    ) -> bool:
-        trouble = state.trouble_of(delivery) or Trouble(first_seen=time.time())
-        # A first delivery here is one the server forgot: nothing says that it ended a process.
-        is_suspect = (
-            trouble.letter is None and await self._recall(delivery, trouble) and delivery.count > 1
-        )
-        if trouble.letter is not None:
-            settled = await self._settler.send_letter(delivery, trouble)
-            return state.note_settled(delivery, trouble, settled)
-        async with self._turn(is_suspect, slot) as alone:
-            await self._note_start(delivery, trouble, alone)
-            outcome = await self._outcome(slot, delivery, trouble, read)
-        return await self._settle(state, delivery, outcome, trouble)
-
-    async def _settle(
-        self, state: SourceState, delivery: Delivery, outcome: Outcome, trouble: Trouble
-    ) -> bool:
-        self._leases.has_lapsed(delivery)  # it may have run out under a blocked loop, or offline
-        outcome = self._judge_foreign(outcome, trouble)
-        settled = await self._settler.settle(delivery, outcome, trouble)
-        return state.note_settled(delivery, trouble, settled)
-
-    # --- attempts --------------------------------------------------------------------------
-
-    async def _recall(self, delivery: Delivery, trouble: Trouble) -> bool:
-        """Take over what other processes noted. Says whether it may have killed the last one."""
-        attempts = self._parts.attempts
-        note = await attempts.recall(delivery)
-        if note is None:
-            return attempts.works
-        trouble.first_seen = note.first_seen
-        trouble.failures = max(trouble.failures, note.failures)
-        if note.state is not NoteState.STARTED:
-            self._give_up_if_used_up(trouble, note.error)
-            return False
-        if not note.alone:
-            return True  # others ran beside it: any of them may have ended the process
-        trouble.failures += 1
-        self._parts.signals.emit(
-            NeverEnded(handler=self._parts.handler, delivery=delivery, failures=trouble.failures)
-        )
-        self._give_up_if_used_up(trouble, "the worker process died each time it ran")
-        return True
-
-    def _give_up_if_used_up(self, trouble: Trouble, error: str) -> None:
-        if trouble.failures >= self._settler.attempts:
-            trouble.letter = Failure(
-                error=error, error_type="", traceback="", attempts=trouble.failures
-            )
-
-    async def _note_start(self, delivery: Delivery, trouble: Trouble, alone: bool) -> None:
-        note = Note(
-            state=NoteState.STARTED,
-            failures=trouble.failures,
-            first_seen=trouble.first_seen,
-            alone=alone,
-        )
-        await self._parts.attempts.keep(delivery, note)
-
-    @asynccontextmanager
-    async def _turn(self, is_suspect: bool, slot: Slot) -> AsyncIterator[bool]:
-        """A suspect runs alone, so that nobody dies with it; then the next. Says whether it is."""
-        if not is_suspect:
-            await self._slots.pass_gate()
-            yield False
+    async def _live(
+        self, slot: Slot, state: SourceState, delivery: Delivery, ended: Outcome | None
+    ) -> None:
+        """The life of any event; of one whose plain run ``ended`` otherwise than well, the rest."""
+        current_context.set(None)
+        if ended is None and self._leases.has_lapsed(delivery):
+            self._wait_for_it_again(state)  # the server has given it away: no answer is ours
+            slot.delivery = None
+            self.release(state, delivery)
             return
-        # A handler that takes longer than this must not hold everybody up.
-        async with self._slots.alone(slot, patience=self._leases.ack_wait) as alone:
-            yield alone
-
-    # --- one run ---------------------------------------------------------------------------
-
-    async def _outcome(
-        self,
-        slot: Slot,
-        delivery: Delivery,
-        trouble: Trouble | None,
-        read: Event[Any] | Outcome,
-    ) -> Outcome:
-        """Run it, unless something is in the way: it cannot be read, is guarded, or all fail."""
-        if type(read) is not self._model:
-            return cast("Outcome", read)
-        if self._guards is not None:
-            return await self._guarded(self._guards, slot, delivery, trouble, read)
-        return await self._attempt(slot, delivery, trouble, read)
-
-    async def _guarded(
-        self,
-        guards: Guards,
-        slot: Slot,
-        delivery: Delivery,
-        trouble: Trouble | None,
-        event: Event[Any],
-    ) -> Outcome:
-        """One run among all processes: enter the guard, run, mark it done before the ack."""
+        settled = kept = False
+        trouble = None
         try:
-            guard = await guards.enter(event.id, self._leases.ack_wait)
-        except OmniWorkerError as error:
-            return HandBack(GUARD_DELAY, f"nobody can tell whether it runs elsewhere: {error}")
-        if isinstance(guard, DoneBefore):
-            return DONE_BEFORE
-        if isinstance(guard, Busy):
-            return HandBack(guard.delay, "it runs elsewhere")
-        outcome: Outcome | None = None
-        try:
-            async with guard.kept():
-                outcome = await self._attempt(slot, delivery, trouble, event)
+            if ended is not None:
+                outcome = await self._ended(slot, delivery, ended)
+                self._breaker.saw(outcome)
+            else:
+                read = self._dispatcher.read(delivery)
+                if type(read) is self._model:
+                    run = Run(slot, state, delivery, read)
+                    trouble = run.trouble
+                    outcome = await self._through(run)
+                else:
+                    outcome = cast("Outcome", read)  # no event, or not ours: it does not run
+            if outcome is KEPT:
+                kept = True
+                return
+            settled = await self._settle(
+                state, delivery, outcome, trouble or state.trouble_for(delivery)
+            )
+            kept = not settled and self._keep_for_retry(state, delivery)
+        except asyncio.CancelledError:
+            self._back.one(delivery)  # somebody ends our task: the event is not lost with it
+            raise
+        except Exception as error:
+            self._on_fault(error, delivery)
         finally:
-            if outcome is not DONE:
-                with suppress(OmniWorkerError):
-                    await guard.clear()
-        if outcome is not DONE:
-            return outcome
-        with suppress(OmniWorkerError):  # it ran: an ack that gets through still settles it
-            await guard.finish()
-        return CONFIRM
+            slot.delivery = None
+            if settled:
+                state.settled.add(delivery.sequence, delivery.stored_at)
+            elif not kept and self._order is not None and self._order.owes(state, delivery):
+                self._wait_for_it_again(state)
+            if not kept:
+                self.release(state, delivery)
 
-    async def _attempt(
-        self, slot: Slot, delivery: Delivery, trouble: Trouble | None, event: Event[Any]
-    ) -> Outcome:
-        """Run it now; or, while everything fails, when its turn for a trial comes."""
-        breaker = self.breaker
-        if breaker.is_open:
-            async with breaker.trial() as turn:
-                if not turn:
-                    return HandBack(0.0, "we stop")
-                if self._leases.has_lapsed(delivery):
-                    return HandBack(0.0, "its lease ran out while it waited")
-                outcome = await self._call(slot, delivery, trouble, event)
-                self._tell_breaker(outcome)
-                return outcome
-        outcome = await self._call(slot, delivery, trouble, event)
-        if outcome is not DONE or breaker.failures:
-            self._tell_breaker(outcome)
-        return outcome
+    async def _call(self, run: Run) -> Outcome:
+        """Behind the last gate: the handler."""
+        event, slot, delivery, trouble = run.event, run.slot, run.delivery, run.trouble
+        run.started = self._leases.now()
+        context = Context(event, delivery, run.attempt, trouble.first_seen, self._around)
+        return await self._ended(slot, delivery, await self._run(slot, context))
 
-    def _tell_breaker(self, outcome: Outcome) -> None:
-        if outcome is DONE:
-            self.breaker.succeeded()
-        elif isinstance(outcome, Failed) and not isinstance(outcome.error, Retry):
-            self.breaker.failed()  # a Retry was asked for, not suffered
-
-    async def _call(
-        self, slot: Slot, delivery: Delivery, trouble: Trouble | None, read: Event[Any]
-    ) -> Outcome:
-        if trouble is None:
-            context = Context(read, delivery, 1, time.time(), self._around)
-        else:
-            attempt = trouble.failures + 1
-            context = Context(read, delivery, attempt, trouble.first_seen, self._around)
+    async def _run(self, slot: Slot, context: Context) -> Outcome:
         if self._leases.timeout is not None:
             self._leases.begin_run(slot)
         slot.is_running = True
-        outcome = await self._dispatcher.run(read, context)
+        outcome = await self._dispatcher.run(context.event, context)
         slot.is_running = False
-        return await self._ended(slot, delivery, outcome)
+        return outcome
 
     async def _ended(self, slot: Slot, delivery: Delivery, outcome: Outcome) -> Outcome:
         """The handler's own ending, or what a timeout or a cancellation from outside made of it."""
@@ -258,6 +192,15 @@ class Execution:
                 await asyncio.sleep(0)
         return outcome
 
+    async def _settle(
+        self, state: SourceState, delivery: Delivery, outcome: Outcome, trouble: Trouble
+    ) -> bool:
+        """Answer. Says whether the event is settled."""
+        self._leases.has_lapsed(delivery)  # it may have run out under a blocked loop, or offline
+        outcome = self._judge_foreign(outcome, trouble)
+        settled = await self._settler.settle(delivery, outcome, trouble)
+        return state.note_settled(delivery, trouble, settled)
+
     def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:
         """Another version's delivery waits for that version, but not for ever."""
         if not isinstance(outcome, HandBack) or not outcome.foreign:
@@ -265,11 +208,57 @@ class Execution:
         now = self._leases.now()
         if trouble.handed_back_since is None:
             trouble.handed_back_since = now
-        if now - trouble.handed_back_since >= self._parts.foreign_limit:
+        if now - trouble.handed_back_since >= self._foreign_limit:
             return Rejected(TransportError(f"nobody took it: {outcome.reason}"), unreadable=True)
         if not self._said_foreign:
             self._said_foreign = True
-            self._parts.signals.emit(
-                ForeignDelivery(handler=self._parts.handler, reason=outcome.reason)
-            )
+            self._signals.emit(ForeignDelivery(handler=self._handler, reason=outcome.reason))
         return outcome
+
+    def _on_fault(self, error: Exception, delivery: Delivery) -> None:
+        again = "the event comes again"
+        self._signals.emit(
+            EngineFault(handler=self._handler, error=error, consequence=again, delivery=delivery)
+        )
+        self._back.one(delivery, FAULT_DELAY, "a fault of the framework")
+
+    # --- letting go ------------------------------------------------------------------------
+
+    def release(self, state: SourceState, delivery: Delivery) -> None:
+        """It is held no longer, whatever became of it."""
+        if state.held.get(delivery.sequence) is delivery:
+            del state.held[delivery.sequence]
+        if self._order is not None:
+            self._order.leave(delivery)
+        self._credit.give_back(len(delivery.body))
+
+    def let_go(self, state: SourceState, deliveries: Iterable[Delivery]) -> None:
+        """Drop what has not begun, unanswered: it comes again after ack_wait."""
+        for delivery in deliveries:
+            self._slots.withdraw(delivery)
+            self.release(state, delivery)
+
+    def waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
+        """What is held and not with a slot: in the buffer, behind its key, or for a retry."""
+        running = {slot.delivery for slot in self._slots.all}
+        held = [one for state in states for one in state.held.values()]
+        return [delivery for delivery in held if delivery not in running]
+
+    def _keep_for_retry(self, state: SourceState, delivery: Delivery) -> bool:
+        """A retry holds its key: the event stays here, leased, until it is time."""
+        trouble = state.trouble_of(delivery)
+        if self._order is None or trouble is None or trouble.retry_in is None:
+            return False
+        delay, trouble.retry_in = trouble.retry_in, None
+        if self._order.keep(delivery, delay):
+            return True
+        self._back.one(delivery)  # at once: with its delay, its key would overtake it
+        return False
+
+    def _wait_for_it_again(self, state: SourceState) -> None:
+        """One is gone, unsettled: in order, what came after it must not begin before it is back."""
+        order = self._order
+        if order is not None and not self._slots.is_closed:
+            waiting = self.waiting([state])
+            self.let_go(state, [one for one in waiting if not order.keeps(one)])
+            order.wait_for_older(state)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
-from ..notes import NoteState
+from ..notes import AttemptNotes, NoteState
+from ..settle import Settler
 from ..transports.base import Delivery, Source
 from .leases import Leases
-from .parts import Parts
 from .source_state import SourceState
 
 NOTES_TIME = 2.0  # seconds a handback may take to be noted
@@ -17,8 +18,17 @@ NOTES_TIME = 2.0  # seconds a handback may take to be noted
 class HandingBack:
     """Gives deliveries back to the server, as long as they are ours to give."""
 
-    def __init__(self, parts: Parts, states: dict[Source, SourceState], leases: Leases) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        settler: Settler,
+        notes: AttemptNotes,
+        states: dict[Source, SourceState],
+        leases: Leases,
+        is_connected: Callable[[], bool],
+    ) -> None:
+        self._settler = settler
+        self._notes = notes
+        self._is_connected = is_connected
         self._states = states
         self._leases = leases
 
@@ -27,7 +37,7 @@ class HandingBack:
     ) -> None:
         """At once, or after so many seconds; unless it is not ours any more."""
         if not self._leases.has_lapsed(delivery):
-            self._parts.settler.hand_back(delivery, delay, reason)
+            self._settler.hand_back(delivery, delay, reason)
 
     async def all(self, deliveries: list[Delivery]) -> None:
         """In stream order, each with its note: without one it would come again as a suspect."""
@@ -38,7 +48,7 @@ class HandingBack:
                 self.one(delivery)
 
     async def _note(self, deliveries: list[Delivery]) -> None:
-        if deliveries and self._parts.is_connected():
+        if deliveries and self._is_connected():
             # One whose consumer was lost under it is somebody else's already.
             notes = [
                 (one, self._states[one.source].note_of(one, NoteState.BACK))
@@ -47,4 +57,4 @@ class HandingBack:
             ]
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOTES_TIME):
-                    await self._parts.attempts.keep_all(notes)
+                    await self._notes.keep_all(notes)

@@ -1,19 +1,21 @@
-"""Parts: what a subscription works with; bus puts it together."""
+"""Parts: what a subscription is built from; assembly puts it together."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..context import RunSetup
 from ..dispatch import Dispatcher
 from ..handlers import Handler
-from ..notes import AttemptNotes, Guards
+from ..notes import AttemptNotes
 from ..settle import Counts, Settler
 from ..signals import Signals
 from ..transports.base import Source
-from .gates.catch_up import AskConsumerInfo
+from .gates import Gate
+from .gates.breaker import Breaker
+from .gates.order import Order
 
 if TYPE_CHECKING:
     from . import Subscription
@@ -21,18 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Parts:
-    """The rooms around one handler's loop, and what it tells the bus."""
+    """The rooms around one handler's loop, and where it reports to."""
 
     handler: Handler
     dispatcher: Dispatcher
     settler: Settler
     attempts: AttemptNotes
-    guards: Guards | None  # for exactly_once
     counts: Counts
     around: RunSetup
+    gates: Sequence[Gate]  # the outermost first; two of them are named, the others only called
+    order: Order | None
+    breaker: Breaker
     signals: Signals
     is_connected: Callable[[], bool]
-    consumer_info: AskConsumerInfo
     on_lost: Callable[[Source, Exception], None]
     on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]]
     foreign_limit: float  # seconds

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 from ..transports.base import Delivery
 
-TURN = 128  # events a slot runs before the loop gets a turn, if no handler gave it one
 NEVER = float("inf")
 
 
@@ -35,35 +35,38 @@ class Slot:
         return self.task is not None and self.task.cancelling() > 0
 
 
-Run = Callable[[Slot, Delivery], Awaitable[None]]
-
-
 class Slots:
-    """At most ``size`` of them, each running one delivery at a time, in the order offered."""
+    """At most ``size`` of them, each running one delivery at a time, in the order offered.
 
-    def __init__(self, size: int, run: Run, name: str) -> None:
+    ``work`` is the loop of one slot: as long as it ``is_ready`` it takes the first of ``buffer``.
+    """
+
+    def __init__(
+        self, size: int, work: Callable[[Slot], Coroutine[Any, Any, None]], name: str
+    ) -> None:
         self._size = size
-        self._run = run
+        self._work = work
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._idle: list[tuple[Slot, asyncio.Future[None]]] = []
-        self._waking: Slot | None = None
-        self._closed = False
+        self.waking: Slot | None = None  # at most one is woken at a time
+        self.is_closed = False
+        self.is_free = True  # neither closed nor barred: what is in the buffer may begin
         self._alone = asyncio.Lock()
-        self._gate: asyncio.Event | None = None  # while somebody wants to run alone
+        self._barrier: asyncio.Event | None = None  # while a run wants to be alone
         self.buffer: deque[Delivery] = deque()
         self.all: set[Slot] = set()
 
     def offer(self, delivery: Delivery) -> None:
         """Run it as soon as a slot is free."""
         self.buffer.append(delivery)
-        if self._waking is None:
+        if self.waking is None:
             self._wake_one()
 
     def offer_first(self, delivery: Delivery) -> None:
         """Run it before everything else that waits."""
         self.buffer.appendleft(delivery)
-        if self._waking is None:
+        if self.waking is None:
             self._wake_one()
 
     def withdraw(self, delivery: Delivery) -> None:
@@ -73,27 +76,57 @@ class Slots:
 
     def close(self) -> None:
         """Begin nothing more; what runs goes on."""
-        self._closed = True
+        self.is_closed = True
+        self.is_free = False
         idle, self._idle = self._idle, []
         for _, future in idle:
             if not future.done():
                 future.set_result(None)
 
-    async def pass_gate(self) -> None:
-        """Wait while somebody runs alone."""
-        while self._gate is not None:
-            await self._gate.wait()
+    @property
+    def is_barred(self) -> bool:
+        """Whether nothing may begin, because one run is to be alone."""
+        return self._barrier is not None
+
+    async def pass_barrier(self) -> None:
+        """Wait while one runs alone."""
+        while self._barrier is not None:
+            await self._barrier.wait()
+
+    async def is_ready(self, slot: Slot) -> bool:
+        """Wait until there is something to take; False when the slot has to end."""
+        self.woke(slot)
+        while not self.is_closed:
+            if not self.buffer:
+                idle = self._loop.create_future()
+                self._idle.append((slot, idle))
+                await idle
+                self.woke(slot)
+            elif self._barrier is not None:
+                await self.pass_barrier()
+            else:
+                return True
+        return False
+
+    def take(self) -> Delivery:
+        """Take the next delivery; where there are more, another slot is woken for them."""
+        delivery = self.buffer.popleft()
+        if self.buffer and self.waking is None and (self._idle or len(self.all) < self._size):
+            self._wake_one()
+        return delivery
 
     @asynccontextmanager
     async def alone(self, slot: Slot, patience: float) -> AsyncIterator[bool]:
-        """Nobody else begins; says whether everybody else had ended within ``patience`` seconds."""
+        """No other begins; says whether all others had ended within ``patience`` seconds."""
         async with self._alone:
-            self._gate = asyncio.Event()
+            self._barrier = asyncio.Event()
+            self.is_free = False
             try:
                 yield await self._others_end(slot, patience)
             finally:
-                gate, self._gate = self._gate, None
-                gate.set()
+                barrier, self._barrier = self._barrier, None
+                self.is_free = not self.is_closed
+                barrier.set()
 
     async def _others_end(self, slot: Slot, patience: float) -> bool:
         deadline = self._loop.time() + patience
@@ -122,50 +155,23 @@ class Slots:
         while self._idle:
             slot, future = self._idle.pop()
             if not future.done():
-                self._waking = slot
+                self.waking = slot
                 future.set_result(None)
                 return
         if len(self.all) < self._size:
-            self._waking = slot = Slot()
+            self.waking = slot = Slot()
             slot.task = self._loop.create_task(self._work(slot), name=self._name)
             slot.task.add_done_callback(partial(self._ended, slot))
             self.all.add(slot)
 
-    async def _work(self, slot: Slot) -> None:
-        buffer, task = self.buffer, slot.task
-        assert task is not None
-        self._is_awake(slot)
-        turn = 0
-        while not self._closed:
-            if not buffer:
-                idle = self._loop.create_future()
-                self._idle.append((slot, idle))
-                await idle
-                self._is_awake(slot)
-                continue
-            if self._gate is not None:
-                await self.pass_gate()
-                continue
-            delivery = buffer.popleft()
-            if buffer and self._waking is None and (self._idle or len(self.all) < self._size):
-                self._wake_one()
-            await self._run(slot, delivery)
-            if task.cancelling():
-                # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands,
-                # and this task ends; the next event gets a new one.
-                raise asyncio.CancelledError
-            turn += 1
-            if turn >= TURN:
-                turn = 0
-                await asyncio.sleep(0)
-
-    def _is_awake(self, slot: Slot) -> None:
-        if self._waking is slot:
-            self._waking = None
+    def woke(self, slot: Slot) -> None:
+        """A slot has begun, or goes on: the next one may be woken."""
+        if self.waking is slot:
+            self.waking = None
 
     def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         """However it ended, even before its first step: what waited for this one gets another."""
         self.all.discard(slot)
-        self._is_awake(slot)
-        if self.buffer and self._waking is None and not self._closed:
+        self.woke(slot)
+        if self.buffer and self.waking is None and not self.is_closed:
             self._wake_one()

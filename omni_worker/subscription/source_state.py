@@ -42,6 +42,10 @@ class SourceState:
         self.troubles = lost.troubles
         self.highest = self.look_up_until = lost.highest
 
+    def is_first(self, delivery: Delivery) -> bool:
+        """Whether this is the first delivery of an event, and nothing speaks against it."""
+        return delivery.count == 1 and not self.may_be_repeat(delivery)
+
     def may_be_repeat(self, delivery: Delivery) -> bool:
         """Whether a first delivery may be none: a remade consumer, a killed server forget counts.
 
@@ -54,6 +58,10 @@ class SourceState:
     def trouble_of(self, delivery: Delivery) -> Trouble | None:
         """What this process knows of an event that comes again."""
         return self.troubles.get((delivery.sequence, delivery.stored_at))
+
+    def trouble_for(self, delivery: Delivery) -> Trouble:
+        """What this process knows of an event, or an empty record."""
+        return self.trouble_of(delivery) or Trouble(first_seen=time.time())
 
     def is_given_up(self, delivery: Delivery) -> bool:
         """Whether only its dead letter is still to be stored: it does not run any more."""

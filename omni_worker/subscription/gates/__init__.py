@@ -1,1 +1,111 @@
-"""Gates: what may stand between a delivery and its run."""
+"""Gates: what may stand between a delivery and its run.
+
+A gate is an object with three methods, all of them optional:
+
+* ``opened(flow)`` is called once, before anything is read. Through the ``Flow`` a gate steers its
+  handler: ``flow.hold(reason)`` stops pulling until ``flow.release(reason)``.
+* ``async through(run, go)`` stands around every run, as a middleware stands around a handler: it
+  returns ``await go(run)``, waits before it, or returns an outcome of its own and does not run at
+  all. ``HandBack`` gives the event back to the server, no attempt spent.
+* ``close()`` is called when the subscription stops: nothing may wait in the gate after it.
+
+While a run waits in a gate it occupies its slot, its lease is extended, and its handler has not
+begun. A handler's own gates stand in this order, the outermost first: order, recall, the gates of
+the user, the guard, the breaker, alone. A handler with an order, a guard or a gate of the user
+pays for it with every event; others run flat (see ``execution``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ...handlers import Handler
+from ...outcomes import Outcome
+from ...signals import Signal, Signals
+from ..run import Run
+
+if TYPE_CHECKING:
+    from ..credit import Credit
+    from ..leases import Leases
+    from ..slots import Slots
+
+Go = Callable[[Run], Awaitable[Outcome]]
+
+
+class Flow:
+    """The events of one handler, as a gate may steer them.
+
+    ``slots``, ``leases`` and ``credit`` are for the gates of the engine.
+    """
+
+    def __init__(
+        self, handler: Handler, signals: Signals, slots: Slots, leases: Leases, credit: Credit
+    ) -> None:
+        self.handler = handler
+        self.signals = signals
+        self.slots = slots
+        self.leases = leases
+        self.credit = credit
+        self._stopping = asyncio.Event()
+
+    def hold(self, reason: str) -> None:
+        """Stop pulling, until every reason that was given is released."""
+        self.credit.hold(reason)
+
+    def release(self, reason: str) -> None:
+        """Pull again, if no other reason holds; releasing a reason twice changes nothing."""
+        self.credit.release(reason)
+
+    def now(self) -> float:
+        """Seconds of the loop's clock."""
+        return self.leases.now()
+
+    def emit(self, signal: Signal) -> None:
+        """Tell the listeners what happened."""
+        self.signals.emit(signal)
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait; returns at once, False, when the subscription stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return not self._stopping.is_set()
+
+    def stop(self) -> None:
+        """The subscription stops: whatever waits here goes on."""
+        self._stopping.set()
+
+
+class Gate:
+    """Base class of every gate; each method has an empty default."""
+
+    # Whether a first run with nothing unusual about it may pass without a call of ``through``.
+    lets_plain_runs_pass = False
+
+    def opened(self, flow: Flow) -> None:
+        """The subscription begins."""
+
+    async def through(self, run: Run, go: Go) -> Outcome:
+        """Let a run through, now or later, or return an outcome in its place."""
+        return await go(run)
+
+    def close(self) -> None:
+        """The subscription stops; nothing may wait here any longer."""
+
+
+def chain(gates: Sequence[Gate], innermost: Go) -> Go:
+    """One function that takes a run through all gates, the first of them outermost."""
+    go = innermost
+    for gate in reversed(gates):
+        go = _behind(gate, go)
+    return go
+
+
+def _behind(gate: Gate, go: Go) -> Go:
+    def through(run: Run) -> Awaitable[Outcome]:
+        return gate.through(run, go)
+
+    return through

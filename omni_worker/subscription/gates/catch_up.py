@@ -113,6 +113,8 @@ class Gaps:
         is_said = False
         while True:
             gap.moved.clear()
+            if not self._credit.is_open:  # nothing can come while pulling is held
+                gap.since = self._leases.now()
             since = gap.since
             elsewhere = await self._elsewhere(gap.state)
             waited = self._leases.now() - gap.since

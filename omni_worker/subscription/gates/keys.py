@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from ...events import Event
-from ...outcomes import Failed, Outcome
 from ...transports.base import Delivery
 
 
@@ -19,25 +18,21 @@ class Lanes:
         self._waiting: dict[Hashable, list[Delivery]] = {}  # by sequence, behind the head
         self._heads: dict[Delivery, Hashable] = {}
 
-    def enter(self, delivery: Delivery, read: Event[Any] | Outcome) -> Event[Any] | Outcome | None:
-        """The same again when it may run now, None when it waits behind another one.
+    def enter(self, delivery: Delivery, event: Event[Any]) -> bool:
+        """Whether the event may run now; otherwise it waits behind another one of its key.
 
-        What cannot be read has no key; a ``key_of`` that raises is a failure of the handler.
+        Raises whatever ``key_of`` raises.
         """
-        if not isinstance(read, Event) or delivery in self._heads:
-            return read
-        try:
-            key = self._key_of(read)
-            hash(key)
-        except Exception as error:
-            return Failed(error)
+        if delivery in self._heads:
+            return True
+        key = self._key_of(event)
         waiting = self._waiting.get(key)
         if waiting is None:
             self._waiting[key] = []
             self._heads[delivery] = key
-            return read
+            return True
         insort(waiting, delivery, key=lambda one: one.sequence)
-        return None
+        return False
 
     def has(self, delivery: Delivery) -> bool:
         """Whether it has its key now."""

@@ -9,47 +9,47 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from ...events import Event
-from ...handlers import Handler
-from ...outcomes import Outcome
-from ...signals import Signals
+from ...outcomes import KEPT, Failed, Outcome
 from ...transports.base import Delivery, Source
-from ..credit import Credit
-from ..leases import Leases
-from ..slots import Slots
+from ..run import Run
 from ..source_state import SourceState
+from . import Flow, Gate, Go
 from .catch_up import AskConsumerInfo, Gap, Gaps
 from .keys import Lanes
 
 
-class Order:
-    """One handler's."""
+class Order(Gate):
+    """One handler's. The subscription asks it as well when a delivery comes or leaves."""
 
     def __init__(
-        self,
-        key_of: Callable[[Any], Hashable],
-        *,
-        consumer_info: AskConsumerInfo,
-        leases: Leases,
-        credit: Credit,
-        slots: Slots,
-        handler: Handler,
-        signals: Signals,
+        self, key_of: Callable[[Any], Hashable], *, consumer_info: AskConsumerInfo
     ) -> None:
         self._lanes = Lanes(key_of)
-        self._gaps = Gaps(
-            consumer_info,
-            leases,
-            credit,
-            on_closed=self._gap_closed,
-            handler=handler,
-            signals=signals,
-        )
-        self._leases = leases
-        self._credit = credit
-        self._slots = slots
+        self._consumer_info = consumer_info
         self._later: set[Delivery] = set()  # kept for a retry of theirs
         self._open = True
+
+    def opened(self, flow: Flow) -> None:
+        """Whose events it orders."""
+        self._leases = flow.leases
+        self._credit = flow.credit
+        self._slots = flow.slots
+        self._gaps = Gaps(
+            self._consumer_info,
+            flow.leases,
+            flow.credit,
+            on_closed=self._gap_closed,
+            handler=flow.handler,
+            signals=flow.signals,
+        )
+
+    async def through(self, run: Run, go: Go) -> Outcome:
+        """Run it if it has its key; otherwise it waits here, without a slot, for its turn."""
+        try:
+            has_key = self._lanes.enter(run.delivery, run.event)
+        except Exception as error:  # of the user's function: a failure of the handler
+            return Failed(error)
+        return await go(run) if has_key else KEPT
 
     def keeps(self, delivery: Delivery) -> bool:
         """Whether it is here for a retry: its attempt is spent, its key is held."""
@@ -64,10 +64,6 @@ class Order:
     def may_begin(self, state: SourceState, delivery: Delivery) -> bool:
         """Whether one that came may begin in its turn; otherwise it is gathered."""
         return not self._gaps.gather(state, delivery)
-
-    def enter(self, delivery: Delivery, read: Event[Any] | Outcome) -> Event[Any] | Outcome | None:
-        """See Lanes."""
-        return self._lanes.enter(delivery, read)
 
     def owes(self, state: SourceState, delivery: Delivery) -> bool:
         """Whether its key waits for one that is not settled; not where it was given up."""
@@ -93,7 +89,7 @@ class Order:
         self._gaps.forget(source)
 
     def close(self) -> None:
-        """We stop: nothing is kept or waited for any more."""
+        """The subscription stops: nothing is kept or waited for any longer."""
         self._open = False
         self._gaps.close()
 
