@@ -1,4 +1,4 @@
-"""Listeners: the lines of `dev` and of `run --log-level debug` come beside a user's own listener."""
+"""Listeners: `dev` and `run --log-level debug` print their lines beside a user's own listener."""
 
 from __future__ import annotations
 
