@@ -17,6 +17,7 @@ from .topology import (
     Conflict,
     ConsumerSpec,
     CreateConsumer,
+    CreateStream,
     Lacking,
     Missing,
     Notice,
@@ -24,6 +25,7 @@ from .topology import (
     Standing,
     StreamSpec,
     UpdateConsumer,
+    UpdateStream,
     copy_notice,
     plan_consumer,
     plan_stream,
@@ -34,7 +36,7 @@ from .topology import (
     would_store,
 )
 from .transports.base import Operators
-from .transports.infos import ConsumerInfo, StreamConfig
+from .transports.infos import ConsumerInfo, StreamConfig, StreamInfo
 
 log = logging.getLogger("omni_worker.provision")
 
@@ -94,7 +96,7 @@ class Provisioner:
         updated = with_sources(info.config, spec)
         if updated is not None:
             self._require_create(f"stream {spec.name} with {', '.join(spec.source_filters)}")
-            await self._operators.update_stream(updated)
+            await write_stream(self._operators, UpdateStream(updated))
 
     async def routes(self, filters: Sequence[str], *, literal: bool) -> dict[str, tuple[str, ...]]:
         """Which streams hold these filters' events. Raises TopologyError for what none stores.
@@ -136,13 +138,13 @@ class Provisioner:
                 match step:
                     case RefuseConsumer(reason=reason):
                         raise TopologyError(reason)
-                    case CreateConsumer(config=config):
+                    case CreateConsumer():
                         self._require_create(f"consumer {spec.name} on {spec.stream}")
-                        return await self._operators.create_consumer(spec.stream, config)
-                    case UpdateConsumer(config=config, notices=notices):
+                        return await write_consumer(self._operators, step)
+                    case UpdateConsumer():
                         self._require_create(f"an update of consumer {spec.name} on {spec.stream}")
-                        self._notice(spec, notices)
-                        return await self._operators.update_consumer(spec.stream, config)
+                        self._notice(spec, step.notices)
+                        return await write_consumer(self._operators, step)
                 self._notice(spec, step.notices)
                 assert info is not None
                 return info
@@ -198,7 +200,8 @@ class Provisioner:
             )
             return
         try:
-            info = await self._operators.create_stream(stream_config(spec, replicas=self._replicas))
+            config = stream_config(spec, replicas=self._replicas)
+            info = await write_stream(self._operators, CreateStream(config))
         except ApiError as error:
             if error.err_code not in SOMEBODY_WAS_FASTER:
                 raise TopologyError(f"stream {spec.name} cannot be made: {error}") from error
@@ -222,6 +225,26 @@ class Provisioner:
         if text not in self._said:
             self._said.add(text)
             log.log(level, text)
+
+
+async def write_stream(operators: Operators, change: CreateStream | UpdateStream) -> StreamInfo:
+    """Carry out one change of a stream. Raises ApiError when the server refuses."""
+    match change:
+        case CreateStream(config=config):
+            return await operators.create_stream(config)
+        case UpdateStream(config=config):
+            return await operators.update_stream(config)
+
+
+async def write_consumer(
+    operators: Operators, change: CreateConsumer | UpdateConsumer
+) -> ConsumerInfo:
+    """Carry out one change of a consumer. Raises ApiError when the server refuses."""
+    match change:
+        case CreateConsumer(stream=stream, config=config):
+            return await operators.create_consumer(stream, config)
+        case UpdateConsumer(stream=stream, config=config):
+            return await operators.update_consumer(stream, config)
 
 
 def _lacking(stream: str, missing: Sequence[str]) -> str:

@@ -357,7 +357,7 @@ def test_without_a_durable_the_server_removes_it_when_it_is_unused() -> None:
 
 
 def test_a_missing_consumer_is_created() -> None:
-    assert plan_consumer(spec(), None) == CreateConsumer(consumer_config(spec()))
+    assert plan_consumer(spec(), None) == CreateConsumer("MESSAGE", consumer_config(spec()))
 
 
 def test_one_that_stands_as_it_should_is_used_without_a_word() -> None:

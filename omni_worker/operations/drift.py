@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,6 +12,7 @@ from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_
 from ..handlers import Handler
 from ..letters import marks
 from ..notes import attempts, guards
+from ..provision import write_consumer, write_stream
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..subjects import filters_for, intersection, is_wild
@@ -20,7 +21,9 @@ from ..topology import (
     STREAMS,
     Conflict,
     ConsumerSpec,
+    CreateBucket,
     CreateConsumer,
+    CreateStream,
     Lacking,
     Missing,
     NoticeKind,
@@ -28,9 +31,11 @@ from ..topology import (
     Standing,
     StreamSpec,
     UpdateConsumer,
+    UpdateStream,
     app_of,
     changes_in_words,
     consumer_changes,
+    consumer_config,
     plan_consumer,
     plan_stream,
     retry_consumer,
@@ -43,7 +48,7 @@ from ..topology import (
 from ..transports.base import Operators, Transport
 from ..transports.infos import StreamConfig, read_stream_config
 
-Config = Mapping[str, Any]
+Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateBucket
 
 
 class Action(StrEnum):
@@ -69,7 +74,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing the app needs, compared with the server; ``config`` is what would be sent."""
+    """One thing the app needs, compared with the server; ``change`` is what would be sent."""
 
     action: Action
     kind: Kind
@@ -77,8 +82,7 @@ class Step:
     says: str
     stream: str = ""  # a consumer's
     function: str = ""  # of the handler that reads this consumer
-    config: Config | None = None
-    ttl: float = 0.0  # a bucket's, seconds
+    change: Change | None = None
 
     @property
     def is_drift(self) -> bool:
@@ -114,22 +118,13 @@ async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
 
 async def apply(transport: Transport, step: Step) -> None:
     """Do what a step says. Raises ApiError when the server refuses."""
-    operators = transport.operators
-    match step.kind, step.action:
-        case Kind.BUCKET, _:
-            await transport.bucket(step.name, ttl=step.ttl)
-        case Kind.STREAM, Action.UPDATE:
-            assert step.config is not None
-            await operators.update_stream(step.config)
-        case Kind.STREAM, _:
-            assert step.config is not None
-            await operators.create_stream(step.config)
-        case Kind.CONSUMER, Action.UPDATE:
-            assert step.config is not None
-            await operators.update_consumer(step.stream, step.config)
-        case Kind.CONSUMER, _:
-            assert step.config is not None
-            await operators.create_consumer(step.stream, step.config)
+    match step.change:
+        case CreateStream() | UpdateStream() as change:
+            await write_stream(transport.operators, change)
+        case CreateConsumer() | UpdateConsumer() as change:
+            await write_consumer(transport.operators, change)
+        case CreateBucket(name=name, ttl=ttl):
+            await transport.bucket(name, ttl=ttl)
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -146,15 +141,15 @@ def _streams(needs: Needs, standing: list[StreamConfig]) -> tuple[list[Step], li
             case Missing():
                 config = stream_config(spec, replicas=replicas)
                 expected.append(read_stream_config(config))
-                steps.append(_stream(Action.CREATE, spec.name, "missing", config))
+                steps.append(_stream(Action.CREATE, spec.name, "missing", CreateStream(config)))
             case Standing(differences=differences):
                 action = Action.FOREIGN if differences else Action.FINE
                 steps.append(_stream(action, spec.name, "; ".join(differences) or "exists"))
             case Lacking(missing=missing):
                 added = _added(spec, missing, standing)
                 steps.append(added)
-                if added.config is not None:
-                    wider = read_stream_config(added.config)
+                if isinstance(added.change, UpdateStream):
+                    wider = read_stream_config(added.change.config)
                     expected = [wider if one.name == spec.name else one for one in expected]
             case Conflict(other=other, overlap=overlap):
                 says = f"{other} holds {overlap}, so it cannot be created"
@@ -174,7 +169,7 @@ def _added(spec: StreamSpec, missing: Sequence[str], standing: list[StreamConfig
                 return _stream(Action.CONFLICT, spec.name, says)
     own = next(config for config in standing if config.name == spec.name)
     says = f"lacks {', '.join(missing)}"
-    return _stream(Action.UPDATE, spec.name, says, with_subjects(own, missing))
+    return _stream(Action.UPDATE, spec.name, says, UpdateStream(with_subjects(own, missing)))
 
 
 def _copies(
@@ -194,8 +189,8 @@ def _copies(
             spec = copy_spec(stream, types, handler, origin, max_age=max_age, now=now)
             step = _copy(spec, standing, needs.settings.replicas)
             steps.append(step)
-            if step.action is Action.CREATE and step.config is not None:
-                made = read_stream_config(step.config)
+            if isinstance(step.change, CreateStream):
+                made = read_stream_config(step.change.config)
                 expected, standing = [*expected, made], [*standing, made]
     return steps, expected
 
@@ -203,19 +198,19 @@ def _copies(
 def _copy(spec: StreamSpec, standing: list[StreamConfig], replicas: int) -> Step:
     own = next((one for one in standing if one.name == spec.name), None)
     if own is None:
-        config = stream_config(spec, replicas=replicas)
-        return _stream(Action.CREATE, spec.name, f"to copy from {spec.source}", config)
+        change = CreateStream(stream_config(spec, replicas=replicas))
+        return _stream(Action.CREATE, spec.name, f"to copy from {spec.source}", change)
     if not own.sources:
         return _stream(Action.CONFLICT, spec.name, f"exists, and is no copy of {spec.source}")
     updated = with_sources(own, spec)
     if updated is None:
         return _stream(Action.FINE, spec.name, f"copies from {spec.source}")
     says = f"also to copy {', '.join(spec.source_filters)}"
-    return _stream(Action.UPDATE, spec.name, says, updated)
+    return _stream(Action.UPDATE, spec.name, says, UpdateStream(updated))
 
 
-def _stream(action: Action, name: str, says: str, config: Config | None = None) -> Step:
-    return Step(action=action, kind=Kind.STREAM, name=name, says=says, config=config)
+def _stream(action: Action, name: str, says: str, change: Change | None = None) -> Step:
+    return Step(action=action, kind=Kind.STREAM, name=name, says=says, change=change)
 
 
 # --- consumers ----------------------------------------------------------------------------------
@@ -245,14 +240,14 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
     info = await operators.consumer_info(spec.stream, spec.name)
     step = plan_consumer(spec, info, narrow=True)
     match step:
-        case CreateConsumer(config=config):
-            return [_consumer(Action.CREATE, spec.name, spec.stream, "missing", config)]
+        case CreateConsumer():
+            return [_consumer(Action.CREATE, spec.name, spec.stream, "missing", step)]
         case RefuseConsumer(reason=reason):
             return [_consumer(Action.CONFLICT, spec.name, spec.stream, reason)]
-        case UpdateConsumer(config=config, notices=notices):
+        case UpdateConsumer(notices=notices):
             assert info is not None
             says = changes_in_words(consumer_changes(spec, info.config))
-            found = [_consumer(Action.UPDATE, spec.name, spec.stream, says, config)]
+            found = [_consumer(Action.UPDATE, spec.name, spec.stream, says, step)]
             notices = tuple(one for one in notices if one.kind is not NoticeKind.UPDATED)
         case _:
             notices = step.notices
@@ -288,10 +283,10 @@ async def _orphaned(
 
 
 def _consumer(
-    action: Action, name: str, stream: str, says: str, config: Config | None = None
+    action: Action, name: str, stream: str, says: str, change: Change | None = None
 ) -> Step:
     return Step(
-        action=action, kind=Kind.CONSUMER, name=name, stream=stream, says=says, config=config
+        action=action, kind=Kind.CONSUMER, name=name, stream=stream, says=says, change=change
     )
 
 
@@ -306,13 +301,12 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
     steps = []
     says = "for events sent back from dead letters"
     if OWN_STREAM.name not in names:
-        config = stream_config(OWN_STREAM, replicas=settings.replicas)
-        steps.append(_stream(missing, OWN_STREAM.name, says, config))
+        change = CreateStream(stream_config(OWN_STREAM, replicas=settings.replicas))
+        steps.append(_stream(missing, OWN_STREAM.name, says, change))
     back = retry_consumer(needs.app)
     if await operators.consumer_info(back.stream, back.name) is None:
-        step = plan_consumer(back, None)
-        assert isinstance(step, CreateConsumer)
-        steps.append(_consumer(missing, back.name, back.stream, says, step.config))
+        create = CreateConsumer(back.stream, consumer_config(back))
+        steps.append(_consumer(missing, back.name, back.stream, says, create))
     for bucket, ttl, says in (
         (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
         (guards.BUCKET, settings.guard_ttl, "exactly_once"),
@@ -321,8 +315,10 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
         if bucket == guards.BUCKET and not any(one.options.exactly_once for one in needs.handlers):
             continue
         if f"KV_{bucket}" not in names:
+            create_it = CreateBucket(bucket, ttl)
+            says = f"for {says}"
             steps.append(
-                Step(action=missing, kind=Kind.BUCKET, name=bucket, says=f"for {says}", ttl=ttl)
+                Step(action=missing, kind=Kind.BUCKET, name=bucket, says=says, change=create_it)
             )
     return steps
 

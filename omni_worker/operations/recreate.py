@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import TopologyError
-from ..topology import ConsumerSpec, app_of, consumer_config
+from ..provision import write_consumer
+from ..topology import ConsumerSpec, CreateConsumer, app_of, consumer_config
 from ..transports.base import Transport
 from ..transports.infos import ConsumerInfo
 from .scan import Scan
@@ -56,7 +57,7 @@ async def remake(transport: Transport, remaking: Remaking) -> None:
     spec = remaking.spec
     await transport.operators.delete_consumer(spec.stream, spec.name)
     try:
-        await transport.operators.create_consumer(spec.stream, remaking.config)
+        await write_consumer(transport.operators, CreateConsumer(spec.stream, remaking.config))
     except Exception as error:
         raise TopologyError(
             f"consumer {spec.name!r} on {spec.stream} is deleted and could not be created again"

@@ -54,6 +54,7 @@ class Notice:
 class CreateConsumer:
     """None of that name exists."""
 
+    stream: str
     config: Config
 
 
@@ -68,6 +69,7 @@ class UseConsumer:
 class UpdateConsumer:
     """Ours, made with other options: the server's full configuration with ours put in."""
 
+    stream: str
     config: Config
     notices: tuple[Notice, ...] = ()
 
@@ -147,7 +149,7 @@ def plan_consumer(
     read it only where an operator says so (``narrow``).
     """
     if info is None:
-        return CreateConsumer(consumer_config(spec))
+        return CreateConsumer(spec.stream, consumer_config(spec))
     config = info.config
     changes = consumer_changes(spec, config)
     owner = app_of(config)
@@ -180,7 +182,7 @@ def plan_consumer(
         return UseConsumer(notices)
     if changes:
         notices += (Notice(NoticeKind.UPDATED, f"updated: {changes_in_words(changes)}"),)
-    return UpdateConsumer(updated, notices)
+    return UpdateConsumer(spec.stream, updated, notices)
 
 
 def app_of(config: ConsumerConfig) -> str | None:

@@ -123,6 +123,28 @@ class Conflict:
 StreamStep = Missing | Standing | Lacking | Conflict
 
 
+@dataclass(frozen=True, slots=True)
+class CreateStream:
+    """A stream that is missing."""
+
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStream:
+    """A stream that lacks something: the server's full configuration with ours put in."""
+
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBucket:
+    """A key-value bucket that is missing."""
+
+    name: str
+    ttl: float  # seconds
+
+
 def plan_stream(
     spec: StreamSpec, standing: Iterable[StreamConfig], *, replicas: int = 1
 ) -> StreamStep:
