@@ -114,7 +114,7 @@ class Run:
         self.is_up = [True] * CLIENTS
         self.slot = 0
         self.is_over = False
-        self._seen_last: list[dict[str, Any]] = []
+        self._seen_last: list[ConsumerInfo] = []
         self.clients: list[Transport] = []
         self.sources: list[list[Source]] = []
         self._published = 0
@@ -284,9 +284,10 @@ class Run:
         words = ("delivered", "ack_floor", "num_ack_pending", "num_pending", "num_waiting")
         every = []
         for info, shape in zip(self._seen_last, self.trace.consumers, strict=True):
-            facts = {word: info[word] for word in words}
+            facts = {word: info.raw[word] for word in words}
             for word in ("delivered", "ack_floor"):
-                facts[word] = (info[word]["consumer_seq"], self._passed(shape, info[word]))
+                position = facts[word]
+                facts[word] = (position["consumer_seq"], self._passed(shape, position))
             every.append(facts)
         return every
 
