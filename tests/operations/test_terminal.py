@@ -49,9 +49,9 @@ async def an_order(url: str) -> None:
     ("command", "what", "at_least"),
     [
         ("trace no-such-event", "messages read:", 2 * MANY),
-        ("dead-letters list", "letters read:", MANY),
-        ("dead-letters show no-such-letter", "letters read:", MANY),
-        ("dead-letters discard --error nothing-like-it", "letters read:", MANY),
+        ("dead-letters list", "dead letters read:", MANY),
+        ("dead-letters show no-such-letter", "dead letters read:", MANY),
+        ("dead-letters discard --error nothing-like-it", "dead letters read:", MANY),
     ],
 )
 def test_what_takes_long_says_how_far_it_is(
