@@ -45,7 +45,7 @@ LOGGED: dict[tuple[str, str], str] = {
     ("operations", ""): "a command of a person's; no handler runs",
     ("signals", "a listener failed"): "a listener that fails cannot be told to listeners",
     ("schemas.py", ""): "a type without a schema, once",
-    ("publisher.py", "publishing to"): "a stream's short duplicate window, once",
+    ("publisher/__init__.py", "publishing to"): "a stream's short duplicate window, once",
     ("binding.py", "consumer %s stays"): "cleaning up at the end",
     ("sent_back.py", "dead letters cannot"): "a right that is missing, once",
     ("sent_back.py", "returning events not read"): "a look that failed; there is another",

@@ -7,6 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -399,6 +400,229 @@ async def test_no_middleware_stands_before_a_dead_letter(
 
     assert transport.messages[0].subject == "system.dead_letter"
     assert transport.bodies[0]["metadata"]["correlationId"] == "c"
+
+
+# --- many through a middleware -------------------------------------------------------------
+
+
+async def test_of_many_those_a_middleware_holds_up_keep_their_place(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    begun: list[int] = []
+    opened = asyncio.Event()
+
+    async def slow(event: Event[Any], call_next: Any) -> Published:
+        begun.append(int(event.id))
+        if event.id == "1":
+            await opened.wait()
+        if event.id == "4":
+            opened.set()  # it begins although 1 waits
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(slow)
+
+    async with asyncio.timeout(10):
+        published = await publisher.publish_many([draft(id=str(n)) for n in range(300)])
+
+    assert begun == list(range(300))
+    assert [message.id for message in transport.messages] == [str(n) for n in range(300)]
+    assert [one.id for one in published] == [str(n) for n in range(300)]
+
+
+async def test_many_that_all_wait_do_so_at_the_same_time(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    everyone = asyncio.Barrier(100)
+
+    async def waits(event: Event[Any], call_next: Any) -> Published:
+        await everyone.wait()
+        published: Published = await call_next(event)
+        await asyncio.sleep(0)
+        return published
+
+    publisher.middlewares.append(waits)
+
+    async with asyncio.timeout(10):
+        await publisher.publish_many(draft(id=str(n)) for n in range(100))
+
+    assert [message.id for message in transport.messages] == [str(n) for n in range(100)]
+
+
+async def test_a_timeout_in_a_middleware_ends_its_own_event_only(
+    publisher: Publisher, transport: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = asyncio.Event()
+
+    async def impatient(event: Event[Any], call_next: Any) -> Published:
+        async with asyncio.timeout(0.01 if event.id == "1" else None):
+            if event.id == "1":
+                await never.wait()
+            published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(impatient)
+
+    with pytest.raises(PublishManyError) as failed:
+        await publisher.publish_many([draft(id=str(n)) for n in range(3)])
+
+    assert isinstance(failed.value.errors[1], TimeoutError)
+    assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
+
+
+async def test_a_timeout_around_the_confirmation_ends_its_own_event_only(
+    publisher: Publisher, transport: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, confirmed = transport.publish_many, asyncio.Event()
+
+    async def slowly(messages: Iterable[Message], *, timeout: float) -> list[Stored | Exception]:
+        results = await stored(messages, timeout=timeout)
+        await confirmed.wait()
+        return results
+
+    async def impatient(event: Event[Any], call_next: Any) -> Published:
+        async with asyncio.timeout(0.01 if event.id == "1" else None):
+            published: Published = await call_next(event)
+        return published
+
+    monkeypatch.setattr(transport, "publish_many", slowly)
+    publisher.middlewares.append(impatient)
+    asyncio.get_running_loop().call_later(0.05, confirmed.set)
+
+    with pytest.raises(PublishManyError) as failed:
+        await publisher.publish_many([draft(id=str(n)) for n in range(3)])
+
+    assert isinstance(failed.value.errors[1], TimeoutError)
+    assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
+
+
+async def test_a_middleware_may_publish_again_and_another_event_meanwhile(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    transport.refused = {0}
+
+    async def again(event: Event[Any], call_next: Any) -> Published:
+        try:
+            published: Published = await call_next(event)
+        except TransportError:
+            published = await call_next(event)
+        if event.type == "custom.x":
+            await publisher.publish(draft("custom.audit", id=f"audit-{event.id}"))
+        return published
+
+    publisher.middlewares.append(again)
+
+    await publisher.publish_many([draft(id=str(n)) for n in range(2)])
+
+    assert sorted(message.id for message in transport.messages) == [
+        "0", "0", "1", "audit-0", "audit-1",
+    ]  # fmt: skip
+
+
+async def test_of_a_list_all_are_tried_of_a_generator_none_after_a_refused_one(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def picky(event: Event[Any], call_next: Any) -> Published:
+        if event.id == "1":
+            raise KeyError("not today")
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(picky)
+    drafts = [draft(id=str(n)) for n in range(4)]
+
+    with pytest.raises(PublishManyError, match="1 of 4") as of_list:
+        await publisher.publish_many(drafts)
+    with pytest.raises(PublishManyError, match="1 of 2") as of_generator:
+        await publisher.publish_many(iter(drafts))
+
+    assert [one and one.id for one in of_list.value.published] == ["0", None, "2", "3"]
+    assert [one and one.id for one in of_generator.value.published] == ["0", None]
+    assert isinstance(of_list.value.__cause__, KeyError)
+
+
+async def test_a_middleware_that_is_cancelled_is_one_failure(publisher: Publisher) -> None:
+    async def cancelled(event: Event[Any], call_next: Any) -> Published:
+        if event.id == "0":
+            await asyncio.sleep(0)
+        if event.id in ("0", "1"):
+            raise asyncio.CancelledError
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(cancelled)
+
+    with pytest.raises(PublishManyError, match=r"2 of 3 .*its publish middleware was cancelled"):
+        await publisher.publish_many([draft(id=str(n)) for n in range(3)])
+
+
+async def test_many_that_are_cancelled_leave_nothing_running(publisher: Publisher) -> None:
+    async def forever(event: Event[Any], call_next: Any) -> Published:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    publisher.middlewares.append(forever)
+    before = asyncio.all_tasks()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await publisher.publish_many([draft() for _ in range(5)])
+
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_generator_is_read_no_further_than_there_is_room(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omni_worker.publisher.pipeline.IN_FLIGHT", 10)
+    read, most = 0, 0
+    ended = 0
+
+    def drafts() -> Iterator[Draft]:
+        nonlocal read, most
+        for n in range(200):
+            read += 1
+            most = max(most, read - ended)
+            yield draft(id=str(n))
+
+    async def waits(event: Event[Any], call_next: Any) -> Published:
+        nonlocal ended
+        await asyncio.sleep(0)
+        published: Published = await call_next(event)
+        ended += 1
+        return published
+
+    publisher.middlewares.append(waits)
+
+    assert len(await publisher.publish_many(drafts())) == 200
+    assert most <= 11
+
+
+async def test_a_new_field_of_a_draft_survives_a_middleware(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    seen: list[Draft] = []
+
+    async def passes(event: Event[Any], call_next: Any) -> Published:
+        event.payload = {"b": 2}
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(passes)
+    publisher.stamps.append(lambda draft, headers: seen.append(draft))
+    given = draft(payload={"a": 1}, person_id="p", traceparent=TRACE, extra={"version": 2})
+
+    await publisher.publish(given)
+
+    [sent] = seen
+    [body] = transport.bodies
+    unchanged = {field.name for field in fields(Draft)} - {
+        "payload", "id", "metadata", "correlation_id", "trace_id", "content",
+    }  # fmt: skip
+    assert {name: getattr(sent, name) for name in unchanged} == {
+        name: getattr(given, name) for name in unchanged
+    }
+    assert (sent.payload, body["payload"]) == ({"b": 2}, {"b": 2})
 
 
 # --- inside a handler ----------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .collector import calm_collector
 from .notify import Notify
 from .worker import run_worker, warn_of_short_kill
 
-LAST_WAIT = 1.0  # seconds for what was cancelled to end
+LAST_WAIT = 1.0  # seconds for cancelled tasks to end
 
 
 def run_app(app: App) -> int:
@@ -57,8 +57,8 @@ def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run on uvloop where there is one."""
-    # Now: on the loop it would take so long on a slow machine that the watchdog had to say so.
+    """Run ``main`` on an event loop, uvloop where it exists. Return its exit code."""
+    # Before the loop runs: on a slow machine this import would block it until the watchdog warns.
     from ..transports import jetstream  # noqa: F401
 
     factory = None
@@ -71,10 +71,10 @@ def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """A handler that swallows its cancellation must not keep the process: a loop waits for it."""
+    """Run ``main``; then exit even if a handler swallows its cancellation: a loop waits for it."""
     code = await main()
     if hasattr(signal, "pthread_sigmask"):
-        # The handlers go with the loop: a late second signal would end us with a code of its own.
+        # The signal handlers go with the loop: a late second signal would end us with its own code.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
@@ -94,7 +94,7 @@ def _take_signals_again() -> None:
 
 
 def leave(code: int) -> None:
-    """A handler's stuck thread must not keep the process after its grace."""
+    """Exit now if a handler's thread is stuck: it must not keep the process after its grace."""
     others = [one for one in threading.enumerate() if one is not threading.main_thread()]
     if any(not one.daemon for one in others):
         _exit_now(code)

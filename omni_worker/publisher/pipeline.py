@@ -112,7 +112,10 @@ class Pipeline:
         while True:
             kept = self._drive(ready, parked)
             if kept is not None:
-                self._open_slot(ready, parked)
+                # Two: what is before it in a batch is sent before it, what follows after it.
+                if parked:
+                    self._open_slot(parked=parked)
+                self._open_slot(ready)
                 await self._finish(kept)
                 ready, parked = (), []
             elif parked:
@@ -130,7 +133,9 @@ class Pipeline:
             passage.waits_for = self._step(passage)
             if passage.waits_for is _ENDED:
                 continue
-            publishes = passage.waits_for is passage.confirmation
+            publishes = passage.confirmation is not None and (
+                passage.waits_for is passage.confirmation
+            )
             if publishes:
                 parked.append(passage)
             # A timeout or a cancel scope that it opened refers to the task that it would cancel.
@@ -201,7 +206,8 @@ class Pipeline:
         self._turns.pass_on(passage.index)
         if isinstance(result, Exception):
             refused = not isinstance(result, TransportError)
-            if type(result) in _GAVE_UP or (refused and not self._is_list):
+            gave_up = type(result) in _GAVE_UP and result is not _CUT_OFF
+            if gave_up or (refused and not self._is_list):
                 self._is_over = True
 
     def _store(self, passage: Passage, message: Message) -> Awaitable[Stored]:
@@ -227,6 +233,8 @@ class Pipeline:
             self._open_slot()
         try:
             results = await self._transport.publish_many(messages(), timeout=self._timeout)
+        except Exception as error:  # of the whole batch: it is what became of each
+            results = [error] * len(batch)
         finally:
             self._turns.pass_to(batch[-1].index)
         for passage, result in zip(batch, chain(results, repeat(NOT_SENT)), strict=False):
