@@ -18,7 +18,7 @@ class Play:
 
     async def _work(self, worker: Slot) -> None:
         while await self.workers.is_ready(worker):
-            self.ran.append(self.workers.take())
+            self.ran.append(self.workers.buffer.popleft())
 
     async def until_ran(self, *wanted: Any) -> None:
         await until(lambda: self.ran == list(wanted), seen=lambda: self.ran)

@@ -35,6 +35,7 @@ from ..signalling_publisher import publisher_for
 from ..signals import Connected, Disconnected, Listener, Signals
 from ..subjects import check_token
 from ..subscription import Subscription
+from ..subscription.gates import Gate
 from ..tasks import KEEPER
 from ..topology import OWN_STREAM
 from ..transports.base import LinkChange, Transport
@@ -240,10 +241,12 @@ class EventBus:
         *,
         middlewares: Sequence[Middleware] | None = None,
         listeners: Iterable[Listener] | None = None,
+        gates: Sequence[Gate] = (),
     ) -> Subscription:
         """Run a checked declaration.
 
         ``middlewares`` and ``listeners`` replace the bus's own; what happens is logged either way.
+        ``gates`` stand before its runs, the first of them outermost; a gate serves one handler.
         """
         self._check_connected()
         signals = self.signals if listeners is None else Signals([LOG, *listeners])
@@ -263,6 +266,7 @@ class EventBus:
             handler,
             self._setup(signals),
             middlewares=self.middlewares if middlewares is None else middlewares,
+            gates=gates,
             streams=len(specs),
             on_lost=self._subscriptions.on_lost,
             on_unsubscribe=self._subscriptions.unsubscribe,

@@ -197,7 +197,10 @@ class Subscription:
         state = self._states.get(delivery.source)
         if state is None:
             return
-        self._leases.begin(delivery)
+        leases, slots = self._leases, self._slots
+        delivery.leased_at = leases.now()
+        if leases.timer is None:
+            leases.watch()
         sequence = delivery.sequence
         repeat = delivery.count > 1 or sequence <= state.look_up_until
         if repeat and self._recognise(state, delivery):
@@ -210,7 +213,9 @@ class Subscription:
         state.held[sequence] = delivery
         self._credit.held += 1
         if self._order is None or self._order.may_begin(state, delivery):
-            self._slots.offer(delivery)
+            slots.buffer.append(delivery)  # as slots.offer, without the call
+            if slots.waking is None:
+                slots.wake_one()
 
     def replenish(self, source: Source) -> None:
         """A pull ended: ask again, for little where nothing came."""

@@ -59,10 +59,13 @@ class Execution:
         slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
         dispatcher, settler, buffer, now = self._dispatcher, self._settler, slots.buffer, leases.now
         read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
-        turn = 0
+        give_back, task, turn = self._credit.give_back, slot.task, 0
+        assert task is not None
         slots.woke(slot)
         while (buffer and slots.is_free) or await slots.is_ready(slot):
-            delivery = slots.take()
+            delivery = buffer.popleft()
+            if buffer and slots.waking is None and (slots.idle or len(slots.all) < slots.size):
+                slots.wake_one()
             state, ended = states.get(delivery.source), None
             if state is None:
                 continue
@@ -97,7 +100,9 @@ class Execution:
                     settler.done(delivery)
                     state.settled.add(delivery.sequence, delivery.stored_at)
                     slot.delivery = None
-                    self.release(state, delivery)
+                    if state.held.get(delivery.sequence) is delivery:
+                        del state.held[delivery.sequence]
+                    give_back(len(delivery.body))
                 else:
                     await self._live(slot, state, delivery, cast("Outcome | None", ended))
             except Exception as error:
@@ -106,7 +111,7 @@ class Execution:
                 self.release(state, delivery)
             if not buffer:
                 current_context.set(None)  # what comes next is not of this event
-            if slot.is_cancelled:
+            if task.cancelling():
                 # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands,
                 # and this task ends; the next event gets a new one.
                 raise asyncio.CancelledError

@@ -40,21 +40,20 @@ class Leases:
         self._handler = handler
         self._signals = signals
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # None while nothing is held
         self._calls: set[asyncio.TimerHandle] = set()
         self.now = self._loop.time
 
-    def begin(self, delivery: Delivery) -> None:
-        """A delivery came: its lease runs from now."""
-        delivery.leased_at = self.now()
-        if self._timer is None:
+    def watch(self) -> None:
+        """Something is held: start the timer, if there is none."""
+        if self.timer is None:
             self._schedule(self.ack_wait / 6)
 
     def begin_run(self, slot: Slot) -> None:
         """A handler begins: it has ``timeout`` seconds, which is set."""
         assert self.timeout is not None
         slot.deadline = self.now() + self.timeout
-        if self._timer is None or self._timer.when() > slot.deadline:
+        if self.timer is None or self.timer.when() > slot.deadline:
             self._schedule(self.timeout)
 
     def end_run(self, slot: Slot) -> bool:
@@ -94,9 +93,9 @@ class Leases:
         for call in self._calls:
             call.cancel()
         self._calls.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _extend(self, delivery: Delivery) -> None:
         delivery.in_progress()
@@ -104,14 +103,14 @@ class Leases:
 
     def _schedule(self, within: float) -> None:
         when = self.now() + min(within, self.ack_wait / 6)
-        if self._timer is not None:
-            if self._timer.when() <= when:
+        if self.timer is not None:
+            if self.timer.when() <= when:
                 return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._on_timer)
+            self.timer.cancel()
+        self.timer = self._loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self.timer = None
         if self._is_connected():
             self._extend_due()
         now = self.now()

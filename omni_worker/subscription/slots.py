@@ -44,11 +44,11 @@ class Slots:
     def __init__(
         self, size: int, work: Callable[[Slot], Coroutine[Any, Any, None]], name: str
     ) -> None:
-        self._size = size
+        self.size = size
         self._work = work
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._idle: list[tuple[Slot, asyncio.Future[None]]] = []
+        self.idle: list[tuple[Slot, asyncio.Future[None]]] = []
         self.waking: Slot | None = None  # at most one is woken at a time
         self.is_closed = False
         self.is_free = True  # neither closed nor barred: what is in the buffer may begin
@@ -61,13 +61,13 @@ class Slots:
         """Run it as soon as a slot is free."""
         self.buffer.append(delivery)
         if self.waking is None:
-            self._wake_one()
+            self.wake_one()
 
     def offer_first(self, delivery: Delivery) -> None:
         """Run it before everything else that waits."""
         self.buffer.appendleft(delivery)
         if self.waking is None:
-            self._wake_one()
+            self.wake_one()
 
     def withdraw(self, delivery: Delivery) -> None:
         """Do not run it after all, if it still waits here."""
@@ -78,7 +78,7 @@ class Slots:
         """Begin nothing more; what runs goes on."""
         self.is_closed = True
         self.is_free = False
-        idle, self._idle = self._idle, []
+        idle, self.idle = self.idle, []
         for _, future in idle:
             if not future.done():
                 future.set_result(None)
@@ -99,7 +99,7 @@ class Slots:
         while not self.is_closed:
             if not self.buffer:
                 idle = self._loop.create_future()
-                self._idle.append((slot, idle))
+                self.idle.append((slot, idle))
                 await idle
                 self.woke(slot)
             elif self._barrier is not None:
@@ -107,13 +107,6 @@ class Slots:
             else:
                 return True
         return False
-
-    def take(self) -> Delivery:
-        """Take the next delivery; where there are more, another slot is woken for them."""
-        delivery = self.buffer.popleft()
-        if self.buffer and self.waking is None and (self._idle or len(self.all) < self._size):
-            self._wake_one()
-        return delivery
 
     @asynccontextmanager
     async def alone(self, slot: Slot, patience: float) -> AsyncIterator[bool]:
@@ -150,15 +143,15 @@ class Slots:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
-    def _wake_one(self) -> None:
+    def wake_one(self) -> None:
         """At most one is woken at a time; it wakes the next if there is more to do."""
-        while self._idle:
-            slot, future = self._idle.pop()
+        while self.idle:
+            slot, future = self.idle.pop()
             if not future.done():
                 self.waking = slot
                 future.set_result(None)
                 return
-        if len(self.all) < self._size:
+        if len(self.all) < self.size:
             self.waking = slot = Slot()
             slot.task = self._loop.create_task(self._work(slot), name=self._name)
             slot.task.add_done_callback(partial(self._ended, slot))
@@ -174,4 +167,4 @@ class Slots:
         self.all.discard(slot)
         self.woke(slot)
         if self.buffer and self.waking is None and not self.is_closed:
-            self._wake_one()
+            self.wake_one()
