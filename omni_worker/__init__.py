@@ -26,10 +26,21 @@ from .errors import (
     UnknownEventType,
 )
 from .events import Event, Metadata, Published
-from .extensions import Extension, Gate
+from .extensions import Extension
 from .handlers import Handler
 from .options import HandlerOptions, StartFrom
-from .outcomes import Done, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
+from .outcomes import (
+    Done,
+    Failed,
+    GivenUp,
+    HandBack,
+    Kept,
+    Outcome,
+    Reject,
+    Rejected,
+    Retry,
+    Skip,
+)
 from .payloads import (
     AccessAllowedEvent,
     AccessAllowedHandler,
@@ -88,6 +99,8 @@ from .settings import Settings
 from .signals import Signal
 from .subjects import build_subject, build_subscribe_pattern, matches, parse_subject
 from .subscription import Subscription
+from .subscription.gates import Gate, Go
+from .subscription.run import Run
 
 __all__ = [
     "AccessAllowedEvent",
@@ -110,6 +123,8 @@ __all__ = [
     "Extension",
     "Failed",
     "Gate",
+    "GivenUp",
+    "Go",
     "HandBack",
     "Handler",
     "HandlerOptions",
@@ -138,6 +153,7 @@ __all__ = [
     "InvalidEvent",
     "InvalidPayload",
     "InvalidSubject",
+    "Kept",
     "MediaProcessedEvent",
     "MediaProcessedHandler",
     "MediaProcessedPayload",
@@ -177,6 +193,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Routes",
+    "Run",
     "SchemaRegistry",
     "Settings",
     "Signal",

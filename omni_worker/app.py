@@ -15,7 +15,15 @@ from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
 from .events import Published
-from .extensions import AnyExtension, Extension, check_extension, listener_of, overrides, routes_of
+from .extensions import (
+    AnyExtension,
+    Extension,
+    check_extension,
+    gates_of,
+    listener_of,
+    overrides,
+    routes_of,
+)
 from .handler_consumers import clash
 from .handlers import Handler, declare
 from .lifespan import alive
@@ -275,6 +283,7 @@ class App:
                         declaration.handler,
                         middlewares=self.middlewares_of(declaration),
                         listeners=[one for app in declaration.owners for one in app.listeners],
+                        gates=gates_of(declaration.handler, extensions_of(declaration.owners)),
                     )
                 yield bus
         finally:
@@ -335,8 +344,7 @@ class App:
 
     def all_extensions(self) -> list[Extension]:
         """Every extension of this app and of those it includes, each once, ours first."""
-        found = {id(one): one for app in self._apps() for one in app.extensions}
-        return list(found.values())
+        return extensions_of(self._apps())
 
     def routes(self) -> Routes:
         """Every route of the extensions. Raises ConfigError when two answer one path."""
@@ -360,3 +368,9 @@ class App:
         for other in self.handlers:
             if (why := clash(handler, other, self.registry)) is not None:
                 raise ConfigError(why)
+
+
+def extensions_of(apps: Iterable[App]) -> list[Extension]:
+    """Return the extensions of apps, each once."""
+    found = {id(one): one for app in apps for one in app.extensions}
+    return list(found.values())

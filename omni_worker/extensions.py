@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from .bus import EventBus
 from .context import Context
@@ -13,18 +13,11 @@ from .dispatch import CallNext
 from .errors import ConfigError
 from .events import Event
 from .handlers import Handler
-from .outcomes import Outcome
 from .publisher import Draft
 from .routes import Route, Routes, RouteTable
 from .signals import Listener, Signal
 from .signatures import check_middleware
-
-
-class Gate(Protocol):
-    """Something that may stand between a delivery and its run."""
-
-    async def through(self, run: Any, go: Callable[[Any], Awaitable[Outcome]]) -> Outcome:
-        """Let a run through, now or later, or return an outcome in its place."""
+from .subscription.gates import Gate
 
 
 class Extension:
@@ -113,3 +106,8 @@ def routes_of(extensions: Iterable[Extension]) -> Routes:
         table.add(offered)
         routes.update(offered)
     return routes
+
+
+def gates_of(handler: Handler, extensions: Iterable[Extension]) -> list[Gate]:
+    """Return the gates that extensions put before a handler, the first outermost."""
+    return [gate for one in extensions for gate in one.gates(handler)]

@@ -20,10 +20,15 @@ from omni_worker import (
     Event,
     EventBus,
     Extension,
+    Gate,
+    Go,
+    Handler,
     InvalidEvent,
+    Outcome,
     PublishManyError,
     Request,
     Routes,
+    Run,
     Settings,
     Signal,
     signals,
@@ -192,6 +197,30 @@ async def test_a_dead_letter_is_not_stamped(calls: list[str]) -> None:
 
     assert len(worker.dead_letters) == 1
     assert [one for one in calls if "stamped" in one] == []
+
+
+async def test_gates_stand_before_each_run_of_the_extension_s_own_app(calls: list[str]) -> None:
+    class Counting(Gate):
+        async def through(self, run: Run, go: Go) -> Outcome:
+            calls.append(run.event.type)
+            return await go(run)
+
+    class Counted(Extension):
+        def gates(self, handler: Handler) -> list[Gate]:
+            return [Counting()]
+
+    inner, outer = App("inner"), App("outer")
+    declare(inner, "custom.inner")
+    declare(outer, "custom.outer")
+    inner.use(Counted())
+    outer.include(inner)
+
+    async with TestWorker(outer) as worker:
+        await worker.publish("custom.outer", {})
+        await worker.publish("custom.inner", {})
+        await worker.settle()
+
+    assert calls == ["custom.inner"]
 
 
 # --- as long as the app runs ---------------------------------------------------------------

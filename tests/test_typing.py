@@ -106,10 +106,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from omni_worker import (
-    Answer, App, CallNext, Context, Done, Draft, Event, EventBus, Extension, Failed, Gate, HandBack,
-    Handler, Middleware, Outcome, Published, PublishMiddleware, PublishNext, Rejected, Request,
-    Routes, Signal, Skip, signals,
+    Answer, App, CallNext, Context, Done, Draft, Event, EventBus, Extension, Failed, Gate, GivenUp,
+    Go, HandBack, Handler, Kept, Middleware, Outcome, Published, PublishMiddleware, PublishNext, Rejected, Request,
+    Routes, Run, Signal, Skip, signals,
 )
+
+
+class Open(Gate):
+    async def through(self, run: Run, go: Go) -> Outcome:
+        return await go(run)
 
 
 class Traced(Extension):
@@ -126,13 +131,13 @@ class Traced(Extension):
         match outcome:
             case Done():
                 return "done"
-            case Skip() | HandBack():
+            case Skip() | HandBack() | Kept() | GivenUp():
                 return "not run"
             case Failed(error=error) | Rejected(error=error):
                 return str(error)
 
     def gates(self, handler: Handler) -> Sequence[Gate]:
-        return []
+        return [Open()]
 
     def stamp(self, draft: Draft, headers: dict[str, str]) -> None:
         headers["x-name"] = draft.id or self.name
