@@ -107,7 +107,8 @@ from typing import Any
 
 from omni_worker import (
     Answer, App, CallNext, Context, Done, Draft, Event, EventBus, Extension, Failed, Gate, GivenUp,
-    Go, HandBack, Handler, Kept, Middleware, Outcome, Published, PublishMiddleware, PublishNext, Rejected, Request,
+    Go, HandBack, Handler, Kept, Middleware, Outcome, Published, PublishMiddleware, PublishNext,
+    Rejected, Request,
     Routes, Run, Signal, Skip, signals,
 )
 
