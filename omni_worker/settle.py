@@ -86,8 +86,10 @@ class Settler:
         attempts: AttemptNotes,
         counts: Counts,
         signals: Signals,
+        letter_retry: RetryPolicy = LETTER_RETRY,
     ) -> None:
         self._handler = handler
+        self._letter_retry = letter_retry
         self._policy = handler.options.retry or RetryPolicy()
         self._publisher = publisher
         self._copies = copies
@@ -249,7 +251,7 @@ class Settler:
             letter = await self._publish_letter(delivery, failure)
         except OmniWorkerError as error:
             trouble.letter_tries += 1
-            delay = retry_delay(LETTER_RETRY, trouble.letter_tries, random.random())
+            delay = retry_delay(self._letter_retry, trouble.letter_tries, random.random())
             if not delivery.lapsed:
                 await self._note(delivery, trouble, NoteState.FAILED, failure.error)
                 delivery.nak(delay)
