@@ -33,7 +33,7 @@ from .signals import (
     Signals,
     Skipped,
 )
-from .transports.base import ACK, Delivery, StoredMessage
+from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
 
 # A letter that cannot be stored is tried again: 1, 2, 4 … seconds, at most five minutes apart.
@@ -109,7 +109,7 @@ class Settler:
 
     def done(self, delivery: Delivery) -> None:
         """The usual ending, without a detour."""
-        delivery.source.answer(delivery, ACK)
+        delivery.source.ack(delivery)
         self._counts.handled += 1
 
     def settled_before(self, delivery: Delivery) -> None:
