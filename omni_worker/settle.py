@@ -33,7 +33,7 @@ from .signals import (
     Signals,
     Skipped,
 )
-from .transports.base import ACK, Delivery, StoredMessage
+from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
 
 # A letter that cannot be stored is tried again: 1, 2, 4 … seconds, at most five minutes apart.
@@ -86,8 +86,10 @@ class Settler:
         attempts: AttemptNotes,
         counts: Counts,
         signals: Signals,
+        letter_retry: RetryPolicy = LETTER_RETRY,
     ) -> None:
         self._handler = handler
+        self._letter_retry = letter_retry
         self._policy = handler.options.retry or RetryPolicy()
         self._publisher = publisher
         self._copies = copies
@@ -107,7 +109,7 @@ class Settler:
 
     def done(self, delivery: Delivery) -> None:
         """The usual ending, without a detour."""
-        delivery.source.answer(delivery, ACK)
+        delivery.source.ack(delivery)
         self._counts.handled += 1
 
     def settled_before(self, delivery: Delivery) -> None:
@@ -249,7 +251,7 @@ class Settler:
             letter = await self._publish_letter(delivery, failure)
         except OmniWorkerError as error:
             trouble.letter_tries += 1
-            delay = retry_delay(LETTER_RETRY, trouble.letter_tries, random.random())
+            delay = retry_delay(self._letter_retry, trouble.letter_tries, random.random())
             if not delivery.lapsed:
                 await self._note(delivery, trouble, NoteState.FAILED, failure.error)
                 delivery.nak(delay)

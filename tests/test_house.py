@@ -245,6 +245,18 @@ def test_importing_the_package_needs_neither_a_server_s_client_nor_a_terminal_s(
     assert ended.stdout == "\n"
 
 
+def test_only_who_puts_a_subscription_together_knows_its_gates() -> None:
+    found = [
+        f"{path.relative_to(HOUSE)}:{line}"
+        for path in FILES
+        for line, _, parts in imports_of(path)
+        if parts[:2] == ("subscription", "gates") and len(parts) > 2
+        if room_of(parts_of(path)) not in ("assembly", "subscription")
+    ]
+
+    assert found == [], "other rooms know the convention, subscription.gates, and no gate"
+
+
 def test_tasks_and_threads_are_named_in_one_room() -> None:
     found = [
         f"{path.relative_to(HOUSE)}:{node.lineno}"

@@ -59,7 +59,7 @@ class Execution:
         slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
         dispatcher, settler, buffer, now = self._dispatcher, self._settler, slots.buffer, leases.now
         read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
-        give_back, task, turn = self._credit.give_back, slot.task, 0
+        around, give_back, task, turn = self._around, self._credit.give_back, slot.task, 0
         assert task is not None
         slots.woke(slot)
         while (buffer and slots.is_free) or await slots.is_ready(slot):
@@ -70,16 +70,15 @@ class Execution:
             if state is None:
                 continue
             slot.delivery = delivery
-            is_repeat = delivery.count > 1 or delivery.sequence <= state.look_up_until
+            is_plain = self._is_plain and not breaker.is_open and delivery.count == 1
+            if is_plain and (delivery.sequence <= state.look_up_until or state.troubles):
+                is_plain = state.is_first(delivery)
             lapsed = delivery.lapsed or now() - delivery.leased_at > leases.ack_wait
             try:
-                if self._is_plain and not (
-                    is_repeat or lapsed or state.troubles or breaker.is_open
-                ):
+                if is_plain and not lapsed:
                     ended = event = read(delivery)
                     if type(event) is model:
-                        context = Context(event, delivery, 1, time(), self._around)
-                        current_context.set(context)
+                        current_context.set(context := Context(event, delivery, 1, time(), around))
                         if leases.timeout is not None:
                             leases.begin_run(slot)
                         slot.is_running = True
@@ -106,18 +105,14 @@ class Execution:
                 else:
                     await self._live(slot, state, delivery, cast("Outcome | None", ended))
             except Exception as error:
-                self._on_fault(error, delivery)
-                slot.delivery = None
+                self._on_fault(error, slot, delivery)
                 self.release(state, delivery)
             if not buffer:
                 current_context.set(None)  # what comes next is not of this event
-            if task.cancelling():
-                # By the handler, or by whoever ends the loop: nobody can tell. The outcome stands,
-                # and this task ends; the next event gets a new one.
+            if task.cancelling():  # by the handler, or from outside: what was answered stands
                 raise asyncio.CancelledError
-            turn += 1
-            if turn >= TURN:
-                turn = 0
+            turn = (turn + 1) % TURN
+            if not turn:
                 await asyncio.sleep(0)
 
     # --- the long way ----------------------------------------------------------------------
@@ -157,7 +152,7 @@ class Execution:
             self._back.one(delivery)  # somebody ends our task: the event is not lost with it
             raise
         except Exception as error:
-            self._on_fault(error, delivery)
+            self._on_fault(error, slot, delivery)
         finally:
             slot.delivery = None
             if settled:
@@ -220,7 +215,8 @@ class Execution:
             self._signals.emit(ForeignDelivery(handler=self._handler, reason=outcome.reason))
         return outcome
 
-    def _on_fault(self, error: Exception, delivery: Delivery) -> None:
+    def _on_fault(self, error: Exception, slot: Slot, delivery: Delivery) -> None:
+        slot.delivery = None
         again = "the event comes again"
         self._signals.emit(
             EngineFault(handler=self._handler, error=error, consequence=again, delivery=delivery)
