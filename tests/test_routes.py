@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -347,18 +347,20 @@ def test_a_client_that_trickles_is_cut_off_as_well() -> None:
         assert ask(port, "/a")[0] == 200
 
 
-def test_many_idle_clients_do_not_keep_out_a_probe() -> None:
-    with served({"/a": hello}) as port:
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+def test_many_idle_clients_do_not_keep_out_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omni_worker.process.http._Handler.timeout", 60.0)
+    with served({"/a": hello}, overdue=60.0) as port, ExitStack() as idle:
+        for _ in range(100):
+            idle.enter_context(closing(socket.create_connection(("127.0.0.1", port))))
 
         assert ask(port, "/a")[0] == 200
 
         wait_until(lambda: len(serving()) <= CONNECTIONS)
-        for one in idle:
-            one.close()
 
 
-async def test_a_client_that_goes_away_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_goes_away_is_no_news(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     def much(request: Request) -> Answer:
         return Answer(body=b"x" * 10_000_000)
 
@@ -371,3 +373,4 @@ async def test_a_client_that_goes_away_is_no_news(caplog: pytest.LogCaptureFixtu
         await until(lambda: not serving())
         assert (await asyncio.to_thread(ask, port, "/b"))[0] == 200
     assert [one for one in caplog.records if one.levelno > logging.DEBUG] == []
+    assert capfd.readouterr().err == ""

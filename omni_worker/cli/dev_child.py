@@ -26,13 +26,15 @@ from ..listeners.logs import set_up_logging, write
 from ..listeners.pretty import INDENT, human_time, terminal_width
 from ..nats_server import die_with_parent
 from ..outcomes import Failed
+from ..process.channel import ParentChannel
+from ..process.exit_codes import CALLED_WRONGLY
 from ..process.main import leave, run_loop
 from ..process.worker import Stop, run_worker
 from ..settings import Settings
 from ..signals import Listener, Ready, RunFinished, RunStarted
 from ..transports.base import Delivery
 from ..wire import plain_payload
-from . import CALLED_WRONGLY, complain
+from . import complain
 from .app_loader import CannotLoad, load_app
 from .handler_list import handler_list
 
@@ -63,7 +65,7 @@ def main() -> int:
             die()
         control.close()
         return work(
-            ParentSocket(socket.socket(fileno=descriptors[0])),
+            ParentChannel(socket.socket(fileno=descriptors[0])),
             json.loads(data),
             target,
             payloads=payloads == "payloads",
@@ -72,10 +74,10 @@ def main() -> int:
 
 
 def work(
-    parent: ParentSocket, order: dict[str, Any], target: str, *, payloads: bool, level: str
+    parent: ParentChannel, order: dict[str, Any], target: str, *, payloads: bool, level: str
 ) -> int:
     """The child's life. Returns the exit code."""
-    parent.tell(f"pid {os.getpid()}")
+    parent.fact("pid", os.getpid())
     set_up_logging("pretty", level)
     logging.getLogger("omni_worker.events").setLevel(logging.DEBUG)
     try:
@@ -86,7 +88,7 @@ def work(
     except (CannotLoad, ConfigError) as error:
         complain(str(error))
         return CALLED_WRONGLY
-    parent.tell("loaded")
+    parent.fact("loaded", True)
     shown = Shown(payloads)
     app.listeners.append(Listener(shown.hear, (RunStarted, RunFinished)))
     code = run_loop(lambda: _work(app, settings, parent, order))
@@ -109,48 +111,6 @@ def _tell_ended(control: socket.socket) -> None:
             control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-class ParentSocket:
-    """The other end of the socket."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._rest = b""
-
-    def wait(self) -> dict[str, Any]:
-        """Wait for the next order; an empty one when the parent is gone."""
-        while b"\n" not in self._rest:
-            more = self._connection.recv(4096)
-            if not more:
-                return {}
-            self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        order: dict[str, Any] = json.loads(line)
-        return order
-
-    def tell(self, word: str) -> None:
-        """Send one word to the parent."""
-        try:
-            self._connection.sendall(word.encode() + b"\n")
-        except OSError:
-            log.debug("the parent is gone")
-
-    def listen(self, ending: HowItEnded) -> None:
-        """Obey the parent's orders, which end this process, from now on."""
-        self._connection.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._connection, self._heard, ending)
-        if self._rest:
-            ending.obey(self.wait())
-
-    def _heard(self, ending: HowItEnded) -> None:
-        try:
-            order = self.wait()
-        except BlockingIOError:
-            return
-        if not order:
-            asyncio.get_running_loop().remove_reader(self._connection)
-        ending.obey(order)
-
-
 class HowItEnded:
     """Ending of this process: in good order, or handing back its events at once."""
 
@@ -158,11 +118,15 @@ class HowItEnded:
         self._settings = settings
         self._stop = stop
 
-    def obey(self, order: dict[str, Any]) -> None:
-        """Obey an order of the parent; an empty one means that it is gone."""
+    async def obey(self, in_order: bool) -> None:
+        """Obey the parent's command `stop`."""
+        self.end(in_order)
+
+    def end(self, in_order: bool = False) -> None:
+        """End this process; also when the parent is gone."""
         # The parent says what happens; our own lines about it would only repeat that.
         log.setLevel(logging.ERROR)
-        if order.get("stop", "now") == "in order":
+        if in_order:
             self._stop.ask("the parent")
         elif self._stop.asked.is_set():
             self._stop.forced.set()
@@ -201,10 +165,12 @@ class Shown:
             click.echo(" " * INDENT + text[start : start + room], err=True)
 
 
-async def _work(app: App, settings: Settings, parent: ParentSocket, order: dict[str, Any]) -> int:
+async def _work(app: App, settings: Settings, parent: ParentChannel, order: dict[str, Any]) -> int:
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask, "SIGTERM")
-    parent.listen(HowItEnded(settings, stop))
+    ending = HowItEnded(settings, stop)
+    parent.on("stop", ending.obey)
+    parent.open(ending.end)
 
     def ready(bus: EventBus) -> None:
         took = human_time(time.monotonic() - order["since"])

@@ -35,6 +35,11 @@ class NoAnswer(CommandError):
     """A worker is gone, does not read, or did not answer in time: it may have obeyed or not."""
 
 
+def command_frame(name: str, number: int = 0, /, **arguments: Any) -> Frame:
+    """Make a command a frame; ``number`` is repeated in its answer."""
+    return {"command": name, "id": number, "arguments": arguments}
+
+
 class ParentChannel:
     """The worker's end. ``fact`` may be called from any thread, everything else on the loop."""
 
@@ -145,7 +150,7 @@ class WorkerChannel:
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            frame = {"command": command, "id": number, "arguments": arguments}
+            frame = command_frame(command, number, **arguments)
             if self._is_closed or not self._frames.send(frame):
                 raise NoAnswer(f"{self._worker} does not take commands now")
             async with asyncio.timeout(timeout):

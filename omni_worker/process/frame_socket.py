@@ -26,6 +26,11 @@ CHUNK = 1 << 16  # bytes read at a time, so that one peer does not keep the loop
 Frame = dict[str, Any]
 
 
+def encode(frame: Frame) -> bytes:
+    """Make a frame a line."""
+    return json.dumps(frame, default=str).encode() + b"\n"
+
+
 class FrameReader:
     """Turn bytes, in any pieces, into frames; ``dropped`` counts lines that are none. Pure."""
 
@@ -93,7 +98,7 @@ class FrameSocket:
 
         ``unless_busy`` drops it also while earlier frames are unsent: the next one will do.
         """
-        data = json.dumps(frame, default=str).encode() + b"\n"
+        data = encode(frame)
         if len(data) > MAX_FRAME:
             self._log_once(f"a frame for {self._peer} is longer than {MAX_FRAME} bytes")
             return False

@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Self
 
 from ...nats_server import die_with_parent
+from ...process.channel import command_frame
+from ...process.frame_socket import encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,11 @@ class DevProcess:
 
     def hand_over(self) -> None:
         """Hand back its events and end, now."""
-        self._end("now")
+        self._end(in_order=False)
 
     def stop(self) -> None:
         """End in good order: running handlers may finish."""
-        self._end("in order")
+        self._end(in_order=True)
 
     def kill(self) -> None:
         """End it like a crash."""
@@ -67,20 +69,20 @@ class DevProcess:
         self._socket.close()
         self._post(Ended(self))
 
-    def _end(self, how: str) -> None:
+    def _end(self, *, in_order: bool) -> None:
         with suppress(OSError):  # it has ended: the word is on its way
-            self._socket.sendall(json.dumps({"stop": how}).encode() + b"\n")
+            self._socket.sendall(encode(command_frame("stop", in_order=in_order)))
         if self._loading:
             self._signal(signal.SIGTERM)  # it holds nothing yet, and does not listen
 
     def _listen(self) -> None:
         with suppress(OSError, ValueError), self._socket.makefile("r") as lines:
             for line in lines:
-                word, _, value = line.strip().partition(" ")
-                if word == "pid":
-                    self._pid = int(value)
-                elif word == "loaded":
-                    self._loading = False
+                match json.loads(line):
+                    case {"fact": "pid", "value": int(pid)}:
+                        self._pid = pid
+                    case {"fact": "loaded"}:
+                        self._loading = False
 
     def _signal(self, one: signal.Signals) -> None:
         if self._pid is not None:
