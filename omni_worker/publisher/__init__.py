@@ -166,22 +166,23 @@ class Publisher:
 
     def _prepare(self, draft: Draft, *, stamps: bool = True) -> tuple[str, Message]:
         """Everything that can be refused is refused here."""
-        build_subject(draft.type, draft.channel, draft.instance)
+        subject = build_subject(draft.type, draft.channel, draft.instance)
         id = check_id(draft.id) if draft.id is not None else random_id()
-        return id, self._message(draft, draft, id, self._metadata(draft, id), stamps=stamps)
+        metadata = self._completed(given_metadata(draft), draft, id)
+        return id, self._message(draft, draft, id, subject, metadata, stamps=stamps)
 
     def _message(
         self,
         event: Draft | Event[Any],
         draft: Draft,
         id: str,
+        subject: str,
         metadata: dict[str, Any],
         *,
         stamps: bool = True,
     ) -> Message:
-        """The message for a draft, or for the event that middlewares made of it."""
+        """Build the message for a draft, or for the event that middlewares made of it."""
         type, payload = event.type, event.payload
-        subject = build_subject(type, event.channel, event.instance)
         self._registry.check_known(type)
         checked = self._registry.validate(type, payload)
         if isinstance(checked, Invalid):
@@ -203,9 +204,6 @@ class Publisher:
         if self.stamps and stamps:
             stamp(self.stamps, as_sent(draft, event, id, metadata), headers)
         return Message(subject, body, id, headers)
-
-    def _metadata(self, draft: Draft, id: str) -> dict[str, Any]:
-        return self._completed(given_metadata(draft), draft, id)
 
     def _completed(
         self, metadata: dict[str, Any], event: Draft | Event[Any], id: str
@@ -250,13 +248,15 @@ class Publisher:
     def _begin(self, through: Send, draft: Draft, id: str) -> Coroutine[Any, Any, Published]:
         build_subject(draft.type, draft.channel, draft.instance)
         now = time.time_ns() // 1_000_000
-        return through(event_of(draft, check_id(id), now, self._metadata(draft, id)))
+        metadata = self._completed(given_metadata(draft), draft, check_id(id))
+        return through(event_of(draft, id, now, metadata))
 
     async def _send(self, event: Event[Any]) -> Published:
         passage = current_passage.get()
         id = check_id(event.id)
         metadata = self._completed(metadata_of(event), event, id)
-        message = self._message(event, passage.draft, id, metadata)
+        subject = build_subject(event.type, event.channel, event.instance)
+        message = self._message(event, passage.draft, id, subject, metadata)
         stored = await passage.store(passage, message)
         return Published(id, stored.stream, stored.sequence, stored.duplicate)
 
