@@ -200,6 +200,32 @@ async def test_any_other_path_is_answered_by_a_worker_that_is_ready(
     assert {first, second} == set(pids(stage))
 
 
+async def test_an_extensions_routes_are_served_by_each_worker_and_by_their_parent(
+    stage: Stage, free_port: int
+) -> None:
+    source = """
+from omni_worker import Answer, Extension
+
+
+class Numbers(Extension):
+    def routes(self):
+        return {"/number": self.number, "/thread": lambda request: Answer(body=b"{}")}
+
+    async def number(self, request):
+        asyncio.get_running_loop()  # raises anywhere else
+        return Answer(content_type="application/json", body=b'{"pid": %d}' % os.getpid())
+"""
+    await run(stage, "--health-port", str(free_port), source=source + APP + "app.use(Numbers())\n")
+    workers = (await answer_of(free_port, "/healthz"))[1]["workers"]
+
+    answers = [
+        await answer_of(free_port, path)
+        for path in ("/number", "/workers/2/number", "/workers/2/thread")
+    ]
+
+    assert answers == [(200, {"pid": workers["1"]}), (200, {"pid": workers["2"]}), (200, {})]
+
+
 async def test_a_parent_asks_its_workers_over_the_channel(stage: Stage, plain: Client) -> None:
     target = stage.app(APP)
     stop = Stop()
