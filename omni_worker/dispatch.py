@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from .context import Context, current_context
 from .errors import InvalidEvent, InvalidPayload
-from .events import Event, addressed, set_address
+from .events import Event, addressed
 from .handlers import Handler
 from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .schemas import Invalid, SchemaRegistry
@@ -85,7 +85,7 @@ class Dispatcher:
             if not isinstance(found, Address):
                 return found
             address = found
-        set_address(event, address)
+        addressed(event, address)
         return self._validated(event) if self._validates else event
 
     async def run(self, event: Event[Any], context: Context) -> Outcome:

@@ -5,7 +5,6 @@ Only its shape; bytes are wire's business, subjects are subjects'.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, NamedTuple, Self
 
@@ -83,10 +82,6 @@ class Event(BaseModel, Generic[T]):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return _same_address(super().__deepcopy__(memo), self)
-
-
-# As ``addressed``, without a call: this is done for every event.
-set_address: Callable[[Event[Any], Address], None] = Event.__dict__["_address"].__set__
 
 
 def addressed(event: Event[T], address: Address) -> Event[T]:
