@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from .context import RunSetup
-from .dispatch import Dispatcher, Middleware, SignallingDispatcher
+from .dispatch import Dispatcher, Middleware
 from .handlers import Handler
 from .notes import AttemptNotes, Guards, attempts, guards
 from .provision import Provisioner
@@ -17,7 +17,7 @@ from .publisher import DEFAULT_TIMEOUT, Publisher
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .settle import Counts, Settler
-from .signals import RunFinished, RunStarted, Signals
+from .signals import Signals
 from .subscription import Parts, Subscription
 from .subscription.gates import Gate
 from .subscription.gates.alone import Alone
@@ -75,7 +75,9 @@ def build_subscription(
     outer: list[Gate] = [order, recall] if order is not None else [recall]
     parts = Parts(
         handler=handler,
-        dispatcher=_dispatcher(handler, setup, middlewares, threads),
+        dispatcher=Dispatcher(
+            handler, registry=setup.registry, middlewares=middlewares, threads=threads
+        ),
         settler=settler,
         attempts=noted,
         counts=counts,
@@ -149,23 +151,3 @@ def _attempt_notes(handler: Handler, setup: HandlerSetup) -> AttemptNotes:
 
 def _bucket(setup: HandlerSetup, name: str, ttl: float) -> Callable[[], Awaitable[Any]]:
     return partial(setup.transport.bucket, name, ttl=ttl)
-
-
-def _dispatcher(
-    handler: Handler,
-    setup: HandlerSetup,
-    middlewares: Sequence[Middleware],
-    threads: DaemonThreads | None,
-) -> Dispatcher:
-    signals = setup.signals
-    if not signals.hears(RunStarted) and not signals.hears(RunFinished):
-        return Dispatcher(
-            handler, registry=setup.registry, middlewares=middlewares, threads=threads
-        )
-    return SignallingDispatcher(
-        handler,
-        signals,
-        registry=setup.registry,
-        middlewares=middlewares,
-        threads=threads,
-    )

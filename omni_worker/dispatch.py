@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ from .events import Event, addressed
 from .handlers import Handler
 from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .schemas import Invalid, SchemaRegistry
-from .signals import RunFinished, RunStarted, Signals
 from .subjects import Address, matches, parse_subject
 from .threads import DaemonThreads
 from .transports.base import Delivery
@@ -42,8 +40,6 @@ class TimedOut(Exception):
 
 class Dispatcher:
     """Runs deliveries through one handler."""
-
-    tells = False  # whether runs are reported: they have to be made by ``run``
 
     def __init__(
         self,
@@ -180,39 +176,6 @@ class Dispatcher:
                 self._wanted.clear()
             self._wanted[type] = wanted
         return wanted
-
-
-class SignallingDispatcher(Dispatcher):
-    """The dispatcher where something listens to runs; the plain one spends nothing on it."""
-
-    tells = True
-
-    def __init__(self, handler: Handler, signals: Signals, **parts: Any) -> None:
-        super().__init__(handler, **parts)
-        self._started = signals.emitter(RunStarted)
-        self._finished = signals.emitter(RunFinished)
-
-    async def run(self, event: Event[Any], context: Context) -> Outcome:
-        """Run the handler; emit that it starts, and how it ended."""
-        handler, delivery, attempt = self._handler, context._delivery, context.attempt
-        if self._started is not None:
-            self._started(
-                RunStarted(handler=handler, event=event, delivery=delivery, attempt=attempt)
-            )
-        began = time.perf_counter()
-        outcome = await super().run(event, context)
-        if self._finished is not None:
-            self._finished(
-                RunFinished(
-                    handler=handler,
-                    event=event,
-                    delivery=delivery,
-                    attempt=attempt,
-                    outcome=outcome,
-                    seconds=time.perf_counter() - began,
-                )
-            )
-        return outcome
 
 
 def _errors_in(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:

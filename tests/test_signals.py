@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from typing import Any
@@ -249,3 +250,19 @@ def test_listen_keeps_the_function() -> None:
     def hear(signal: Signal) -> None: ...
 
     assert app.listeners == [Listener(hear, (Signal,))]
+
+
+async def test_a_run_that_was_too_long_is_told_as_timed_out() -> None:
+    app, ended = App("slow"), []
+
+    @app.on("custom.go", durable="go", timeout=5, max_retries=0)
+    async def go(event: Event[Any]) -> None:
+        await asyncio.sleep(3600)
+
+    app.listen(ended.append, RunFinished)
+
+    async with TestWorker(app) as t:
+        await t.publish("custom.go")
+        await t.settle()
+
+    assert [str(one.outcome.error) for one in ended] == ["the handler ran longer than timeout=5 s"]

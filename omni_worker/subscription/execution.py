@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from time import time
+from time import perf_counter, time
 from typing import cast
 
 from ..context import Context, current_context
@@ -17,7 +17,7 @@ from ..dispatch import TimedOut
 from ..errors import TransportError
 from ..outcomes import DONE, KEPT, Failed, HandBack, Outcome, Rejected
 from ..settle import Trouble
-from ..signals import EngineFault, ForeignDelivery
+from ..signals import EngineFault, ForeignDelivery, RunFinished, RunStarted
 from ..transports.base import Delivery, Source
 from .gates import Flow, chain
 from .handback import HandingBack
@@ -47,6 +47,9 @@ class Execution:
         self._is_plain = all(gate.lets_plain_runs_pass for gate in parts.gates)
         self._through = chain(parts.gates, self._call)
         self._signals = parts.signals
+        self._started = parts.signals.emitter(RunStarted)
+        self._finished = parts.signals.emitter(RunFinished)
+        self._emits_runs = self._started is not None or self._finished is not None
         self._states = states
         self._slots = flow.slots
         self._leases = flow.leases
@@ -83,8 +86,8 @@ class Execution:
                             leases.begin_run(slot)
                         slot.is_running = True
                         try:
-                            if dispatcher.tells:
-                                ended = await dispatcher.run(event, context)
+                            if self._emits_runs:
+                                ended = await self._run_told(slot, delivery, context)
                             else:
                                 await (bare(event) if bare is not None else call(context, event))
                                 ended = DONE
@@ -167,30 +170,61 @@ class Execution:
         event, slot, delivery, trouble = run.event, run.slot, run.delivery, run.trouble
         run.started = self._leases.now()
         context = Context(event, delivery, run.attempt, trouble.first_seen, self._around)
-        return await self._ended(slot, delivery, await self._run(slot, context))
+        return await self._ended(slot, delivery, await self._run(slot, delivery, context))
 
-    async def _run(self, slot: Slot, context: Context) -> Outcome:
+    async def _run(self, slot: Slot, delivery: Delivery, context: Context) -> Outcome:
         if self._leases.timeout is not None:
             self._leases.begin_run(slot)
         slot.is_running = True
-        outcome = await self._dispatcher.run(context.event, context)
+        if self._emits_runs:
+            outcome = await self._run_told(slot, delivery, context)
+        else:
+            outcome = await self._dispatcher.run(context.event, context)
         slot.is_running = False
         return outcome
 
+    async def _run_told(self, slot: Slot, delivery: Delivery, context: Context) -> Outcome:
+        """Run the handler between the signals that it starts and how it ended."""
+        event, attempt, handler = context.event, context.attempt, self._handler
+        if self._started is not None:
+            self._started(
+                RunStarted(handler=handler, event=event, delivery=delivery, attempt=attempt)
+            )
+        began = perf_counter()
+        outcome = self._in_time(slot, await self._dispatcher.run(event, context))
+        if self._finished is not None:
+            self._finished(
+                RunFinished(
+                    handler=handler,
+                    event=event,
+                    delivery=delivery,
+                    attempt=attempt,
+                    outcome=outcome,
+                    seconds=perf_counter() - began,
+                )
+            )
+        return outcome
+
+    def _in_time(self, slot: Slot, outcome: Outcome) -> Outcome:
+        """Turn the ending of a handler that was stopped by its timeout into TimedOut."""
+        leases = self._leases
+        if leases.timeout is None or not leases.end_run(slot):
+            return outcome
+        if not isinstance(outcome, Failed | Rejected):
+            return outcome
+        text = f"the handler ran longer than timeout={leases.timeout:g} s"
+        # With the frames of what was stopped: they say where it was waiting.
+        return Failed(TimedOut(text).with_traceback(outcome.error.__traceback__))
+
     async def _ended(self, slot: Slot, delivery: Delivery, outcome: Outcome) -> Outcome:
         """The handler's own ending, or what a timeout or a cancellation from outside made of it."""
-        leases = self._leases
-        if leases.timeout is not None and leases.end_run(slot):
-            if isinstance(outcome, Failed | Rejected):
-                text = f"the handler ran longer than timeout={leases.timeout:g} s"
-                # With the frames of what was stopped: they say where it was waiting.
-                return Failed(TimedOut(text).with_traceback(outcome.error.__traceback__))
-        elif slot.is_cancelled:
+        timed = self._in_time(slot, outcome)
+        if timed is outcome and slot.is_cancelled:
             if delivery.lapsed:
                 raise asyncio.CancelledError  # handed back at the end of grace: its ending is late
             with suppress(asyncio.CancelledError):  # asked for and not delivered yet
                 await asyncio.sleep(0)
-        return outcome
+        return timed
 
     async def _settle(
         self, state: SourceState, delivery: Delivery, outcome: Outcome, trouble: Trouble

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..dispatch import TimedOut
 from ..errors import ConfigError, InvalidEvent
 from ..events import DEAD_LETTER, Event, addressed
 from ..handlers import Handler, no_handler
@@ -112,10 +113,8 @@ def _is_meant(handler: Handler, wanted: Named) -> bool:
 
 
 def _shown(run: Run, error: BaseException) -> BaseException:
-    if not isinstance(error, asyncio.CancelledError):
-        return error
-    # Raised as it is it would cancel the test.
-    return TimeoutError(
-        f"{run.handler.shown} was cancelled in attempt {run.attempt}: it ran longer than its"
-        " timeout=, or cancelled itself"
-    )
+    if isinstance(error, TimedOut):
+        return TimeoutError(f"{run.handler.shown}, attempt {run.attempt}: {error}")
+    if isinstance(error, asyncio.CancelledError):  # raised as it is it would cancel the test
+        return RuntimeError(f"{run.handler.shown} cancelled itself in attempt {run.attempt}")
+    return error
