@@ -154,6 +154,28 @@ async def test_while_paused_nothing_is_pulled_and_nothing_begins(world: World) -
     assert [type(signal) for signal in told] == [Paused, Resumed]
 
 
+async def test_a_pause_takes_back_what_an_idle_handler_asked_for(world: World) -> None:
+    bus = await world.bus()
+    handled: list[int] = []
+    gate = Pause()
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    subscription = await bus.run_handler(handler_of(handle), gates=[gate])
+    await publish(bus, 0)
+    await until(lambda: handled == [0])
+    gate.pause("a person asked")
+    await until(lambda: sum(source.outstanding for source in subscription.sources) == 0)
+    await publish(bus, *range(1, 21))
+    paused = await world.info("CUSTOM", "d")
+    gate.resume()
+    await until(lambda: len(handled) == 21)
+
+    assert (paused.num_waiting, paused.num_ack_pending, paused.num_pending) == (0, 0, 20)
+    assert handled == list(range(21))
+
+
 async def test_a_paused_handler_stops_at_once_and_loses_nothing(world: World) -> None:
     bus = await world.bus()
     handled: list[int] = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+from ..tasks import own
 from ..transports.base import Source
 from .source_state import SourceState
 
@@ -12,6 +14,7 @@ MAX_ADAPTIVE_BYTES = 4 * 1024 * 1024  # and not more than this: cold bytes are r
 ORDERED_AHEAD = 16  # times concurrency, where events of one key wait for each other
 HORIZON = 0.1  # seconds of work to have at hand: more than a round trip, less than a hold-up
 SHORTEST_MEASURE = 0.005  # seconds
+TAKEN_BACK_AFTER = 0.1  # seconds; a gate that holds for a moment is not worth the round trips
 
 
 class Credit:
@@ -48,6 +51,8 @@ class Credit:
         self.held = 0  # counted by who takes a delivery
         self._closed = False
         self._reasons: set[str] = set()  # why nothing is asked for, for now
+        self._timer: asyncio.TimerHandle | None = None
+        self._taking_back: asyncio.Task[None] | None = None
         self._waiting: list[Callable[[], None]] = []  # called when a delivery is given back
         self._only: Source | None = None
         self._measured_at = now()
@@ -95,20 +100,43 @@ class Credit:
     def hold(self, reason: str) -> None:
         """Ask for nothing until every reason is released.
 
-        A request that is out already is not taken back: what it brings waits here, leased, and
-        when it ends no other follows.
+        Open requests are taken back shortly after; deliveries that were on their way wait here,
+        leased and not begun.
         """
+        if not self._reasons and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(TAKEN_BACK_AFTER, self._take_back)
         self._reasons.add(reason)
 
     def release(self, reason: str) -> None:
         """Ask again, if no other reason holds; a reason that does not hold changes nothing."""
         if reason in self._reasons:
             self._reasons.discard(reason)
+            if not self._reasons:
+                self._cancel_timer()
             self.refill()
 
     def close(self) -> None:
         """Ask for nothing more."""
         self._closed = True
+        self._cancel_timer()
+        if self._taking_back is not None:
+            self._taking_back.cancel()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _take_back(self) -> None:
+        self._timer = None
+        self._taking_back = asyncio.get_running_loop().create_task(
+            self._withdraw_all(), name=own("credit")
+        )
+
+    async def _withdraw_all(self) -> None:
+        await asyncio.gather(*(source.withdraw() for source in list(self._states)))
+        self.refill()  # released in between
 
     def sources_changed(self) -> None:
         """A source came or went, or is asked or not."""

@@ -165,6 +165,13 @@ class Source(Protocol):
     async def confirm(self, delivery: Delivery) -> bool:
         """Acknowledge and have it confirmed. Says whether it was, in a few seconds."""
 
+    async def withdraw(self) -> None:
+        """Take back what is asked for and not delivered; ``request`` may ask again afterwards.
+
+        What was already on its way has arrived when this returns. A request made in between is
+        not sent.
+        """
+
     async def stop(self) -> None:
         """Ask for nothing more. What was already on its way has arrived when this returns."""
 

@@ -61,6 +61,7 @@ class Pull:
         self._last_count = 0  # of the latest request
         self._trouble = 0
         self._stopped = False
+        self._withdrawing = False
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
         self._sid = connection.listen(self._inbox, self._on_message)
@@ -76,7 +77,7 @@ class Pull:
 
     def request(self, count: int) -> None:
         """Ask for ``count`` more; a request that cannot be sent is made again on reconnect."""
-        if self._stopped or count <= 0 or not self._connection.is_up:
+        if self._stopped or self._withdrawing or count <= 0 or not self._connection.is_up:
             return
         count = min(count, self._limit)
         beat = QUIET if self._came_to_nothing else BUSY
@@ -108,6 +109,24 @@ class Pull:
         """Acknowledge, and wait for the server's confirmation."""
         return await self._answers.confirm(delivery.reply)
 
+    async def withdraw(self) -> None:
+        """Take back the open request: its inbox is replaced once nothing is on its way there."""
+        if self._stopped or self._withdrawing or not self.outstanding:
+            return
+        inbox, sid = self._inbox, self._sid
+        self._withdrawing = True
+        try:
+            await self._last_deliveries()
+            if self._stopped or self._inbox != inbox:  # a new link has a new inbox already
+                return
+            self._connection.mute(sid)
+            self._open_inbox()
+            with suppress(TransportError):  # a barrier: what came to the old inbox has arrived
+                await self._consumer_info(self.stream, self.consumer)
+            self._connection.forget(sid)
+        finally:
+            self._withdrawing = False
+
     async def stop(self) -> None:
         """Stop pulling, and wait for the deliveries on their way.
 
@@ -118,6 +137,16 @@ class Pull:
             return
         self._stopped = True
         self._cancel_timers()
+        await self._last_deliveries()
+        self.outstanding = 0
+        self._connection.mute(self._sid)
+        if self._connection.is_up:
+            try:
+                await self._consumer_info(self.stream, self.consumer)
+            except TransportError as error:
+                log.warning("stopping %s without the server's word: %s", self.consumer, error)
+
+    async def _last_deliveries(self) -> None:
         try:
             async with asyncio.timeout(RUN_DRY):
                 await Tail(
@@ -126,13 +155,12 @@ class Pull:
                 ).arrive()  # fmt: skip
         except (TimeoutError, TransportError) as error:
             log.debug("consumer %s: stopping before all has come: %r", self.consumer, error)
+
+    def _open_inbox(self) -> None:
+        self._inbox = b"_INBOX." + bytes(NUID().next())
+        self._sid = self._connection.listen(self._inbox, self._on_message)
         self.outstanding = 0
-        self._connection.mute(self._sid)
-        if self._connection.is_up:
-            try:
-                await self._consumer_info(self.stream, self.consumer)
-            except TransportError as error:
-                log.warning("stopping %s without the server's word: %s", self.consumer, error)
+        self._silences = 0
 
     async def close(self) -> None:
         """Close the source."""
@@ -156,10 +184,7 @@ class Pull:
     def on_up(self) -> None:
         """Use a new link and a new inbox: the old request must not deliver in addition."""
         if not self._stopped:
-            self._inbox = b"_INBOX." + bytes(NUID().next())
-            self._sid = self._connection.listen(self._inbox, self._on_message)
-            self.outstanding = 0
-            self._silences = 0
+            self._open_inbox()
             self._receiver.resumed(self)
         self._answers.again()  # what was handed back while we stopped, too
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -89,6 +90,14 @@ class MemorySource:
         except LinkLost:
             return False
         return taken
+
+    async def withdraw(self) -> None:
+        """Take back what is asked for and not delivered."""
+        if self._stopped or not self.outstanding:
+            return
+        self.outstanding = 0
+        with suppress(LinkLost):
+            await self._link.call(self._withdraw)
 
     async def stop(self) -> None:
         """Ask for nothing more. What was on its way has arrived when this returns."""

@@ -32,6 +32,39 @@ class Ending:
         await until(the_rest_waits)
         assert (0, received) == (source.outstanding, len(recorder.deliveries))
 
+    async def test_a_withdrawn_request_brings_nothing_and_a_later_one_all(
+        self, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        await publish(transport, 0)
+        source, recorder = await consume(transport, 40)
+        await recorder.wait(1)
+
+        await source.withdraw()
+        await publish(transport, *range(1, 11))
+        waiting = await info(transport)
+        source.request(40)
+        await recorder.wait(11)
+
+        assert (waiting.num_pending, waiting.num_waiting) == (10, 0)
+        assert [one.sequence for one in recorder.deliveries] == list(range(1, 12))
+
+    async def test_what_set_out_before_a_withdrawal_has_arrived_after_it(
+        self, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await publish(transport, *range(100))
+
+        for turns in range(8):
+            await make_consumer(transport, f"c{turns}")
+            source, recorder = await consume(transport, 50, name=f"c{turns}")
+            await _let_pass(turns)
+            await source.withdraw()
+
+            assert len(recorder.deliveries) == await held(transport, f"c{turns}")
+            assert source.outstanding == 0
+
     async def test_a_stop_waits_for_what_set_out_at_any_moment(self, transport: Transport) -> None:
         await make_stream(transport)
         await publish(transport, *range(100))
