@@ -132,9 +132,7 @@ class Pull:
             try:
                 await self._consumer_info(self.stream, self.consumer)
             except TransportError as error:
-                log.warning(
-                    "could not confirm the stop of %s with the server: %s", self.consumer, error
-                )
+                log.warning("could not confirm the stop of %s: %s", self.consumer, error)
 
     async def close(self) -> None:
         """Close the source."""
