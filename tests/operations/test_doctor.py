@@ -175,8 +175,8 @@ def test_a_stream_near_its_limit_says_what_becomes_of_events(
         [read_stream_info({"config": stream, "state": {"bytes": 1, "messages": 1}})]
     )
 
-    assert found.says == f"{said}; full, it drops its oldest"
-    assert refusing.says == f"{said}; full, it refuses new events"
+    assert found.says == f"{said}; when full, it drops its oldest events"
+    assert refusing.says == f"{said}; when full, it refuses new events"
     assert less == []
 
 
@@ -383,7 +383,7 @@ def test_what_answers_there_may_be_anything(nats_server: NatsServer, body: bytes
         thread.join()
 
     assert found["sync_interval"][0]["level"] == "warn"
-    assert "no nats-server's monitoring" in found["sync_interval"][0]["says"]
+    assert "not that of a nats-server's monitoring" in found["sync_interval"][0]["says"]
 
 
 async def test_several_filters_over_many_subjects_are_told(nats_server: NatsServer) -> None:
