@@ -136,11 +136,11 @@ async def test_on_a_terminal_it_lists_what_it_listens_to_in_eighty_columns(
     listing = [line for line in said.replace("\r", "").splitlines() if "\x1b" not in line]
     assert too_wide("\n".join(listing)) == []
     assert listing[0] == f"router on {nats_server.url}"
-    assert "  route" in listing
+    assert "  route (r1)" in listing
     assert "    subjects  message.received, message.received.>" in listing
     assert "    consumer  r1 on MESSAGE" in listing
     text = " ".join(" ".join(listing).split())
-    assert "without durable or queue each sees every event" in text
+    assert "without durable or queue each gets every event" in text
     assert process.returncode == 0
 
 

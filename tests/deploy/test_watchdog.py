@@ -9,6 +9,7 @@ import time
 import pytest
 
 from omni_worker.process.watchdog import Watchdog, was_stopped
+from omni_worker.tasks import of_handler
 
 from ..waiting import until
 
@@ -22,7 +23,7 @@ def test_a_process_that_was_stopped_blocks_nothing() -> None:
 async def test_whatever_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
     watchdog = Watchdog()
     watchdog.start()
-    asyncio.current_task().set_name("omni-worker r9")  # type: ignore[union-attr]
+    asyncio.current_task().set_name(of_handler("r9"))  # type: ignore[union-attr]
 
     time.sleep(2)
     said = watchdog.blocked

@@ -96,7 +96,7 @@ async def test_yes_goes_on(nats_server: NatsServer, folder: Path, answer: str) -
     await an_order(nats_server.url)
 
     with Terminal(nats_server.url, folder, *QUESTION.split()) as terminal:
-        terminal.until("Go on? [y/N]")
+        terminal.until("Continue? [y/N]")
         terminal.type(answer)
         code = terminal.ended()
 
@@ -112,7 +112,7 @@ async def test_anything_else_does_nothing(
     await an_order(nats_server.url)
 
     with Terminal(nats_server.url, folder, *QUESTION.split()) as terminal:
-        terminal.until("Go on? [y/N]")
+        terminal.until("Continue? [y/N]")
         terminal.type(answer)
         code = terminal.ended()
 
@@ -125,7 +125,7 @@ async def test_ctrl_c_at_a_question_ends_at_once(nats_server: NatsServer, folder
     await an_order(nats_server.url)
 
     with Terminal(nats_server.url, folder, *QUESTION.split()) as terminal:
-        terminal.until("Go on? [y/N]")
+        terminal.until("Continue? [y/N]")
         terminal.type("\x03")
         code = terminal.ended(timeout=10)  # nobody presses Enter
 
@@ -143,7 +143,7 @@ async def test_watch_draws_again_in_the_same_place(nats_server: NatsServer, fold
     operate(nats_server.url, "plan", "shop:app", "--apply", folder=folder)
 
     with Terminal(nats_server.url, folder, "status", "--watch") as terminal:
-        terminal.until("is its worker running?")
+        terminal.until("is one running?")
         async with EventBus(nats_server.url, name="t") as bus:
             for _ in range(41):
                 await bus.publish("custom.order", {})
@@ -167,7 +167,7 @@ async def test_watch_shows_what_fits_the_window(nats_server: NatsServer, folder:
             await bus.subscribe("custom.n", _pass, durable=f"d{number}")
 
         with Terminal(nats_server.url, folder, "status", "--watch") as terminal:
-            terminal.until("make the window higher")
+            terminal.until("enlarge the window")
             terminal.type("\x03")
             terminal.ended()
 
