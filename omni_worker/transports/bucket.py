@@ -1,4 +1,4 @@
-"""Key-value buckets over any adapter: streams of the shape every NATS tool knows as KV (ADR-8)."""
+"""Key-value buckets over any adapter: streams in the KV layout of all NATS tools (ADR-8)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from .base import Entry, StoredMessage
 from .headers import format_headers
 from .infos import StreamInfo
 
-# The second is a cluster's word for a write that another one has overtaken on its way.
+# A cluster answers with the second code if another write has overtaken this one on its way.
 WRONG_REVISIONS = (10071, 10164)
 _REMOVALS = ("DEL", "PURGE")
 
 
 class BucketStore(Protocol):
-    """What a bucket asks of an adapter: one stream, its last message by subject, and a write."""
+    """Operations a bucket needs from an adapter: one stream, last message of a subject, write."""
 
     async def stream_info(self, stream: str) -> StreamInfo | None:
-        """The stream, None if there is none."""
+        """Return the stream, None if there is none."""
 
     async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
-        """Make it. Raises ApiError when a different one stands."""
+        """Create the stream. Raises ApiError if a different one exists."""
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last message of one subject, None if there is none."""
+        """Return the last message of one subject, None if there is none."""
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
-        """Store one message with headers of its own; its sequence. Raises ApiError."""
+        """Store one message with its own headers; return its sequence. Raises ApiError."""
 
 
 class Bucket:
@@ -41,7 +41,7 @@ class Bucket:
         self._prefix = f"$KV.{name}."
 
     async def ensure(self, *, ttl: float, replicas: int) -> None:
-        """Make the bucket when it is missing; one that stands is used as it is."""
+        """Create the bucket if it is missing; an existing one is used unchanged."""
         if await self._store.stream_info(self._stream) is not None:
             return
         try:
@@ -62,12 +62,12 @@ class Bucket:
                 }
             )
         except ApiError:
-            # Another process made it between the question and the creation.
+            # Another process created it between our check and our creation.
             if await self._store.stream_info(self._stream) is None:
                 raise
 
     async def get(self, key: str) -> Entry | None:
-        """The value, None when there is none."""
+        """Return the value, None if there is none."""
         last = await self._store.last_message(self._stream, self._prefix + key)
         return None if last is None or _is_removal(last) else Entry(last.body, last.sequence)
 
@@ -82,7 +82,7 @@ class Bucket:
         return await self.update(key, value, last.sequence)  # a deleted key leaves a marker behind
 
     async def update(self, key: str, value: bytes, revision: int) -> int | None:
-        """Write over exactly this revision."""
+        """Replace exactly this revision."""
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
         try:
             return await self._store.put(self._prefix + key, value, format_headers(headers))
@@ -92,11 +92,11 @@ class Bucket:
             raise
 
     async def put(self, key: str, value: bytes) -> int:
-        """Write whatever stands there."""
+        """Write over any existing value."""
         return await self._store.put(self._prefix + key, value, b"")
 
     async def delete(self, key: str) -> None:
-        """Leave a marker; it goes with the bucket's ttl."""
+        """Write a delete marker; the marker expires after the bucket's ttl."""
         headers = {"KV-Operation": "DEL"}
         await self._store.put(self._prefix + key, b"", format_headers(headers))
 

@@ -1,6 +1,7 @@
-"""Header blocks: written for publishing, read without ever failing.
+"""Header blocks: written for publishing; reading one never fails.
 
-Headers are bytes of whoever published: a malformed block costs the headers, never the message.
+Any program may publish any bytes as headers: a malformed block costs the headers, never the
+message.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _ID_ALONE = _FIRST + MESSAGE_ID.encode()
 
 
 def parse_headers(block: bytes | None) -> dict[str, list[str]]:
-    """Every header with its values in order; lines that are none are passed over."""
+    """Return every header with its values in order; malformed lines are skipped."""
     headers: dict[str, list[str]] = {}
     if not block:
         return headers
@@ -30,17 +31,17 @@ def parse_headers(block: bytes | None) -> dict[str, list[str]]:
 
 
 def message_headers(id: str, headers: Mapping[str, str]) -> bytes:
-    """The header block of a message on its way into a stream; empty when it says nothing."""
+    """Return the header block of a message to publish; empty if it has no id and no headers."""
     if not headers:
         if not id:
             return b""
-        if id.isprintable():  # the usual one, without a line break
+        if id.isprintable():  # the usual case: no line break in the id
             return b"%b: %b\r\n\r\n" % (_ID_ALONE, id.encode("utf-8", "surrogateescape"))
     return format_headers({MESSAGE_ID: id, **headers} if id else headers)
 
 
 def format_headers(headers: Mapping[str, str]) -> bytes:
-    """A header block. Raises InvalidEvent for what would break the protocol."""
+    """Format a header block. Raises InvalidEvent for a header that would break the protocol."""
     lines = [_FIRST]
     for name, value in headers.items():
         check_header(name, value)
@@ -59,7 +60,7 @@ def check_header(name: str, value: str) -> None:
 
 
 def status_of(headers: bytes | None) -> int:
-    """The status in a header block's first line, 0 where there is none."""
+    """Return the status in a header block's first line, 0 if there is none."""
     if headers is None or not headers.startswith(b"NATS/1.0 "):
         return 0
     digits = headers[9:12]

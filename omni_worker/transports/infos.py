@@ -1,8 +1,8 @@
 """Infos: the server's JSON about streams, consumers and the account, as frozen facts. Pure.
 
-Each fact the code reads is a field; the rest is in ``raw``, the server's own JSON. A key that is
-missing (older servers leave some out) reads as the server's default. Durations are in seconds,
-points of time in epoch nanoseconds, with 0 for one that is not given.
+Each fact the code reads is a field; the rest is in ``raw``, the server's own JSON. A missing key
+(older servers leave some out) reads as the server's default. Durations are in seconds, points of
+time in epoch nanoseconds, with 0 if a time is not given.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class StreamConfig:
 
     name: str
     subjects: tuple[str, ...]
-    sources: tuple[StreamSource, ...]  # empty: it is no copy
+    sources: tuple[StreamSource, ...]  # empty: the stream is not a copy
     retention: str
     discard: str
-    max_age: float  # seconds; 0 is for ever
-    max_msgs: int  # -1 is without a limit
-    max_bytes: int  # -1 is without a limit
+    max_age: float  # seconds; 0: for ever
+    max_msgs: int  # -1: no limit
+    max_bytes: int  # -1: no limit
     duplicate_window: float  # seconds
     raw: Json = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """What a stream holds."""
+    """State of a stream: the messages it holds."""
 
     messages: int
     bytes: int
     first_sequence: int
     last_sequence: int
-    subjects: int  # different ones
+    subjects: int  # number of different subjects
     consumers: int
 
 
@@ -78,22 +78,22 @@ class ConsumerConfig:
     ack_wait: float  # seconds
     deliver_policy: str
     inactive_threshold: float  # seconds; 0: the consumer stays until it is deleted
-    max_deliver: int  # -1 is without a limit
-    max_ack_pending: int  # -1 is without a limit
-    max_waiting: int  # 0 is without a limit
+    max_deliver: int  # -1: no limit
+    max_ack_pending: int  # -1: no limit
+    max_waiting: int  # 0: no limit
     raw: Json = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerInfo:
-    """A consumer: its configuration and where it is in its stream."""
+    """A consumer: its configuration and its position in its stream."""
 
     stream: str
     name: str
     created: int  # epoch nanoseconds; another value is another consumer of the same name
     config: ConsumerConfig
     delivered: int  # stream sequence of the last delivery
-    deliveries: int  # consumer sequence of the last delivery: how many there were
+    deliveries: int  # consumer sequence of the last delivery: the number of deliveries
     ack_floor: int  # stream sequence up to which everything is settled
     num_pending: int  # stored and not delivered yet
     num_ack_pending: int  # delivered and not settled yet
@@ -107,7 +107,7 @@ class ConsumerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountInfo:
-    """What an account uses of JetStream, and how much it may; -1 is without a limit."""
+    """An account's use of JetStream, and its limits; -1: no limit."""
 
     streams: int
     consumers: int
@@ -122,7 +122,7 @@ class AccountInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permissions:
-    """The subjects a login may publish to; nothing allowed by name is everything."""
+    """The subjects a login may publish to; an empty allow list allows everything."""
 
     publish_allow: tuple[str, ...]
     publish_deny: tuple[str, ...]
@@ -151,7 +151,7 @@ def read_stream_info(raw: Json) -> StreamInfo:
 
 
 def read_stream_config(raw: Json) -> StreamConfig:
-    """Read a stream's configuration: the server's, or one that a stream is to be created with."""
+    """Read a stream's configuration: from the server, or one of ours to create a stream."""
     return StreamConfig(
         name=str(raw.get("name") or ""),
         subjects=tuple(raw.get("subjects") or ()),
@@ -197,7 +197,7 @@ def read_consumer_info(raw: Json) -> ConsumerInfo:
 
 
 def read_consumer_config(raw: Json) -> ConsumerConfig:
-    """Read a consumer's configuration: the server's, or one a consumer is to be created with."""
+    """Read a consumer's configuration: from the server, or one of ours to create a consumer."""
     return ConsumerConfig(
         name=str(raw.get("name") or raw.get("durable_name") or ""),
         filters=filters_of(raw),
@@ -230,7 +230,7 @@ def read_account(raw: Json) -> AccountInfo:
 
 
 def read_permissions(raw: Json) -> Permissions:
-    """Read the permissions in the server's word on a user."""
+    """Read the permissions in the server's answer about a user."""
     publish = raw.get("publish") or {}
     return Permissions(
         publish_allow=tuple(publish.get("allow") or ()),

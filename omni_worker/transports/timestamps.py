@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def nanoseconds(time: str) -> int:
-    """A server timestamp (RFC 3339, up to nine digits) as epoch nanoseconds."""
+    """Convert a server timestamp (RFC 3339, up to nine digits) to epoch nanoseconds."""
     head, _, rest = time.partition(".")
     if not rest:
         return int(datetime.fromisoformat(time).timestamp()) * 1_000_000_000
@@ -17,7 +17,7 @@ def nanoseconds(time: str) -> int:
 
 
 def timestamp(nanoseconds: int) -> str:
-    """The other way round, as a server writes it."""
+    """Convert epoch nanoseconds to a timestamp as a server writes it."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 

@@ -364,7 +364,7 @@ async def test_tls_asked_of_a_plaintext_server_is_refused_before_a_secret_is_sen
             (with_login(server.url, f"worker:{QUOTED}").replace("nats:", "tls:"), {}),
         ):
             shown = await refused(url, **options)
-            assert "TLS is asked for and the server offers none; nothing was sent" in shown
+            assert "TLS is required and the server does not offer it; nothing was sent" in shown
 
         assert (server.connections, server.received) == (3, b"")
 

@@ -167,7 +167,7 @@ async def test_a_receiver_that_fails_costs_its_message_and_not_the_connection(wa
     await until(lambda: reader.deliveries)
 
     assert reader.bodies == [b"2"]
-    assert "a message could not be taken in" in caplog.text
+    assert "a message could not be processed" in caplog.text
 
 
 # --- what we must not send --------------------------------------------------------------------

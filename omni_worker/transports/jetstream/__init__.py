@@ -22,7 +22,7 @@ log = logging.getLogger(SERVER)
 
 OLDEST = (2, 10, 0)
 RECOMMENDED = (2, 11, 2)
-CONFIRM_TIME = 1.0  # seconds that closing waits for what is on its way into a stream
+CONFIRM_TIME = 1.0  # seconds that closing waits for unconfirmed publishes
 LATE = 0.5  # seconds
 
 
@@ -44,35 +44,35 @@ class JetStreamTransport:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a link stands."""
+        """True while a link is up."""
         return self._connection.is_up
 
     @property
     def failure(self) -> Exception | None:
-        """Why it gave up for good, None while it has not."""
+        """Reason why it gave up for good, None while it has not."""
         return self._connection.failure
 
     @property
     def max_payload(self) -> int:
-        """What the server said; 1 MiB before it said anything."""
+        """Limit that the server reported; 1 MiB before the first connection."""
         return self._connection.max_payload
 
     @property
     def server_version(self) -> tuple[int, int, int]:
-        """(2, 11, 2) for `2.11.2-beta`."""
+        """Version of the server: (2, 11, 2) for `2.11.2-beta`."""
         words = str(self._connection.info.get("version") or "0.0.0").split("-")[0].split(".")
         numbers = [int(word) if word.isdigit() else 0 for word in (*words, "0", "0")]
         return numbers[0], numbers[1], numbers[2]
 
     def watch(self, watcher: Callable[[LinkChange], None]) -> None:
-        """Also called where a server is refused after it was reached."""
+        """Watch the link. A server that is reached and then refused counts as a change too."""
         self._connection.on_change.append(watcher)
 
     async def open(self, name: str) -> None:
         """Connect and check the server. Raises TransportError."""
         if await self._connection.open(name):
             self._requests.listen()
-            self._pulls.clear()  # of a connection that was given up: they read nothing any more
+            self._pulls.clear()  # those of a connection that was given up read nothing
             self._outbox.listen()
         try:
             self._check_server()
@@ -97,11 +97,11 @@ class JetStreamTransport:
         self._requests.close()
 
     async def flush(self, timeout: float) -> bool:
-        """A PING behind everything written so far."""
+        """Send a PING after everything written so far, and wait for its PONG."""
         return await self._connection.flush(timeout)
 
     async def failed(self) -> Exception:
-        """Wait for the end of the last try."""
+        """Wait until the connection is given up; return the reason."""
         return await self._connection.failed()
 
     def publish(self, message: Message, *, timeout: float) -> Coroutine[Any, Any, Stored]:
@@ -132,7 +132,7 @@ class JetStreamTransport:
         return pull
 
     async def bucket(self, name: str, *, ttl: float) -> Bucket:
-        """A bucket, made when it is missing and provisioning is on."""
+        """Return a bucket, created if it is missing and provisioning is on."""
         bucket = Bucket(self._api, name)
         if self._settings.provision == "on":
             await bucket.ensure(ttl=ttl, replicas=self._settings.replicas)
@@ -163,10 +163,10 @@ class JetStreamTransport:
             pull.on_denied(subject, error)
 
     def _watch(self) -> None:
-        """One timer for every pull's heartbeats."""
+        """Check the heartbeats of all pulls, with one timer."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        # After a blocked loop what came meanwhile is read first: nobody was silent but we.
+        # After a blocked loop, the data that arrived is read first: only we were silent.
         if self._watcher is None or now - self._watcher.when() < LATE:
             for pull in list(self._pulls):
                 pull.watch(now)

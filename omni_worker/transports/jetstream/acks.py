@@ -16,8 +16,8 @@ from ..base import ACK
 from .connection import Connection
 from .requests import Requests
 
-# A delivery answers a request of ours, and the server reads in our order: all answers from before
-# that request have arrived. So those of two full requests cover every link that breaks.
+# A delivery belongs to a request of ours, and the server reads in our order: all answers sent
+# before that request have arrived. So the acks of two full requests cover every broken link.
 KEPT = 4_096
 AGE = 15.0  # seconds; longer than it takes to notice a dead link
 CONFIRM_TRIES = 3
@@ -27,10 +27,10 @@ log = logging.getLogger("omni_worker.transport")
 
 
 class Answers:
-    """Acks of one consumer: those of the last AGE to 2 × AGE seconds, and unsent ones.
+    """Acks of one consumer: the recent ones (AGE to 2 × AGE seconds), and unsent ones.
 
-    ``is_ours`` says whether the consumer is still the one they belong to: the sequences of one
-    that was recreated may be those of other events.
+    ``is_ours`` returns True if the consumer is still the one the acks belong to: in a recreated
+    consumer the same sequences may mean other events.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Answers:
         self._repair: asyncio.Task[None] | None = None
 
     def send(self, reply: bytes, answer: bytes, *, settles: bool) -> None:
-        """Write an answer that is no ack, or keep it for the next link."""
+        """Write an answer other than an ack, or keep it for the next link."""
         frame = b"PUB %b %d\r\n%b\r\n" % (reply, len(answer), answer)
         is_sent = self._connection.send(frame)
         if settles:
@@ -55,7 +55,7 @@ class Answers:
             self._unsent.append(frame)
 
     async def confirm(self, reply: bytes) -> bool:
-        """Acknowledge by request; asked again, since a second ack of an acked message is fine."""
+        """Acknowledge by request, repeated if needed: a second ack of a message does no harm."""
         for _ in range(CONFIRM_TRIES):
             try:
                 said = await self._requests.ask(reply.decode(), ACK, timeout=CONFIRM_TIMEOUT)
@@ -66,20 +66,20 @@ class Answers:
         return False
 
     def all_is_well(self, now: float) -> None:
-        """Note that the server answered: what was sent long before has arrived."""
+        """Note that the server answered: acks sent long before have arrived."""
         if now - self._since >= AGE:
             self._earlier = tuple(self.acks)
             self.acks.clear()
             self._since = now
 
     def again(self) -> None:
-        """Send again what may be lost, once the server confirms that the consumer is the same."""
+        """Re-send acks that may be lost, once the server confirms that the consumer is the same."""
         self.close()
         if self.acks or self._earlier or self._unsent:
             self._repair = asyncio.get_running_loop().create_task(self._say_again())
 
     def close(self) -> None:
-        """Stop sending anything again."""
+        """Stop re-sending."""
         if self._repair is not None:
             self._repair.cancel()
 
@@ -88,7 +88,7 @@ class Answers:
             if not await self._is_ours():
                 return
         except TransportError:
-            return  # what breaks next brings us here again
+            return  # the next broken link brings us here again
         frames = (*self._earlier, *self.acks, *self._unsent)
         if self._connection.send(b"".join(frames)):
             self._unsent.clear()

@@ -29,26 +29,26 @@ USER_INFO = "$SYS.REQ.USER.INFO"
 JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
 NO_LEADER = 10008  # "JetStream system temporarily unavailable"
 LEADER_PAUSE = 0.25  # seconds
-READ_TIMEOUT = 5.0  # seconds for one stored message: events wait for what is read there
-# Seconds until a question nobody answered is asked again: what waits for a new leader's word goes
-# on so long after it at most.
+READ_TIMEOUT = 5.0  # seconds for one stored message: events wait for the answer
+# Seconds until an unanswered request is repeated: after a new leader is elected, a waiting caller
+# is delayed by at most this time.
 FIRST_PATIENCE = 1.0
 PATIENCE = 2.0
 
 
 class Api:
-    """Implements the Operators port. Raises ApiError with the server's own words and codes."""
+    """Implements the Operators port. Raises ApiError with the server's own text and codes."""
 
     def __init__(self, requests: Requests, domain: str | None) -> None:
         self._requests = requests
         self.prefix = f"$JS.{domain}.API." if domain else "$JS.API."
 
     async def streams(self) -> list[StreamInfo]:
-        """Every stream's configuration and state."""
+        """Return the configuration and state of every stream."""
         return [read_stream_info(one) for one in await self._pages("STREAM.LIST", "streams")]
 
     async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
-        """Create a stream; the same again changes nothing."""
+        """Create a stream; repeating it changes nothing."""
         return read_stream_info(await self.ask(f"STREAM.CREATE.{config['name']}", config))
 
     async def update_stream(self, config: Mapping[str, Any]) -> StreamInfo:
@@ -56,17 +56,17 @@ class Api:
         return read_stream_info(await self.ask(f"STREAM.UPDATE.{config['name']}", config))
 
     async def stream_info(self, stream: str) -> StreamInfo | None:
-        """One stream, None if there is none."""
+        """Return one stream, None if there is none."""
         found = await self._ask_or_none(f"STREAM.INFO.{stream}")
         return None if found is None else read_stream_info(found)
 
     async def consumers(self, stream: str) -> list[ConsumerInfo]:
-        """Every consumer of a stream."""
+        """Return every consumer of a stream."""
         found = await self._pages(f"CONSUMER.LIST.{stream}", "consumers")
         return [read_consumer_info(one) for one in found]
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo | None:
-        """One consumer, None if there is none."""
+        """Return one consumer, None if there is none."""
         found = await self._ask_or_none(f"CONSUMER.INFO.{stream}.{consumer}")
         return None if found is None else read_consumer_info(found)
 
@@ -79,23 +79,23 @@ class Api:
         return await self._write_consumer(stream, config, "update")
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
-        """Remove a consumer; no error when it is gone already."""
+        """Remove a consumer; no error if it is gone already."""
         await self._ask_or_none(f"CONSUMER.DELETE.{stream}.{consumer}")
 
     async def message(self, stream: str, sequence: int) -> StoredMessage | None:
-        """One stored message by sequence."""
+        """Return one stored message by sequence."""
         return await self._stored(stream, {"seq": sequence})
 
     async def next_message(self, stream: str, sequence: int, filter: str) -> StoredMessage | None:
-        """The first one from ``sequence`` on that matches."""
+        """Return the first message from ``sequence`` on that matches."""
         return await self._stored(stream, {"seq": sequence, "next_by_subj": filter})
 
     async def account(self) -> AccountInfo:
-        """What the account uses of JetStream, and its limits."""
+        """Return the account's use of JetStream, and its limits."""
         return read_account(await self.ask("INFO"))
 
     async def permissions(self) -> Permissions | None:
-        """This login's, by the server's list; None where asking for it is no right of ours."""
+        """Return the permissions of this login as the server lists them; None if we may not ask."""
         try:
             reply = await self._requests.ask(USER_INFO, timeout=FIRST_PATIENCE)
         except (PermissionDenied, NoAnswer):
@@ -106,11 +106,11 @@ class Api:
         return read_permissions(said.get("permissions") or {})
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last stored message of one subject."""
+        """Return the last stored message of one subject."""
         return await self._stored(stream, {"last_by_subj": subject})
 
     async def owner(self, subject: str) -> str | None:
-        """The stream that stores a subject, None if there is none."""
+        """Return the stream that stores a subject, None if there is none."""
         found = await self.ask("STREAM.NAMES", {"subject": subject})
         names: list[str] = found.get("streams") or []
         return names[0] if names else None
@@ -118,9 +118,10 @@ class Api:
     async def ask(
         self, verb: str, body: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> dict[str, Any]:
-        """One API request; asked again while a cluster elects its leader and nobody answers.
+        """Send one API request, repeated while a cluster elects its leader and does not answer.
 
-        Each of them may come twice: what stands already is made or removed no second time.
+        A request may arrive twice; requests are idempotent: creating an existing object, or
+        deleting a missing one, changes nothing.
         """
         payload = json.dumps(dict(body)).encode() if body is not None else b""
         now = asyncio.get_running_loop().time
@@ -143,7 +144,7 @@ class Api:
                 await asyncio.sleep(LEADER_PAUSE)
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
-        """Store one message with headers of its own, by request; returns its sequence."""
+        """Store one message with its own headers, by request; return its sequence."""
         reply = await self._requests.ask(subject, body, headers=headers, timeout=10.0)
         return int(_checked(subject, reply)["seq"])
 

@@ -64,7 +64,7 @@ class Client(nats_client.Client):
                 connect_timeout=timeout,  # type: ignore[arg-type]
                 ping_interval=PING_INTERVAL,  # type: ignore[arg-type]
                 max_outstanding_pings=2,
-                error_cb=_ignore,  # the exception that is raised says the same
+                error_cb=_ignore,  # the raised exception has the same text
                 **options,
             )
         )
@@ -83,7 +83,7 @@ class Client(nats_client.Client):
             raise
 
     def send(self, data: bytes) -> None:
-        """Write soon: everything sent in one turn of the loop goes out in one piece."""
+        """Write soon: all data sent in one turn of the loop goes out in one piece."""
         self._out.append(data)
         if not self._write_scheduled:
             self._write_scheduled = True
@@ -101,7 +101,7 @@ class Client(nats_client.Client):
         return dict(self._server_info)
 
     async def finish(self, timeout: float) -> None:
-        """Write out, close, and wait for it at most ``timeout`` seconds."""
+        """Write everything out and close, within ``timeout`` seconds."""
         self._write_out()
         self._over = True
         with contextlib.suppress(Exception):
@@ -185,7 +185,7 @@ class Client(nats_client.Client):
     # --- what the parser calls -------------------------------------------------------------
 
     def on_control(self, line: bytes) -> None:
-        """Handle every protocol line that is no message."""
+        """Handle every protocol line other than messages."""
         if line.startswith(b"PING"):
             self.send(PONG)
         elif line.startswith(b"PONG"):
@@ -234,7 +234,7 @@ class _Transport(TcpTransport):
         return True  # nats-py puts a transport of its own in the place of a falsy one
 
     async def readline(self) -> bytes:
-        """The next line of the handshake; nats-py takes anything but an -ERR for a welcome."""
+        """Read the next line of the handshake; nats-py accepts anything but -ERR as success."""
         while True:
             line = bytes(await super().readline())  # type: ignore[no-untyped-call]
             if not line:
@@ -250,7 +250,7 @@ class _Transport(TcpTransport):
                 return line
 
     async def hand_over(self, reading: _Reading) -> bytes:
-        """Let what comes go there from now on; returns what has come already."""
+        """Send incoming data to ``reading`` from now on; return the data that is here already."""
         assert self._io_reader is not None
         assert self._io_writer is not None
         transport = self._io_writer.transport
@@ -266,7 +266,7 @@ class _Transport(TcpTransport):
         return self._io_writer is None or self._io_writer.transport.is_closing()
 
     async def finish(self) -> None:
-        """Let go in order: what is written reaches the system first."""
+        """Close in order: written data reaches the operating system first."""
         if self._io_writer is not None:
             self._io_writer.close()
             await self._io_writer.wait_closed()
@@ -313,4 +313,4 @@ def _error_text(line: bytes) -> str:
 
 
 async def _ignore(error: Exception) -> None:
-    """nats-py wants to report every error twice; once is enough."""
+    """Ignore an error: nats-py reports every error twice, and once is enough."""

@@ -18,12 +18,12 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # What a batch has not read yet would not be stored either; a single message is not asked.
+        # True stops a batch: its unread messages would not be stored either. Else unused.
         self.ends_early = False
 
     @property
     def is_given_up(self) -> bool:
-        """Tell whether its caller has stopped waiting."""
+        """True if the caller has stopped waiting."""
         return self.done.cancelled()
 
 
@@ -47,10 +47,10 @@ class Batch(_Waiting):
         super().__init__()
         self.results: list[Stored | Exception] = []
         self.left = 0
-        self.is_whole = False  # no more messages follow
+        self.is_whole = False  # all messages are added
 
     def stops(self) -> bool:
-        """Tell whether reading messages must stop; asked again after every wait."""
+        """Return True if reading messages must stop; called after every wait."""
         return self.ends_early
 
     def add(self) -> int:

@@ -1,6 +1,6 @@
 """The connection: one server link after another, and subscriptions that outlive them.
 
-It knows NATS, not JetStream. Every way a link can end is treated alike: a new client is made.
+This room knows NATS, not JetStream. Every end of a link is handled alike: with a new client.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(LINK)
 rights = logging.getLogger(RIGHTS)
 
 SHORT_LIFE = 1.0  # seconds; a link that breaks sooner counts as trouble with the server
-DENIALS_SAID = 1_000  # kinds of missing rights a log tells
+DENIALS_SAID = 1_000  # kinds of missing rights that are logged
 
 
 class Connection:
@@ -59,12 +59,12 @@ class Connection:
         self._opening: asyncio.Lock | None = None  # of the loop that connects
         self._sid = 0
         self._listening: dict[int, tuple[bytes, Sink]] = {}
-        # Seconds: processes of one machine have one clock, and are not to speak all at once.
+        # Seconds: processes of one machine share a clock, and must not all act at the same moment.
         self.phase = random.uniform(0.0, 60.0)
         self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
         self._denials_said: set[tuple[str, ...]] = set()
         self._discovered: list[str] = []
-        self.max_payload = 1_048_576  # bytes of body and headers; the server's word replaces it
+        self.max_payload = 1_048_576  # bytes of body and headers; INFO of the server replaces it
         self.on_up: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
         self.on_change: list[Callable[[LinkChange], None]] = []
@@ -128,13 +128,13 @@ class Connection:
         self._listening.clear()
 
     async def failed(self) -> Exception:
-        """Wait until it is given up for good."""
+        """Wait until the connection is given up for good; return the reason."""
         if self._failed is None:
             raise NotConnected("not connected yet")
         return await asyncio.shield(self._failed)
 
     def force_reconnect(self, why: str) -> None:
-        """Drop a link that looks alive and is not."""
+        """Drop a link that looks alive but is not."""
         if self._client is not None and self.is_up:
             self._client.lose(nats_errors.Error(why))
 
@@ -175,13 +175,13 @@ class Connection:
         return self._sid
 
     def mute(self, sid: int) -> None:
-        """Tell the server to send no more; what is on its way still reaches the sink."""
+        """Unsubscribe at the server; messages on their way still reach the sink."""
         self._listening.pop(sid, None)
         if self._client is not None and self.is_up:
             self._client.send(b"UNSUB %d\r\n" % sid)
 
     def forget(self, sid: int) -> None:
-        """Unsubscribe, and drop what is on its way."""
+        """Unsubscribe, and drop messages on their way."""
         self.mute(sid)
         if self._client is not None:
             self._client.sinks.pop(sid, None)
@@ -208,7 +208,7 @@ class Connection:
             await self._make_again()
         except TransportError as error:
             self._give_up(error)
-        except Exception as error:  # a fault of ours: silence here would be a worker that hangs
+        except Exception as error:  # a bug of ours: if it were ignored, the worker would hang
             log.exception("the connection's keeper failed")
             self._give_up(TransportError(f"the connection's keeper failed: {error!r}"))
 
@@ -262,7 +262,7 @@ class Connection:
             await asyncio.sleep(wait)
 
     async def _try_servers(self) -> Exception | None:
-        """Connect to one of the known servers; the last cause when none can be had."""
+        """Connect to one of the known servers; return the last cause if none is available."""
         urls = [*self._settings.urls, *self._discovered]
         random.shuffle(urls)
         cause: Exception | None = None

@@ -1,4 +1,4 @@
-"""Frames: one message as it goes over the wire; a last look before the server would hang up."""
+"""Frames: one message as it goes over the wire; the last check before the server would refuse."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from functools import lru_cache
 
 from ...errors import EventTooLarge, InvalidSubject
 
-MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default, INFO does not tell
+MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default; INFO does not report it
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 
 
 def frame(subject: str, reply: bytes, headers: bytes, body: bytes, *, max_payload: int) -> bytes:
-    """A message in the server's protocol.
+    """Format a message in the server's protocol.
 
-    Raises EventTooLarge or InvalidSubject for what the server answers by closing the link, or
-    would read as something else. The last look: a subject is checked where it is made.
+    Raises EventTooLarge or InvalidSubject for a message for which the server would close the link,
+    or which it would read wrongly. This is the last check; subjects are checked earlier, too.
     """
     where = _written(subject)
     size = len(headers) + len(body)

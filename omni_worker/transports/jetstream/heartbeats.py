@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 EXPIRES = 30.0  # seconds a request waits at the server
-EARLY = 0.05  # seconds before a shared moment that count as it: the server has a clock of its own
+EARLY = 0.05  # seconds before a shared moment that count as the moment: the server's clock differs
 _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 
 
@@ -25,20 +25,21 @@ class Beat:
         return b'"expires":%d,"idle_heartbeat":%d}' % (expires * 1e9, self.every * 1e9)
 
 
-# A cluster whose leader died does not tell: where events come, that is to be noticed soon.
+# A cluster whose leader died sends no notice: a consumer with traffic must detect it soon.
 BUSY = Beat(every=2.0, silence=5.0)
 QUIET = Beat(every=5.0, silence=11.0, together=True)
 
 
 def until_together(now: float, longest: float) -> float:
-    """Seconds until a moment all consumers share: from half of the longest to all of it.
+    """Return the seconds to a moment that all consumers share: from half of ``longest`` to all.
 
-    A hundred quiet ones then wake the process now and again; each by itself, for each heartbeat.
+    A hundred quiet consumers then wake the process together and rarely, not each one at its own
+    time for each heartbeat.
     """
     return longest + EARLY - (now + EARLY) % (longest / 2)
 
 
 def still_pending(headers: bytes, otherwise: int) -> int:
-    """Number of deliveries an ended request had still asked for."""
+    """Return the number of deliveries still missing when a request ended."""
     found = _PENDING.search(headers)
     return int(found.group(1)) if found else otherwise

@@ -10,17 +10,17 @@ from ..infos import ConsumerInfo
 from .connection import Connection
 from .parser import Sink
 
-LOOK = 0.005  # seconds between two looks at it
-QUORUM = 0.25  # seconds without a delivery, where they wait for replicas before they set out
+LOOK = 0.005  # seconds between two checks
+QUORUM = 0.25  # seconds without a delivery, for streams whose deliveries wait for replicas
 
 AskConsumerInfo = Callable[[str, str], Awaitable[ConsumerInfo | None]]
 
 
-class Tail:
+class LastDeliveries:
     """Deliveries that a stopping source still has to receive, in its ``on_message``.
 
-    What the server has queued for us when UNSUB comes is dropped there, and delivered again only
-    after ack_wait: of 5 000 asked for, up to 3 800 went that way.
+    Deliveries that the server has queued for us when UNSUB comes are dropped there, and delivered
+    again only after ack_wait: of 5 000 requested, up to 3 800 were lost in this way.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Tail:
         self._outstanding = source.outstanding
 
     async def arrive(self) -> None:
-        """Wait until no delivery is under way to us."""
+        """Wait until no delivery is on its way to us."""
         source = self._source
         while source.outstanding and self._connection.is_up:
             info = await self._consumer_info(source.stream, source.consumer)
-            if info is None or info.is_paused:  # a paused one answers nothing
+            if info is None or info.is_paused:  # a paused consumer does not answer
                 return
             is_full = info.num_ack_pending >= info.config.max_ack_pending > 0
             is_empty = is_full or not info.num_pending
@@ -50,9 +50,9 @@ class Tail:
             await asyncio.sleep(LOOK)
 
     async def _nothing_comes(self) -> bool:
-        """Ask for one delivery that need not be waited for; says whether there was none.
+        """Request one delivery without waiting; return True if there was none.
 
-        The answer passes through the same queue as deliveries, behind all that have set out.
+        The answer passes through the same queue as deliveries, after all that are already sent.
         """
         answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -78,9 +78,9 @@ class Tail:
             self._connection.forget(sid)
 
     def _replicas_had_time(self, info: ConsumerInfo) -> bool:
-        """Tell whether nothing came for a while.
+        """Return True if no delivery came for a while.
 
-        With replicas a delivery sets out when a majority knows of it; answers overtake it.
+        With replicas a delivery is sent when a majority has it; answers overtake the delivery.
         """
         if not info.replicas:
             return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LINK = "omni_worker.transport"  # lost, connected again; the others are below it
-RIGHTS = "omni_worker.transport.rights"  # what the server denies us
-SERVER = "omni_worker.transport.server"  # what its version cannot do well
-PULLS = "omni_worker.transport.pulls"  # a consumer's trouble
+LINK = "omni_worker.transport"  # connection lost and restored; the other loggers are below it
+RIGHTS = "omni_worker.transport.rights"  # rights the server denies us
+SERVER = "omni_worker.transport.server"  # limits of the server's version
+PULLS = "omni_worker.transport.pulls"  # problems with a consumer

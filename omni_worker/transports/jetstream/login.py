@@ -1,6 +1,6 @@
 """Login: the CONNECT options, and readable reasons for a refused login.
 
-No word of a cause holds a secret: URLs with a login in them never reach a text.
+No text of a cause contains a secret: URLs with a login in them never get into a text.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a server's URL, with or without a scheme."""
+    """Split a server's URL, with or without a scheme, into its parts."""
     return urlsplit(url if "://" in url else f"nats://{url}")
 
 
 def discovered(servers: Sequence[str], given: Sequence[str]) -> list[str]:
-    """URLs of a cluster's other servers; we log in there as at the first one we were given."""
+    """URLs of a cluster's other servers, with the login of the first given server."""
     known = {split_url(url).netloc.rpartition("@")[2] for url in given}
     first = split_url(given[0])
     userinfo, at, _ = first.netloc.rpartition("@")
@@ -65,17 +65,17 @@ def discovered(servers: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def what_is_denied(text: str) -> tuple[str, str]:
-    """("publish" or "subscription", the subject) of a server's refusal; empty where it is none."""
+    """Return ("publish" or "subscription", subject) of a refusal; empty for any other text."""
     found = _DENIED.search(text)
     verb, subject = found.groups() if found else ("", "")
     return verb.lower(), re.sub(r"\\(.)", r"\1", subject)
 
 
 def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Exception:
-    """The cause behind ``error``, where the server's greeting tells more than it."""
+    """Return the real cause of ``error``, if the server's INFO says more than the error."""
     wants_certificate = bool(info.get("tls_verify")) and settings.cert is None
     untrusted = isinstance(error, ssl.SSLCertVerificationError)
-    # TLS 1.3 refuses a client after the handshake: often all we see is a broken connection.
+    # TLS 1.3 refuses a client after the handshake: often we only see a broken connection.
     cut_off = isinstance(error, (ssl.SSLError, ConnectionError, ConnectionLost))
     if wants_certificate and cut_off and not untrusted:
         return ConnectError(
@@ -85,7 +85,7 @@ def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Ex
 
 
 def is_answered(error: Exception) -> bool:
-    """Whether a server is there, and it is login or TLS that keeps us out."""
+    """Return True if a server answered, and the problem is login or TLS."""
     return (
         isinstance(error, ssl.SSLError | nats_errors.SecureConnWantedError)
         or (isinstance(error, ConnectError) and error.is_answered)
@@ -94,14 +94,14 @@ def is_answered(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """A cause in words a person can act on; never a URL, which may hold a password."""
+    """Describe a cause so that a person can act on it; never a URL: it may hold a password."""
     text = str(error).removeprefix("nats: ").strip("'\" ")
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted ({error.verify_message}); see NATS_CA"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or 'handshake refused'}); see NATS_CA, NATS_CERT"
     if isinstance(error, nats_errors.SecureConnWantedError):
-        return "TLS is asked for and the server offers none; nothing was sent"
+        return "TLS is required and the server does not offer it; nothing was sent"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ConnectionRefusedError):
@@ -115,14 +115,14 @@ def describe(error: Exception) -> str:
 
 
 def _refuses_login(error: Exception) -> bool:
-    # The server's own words: the client library has no type for each of them.
+    # The server's own texts: the client library has no exception type for each of them.
     text = str(error).lower()
     no_login = isinstance(error, OSError)
     return not no_login and ("authorization violation" in text or "authentication" in text)
 
 
 def _userinfo(url: SplitResult) -> dict[str, Any]:
-    """The login in a URL, where special characters are percent-encoded."""
+    """Return the login in a URL, in which special characters are percent-encoded."""
     if url.username is None:
         return {}
     if url.password is None:
@@ -131,7 +131,7 @@ def _userinfo(url: SplitResult) -> dict[str, Any]:
 
 
 def _name_to_verify(settings: Settings, server: SplitResult) -> str | None:
-    # Discovered servers come as addresses; their certificate has a name we were given.
+    # Discovered servers are IP addresses; their certificate has a name from the given URLs.
     names = [split_url(url).hostname or "" for url in settings.urls]
     if server.hostname in names or not _is_address(server.hostname or ""):
         return server.hostname

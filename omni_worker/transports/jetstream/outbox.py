@@ -29,11 +29,11 @@ from .frames import frame
 log = logging.getLogger("omni_worker.transport")
 
 WINDOW = 2_048  # messages unconfirmed at once; more do not go faster, fewer go slower
-WINDOW_BYTES = 8 * 1024 * 1024  # and no more than these, so that large ones cannot pile up
+WINDOW_BYTES = 8 * 1024 * 1024  # and at most so many bytes, so that large messages cannot pile up
 RESEND_AFTER = 3.0  # seconds without a confirmation
-TURN = 128  # messages until the loop has a turn: they go out, and confirmations come in
-RETRY_AFTER = 0.25  # seconds, after an answer that may be another one soon
-# The stream is full, out of resources, being replicated, or the id is on its way (ADR-50, 10158).
+TURN = 128  # messages until the loop gets a turn to send them and to read confirmations
+RETRY_AFTER = 0.25  # seconds, after an answer that may soon change
+# The stream is full, out of resources, being replicated, or the id is in process (ADR-50, 10158).
 ID_ON_ITS_WAY = 10158
 TRANSIENT = frozenset({10077, 10023, 10118, ID_ON_ITS_WAY, 10008, 10074})
 
@@ -52,12 +52,12 @@ class _Publish:
         self.data = data
         self.deadline = deadline
         self.resend_at = 0.0
-        self.unanswered = 0  # copies on some wire without an answer: each may be stored
+        self.unanswered = 0  # copies sent without an answer: each may be stored
         self.trouble = ""
 
 
 class Outbox:
-    """Publishes for one connection. ``owner`` asks which stream stores a subject."""
+    """Publishes for one connection. ``owner`` returns the stream that stores a subject."""
 
     def __init__(
         self, connection: Connection, owner: Callable[[str], Awaitable[str | None]]
@@ -68,7 +68,7 @@ class Outbox:
         self._answers = self._inbox + b"*"
         self._token = 0
         self._pending: dict[bytes, _Publish] = {}
-        self._size = 0  # bytes of what is pending
+        self._size = 0  # bytes of the pending messages
         self._room: list[asyncio.Future[None]] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._checks: set[asyncio.Task[None]] = set()
@@ -81,14 +81,14 @@ class Outbox:
         self._connection.listen(self._answers, self._on_answer)
 
     def close(self, error: Exception) -> None:
-        """Fail every publish that still waits."""
+        """Fail every waiting publish."""
         self._fail_all(error)
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
 
     async def confirmed(self, timeout: float) -> None:
-        """Wait until every confirmation is here, at most ``timeout`` seconds."""
+        """Wait until all confirmations are here, at most ``timeout`` seconds."""
         waiting = {pending.waiting.done for pending in self._pending.values()}
         if waiting:
             await asyncio.wait(waiting, timeout=timeout)
@@ -119,9 +119,9 @@ class Outbox:
                 if self._is_full():
                     try:
                         await self._wait_for_room(message, deadline)
-                        if batch.stops():  # its own time would come on top
+                        if batch.stops():  # else its own timeout would be added
                             raise _not_stored(message, "one before it was not stored")
-                    except TransportError as error:  # what cannot be written in time
+                    except TransportError as error:  # a message that cannot be written in time
                         batch.put(batch.add(), error)
                         break
                 self._submit(batch, batch.add(), message, deadline)
@@ -154,7 +154,9 @@ class Outbox:
                 max_payload=connection.max_payload,
             )  # fmt: skip
         except Exception as error:
-            waiting.ends_early |= isinstance(error, TransportError)  # it is of the link
+            waiting.ends_early |= isinstance(
+                error, TransportError
+            )  # a problem of the link, not of the message
             waiting.put(index, error)
             return
         self._pending[token] = pending = _Publish(waiting, index, message, data, deadline)
@@ -187,7 +189,7 @@ class Outbox:
             self._settle(token, answer)
 
     def _on_no_responders(self, token: bytes, pending: _Publish) -> None:
-        # No stream, or one without a leader at the moment: only the API can tell.
+        # No stream, or a stream without a leader at the moment: only the API knows.
         pending.unanswered -= 1
         first = not pending.trouble
         self._again_later(pending, pending.trouble or "no stream answered")
@@ -201,7 +203,7 @@ class Outbox:
         try:
             owner = await self._owner(subject)
         except TransportError as error:
-            pending.trouble = str(error)  # it is sent again until its time is over
+            pending.trouble = str(error)  # re-sent until its timeout
             return
         if owner is None:
             self._settle(token, NoStream(f"no stream on the server stores {subject!r}"))
@@ -271,7 +273,7 @@ class Outbox:
                 self._settle(token, error)
 
     async def _wait_for_room(self, message: Message, deadline: float) -> None:
-        """Raises TransportError when there is none before ``deadline``."""
+        """Wait for room in the window. Raises TransportError if none comes before ``deadline``."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(deadline):

@@ -1,4 +1,4 @@
-"""The parser: what the server sends, cut into messages for their sinks and lines for the client."""
+"""The parser: the server's bytes, cut into messages for sinks and control lines for the client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Parser:
         self._need = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what the socket gave; whole messages go to their sinks, the rest is kept."""
+        """Take bytes from the socket; whole messages go to their sinks, the rest is kept."""
         if self._chunks:
             self._chunks.append(data)
             self._have += len(data)
@@ -78,5 +78,5 @@ class Parser:
                 else:
                     sink(words[1], words[3] if len(words) == 5 else b"", None, data[start:stop])
             except Exception:
-                log.exception("a message could not be taken in; it will be delivered again")
+                log.exception("a message could not be processed; it will be delivered again")
         return position

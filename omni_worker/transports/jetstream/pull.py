@@ -1,7 +1,7 @@
 """Pull: read one consumer continuously, by requests of our own instead of `fetch` (ADR-37).
 
-It counts what it asked for, understands the server's status messages, and asks again after
-whatever swallowed a request. Which deliveries to take is the receiver's decision.
+A pull counts its requested deliveries, understands the server's status messages, and requests
+again when a request was lost for any reason. The receiver decides how many deliveries to request.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..infos import ConsumerInfo
 from .acks import Answers
 from .connection import Connection
 from .heartbeats import BUSY, QUIET, still_pending
-from .last_deliveries import AskConsumerInfo, Tail
+from .last_deliveries import AskConsumerInfo, LastDeliveries
 from .loggers import PULLS
 from .requests import Requests
 
 log = logging.getLogger(PULLS)
 
-RUN_DRY = 3.0  # seconds a stop waits at most for deliveries that have set out
+RUN_DRY = 3.0  # seconds a stop waits at most for deliveries on their way
 _ACKED = b" %d\r\n%b\r\n" % (len(ACK), ACK)
 _LIMIT = re.compile(rb"MaxRequestBatch of (\d+)", re.IGNORECASE)
 
@@ -46,18 +46,18 @@ class Pull:
         self._connection = connection
         self._receiver = receiver
         self._consumer_info = consumer_info
-        self._created = created  # creation time of the consumer: tells it from another of that name
+        self._created = created  # creation time: a recreated consumer of the same name has another
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
         self._inbox = b"_INBOX." + bytes(NUID().next())
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
         self._limit = 1 << 30  # of one request, where the consumer sets one
-        self._heard = False  # since the last look of the watch
+        self._heard = False  # since the last check of the watch
         self._heard_at = 0.0
         self._well_at = 0.0  # when it was last heard without trouble
         self._silences = 0
         self._beat = QUIET  # of the latest request
-        self._came_to_nothing = True  # the request before the next one
+        self._was_quiet = True  # the previous request expired; no request yet counts as quiet
         self._last_count = 0  # of the latest request
         self._trouble = 0
         self._stopped = False
@@ -70,17 +70,17 @@ class Pull:
 
     @property
     def silent_for(self) -> float:
-        """Seconds without a delivery or heartbeat, to the second; trouble is no good word."""
+        """Return whole seconds without a delivery or heartbeat; error statuses do not count."""
         if not (self.outstanding or self._trouble) or (self._heard and not self._trouble):
             return 0.0
         return asyncio.get_running_loop().time() - self._well_at
 
     def request(self, count: int) -> None:
-        """Ask for ``count`` more; a request that cannot be sent is made again on reconnect."""
+        """Request ``count`` more; a request that cannot be sent is repeated after a reconnect."""
         if self._stopped or self._withdrawing or count <= 0 or not self._connection.is_up:
             return
         count = min(count, self._limit)
-        beat = QUIET if self._came_to_nothing else BUSY
+        beat = QUIET if self._was_quiet else BUSY
         now = asyncio.get_running_loop().time()
         body = b'{"batch":%d,' % count + beat.options(now + self._connection.phase)
         if self._connection.send(
@@ -93,10 +93,10 @@ class Pull:
             self.outstanding += count
             self._last_count = count
             self._beat = beat
-            self._came_to_nothing = False
+            self._was_quiet = False
 
     def ack(self, delivery: Delivery) -> None:
-        """Send the usual answer without formatting, joined with others of this turn of the loop."""
+        """Send an ack without formatting, joined with others of this turn of the loop."""
         frame = b"PUB " + delivery.reply + _ACKED
         self._connection.send(frame)
         self._acks.append(frame)
@@ -130,8 +130,8 @@ class Pull:
     async def stop(self) -> None:
         """Stop pulling, and wait for the deliveries on their way.
 
-        UNSUB takes the server's interest away while our own sink stays; the request behind it
-        comes back after everything the server had already sent.
+        UNSUB removes the interest at the server while our own sink stays; the answer to the request
+        sent after it arrives after everything the server had already sent.
         """
         if self._stopped:
             return
@@ -144,17 +144,17 @@ class Pull:
             try:
                 await self._consumer_info(self.stream, self.consumer)
             except TransportError as error:
-                log.warning("stopping %s without the server's word: %s", self.consumer, error)
+                log.warning("could not confirm the stop of %s: %s", self.consumer, error)
 
     async def _last_deliveries(self) -> None:
         try:
             async with asyncio.timeout(RUN_DRY):
-                await Tail(
+                await LastDeliveries(
                     self, self._connection, self._consumer_info,
                     self._subject, self._inbox, self._on_message,
                 ).arrive()  # fmt: skip
         except (TimeoutError, TransportError) as error:
-            log.debug("consumer %s: stopping before all has come: %r", self.consumer, error)
+            log.debug("consumer %s: stopping before all deliveries came: %r", self.consumer, error)
 
     def _open_inbox(self) -> None:
         self._inbox = b"_INBOX." + bytes(NUID().next())
@@ -173,7 +173,7 @@ class Pull:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether the source is stopped, closed or lost: it never requests again."""
+        """True if the source is stopped, closed or lost: it never requests again."""
         return self._stopped
 
     def on_down(self) -> None:
@@ -186,7 +186,7 @@ class Pull:
         if not self._stopped:
             self._open_inbox()
             self._receiver.resumed(self)
-        self._answers.again()  # what was handed back while we stopped, too
+        self._answers.again()  # also the naks of events handed back while we stopped
 
     def watch(self, now: float) -> None:
         """Watch, every second, for a request that vanished silently (ClickHouse#115343)."""
@@ -250,7 +250,7 @@ class Pull:
             case 100:
                 self._trouble = 0
             case 404 | 408:
-                self._came_to_nothing = True
+                self._was_quiet = True
                 self._ended(still_pending(headers, self.outstanding))
             case 409:
                 self._on_conflict(line.lower(), headers)
@@ -273,12 +273,12 @@ class Pull:
             log.warning("consumer %s: %s; asking again", self.consumer, line)
             self._ended_later(self._last_count)
         else:
-            # Leadership change, server shutdown, and what later servers say. The server that goes
-            # may be another than ours: no reconnect would ask again.
+            # Leadership change, server shutdown, and statuses of later versions. The server that
+            # goes away may be another one than ours: no reconnect would repeat the request.
             log.warning("consumer %s: %s; asking again", self.consumer, line)
             self._ended_later(self.outstanding)
 
-    # --- what only the API can tell --------------------------------------------------------
+    # --- questions to the API -------------------------------------------------------------
 
     def _look_into(self, question: Coroutine[Any, Any, None]) -> None:
         """Ask one question at a time; the next sign of trouble asks again."""
@@ -314,7 +314,9 @@ class Pull:
                 self.consumer, info.num_waiting,
             )  # fmt: skip
             self._ended_later(self.outstanding)
-        elif silent == self._inbox:  # else a new link has answered: it must not pay for the old
+        elif (
+            silent == self._inbox
+        ):  # else a new link has answered: do not break it because of the old one
             self._connection.force_reconnect("no heartbeats")
 
     # --- endings ---------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Requests:
     async def ask(
         self, subject: str, body: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0
     ) -> Reply:
-        """Ask and wait; while the link is down it waits for it first.
+        """Ask and wait for the answer; while the link is down, wait for the link first.
 
         Raises PermissionDenied naming the subject, or TransportError when no answer comes.
         """

@@ -1,7 +1,7 @@
-"""The memory transport: the port over a JetStream in memory, for tests and for trying things out.
+"""The memory transport: the port over a JetStream in memory, for tests and experiments.
 
-It follows what a real nats-server does, and the conformance suite holds both to the same
-promises. Nothing outlives the process, and time is the event loop's.
+The behaviour follows a real nats-server; the conformance suite checks the same promises on both.
+Nothing outlives the process. Time is the event loop's time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["MemoryServer", "MemoryTransport"]
 T = TypeVar("T")
 
 KEPT_ANSWERS = 100_000  # answers kept while the link is down; older ones are redelivered
-PATIENCE = 10.0  # seconds a question waits for the link to come back
+PATIENCE = 10.0  # seconds a request waits for the link to come back
 
 
 class MemoryTransport:
-    """Implements the Transport port. Several on one MemoryServer are several processes to it.
+    """Implements the Transport port. Each transport acts as one process of a MemoryServer.
 
     ``disconnect``, ``reconnect``, ``give_up`` and ``drop_answers`` are faults for tests.
     """
@@ -46,7 +46,7 @@ class MemoryTransport:
         self._sources: set[MemorySource] = set()
         self._kept: deque[Callable[[], None]] = deque(maxlen=KEPT_ANSWERS)
         self._answers_to_drop = self._acks_to_drop = 0
-        self._up = asyncio.Event()  # set as well when there is nothing left to wait for
+        self._up = asyncio.Event()  # also set after give_up, when waiting is useless
         self._up.set()
         self._is_open = False
         self._failed: asyncio.Future[Exception] | None = None
@@ -56,30 +56,30 @@ class MemoryTransport:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the link stands."""
+        """True while the link is up."""
         return self._link.is_up
 
     @property
     def failure(self) -> Exception | None:
-        """What ``give_up`` was called with."""
+        """Cause that ``give_up`` was called with."""
         return self._failed.result() if self._failed is not None and self._failed.done() else None
 
     @property
     def max_payload(self) -> int:
-        """The server's limit."""
+        """Maximum size of a message, as the server's."""
         return self.server.max_payload
 
     @property
     def server_version(self) -> tuple[int, int, int]:
-        """The version whose behaviour is followed."""
+        """Server version whose behaviour is followed."""
         return VERSION
 
     def watch(self, watcher: Callable[[LinkChange], None]) -> None:
-        """Call it at each ``disconnect`` and ``reconnect``, and when the transport is opened."""
+        """Call ``watcher`` at each ``disconnect`` and ``reconnect``, and after ``open``."""
         self._watchers.append(watcher)
 
     async def open(self, name: str) -> None:
-        """Connect; there is nothing that could go wrong."""
+        """Connect; this cannot fail."""
         if not self._is_open or self.failure is not None:
             self._failed = asyncio.get_running_loop().create_future()
             self._is_open = self._link.is_up = True
@@ -87,7 +87,7 @@ class MemoryTransport:
             self._tell_change()
 
     async def close(self) -> None:
-        """Send what is unsent, wait for what was asked, and disconnect."""
+        """Send kept answers, wait for the answers to our requests, and disconnect."""
         self._is_open = False
         await self._link.answered()
         self._link.drain()
@@ -100,7 +100,7 @@ class MemoryTransport:
         self._up.set()
 
     async def flush(self, timeout: float) -> bool:
-        """Whether everything sent so far has arrived."""
+        """Return True if everything sent so far has arrived."""
         try:
             await self._link.call(lambda: None)
         except LinkLost:
@@ -147,7 +147,7 @@ class MemoryTransport:
         return source
 
     async def bucket(self, name: str, *, ttl: float) -> Bucket:
-        """A bucket, made when it is missing and provisioning is on."""
+        """Return a bucket, created if it is missing and provisioning is on."""
         bucket = Bucket(self._operators, name)
         if self._settings.provision == "on":
             await bucket.ensure(ttl=ttl, replicas=self._settings.replicas)
@@ -156,7 +156,7 @@ class MemoryTransport:
     # --- faults ----------------------------------------------------------------------------
 
     def disconnect(self) -> None:
-        """Break the link: what is on its way is lost, both ways, and the server learns of it."""
+        """Break the link: messages on their way are lost in both directions; the server notices."""
         if self._link.is_up:
             self._link.cut()
             self._up.clear()
@@ -165,7 +165,7 @@ class MemoryTransport:
             self._tell_change(LinkLost("the link was cut"))
 
     def reconnect(self) -> None:
-        """Make the link again: kept answers are sent, then the receivers are told."""
+        """Restore the link: kept answers are sent, then ``resumed`` of the receivers is called."""
         if not self._is_open or self._link.is_up:
             return
         self._link.is_up = True
@@ -179,7 +179,7 @@ class MemoryTransport:
         self._tell_change()
 
     def give_up(self, cause: Exception) -> None:
-        """End as after the last try to reconnect."""
+        """End like after the last failed try to reconnect."""
         self.disconnect()
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(cause)
@@ -190,13 +190,13 @@ class MemoryTransport:
         self._answers_to_drop += count
 
     def drop_acks(self, count: int) -> None:
-        """The same for acks alone."""
+        """Lose the next ``count`` acks on their way to the server; other answers arrive."""
         self._acks_to_drop += count
 
     # --- inside ----------------------------------------------------------------------------
 
     async def _ask(self, question: Callable[[], T], timeout: float = PATIENCE) -> T:
-        """Ask the server; asked again when the link breaks, until ``timeout`` is over."""
+        """Ask the server, again after a broken link, until ``timeout`` seconds are over."""
         try:
             async with asyncio.timeout(timeout):
                 while True:

@@ -1,4 +1,4 @@
-"""Configurations: what a request leaves out filled in, and refused as the server refuses it."""
+"""Configurations: defaults filled in, and wrong ones refused as the server refuses them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _CONSUMER_DEFAULTS: Config = {
     "max_ack_pending": 1000,
     "num_replicas": 0,
 }
-# Field, and the server's word for it in its refusal.
+# Field, and its name in the server's error text.
 _STREAM_FIXED = (("storage", "storage type"), ("retention", "retention policy"))
 _CONSUMER_FIXED = (
     ("deliver_policy", "deliver policy"),
@@ -60,7 +60,7 @@ _START_FIELDS = (
     ("by_start_sequence", "opt_start_seq", "start sequence"),
     ("by_start_time", "opt_start_time", "start time"),
 )
-# What these may be besides nothing; anything else the server has is not built here.
+# Allowed values of these fields if they are set; other values of the server are not built here.
 _STREAM_BUILT: dict[str, tuple[Any, ...]] = {
     "retention": ("limits",),
     "max_msgs": (-1, 0),
@@ -79,17 +79,17 @@ _POLICIES = ("all", "new", "last", "by_start_sequence", "by_start_time")
 
 
 def refusal(verb: str, text: str, code: int, err_code: int) -> ApiError:
-    """An error as the JetStream API words it."""
+    """Make an error with the text and codes of the JetStream API."""
     return ApiError(f"{verb}: {text} ({err_code})", code=code, err_code=err_code)
 
 
 def no_stream(verb: str) -> ApiError:
-    """The refusal of everything that names a stream which does not stand."""
+    """Make the refusal of a request for a stream that does not exist."""
     return refusal(verb, "stream not found", 404, 10059)
 
 
 def full_stream_config(requested: Mapping[str, Any]) -> Config:
-    """A stream's whole configuration. Raises ApiError when it contradicts itself."""
+    """Complete a stream's configuration. Raises ApiError if it contradicts itself."""
     verb = f"STREAM {requested['name']}"
     config: Config = {**_STREAM_DEFAULTS, **requested, "metadata": _metadata(requested)}
     _check_built(verb, config, _STREAM_BUILT)
@@ -107,7 +107,7 @@ def full_stream_config(requested: Mapping[str, Any]) -> Config:
 
 
 def check_overlap(config: Config, others: Sequence[Config]) -> None:
-    """Raise ApiError when another stream stores some of these subjects already."""
+    """Raise ApiError if another stream stores some of these subjects already."""
     for other in others:
         for theirs in other.get("subjects") or ():
             for ours in config.get("subjects") or ():
@@ -117,12 +117,12 @@ def check_overlap(config: Config, others: Sequence[Config]) -> None:
 
 
 def check_stream_update(old: Config, new: Config) -> None:
-    """Raise ApiError for what can only be chosen at a stream's creation."""
+    """Raise ApiError for a change of a field that is fixed at a stream's creation."""
     _check_fixed(f"STREAM.UPDATE.{new['name']}", old, new, _STREAM_FIXED, "stream configuration ")
 
 
 def full_consumer_config(requested: Mapping[str, Any]) -> Config:
-    """A consumer's whole configuration. Raises ApiError when it contradicts itself."""
+    """Complete a consumer's configuration. Raises ApiError if it contradicts itself."""
     verb = f"CONSUMER {requested['name']}"
     given = {key: value for key, value in requested.items() if value not in (None, [], "")}
     config: Config = {**_CONSUMER_DEFAULTS, **given, "metadata": _metadata(requested)}
@@ -134,7 +134,7 @@ def full_consumer_config(requested: Mapping[str, Any]) -> Config:
         text = "consumer cannot have both FilterSubject and FilterSubjects specified"
         raise refusal(verb, text, 400, 10136)
     for one, other in combinations(filters_of(config), 2):
-        if covers(one, other) or covers(other, one):  # a partial overlap is taken
+        if covers(one, other) or covers(other, one):  # a partial overlap is accepted
             raise refusal(verb, "consumer subject filters cannot overlap", 400, 10138)
     _check_start(verb, config)
     _check_built(verb, config, _CONSUMER_BUILT)
@@ -142,12 +142,12 @@ def full_consumer_config(requested: Mapping[str, Any]) -> Config:
 
 
 def check_consumer_update(old: Config, new: Config) -> None:
-    """Raise ApiError for what can only be chosen at a consumer's creation."""
+    """Raise ApiError for a change of a field that is fixed at a consumer's creation."""
     _check_fixed(f"CONSUMER {new['name']}", old, new, _CONSUMER_FIXED, "")
 
 
 def as_shown(config: Config) -> Config:
-    """The configuration as the server shows it: with metadata keys of its own."""
+    """Return the configuration as the server shows it: with the server's own metadata keys."""
     own = {"_nats.level": "0", "_nats.req.level": "0", "_nats.ver": "2.15.1"}
     return {**config, "metadata": {**own, **config["metadata"]}}
 
@@ -174,7 +174,7 @@ def _check_fixed(
 
 
 def _check_built(verb: str, config: Config, built: Mapping[str, tuple[Any, ...]]) -> None:
-    """What is not followed is refused: a test must not pass by it."""
+    """Refuse values that are not built here: a test must not pass because they are ignored."""
     for key, values in built.items():
         if config.get(key) not in (None, "", *values):
             raise NotImplementedError(

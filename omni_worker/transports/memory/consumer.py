@@ -1,7 +1,7 @@
-"""A consumer in memory: who is handed which message, and what is not settled yet.
+"""A consumer in memory: hands messages to pullers, and keeps the unsettled ones.
 
-Deliveries are explicit-ack pulls. Due times are loop times; a timer runs only while somebody
-waits, because nothing is delivered again before somebody asks.
+Deliveries are explicit-ack pulls. Due times are loop times; a timer runs only while a puller
+waits, because nothing is delivered again before a puller asks.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _NANO = 1e9
 
 
 class Puller(Protocol):
-    """Who asks for deliveries."""
+    """Receiver of the deliveries that were pulled."""
 
     def take(self, record: Record, count: int, consumer_sequence: int) -> None:
-        """Be handed a message; ``count`` is how often it was handed out, this time included."""
+        """Take a message; ``count`` is the number of its deliveries, this one included."""
 
     def gone(self, cause: Exception) -> None:
-        """The consumer a request waited at is no more."""
+        """Handle the end of the consumer that a request waits at."""
 
 
 class _Request:
@@ -41,8 +41,8 @@ class _Request:
         self.left = left
 
 
-# Loop time, and which act of the server's set it: in virtual time many leases end at one time, and
-# yet the one set last ends last. Those of one act end together, and come in stream order.
+# Loop time, and the number of the server's act that set it: in virtual time many leases end at one
+# time, and still the one set last ends last. Leases of one act end together, in stream order.
 _Due = tuple[float, int]
 
 
@@ -52,11 +52,11 @@ class _Held:
     def __init__(self, consumer_sequence: int) -> None:
         self.consumer_sequence = consumer_sequence  # of the first delivery
         self.due: _Due = (0.0, 0)
-        self.queued = False  # to be delivered again as soon as somebody asks
+        self.queued = False  # to be delivered again as soon as a puller asks
 
 
 class MemoryConsumer:
-    """The state of one consumer, shared by everybody who pulls from it."""
+    """State of one consumer, shared by all its pullers."""
 
     def __init__(self, stream: MemoryStream, config: Config, clock: Clock) -> None:
         self.stream = stream
@@ -65,7 +65,7 @@ class MemoryConsumer:
         self._waiting: deque[_Request] = deque()
         self._pending: dict[int, _Held] = {}
         self._again: deque[int] = deque()
-        self._due: list[tuple[_Due, int]] = []  # a heap; entries of the past are passed over
+        self._due: list[tuple[_Due, int]] = []  # a heap; outdated entries are skipped
         self._act = 0
         self._redelivered: dict[int, int] = {}
         self._consumer_sequence = 0
@@ -80,41 +80,41 @@ class MemoryConsumer:
     # --- what the server calls -------------------------------------------------------------
 
     def configure(self, config: Config) -> None:
-        """Put a configuration in force; what is held keeps its due time."""
+        """Apply a configuration; held deliveries keep their due time."""
         self.config = config
         self._filters = filters_of(config)
-        self._wanted: dict[str, bool] = {}  # by subject, so that no filter is matched twice
+        self._wanted: dict[str, bool] = {}  # cache by subject, so that no filter is matched twice
         self._ack_wait = config["ack_wait"] / _NANO
         self.wake()
 
     def pull(self, puller: Puller, count: int) -> None:
-        """Hand out ``count`` messages as they come, in turn with the others who wait."""
+        """Hand out ``count`` messages as they come, in turn with other waiting pullers."""
         self._touch()
         self._waiting.append(_Request(puller, count))
         self.wake()
 
     def withdraw(self, puller: Puller) -> None:
-        """Forget the requests of one who is gone; what it holds comes again after ack_wait."""
+        """Forget the requests of a puller that is gone; its deliveries repeat after ack_wait."""
         self._touch()
         self._waiting = deque(one for one in self._waiting if one.puller is not puller)
         self._set_timer()
 
     def wake(self) -> None:
-        """Look soon whether there is something for those who wait."""
+        """Check soon if there is a message for a waiting puller."""
         if self._waiting and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def on_stored(self, subject: str) -> None:
-        """A message was stored; one of no concern does not even move the position."""
+        """Handle a stored message; a subject outside the filters does not move the position."""
         if self._waiting and self._wants(subject):
             self.wake()
 
     def answer(self, sequence: int, answer: bytes) -> None:
-        """Take the answer to a delivery; one that is not held (any more) changes nothing."""
+        """Take the answer to a delivery; if the delivery is not held, nothing changes."""
         self._touch()
         self._act += 1
-        # First, or a late in_progress would bring back a lease that has lapsed.
+        # First, or a late in_progress would renew a lease that has expired.
         self._queue_lapsed()
         pending = self._pending.get(sequence)
         if pending is None:
@@ -129,7 +129,7 @@ class MemoryConsumer:
         self._set_timer()
 
     def end(self, cause: TransportError) -> None:
-        """The consumer is deleted: tell those who wait."""
+        """End a deleted consumer: notify the waiting pullers."""
         self.stream.on_removed.remove(self._on_removed)
         waiting, self._waiting = self._waiting, deque()
         for puller in {id(one.puller): one.puller for one in waiting}.values():
@@ -137,13 +137,13 @@ class MemoryConsumer:
         self._set_timer()
 
     def is_unused(self) -> bool:
-        """Whether nobody used it for longer than its inactive threshold."""
+        """Return True if no one used the consumer for longer than its inactive threshold."""
         threshold = self.config.get("inactive_threshold", 0) / _NANO
         idle = asyncio.get_running_loop().time() - self._used_at
         return bool(threshold) and not self._waiting and idle > threshold
 
     def unsettled(self) -> Iterator[tuple[Record, int, float | None]]:
-        """What is not settled: each message, how often it was delivered, when it comes again."""
+        """Yield each unsettled message, the number of its deliveries, and its due time."""
         self.stream.expire(self._clock())
         for sequence, pending in list(self._pending.items()):
             if (record := self.stream.get(sequence)) is not None:
@@ -153,7 +153,7 @@ class MemoryConsumer:
         )
 
     def info(self) -> dict[str, Any]:
-        """Configuration and state, as the server says them."""
+        """Return configuration and state, as the server's JSON."""
         self.stream.expire(self._clock())
         consumer_floor, stream_floor = self._floor
         pending = sum(self._wants(record.subject) for record in self.stream.since(self._next))
@@ -186,7 +186,7 @@ class MemoryConsumer:
         self._set_timer()
 
     def _hand_out(self, record: Record) -> None:
-        # In turn: who is served goes to the end of the line.
+        # In turn: a served puller goes to the end of the queue.
         request = self._waiting.popleft()
         request.left -= 1
         if request.left > 0:
@@ -207,14 +207,14 @@ class MemoryConsumer:
         while self._again:
             sequence = self._again.popleft()
             pending = self._pending.get(sequence)
-            if pending is None or not pending.queued:  # settled meanwhile
+            if pending is None or not pending.queued:  # settled since then
                 continue
             pending.queued = False
             record = self.stream.get(sequence)
             if record is not None:
                 self._redelivered[sequence] = self._redelivered.get(sequence, 0) + 1
                 return record
-            self._settle(sequence, pending)  # the stream has forgotten it
+            self._settle(sequence, pending)  # the stream no longer holds it
         return None
 
     def _next_new(self) -> Record | None:
@@ -253,7 +253,7 @@ class MemoryConsumer:
             self._again.append(sequence)
 
     def _queue_lapsed(self) -> None:
-        """Queue every delivery whose lease or delay is over, as they ended."""
+        """Queue every delivery whose lease or delay is over, in the order they ended."""
         now = asyncio.get_running_loop().time()
         while self._due and self._due[0][0][0] <= now:
             due, sequence = heapq.heappop(self._due)
@@ -262,7 +262,7 @@ class MemoryConsumer:
                 self._queue(sequence, pending)
 
     def _on_removed(self, sequence: int) -> None:
-        """The stream has dropped a message: nobody owes an answer for it any more."""
+        """Handle a message that the stream dropped: no answer for it is expected any longer."""
         pending = self._pending.get(sequence)
         if pending is not None:
             self._settle(sequence, pending)
@@ -282,7 +282,7 @@ class MemoryConsumer:
                     break
 
     def _set_timer(self) -> None:
-        """Wake when the next lease or delay ends, while somebody waits for it."""
+        """Wake when the next lease or delay ends, while a puller waits."""
         while self._due and self._is_past(*self._due[0]):
             heapq.heappop(self._due)
         due = self._due[0][0][0] if self._due and self._waiting else None
@@ -304,7 +304,7 @@ class MemoryConsumer:
         self._used_at = asyncio.get_running_loop().time()
 
     def _start(self) -> int:
-        """The first stream sequence it looks at, by its deliver policy."""
+        """Return the first stream sequence to deliver, by the deliver policy."""
         stream = self.stream
         match self.config["deliver_policy"]:
             case "new":
@@ -321,7 +321,7 @@ class MemoryConsumer:
 
 
 def _delay(answer: bytes) -> float:
-    """The seconds of a nak; what the server cannot read is none."""
+    """Return the delay of a nak in seconds; 0 for one that the server cannot read."""
     try:
         options: object = json.loads(answer[4:] or b"{}")
         delay = options.get("delay", 0) if isinstance(options, Mapping) else 0

@@ -1,6 +1,6 @@
-"""The link between one transport and the server: what is sent arrives a turn of the loop later.
+"""The link between one transport and the server: messages arrive one turn of the loop later.
 
-Both ways keep their order. A cut loses what is on its way, as a broken connection does.
+Both directions keep their order. A cut loses messages on their way, as a broken connection does.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Act = Callable[[], None]
 
 
 class LinkLost(TransportError):
-    """The link was cut under a request; it is asked again on the next one."""
+    """The link was cut under a request; the request is repeated on the next link."""
 
 
 class Link:
-    """Two lines of things to happen, the server's and ours."""
+    """Two queues of acts, one for the server and one for us."""
 
     def __init__(self) -> None:
         self.is_up = False
@@ -32,15 +32,15 @@ class Link:
         self._calls: set[asyncio.Future[Any]] = set()
 
     def send(self, act: Act) -> None:
-        """Let something happen at the server; into a link that is down, nothing."""
+        """Queue an act for the server; if the link is down, the act is lost."""
         self._add(self._to_server, act)
 
     def hand_over(self, act: Act) -> None:
-        """Let something happen on our side."""
+        """Queue an act for our side."""
         self._add(self._to_us, act)
 
     async def call(self, question: Callable[[], T]) -> T:
-        """Ask the server. Raises what it raised, or LinkLost when the answer cannot come."""
+        """Ask the server. Raises the server's error, or LinkLost if the answer cannot come."""
         if not self.is_up:
             raise LinkLost("the link is down")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -66,12 +66,12 @@ class Link:
             await asyncio.wait(list(self._calls))
 
     def drain(self) -> None:
-        """Let everything sent so far happen now, before the link is closed in order."""
+        """Run everything sent so far now, before the link is closed."""
         while self._to_server:
             self._to_server.popleft()()
 
     def cut(self) -> None:
-        """Lose what is on its way; those who wait for an answer learn it."""
+        """Lose everything on its way; requests that wait for an answer raise LinkLost."""
         self.is_up = False
         self._to_server.clear()
         self._to_us.clear()
@@ -89,10 +89,10 @@ class Link:
     def _carry(self) -> None:
         self._scheduled = False
         try:
-            # What these cause is carried in the next turn: no answer overtakes its question.
+            # Acts caused by these run in the next turn: no answer overtakes its question.
             for line in (self._to_us, self._to_server):
                 for _ in range(len(line)):
-                    if not line:  # cut meanwhile
+                    if not line:  # the link was cut by one of the acts
                         break
                     line.popleft()()
         finally:

@@ -1,4 +1,4 @@
-"""The operators' view of the memory server, asked over a transport's link."""
+"""The Operators port of the memory server, asked over a transport's link."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ T = TypeVar("T")
 
 
 class Ask(Protocol):
-    """A question to the server, by way of the link."""
+    """A question to the server, over the link."""
 
     def __call__(self, question: Callable[[], T]) -> Awaitable[T]:
-        """Its answer, or what it raised."""
+        """Return the answer, or raise the server's error."""
 
 
 class MemoryOperators:
-    """Implements the Operators port, and what a bucket asks."""
+    """Implements the Operators port, and the operations of a bucket."""
 
     def __init__(self, server: MemoryServer, ask: Ask) -> None:
         self._server = server
         self._ask = ask
 
     async def streams(self) -> list[StreamInfo]:
-        """Every stream's configuration and state."""
+        """Return the configuration and state of every stream."""
         return await self._ask(
             lambda: [
                 read_stream_info(self._server.stream_info(self._server.stream(name, "STREAM.LIST")))
@@ -49,7 +49,7 @@ class MemoryOperators:
         )
 
     async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
-        """Create a stream; the same again changes nothing."""
+        """Create a stream; repeating it changes nothing."""
         server = self._server
         return await self._ask(
             lambda: read_stream_info(server.stream_info(server.create_stream(config)))
@@ -63,7 +63,7 @@ class MemoryOperators:
         )
 
     async def stream_info(self, stream: str) -> StreamInfo | None:
-        """One stream, None if there is none."""
+        """Return one stream, None if there is none."""
 
         def question() -> StreamInfo | None:
             if stream not in self._server.streams:
@@ -74,7 +74,7 @@ class MemoryOperators:
         return await self._ask(question)
 
     async def consumers(self, stream: str) -> list[ConsumerInfo]:
-        """Every consumer of a stream."""
+        """Return every consumer of a stream."""
 
         def question() -> list[ConsumerInfo]:
             if stream not in self._server.streams:
@@ -84,7 +84,7 @@ class MemoryOperators:
         return await self._ask(question)
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo | None:
-        """One consumer, None if there is none."""
+        """Return one consumer, None if there is none."""
 
         def question() -> ConsumerInfo | None:
             found = self._server.consumer(stream, consumer)
@@ -107,11 +107,11 @@ class MemoryOperators:
         )
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
-        """Remove a consumer; no error when it is gone already."""
+        """Remove a consumer; no error if it is gone already."""
         await self._ask(lambda: self._server.delete_consumer(stream, consumer))
 
     async def message(self, stream: str, sequence: int) -> StoredMessage | None:
-        """One stored message by sequence."""
+        """Return one stored message by sequence."""
 
         def question() -> StoredMessage | None:
             if stream not in self._server.streams:
@@ -122,7 +122,7 @@ class MemoryOperators:
         return await self._ask(question)
 
     async def next_message(self, stream: str, sequence: int, filter: str) -> StoredMessage | None:
-        """The first one from ``sequence`` on that matches."""
+        """Return the first message from ``sequence`` on that matches."""
 
         def question() -> StoredMessage | None:
             if stream not in self._server.streams:
@@ -134,17 +134,17 @@ class MemoryOperators:
         return await self._ask(question)
 
     async def account(self) -> AccountInfo:
-        """What is used; there are no limits."""
+        """Return the account's use; there are no limits."""
         streams = await self.streams()
         consumers = sum(one.state.consumers for one in streams)
         return read_account({"streams": len(streams), "consumers": consumers})
 
     async def permissions(self) -> Permissions | None:
-        """Everything is allowed."""
+        """Return permissions that allow everything: the memory server has no logins."""
         return read_permissions({})
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last stored message of one subject."""
+        """Return the last stored message of one subject."""
 
         def question() -> StoredMessage | None:
             if stream not in self._server.streams:
@@ -155,13 +155,13 @@ class MemoryOperators:
         return await self._ask(question)
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
-        """Store one message with headers of its own; returns its sequence."""
+        """Store one message with its own headers; return its sequence."""
 
         def question() -> int:
             try:
                 return self._server.store(subject, body, headers).sequence
             except NoStream as error:
-                # A request nobody hears; the port's buckets know only the API's errors.
+                # The request has no responder; the port's buckets know only the API's errors.
                 raise ApiError(str(error), code=503, err_code=10076) from error
 
         return await self._ask(question)

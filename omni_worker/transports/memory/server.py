@@ -26,11 +26,11 @@ from .consumer import MemoryConsumer, Puller
 from .stream import MemoryStream, Record
 
 MAX_PAYLOAD = 1_048_576
-VERSION = (2, 15, 1)  # whose behaviour this follows
+VERSION = (2, 15, 1)  # the nats-server whose behaviour is followed
 
 
 class MemoryServer:
-    """A JetStream of one event loop, by that loop's clock. Gone with its last reference.
+    """A JetStream of one event loop, with that loop's clock. It ends with its last reference.
 
     Every method acts at once; deliveries arrive in a later turn of the loop.
     """
@@ -43,14 +43,16 @@ class MemoryServer:
         self._copied: dict[tuple[str, str, str], int] = {}  # copy, origin, filter → next sequence
         self._epoch: int | None = None
         self._last_time = 0
-        self.watchers: list[Callable[[str, Record], None]] = []  # told of all that was published
+        self.watchers: list[
+            Callable[[str, Record], None]
+        ] = []  # called for every published message
 
     def clock(self) -> int:
-        """Epoch nanoseconds by the loop's clock, never the same twice."""
+        """Return epoch nanoseconds by the loop's clock, never the same value twice."""
         now = int(asyncio.get_running_loop().time() * 1e9)
         if self._epoch is None:
             self._epoch = time.time_ns() - now
-        # An identity is (stream, sequence, time), also where a virtual clock stands still.
+        # An identity is (stream, sequence, time), even while a virtual clock does not move.
         self._last_time = max(self._last_time + 1, self._epoch + now)
         return self._last_time
 
@@ -59,7 +61,7 @@ class MemoryServer:
     def store(
         self, subject: str | bytes, body: bytes, headers: bytes | Mapping[str, str] | None = None
     ) -> Stored:
-        """Store what any program published, whatever it is. Raises NoStream, ApiError."""
+        """Store a message with any content. Raises NoStream, ApiError."""
         if isinstance(subject, bytes):
             subject = subject.decode("utf-8", "surrogateescape")
         if isinstance(headers, Mapping):
@@ -78,7 +80,7 @@ class MemoryServer:
     # --- streams ---------------------------------------------------------------------------
 
     def stream(self, name: str, verb: str) -> MemoryStream:
-        """A stream that stands, without what is too old. Raises ApiError 10059."""
+        """Return an existing stream, after dropping expired messages. Raises ApiError 10059."""
         stream = self.streams.get(name)
         if stream is None:
             raise no_stream(verb)
@@ -86,7 +88,7 @@ class MemoryServer:
         return stream
 
     def create_stream(self, requested: Mapping[str, Any]) -> MemoryStream:
-        """Create a stream; the same again changes nothing. Raises ApiError 10058 or 10065."""
+        """Create a stream; repeating it changes nothing. Raises ApiError 10058 or 10065."""
         config = full_stream_config(requested)
         standing = self.streams.get(config["name"])
         if standing is not None:
@@ -112,7 +114,7 @@ class MemoryServer:
         return stream
 
     def delete_stream(self, name: str) -> None:
-        """Remove a stream with its consumers; no error when it is gone already."""
+        """Remove a stream with its consumers; no error if it is gone already."""
         if self.streams.pop(name, None) is None:
             return
         self._owners.clear()
@@ -122,19 +124,19 @@ class MemoryServer:
             self.delete_consumer(stream, consumer)
 
     def stream_info(self, stream: MemoryStream) -> dict[str, Any]:
-        """A stream's configuration and state, as the server says them."""
+        """Return a stream's configuration and state, as the server's JSON."""
         return stream.info(len(self.consumers(stream.name)))
 
     # --- consumers -------------------------------------------------------------------------
 
     def consumers(self, stream: str) -> list[MemoryConsumer]:
-        """The consumers of a stream, without those unused for too long."""
+        """Return the consumers of a stream, without those unused for too long."""
         names = [name for owner, name in list(self._consumers) if owner == stream]
         found = [self.consumer(stream, name) for name in names]
         return [one for one in found if one is not None]
 
     def consumer(self, stream: str, name: str) -> MemoryConsumer | None:
-        """One consumer, None if there is none or it was unused for too long."""
+        """Return one consumer, None if there is none or it was unused for too long."""
         consumer = self._consumers.get((stream, name))
         if consumer is not None and consumer.is_unused():
             self.delete_consumer(stream, name)
@@ -142,7 +144,7 @@ class MemoryServer:
         return consumer
 
     def create_consumer(self, stream: str, requested: Mapping[str, Any]) -> MemoryConsumer:
-        """Create, never update. Raises ApiError 10148 when a different one stands."""
+        """Create, never update. Raises ApiError 10148 if a different one exists."""
         verb = f"CONSUMER.CREATE.{stream}.{requested['name']}"
         origin = self.stream(stream, verb)
         config = full_consumer_config(requested)
@@ -156,7 +158,7 @@ class MemoryServer:
         return consumer
 
     def update_consumer(self, stream: str, requested: Mapping[str, Any]) -> MemoryConsumer:
-        """Update, never create. Raises ApiError 10149 when there is none."""
+        """Update, never create. Raises ApiError 10149 if there is none."""
         verb = f"CONSUMER.CREATE.{stream}.{requested['name']}"
         self.stream(stream, verb)
         consumer = self.consumer(stream, requested["name"])
@@ -168,7 +170,7 @@ class MemoryServer:
         return consumer
 
     def delete_consumer(self, stream: str, name: str) -> None:
-        """Remove a consumer; no error when it is gone already."""
+        """Remove a consumer; no error if it is gone already."""
         consumer = self._consumers.pop((stream, name), None)
         if consumer is not None:
             consumer.end(TransportError(f"consumer {name} on {stream}: consumer deleted"))
@@ -185,13 +187,13 @@ class MemoryServer:
             consumer.pull(puller, count)
 
     def withdraw(self, stream: str, name: str, puller: Puller) -> None:
-        """Forget what ``puller`` asked for."""
+        """Forget the requests of ``puller``."""
         consumer = self._consumers.get((stream, name))
         if consumer is not None:
             consumer.withdraw(puller)
 
     def answer(self, stream: str, name: str, sequence: int, answer: bytes) -> None:
-        """Take the answer to a delivery; to a consumer that is gone it means nothing."""
+        """Take the answer to a delivery; ignored if the consumer is gone."""
         consumer = self.consumer(stream, name)
         if consumer is not None:
             consumer.answer(sequence, answer)
@@ -249,7 +251,7 @@ class MemoryServer:
 
 
 def _sourced(record: Record, origin: str, pattern: str) -> bytes:
-    """The header block of a copy: it says where it is from, as the server does."""
+    """Return the header block of a copy, with its origin as the server writes it."""
     block = record.block or b"NATS/1.0\r\n\r\n"
     subject = record.subject.encode("utf-8", "surrogateescape")
     source = b"%b %d %b > %b" % (origin.encode(), record.sequence, pattern.encode(), subject)

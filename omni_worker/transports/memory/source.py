@@ -14,14 +14,14 @@ from .link import Link, LinkLost
 from .server import MemoryServer
 from .stream import Record
 
-ACKS_KEPT = 4_096  # said again when a link has broken: they may be lost
+ACKS_KEPT = 4_096  # re-sent after a broken link: they may be lost
 
 
 class SendAnswer(Protocol):
     """Carry an answer over the link."""
 
     def __call__(self, act: Callable[[], None], *, is_ack: bool = False) -> None:
-        """``act`` is what the answer does to the server."""
+        """Send an answer; ``act`` is its effect on the server."""
 
 
 class MemorySource:
@@ -48,20 +48,20 @@ class MemorySource:
 
     @property
     def silent_for(self) -> float:
-        """Seconds since the link was cut; one that stands is never silent."""
+        """Return the seconds since the link was cut; a working link is never silent."""
         if not self.outstanding or self._link.is_up:
             return 0.0
         return asyncio.get_running_loop().time() - self._cut_at
 
     def request(self, count: int) -> None:
-        """Ask for ``count`` more; a request that cannot be sent is made again on reconnect."""
+        """Request ``count`` more; a request that cannot be sent is repeated after a reconnect."""
         if self._stopped or count <= 0 or not self._link.is_up:
             return
         self.outstanding += count
         self._link.send(partial(self._server.pull, self.stream, self.consumer, self, count))
 
     def ack(self, delivery: Delivery) -> None:
-        """Send the usual answer."""
+        """Send an ack."""
         act = self._act(delivery, ACK)
         self._send_answer(act, is_ack=True)
         self._acks.append(act)
@@ -74,7 +74,7 @@ class MemorySource:
             self._acks.append(act)
 
     async def confirm(self, delivery: Delivery) -> bool:
-        """Ask the server to take the ack, which may be lost like any other."""
+        """Acknowledge, and wait for the server's answer; the ack may be lost like any other."""
         if not self._link.is_up:
             return False
         taken = False
@@ -86,7 +86,7 @@ class MemorySource:
 
         self._send_answer(take, is_ack=True)
         try:
-            await self._link.call(lambda: None)  # its answer comes behind that of the ack
+            await self._link.call(lambda: None)  # its answer comes after that of the ack
         except LinkLost:
             return False
         return taken
@@ -100,19 +100,19 @@ class MemorySource:
             await self._link.call(self._withdraw)
 
     async def stop(self) -> None:
-        """Ask for nothing more. What was on its way has arrived when this returns."""
+        """Stop requesting. Deliveries on their way have arrived at the return."""
         if self._stopped:
             return
         self._stopped = True
         self.outstanding = 0
         try:
-            # The answer comes behind everything the server had already sent.
+            # The answer comes after everything the server had already sent.
             await self._link.call(self._withdraw)
         except LinkLost:
-            return  # and with it whatever was on its way
+            return  # and everything on its way is lost with the link
 
     async def close(self) -> None:
-        """Forget it."""
+        """Forget the source; late deliveries are dropped."""
         self._stopped = self._closed = True
         self.outstanding = 0
         self._link.send(self._withdraw)
@@ -121,16 +121,16 @@ class MemorySource:
 
     @property
     def is_over(self) -> bool:
-        """Stopped, closed or lost: it will never ask again."""
+        """True if stopped, closed or lost: the source will never request again."""
         return self._stopped
 
     def on_cut(self) -> None:
-        """The server notices that nobody is there for what was asked."""
+        """Handle a cut: the server drops our requests."""
         self._cut_at = asyncio.get_running_loop().time()
         self._withdraw()
 
     def on_up(self) -> None:
-        """A new link: every request of the old one is gone."""
+        """Handle a new link: every request of the old one is gone."""
         if not self._stopped:
             self.outstanding = 0
             self._receiver.resumed(self)
@@ -139,11 +139,11 @@ class MemorySource:
     # --- what the server calls -------------------------------------------------------------
 
     def take(self, record: Record, count: int, consumer_sequence: int) -> None:
-        """A delivery sets out."""
+        """Send a delivery over the link."""
         self._link.hand_over(partial(self._receive, record, count, consumer_sequence))
 
     def gone(self, cause: Exception) -> None:
-        """The consumer is no more."""
+        """Handle the end of the consumer."""
         self._link.hand_over(partial(self._lose, cause))
 
     # --- inside ----------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class MemorySource:
         return partial(self._server.answer, self.stream, self.consumer, delivery.sequence, answer)
 
     def _acknowledge_again(self) -> None:
-        """Unless this is another consumer of that name: its sequences are others'."""
+        """Re-send acks, unless the consumer was recreated: its sequences mean other events."""
         if self._server.consumer(self.stream, self.consumer) is self._made:
             for act in self._acks:
                 act()
@@ -163,7 +163,7 @@ class MemorySource:
             return
         if self.outstanding:
             self.outstanding -= 1
-        # The last word is what is left in the stream, which nobody reads and is slow to count.
+        # The last token, the pending count, is not read by us and slow to count.
         words = (count, record.sequence, consumer_sequence, record.stored_at, 0)
         reply = f"$JS.ACK.{self.stream}.{self.consumer}." + ".".join(map(str, words))
         self._receiver.receive(

@@ -1,7 +1,7 @@
-"""A stream in memory: messages in sequence, their ids, and how long both are kept.
+"""A stream in memory: messages in sequence, their ids, and the limits that remove both.
 
-Age is looked at when somebody asks, not by a timer: an idle stream leaves the loop idle. Kept are
-max_age, max_msgs_per_subject, max_msg_size and the duplicate window; other limits are not.
+Age is checked at each access, not by a timer: an idle stream leaves the loop idle. The limits
+max_age, max_msgs_per_subject, max_msg_size and the duplicate window apply; others do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A message as it was stored; ``block`` is its header block as on the wire."""
+    """A stored message; ``block`` is its header block as on the wire."""
 
     subject: str
     sequence: int
@@ -40,35 +40,35 @@ class MemoryStream:
     def __init__(self, config: Config, clock: Clock) -> None:
         self.config = config
         self.last_sequence = 0
-        self.on_removed: list[Callable[[int], None]] = []  # told of what is kept no longer
+        self.on_removed: list[Callable[[int], None]] = []  # called with each removed sequence
         self._clock = clock
         self.created = clock()
         self._records: dict[int, Record] = {}
-        self._order: deque[int] = deque()  # sequences, oldest first; some are gone already
+        self._order: deque[int] = deque()  # sequences, oldest first; some are removed already
         self._by_subject: dict[str, deque[int]] = {}
         self._ids: dict[str, int] = {}
         self._id_times: deque[tuple[int, str]] = deque()
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """Name of the stream."""
         return str(self.config["name"])
 
     @property
     def first_sequence(self) -> int:
-        """The oldest message kept; one past the last where there is none."""
+        """Sequence of the oldest message; one past the last if the stream is empty."""
         while self._order and self._order[0] not in self._records:
             self._order.popleft()
         return self._order[0] if self._order else self.last_sequence + 1
 
     def holds(self, subject: str) -> bool:
-        """Whether a message published to ``subject`` is stored here."""
+        """Return True if the stream stores messages published to ``subject``."""
         return any(matches(pattern, subject) for pattern in self.config.get("subjects") or ())
 
     def store(self, subject: str, body: bytes, block: bytes | None) -> Stored:
-        """Append a message, unless its id was stored within the duplicate window.
+        """Append a message if its id was not stored within the duplicate window.
 
-        Raises ApiError 10071 when a header expects another last sequence of the subject.
+        Raises ApiError 10071 if a header expects another last sequence of the subject.
         """
         now = self._clock()
         self.expire(now)
@@ -86,27 +86,27 @@ class MemoryStream:
         return Stored(self.name, self.last_sequence, duplicate=False)
 
     def get(self, sequence: int) -> Record | None:
-        """One message, None when it is not kept (any more)."""
+        """Return one message, None if the stream does not hold it."""
         return self._records.get(sequence)
 
     def last(self, subject: str) -> Record | None:
-        """The last message of one subject."""
+        """Return the last message of one subject."""
         sequences = self._by_subject.get(subject)
         return self._records[sequences[-1]] if sequences else None
 
     def since(self, sequence: int) -> Iterator[Record]:
-        """Every message kept from ``sequence`` on."""
+        """Yield every message from ``sequence`` on."""
         for one in range(max(sequence, self.first_sequence), self.last_sequence + 1):
             if (record := self._records.get(one)) is not None:
                 yield record
 
     def sequence_at(self, when: int) -> int:
-        """The first message stored at ``when`` or later; one past the last where there is none."""
+        """Return the first sequence stored at ``when`` or later; one past the last if none is."""
         found = (record.sequence for record in self.since(0) if record.stored_at >= when)
         return next(found, self.last_sequence + 1)
 
     def expire(self, now: int) -> None:
-        """Forget what is too old."""
+        """Remove expired messages and ids."""
         max_age = self.config["max_age"]
         while max_age and self._order:
             oldest = self._records.get(self.first_sequence)
@@ -119,7 +119,7 @@ class MemoryStream:
             del self._ids[message_id]
 
     def info(self, consumers: int) -> dict[str, Any]:
-        """Configuration and state, as the server says them."""
+        """Return configuration and state, as the server's JSON."""
         first, last = self.get(self.first_sequence), self.get(self.last_sequence)
         size = sum(
             len(one.subject) + len(one.body) + len(one.block or b"")
@@ -179,7 +179,7 @@ class MemoryStream:
 
 
 def stored_message(stream: str, record: Record) -> StoredMessage:
-    """A record as the port shows it."""
+    """Convert a record to the port's StoredMessage."""
     return StoredMessage(
         stream=stream,
         subject=record.subject,
