@@ -1,6 +1,6 @@
-"""Handler consumers: which consumers a handler reads, given the streams that exist. Pure.
+"""Handler consumers: the consumers that a handler reads, given the existing streams. Pure.
 
-The engine binds them, the operators' commands compare them with the server: both ask here.
+The engine binds them; the operators' commands compare them with the server.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ANY_PROCESS = "*"  # ends the name of a consumer that each process has for itsel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedConsumers:
-    """A handler with its consumers, one per stream, and what no stream stores."""
+    """A handler with its consumers, one per stream, and the filters that no stream stores."""
 
     handler: Handler  # its options filled in from the settings
-    is_shared: bool  # else each process has one of its own
+    is_shared: bool  # False: each process has a consumer of its own
     specs: tuple[ConsumerSpec, ...]
     copies: Mapping[str, tuple[str, ...]]  # streams that copy types of their own: the types
     unserved: tuple[str, ...]  # filters
-    doubts: tuple[str, ...]  # what its types look like misspellings of, in words
+    doubts: tuple[str, ...]  # texts about types that look misspelt
 
 
 def planned_consumers(
@@ -69,12 +69,12 @@ def planned_consumers(
 
 
 def is_shared(handler: Handler) -> bool:
-    """Whether processes split its events; else every process sees all of them."""
+    """Return True if processes share the handler's events; else every process gets all of them."""
     return handler.options.durable is not None or handler.options.queue is not None
 
 
 def consumer_name(handler: Handler, mark: str = ANY_PROCESS) -> str:
-    """Name its consumers: the durable, else the queue's, else a process's own with its ``mark``."""
+    """Name a handler's consumers: durable, else from the queue, else a process's own ``mark``."""
     options = handler.options
     if options.durable is not None:
         return options.durable
@@ -84,7 +84,7 @@ def consumer_name(handler: Handler, mark: str = ANY_PROCESS) -> str:
 
 
 def copies_of(handler: Handler, registry: SchemaRegistry) -> dict[str, tuple[str, ...]]:
-    """Map each stream it reads that copies types of its own to these types."""
+    """Map each stream that copies some of the handler's types to these types."""
     copies: dict[str, tuple[str, ...]] = {}
     for type in handler.literal_types:
         schema = registry.get(type)
@@ -94,7 +94,7 @@ def copies_of(handler: Handler, registry: SchemaRegistry) -> dict[str, tuple[str
 
 
 def filters_without(handler: Handler, copies: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Select the filters of the streams that events are stored in: all but those of the copies."""
+    """Return the filters without those of the copies: they are read where events are stored."""
     if not copies:
         return handler.filters
     copied = {type for types in copies.values() for type in types}
@@ -111,7 +111,7 @@ def copy_spec(
     max_age: float,
     now: datetime,
 ) -> StreamSpec:
-    """The stream that copies these types from the one they are stored in; ``max_age`` is its."""
+    """Return the stream that copies these types from ``origin``, which has this ``max_age``."""
     is_new = handler.options.start_from == "new"
     return StreamSpec(
         name=stream,
@@ -124,19 +124,19 @@ def copy_spec(
 
 
 def misspelt_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
-    """A line for each unknown type it names that is nearly one that exists.
+    """Return a line for each unknown type of the handler that is similar to a known type.
 
-    No error: another program may publish it, and then it is handled like any other.
+    No error: another program may publish the type; then it is handled like any other.
     """
     return [
-        f"{type} is no event type that is known here; did you mean {near}?"
+        f"{type} is not a known event type; did you mean {near}?"
         for type in handler.literal_types
         if (near := registry.nearest(type)) is not None
     ]
 
 
 def clash(handler: Handler, other: Handler, registry: SchemaRegistry) -> str | None:
-    """Explain why both cannot be handlers of one app; None where they can.
+    """Explain why two handlers cannot belong to one app; None if they can.
 
     One consumer feeds one handler: a second would take half of its events away.
     """
@@ -159,7 +159,7 @@ def clash(handler: Handler, other: Handler, registry: SchemaRegistry) -> str | N
             f" ({other.where}); they would share one consumer"
         )
     elif handler.name == other.name and _shared_streams(handler, other, registry):
-        # Ids of what it publishes and of its dead letters are made of the name.
+        # The ids of its published events and of its dead letters are derived from the name.
         return (
             f"{handler.function} with this pattern is declared already ({other.where});"
             " give each a durable= or queue="
@@ -172,10 +172,10 @@ def _shared_streams(handler: Handler, other: Handler, registry: SchemaRegistry) 
 
 
 def _streams(handler: Handler, registry: SchemaRegistry) -> set[str]:
-    """Where a handler will read, as far as one can tell without a server."""
+    """Return the streams a handler will read, as far as is known without a server."""
     copies = copies_of(handler, registry)
     plain = filters_without(handler, copies)
-    # A domain without a stream of ours stands for the foreign one that holds it.
+    # Where a domain has no stream of ours, its name represents the foreign stream that holds it.
     held = {stream for one in plain for stream in route([one], SEVEN) or {one.split(".", 1)[0]}}
     return held | set(copies)
 

@@ -1,6 +1,6 @@
-"""Provision: bring streams and consumers to what topology plans, touching nothing that is not ours.
+"""Provision: create and update streams and consumers as topology plans; only our own ones.
 
-Written once for every transport, over its Operators port. With ``PROVISION=off`` it only verifies.
+The same code serves every transport, over its Operators port. ``PROVISION=off``: only checks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TRIES = 5
 
 
 class Provisioner:
-    """Knows what stands on one server, and makes what is missing."""
+    """Remembers the streams of one server, and creates missing streams and consumers."""
 
     def __init__(self, operators: Operators, *, create: bool, replicas: int) -> None:
         self._operators = operators
@@ -56,10 +56,10 @@ class Provisioner:
         self._conflicts: list[Conflict] = []
 
     async def ensure_streams(self) -> None:
-        """Create which of the seven are missing; what stands is used as it is.
+        """Create the missing ones of our seven streams; existing streams are used unchanged.
 
-        What stands in the way is a warning here: it is an error for the handler or the publish
-        that needs it.
+        A conflict is a warning here; it is an error for the handler or the publish that needs the
+        stream.
         """
         await self._read()
         self._conflicts.clear()
@@ -68,7 +68,7 @@ class Provisioner:
                 case Missing():
                     await self._make_stream(spec)
                 case Standing(name=name, differences=differences) if differences:
-                    self._say_once(logging.INFO, f"stream {name} stands: {'; '.join(differences)}")
+                    self._say_once(logging.INFO, f"stream {name} exists: {'; '.join(differences)}")
                 case Lacking(missing=missing):
                     self._say_once(logging.WARNING, _lacking(spec.name, missing))
                 case Conflict() as conflict:
@@ -76,19 +76,19 @@ class Provisioner:
                     self._say_once(logging.WARNING, _in_the_way(conflict))
 
     async def ensure_own_stream(self) -> None:
-        """The stream for what is ours besides events, made when it is first needed."""
+        """Ensure our stream for messages other than events; called when it is first needed."""
         if await self._operators.stream_info(OWN_STREAM.name) is None:
             await self._make_stream(OWN_STREAM)
 
     async def ensure_copy(self, spec: StreamSpec) -> None:
-        """A stream that sources some subjects of another one; further subjects are added."""
+        """Ensure a stream that sources some subjects of another one; missing subjects are added."""
         info = await self._operators.stream_info(spec.name)
         if info is None:
             await self._make_stream(spec)
             return
         if not info.config.sources:
             raise TopologyError(
-                f"stream {spec.name} stands and is no copy of {spec.source}: handlers registered"
+                f"stream {spec.name} exists and is not a copy of {spec.source}: handlers registered"
                 f" with stream={spec.name!r} need one; choose another name"
             )
         if (notice := copy_notice(spec, info.config)) is not None:
@@ -99,9 +99,9 @@ class Provisioner:
             await write_stream(self._operators, UpdateStream(updated))
 
     async def routes(self, filters: Sequence[str], *, literal: bool) -> dict[str, tuple[str, ...]]:
-        """Which streams hold these filters' events. Raises TopologyError for what none stores.
+        """Map streams to the filters they store. Raises TopologyError if none stores a filter.
 
-        A type named in full must be stored whole; ``literal`` says that every filter is of one.
+        A type without wildcard must be stored completely; ``literal``: all filters are such types.
         """
         for fresh in (False, True):
             if fresh or not self._standing:
@@ -127,9 +127,9 @@ class Provisioner:
         raise TopologyError(_lacking(", ".join(routes), missing))
 
     async def ensure_consumer(self, spec: ConsumerSpec) -> ConsumerInfo:
-        """Create, use or update one consumer; returns the server's facts about it.
+        """Create, use or update one consumer; return the server's facts about it.
 
-        Raises TopologyError by name for one that is not ours, or that cannot be changed.
+        Raises TopologyError, naming the consumer, if it is not ours or cannot be changed.
         """
         for _ in range(TRIES):
             info = await self._operators.consumer_info(spec.stream, spec.name)
@@ -160,15 +160,15 @@ class Provisioner:
 
     @property
     def standing(self) -> Sequence[StreamConfig]:
-        """The streams that exist, as last read."""
+        """Return the existing streams, as last read."""
         return self._standing
 
     def stands(self, stream: str) -> bool:
-        """Whether there is a stream of that name, as last read."""
+        """Return True if there is a stream of that name, as last read."""
         return any(config.name == stream for config in self._standing)
 
     def short_windows(self) -> dict[str, float]:
-        """Subject patterns whose stream dedupes for less than our two minutes: seconds."""
+        """Map subject patterns to the duplicate window of their stream if below our two minutes."""
         return {
             subject: config.duplicate_window
             for config in self._standing
@@ -177,14 +177,14 @@ class Provisioner:
         }
 
     def max_age(self, stream: str) -> float:
-        """Seconds a stream keeps its events, as last read; 0 is for ever."""
+        """Return the seconds a stream keeps its events, as last read; 0: for ever."""
         for config in self._standing:
             if config.name == stream:
                 return config.max_age
         return 0.0
 
     def retention(self, stream: str) -> str:
-        """A stream's retention, as last read."""
+        """Return a stream's retention, as last read."""
         for config in self._standing:
             if config.name == stream:
                 return config.retention
@@ -204,7 +204,7 @@ class Provisioner:
             info = await write_stream(self._operators, CreateStream(config))
         except ApiError as error:
             if error.err_code not in SOMEBODY_WAS_FASTER:
-                raise TopologyError(f"stream {spec.name} cannot be made: {error}") from error
+                raise TopologyError(f"stream {spec.name} cannot be created: {error}") from error
             await self._read()
             return
         self._standing.append(info.config)
@@ -255,4 +255,6 @@ def _lacking(stream: str, missing: Sequence[str]) -> str:
 
 
 def _in_the_way(conflict: Conflict) -> str:
-    return f"stream {conflict.spec.name} cannot be made: {conflict.other} holds {conflict.overlap}"
+    return (
+        f"stream {conflict.spec.name} cannot be created: {conflict.other} holds {conflict.overlap}"
+    )

@@ -1,7 +1,7 @@
-"""Topology: which streams and consumers we need, and how they compare with what stands. Pure.
+"""Topology: streams and consumers we need, compared with those that exist. Pure.
 
-Standing configurations are the server's own JSON, kept as it says them: a field we do not know
-must survive an update of ours. Reading and writing them is provision's business.
+Existing configurations are kept as the server's own JSON: a field we do not know must survive an
+update of ours. Provision reads and writes them.
 """
 
 from .consumers import (

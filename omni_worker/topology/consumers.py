@@ -1,4 +1,4 @@
-"""Consumers: which we need, and what may be done with one that stands."""
+"""Consumers: those we need, and the changes allowed on an existing one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..subjects import covers, fold
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
 
-# Delayed naks count against it (NATS-Server#6093), so it stands far above what we ever hold.
+# Delayed naks count against it (NATS-Server#6093), so it is far above what we ever hold.
 MAX_ACK_PENDING = 65_536
 
 
@@ -31,11 +31,11 @@ class ConsumerSpec:
     queue: str = ""
     durable: bool = True
     inactive: float = 3600.0  # seconds
-    start_sequence: int | None = None  # a consumer made again starts here, whatever start_from says
+    start_sequence: int | None = None  # a recreated consumer starts here, whatever start_from is
 
 
 class NoticeKind(StrEnum):
-    """The subject of a notice."""
+    """Kind of a notice."""
 
     STARTED_ELSEWHERE = "started elsewhere"  # start_from counts only for a new consumer
     FILTERS_KEPT = "filters kept"
@@ -52,7 +52,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class CreateConsumer:
-    """None of that name exists."""
+    """No consumer of that name exists."""
 
     stream: str
     config: Config
@@ -67,7 +67,7 @@ class UseConsumer:
 
 @dataclass(frozen=True, slots=True)
 class UpdateConsumer:
-    """Ours, made with other options: the server's full configuration with ours put in."""
+    """The consumer is ours and differs: ``config`` is the server's with our values put in."""
 
     stream: str
     config: Config
@@ -76,7 +76,7 @@ class UpdateConsumer:
 
 @dataclass(frozen=True, slots=True)
 class RefuseConsumer:
-    """Not ours to touch, or not to be used as it stands."""
+    """The consumer is not ours to change, or cannot be used as it is."""
 
     reason: str
 
@@ -88,26 +88,26 @@ RETRY_ACK_WAIT = 300.0  # seconds; one consumer serves all handlers, also those 
 
 
 def retry_subject(app: str) -> str:
-    """The subject an app's dead letters are sent back to."""
+    """Return the subject an app's dead letters are sent back to."""
     return f"omni-worker.retry.{app}"
 
 
 def retry_consumer(app: str) -> ConsumerSpec:
-    """The consumer all processes of an app read what is sent back from."""
+    """Return the consumer from which all processes of an app read the events sent back."""
     return ConsumerSpec(
         stream=OWN_STREAM.name,
         name=f"{app}-retry",
         app=app,
         filters=(retry_subject(app),),
         ack_wait=RETRY_ACK_WAIT,
-        # It exists before anything is sent, so nothing is missed; and one recreated after
-        # a deletion does not run a month of old retries.
+        # The consumer exists before anything is sent, so nothing is missed; and when it is
+        # recreated after a deletion, it does not run a month of old retries.
         start_from="new",
     )
 
 
 def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
-    """The configuration a missing consumer is created with.
+    """Return the configuration for creating a missing consumer.
 
     Never deliver_group (ignored on a pull consumer), backoff (replaces ack_wait) or max_deliver
     (loses the neighbours of an event that kills its worker).
@@ -131,7 +131,7 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
 
 
 def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
-    """What marks a consumer as ours: the same for every process and version of an app."""
+    """Return the metadata that marks a consumer as ours; equal in all versions of an app."""
     return {
         TAG + "app": spec.app,
         TAG + "queue": spec.queue,
@@ -144,9 +144,9 @@ def plan_consumer(
 ) -> ConsumerStep:
     """Decide about one consumer, given the server's facts about it (None: there is none).
 
-    Within one app the last started version's options win; another program's durable is never
-    touched. ``start_from`` counts only when a consumer is made. Filters are narrowed while others
-    read it only where an operator says so (``narrow``).
+    Within one app the options of the version started last win; another program's durable is never
+    changed. ``start_from`` counts only when a consumer is created. While others read the
+    consumer, its filters are narrowed only if an operator asks for it (``narrow``).
     """
     if info is None:
         return CreateConsumer(spec.stream, consumer_config(spec))
@@ -155,7 +155,7 @@ def plan_consumer(
     owner = app_of(config)
     if owner is None and changes:
         return RefuseConsumer(
-            f"consumer {spec.name!r} on stream {spec.stream} was made by another program"
+            f"consumer {spec.name!r} on stream {spec.stream} was created by another program"
             f" ({changes_in_words(changes)}); choose another durable name"
         )
     if owner is not None and owner != spec.app:
@@ -186,16 +186,16 @@ def plan_consumer(
 
 
 def app_of(config: ConsumerConfig) -> str | None:
-    """The app a consumer belongs to; None when another program created it."""
+    """Return the app a consumer belongs to; None if another program created it."""
     return config.metadata.get(TAG + "app")
 
 
 def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
-    """The fields we set that have another value on the server: name → (there, wanted).
+    """Return the fields we set that differ on the server: name → (there, wanted).
 
     The server's own `_nats.*` keys, fields we did not set and the deliver policy do not count.
     """
-    config = consumer.raw  # key by key, in the server's own JSON
+    config = consumer.raw  # the server's own JSON
     wanted: dict[str, Any] = {
         "ack_policy": "explicit",
         "ack_wait": int(spec.ack_wait * NANO),
@@ -215,28 +215,28 @@ def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, 
     if config.get("priority_groups"):
         changes["priority_groups"] = (config["priority_groups"], "none")
     if config.get("headers_only"):
-        # Without its body every event would be unreadable, and a dead letter.
+        # Without its body every event would be unreadable and become a dead letter.
         changes["headers_only"] = (True, False)
     return changes
 
 
 def queue_consumer_name(app: str, queue: str, filters: Iterable[str]) -> str:
-    """The consumer that all handlers of one app with this queue and these filters share."""
+    """Name the consumer that handlers of an app with this queue and these filters share."""
     return f"{app}-{queue}-{short_hash(filters)}"
 
 
 def short_hash(words: Iterable[str]) -> str:
-    """Eight hexadecimal digits that stand for a set of words."""
+    """Hash a set of words to eight hexadecimal digits."""
     return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8]
 
 
 def _next_filters(
     spec: ConsumerSpec, config: ConsumerConfig, *, is_read: bool
 ) -> tuple[tuple[str, ...], bool]:
-    """The filters to set, and whether narrower ones have to wait.
+    """Return the filters to set, and True if narrower ones have to wait.
 
     Narrowing moves the consumer past events another version still wants, so it is done only when
-    nobody reads it; widening is safe at once.
+    no process reads the consumer; widening is safe at once.
     """
     standing, wanted = config.filters, tuple(sorted(spec.filters))
     lost = [has for has in standing if not any(covers(want, has) for want in wanted)]
@@ -246,7 +246,7 @@ def _next_filters(
 
 
 def _is_read(info: ConsumerInfo) -> bool:
-    """Whether a process reads this consumer: it pulls, or holds all it can and will pull again."""
+    """Return True if a process reads this consumer: it pulls, or is at its limit."""
     return bool(info.num_waiting or info.num_ack_pending)
 
 
@@ -302,14 +302,14 @@ def _start_notice(spec: ConsumerSpec, tag: Mapping[str, str]) -> tuple[Notice, .
     if made_with == wanted:
         return ()
     says = (
-        f"was made with start_from={made_with!r} and goes on where it is;"
+        f"was created with start_from={made_with!r} and continues from its position;"
         f" start_from={wanted!r} would need plan --recreate {spec.name}"
     )
     return (Notice(NoticeKind.STARTED_ELSEWHERE, says),)
 
 
 def changes_in_words(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Field, what stands, what is wanted."""
+    """Describe changes as field, value on the server, wanted value."""
     return "; ".join(
         f"{key} {_shown(key, has)}, wanted {_shown(key, want)}"
         for key, (has, want) in changes.items()

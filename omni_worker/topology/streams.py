@@ -1,4 +1,4 @@
-"""Streams: which we need, how they compare with what stands, and which hold a handler's events."""
+"""Streams: those we need, compared with the existing ones, and those with a handler's events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN_SUBJECTS = "omni-worker.>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSpec:
-    """A stream we need; ``sources`` names (origin stream, filters) where it is a copy."""
+    """A stream we need; ``sources`` names (origin stream, filters) if it is a copy."""
 
     name: str
     subjects: tuple[str, ...] = ()
@@ -89,18 +89,18 @@ OWN_STREAM = StreamSpec(
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Nothing stands in the way: create it."""
+    """No stream is in the way: create it."""
 
     spec: StreamSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A stream covers what we need, perhaps under another name: use it, change nothing."""
+    """An existing stream covers what we need, perhaps under another name: use it unchanged."""
 
     spec: StreamSpec
     name: str
-    differences: tuple[str, ...] = ()  # what we would have made otherwise, for people
+    differences: tuple[str, ...] = ()  # compared with the stream we would create, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +125,21 @@ StreamStep = Missing | Standing | Lacking | Conflict
 
 @dataclass(frozen=True, slots=True)
 class CreateStream:
-    """A stream that is missing."""
+    """A missing stream."""
 
     config: Config
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateStream:
-    """A stream that lacks something: the server's full configuration with ours put in."""
+    """A stream that lacks something: the server's full configuration with ours added."""
 
     config: Config
 
 
 @dataclass(frozen=True, slots=True)
 class CreateBucket:
-    """A key-value bucket that is missing."""
+    """A missing key-value bucket."""
 
     name: str
     ttl: float  # seconds
@@ -169,10 +169,10 @@ def plan_stream(
 
 
 def stream_config(spec: StreamSpec, *, replicas: int) -> dict[str, Any]:
-    """The configuration a missing stream is created with.
+    """Return the configuration for creating a missing stream.
 
-    Limits retention on purpose: on other retentions an acknowledged event's id is forgotten at a
-    restart, and with it the duplicate window.
+    Retention is by limits on purpose: with another retention the server forgets the id of an
+    acknowledged event at a restart, and the duplicate window no longer covers it.
     """
     config: dict[str, Any] = {
         "name": spec.name,
@@ -198,7 +198,7 @@ def stream_config(spec: StreamSpec, *, replicas: int) -> dict[str, Any]:
 
 
 def source_configs(spec: StreamSpec) -> list[dict[str, Any]]:
-    """The sources of a stream that copies some subjects of another one."""
+    """Return the sources of a stream that copies some subjects of another one."""
     start = {"opt_start_time": rfc3339(spec.source_start)} if spec.source_start else {}
     return [{"name": spec.source, "filter_subject": one, **start} for one in spec.source_filters]
 
@@ -209,7 +209,7 @@ def with_subjects(config: StreamConfig, subjects: Iterable[str]) -> dict[str, An
 
 
 def with_sources(config: StreamConfig, spec: StreamSpec) -> dict[str, Any] | None:
-    """Add a copy's sources to the server's full configuration; None when it has them already."""
+    """Add a copy's sources to the server's full configuration; None if they are there already."""
     has = {(one.name, one.filter) for one in config.sources}
     new = [one for one in source_configs(spec) if (one["name"], one["filter_subject"]) not in has]
     return {**config.raw, "sources": [*(config.raw.get("sources") or ()), *new]} if new else None
@@ -234,12 +234,12 @@ def stream_differences(
 
 
 def _raw_differences(ours: Config, config: Config) -> list[str]:
-    """Compare what is sent with what the server has, key by key."""
+    """Compare the configuration we send with the server's, key by key."""
     found = []
     for key in ("retention", "storage", "discard", "num_replicas"):
         if config.get(key, ours[key]) != ours[key]:
             found.append(f"{key} {config[key]} where we have {ours[key]}")
-    # With a limit the oldest events go, or new ones are refused, long before max_age.
+    # With a limit the oldest events are dropped, or new ones refused, long before max_age.
     for key in ("max_msgs", "max_bytes", "max_msgs_per_subject", "max_msg_size", "max_consumers"):
         if config.get(key, -1) > 0:
             found.append(f"{key} {config[key]} where we have no limit")
@@ -249,20 +249,22 @@ def _raw_differences(ours: Config, config: Config) -> list[str]:
 
 
 def holds_events(config: StreamConfig) -> bool:
-    """Whether patterns read this stream: no bucket, nothing of the server's or ours, no copy."""
+    """Return True if this stream holds events: not a bucket, the server's, our own or a copy."""
     if config.name.startswith(("KV_", "OBJ_")) or not config.name.isprintable():
-        return False  # a control character in a name would break the protocol: nobody can ask
-    # A copy has no subjects; what also takes events has its own.
+        return (
+            False  # a control character in a name would break the protocol: no request can name it
+        )
+    # A copy has no subjects; a stream that also takes events has its own.
     return bool(config.subjects) and not any(
         subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in config.subjects
     )
 
 
 def route(filters: Iterable[str], standing: Iterable[StreamConfig]) -> dict[str, tuple[str, ...]]:
-    """Which streams hold these filters' events, with the filters narrowed to each stream.
+    """Map the streams that hold these filters' events to the filters narrowed to each stream.
 
-    The server takes a filter outside a stream without a word and never delivers, so what is not
-    here is not asked for.
+    The server silently accepts a filter outside a stream and never delivers, so such filters are
+    left out.
     """
     wanted = tuple(filters)
     routes: dict[str, tuple[str, ...]] = {}
@@ -281,12 +283,12 @@ def route(filters: Iterable[str], standing: Iterable[StreamConfig]) -> dict[str,
 
 
 def would_store(spec: StreamSpec, filters: Iterable[str]) -> bool:
-    """Whether a stream made from this spec would hold some of these filters' events."""
+    """Return True if a stream created from this spec would hold some of these filters' events."""
     return bool(route(filters, [read_stream_config(stream_config(spec, replicas=1))]))
 
 
 def unserved(filters: Iterable[str], standing: Sequence[StreamConfig]) -> tuple[str, ...]:
-    """The filters no stream stores, or that a single stream stores only in part."""
+    """Return the filters that no stream stores, or that a single stream stores only in part."""
     streams = [config for config in standing if holds_events(config)]
     missing = []
     for want in filters:
@@ -296,15 +298,15 @@ def unserved(filters: Iterable[str], standing: Sequence[StreamConfig]) -> tuple[
             if any(intersection(has, want) is not None for has in config.subjects)
         ]
         whole = any(covers(has, want) for config in holding for has in config.subjects)
-        # Several streams that share a filter between them are read together; a wildcard of the
-        # user's means whatever there is.
+        # Several streams that each store a part of a filter are read together; a wildcard of the
+        # user's matches whatever exists.
         if not holding or not (whole or len(holding) > 1 or is_wild(_type_part(want))):
             missing.append(want)
     return tuple(missing)
 
 
 def copy_notice(spec: StreamSpec, config: StreamConfig) -> str | None:
-    """What to say when a copy does not reach back as far as a later handler asks; else None."""
+    """Warn if a copy does not reach back as far as a later handler asks; else None."""
     if spec.source_start is not None:
         return None
     starts = [
@@ -321,7 +323,7 @@ def copy_notice(spec: StreamSpec, config: StreamConfig) -> str | None:
 
 
 def rfc3339(when: datetime) -> str:
-    """A time as JetStream reads it."""
+    """Format a time as JetStream reads it."""
     return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -335,5 +337,5 @@ def _days(seconds: float) -> str:
     return f"{seconds / DAY:g} d" if seconds >= DAY else f"{seconds:g} s"
 
 
-# The seven as a new server would have them.
+# The seven streams as a new server would have them.
 SEVEN = tuple(read_stream_config(stream_config(spec, replicas=1)) for spec in STREAMS)

@@ -114,7 +114,7 @@ async def test_a_stream_made_anew_by_operations_is_used_as_they_made_it(scene: S
     account = await scene.ends("stream made anew by operations, with another configuration")
     assert account.run_twice == 0
     assert theirs == await stream_config(scene.plain, "MESSAGE")
-    [said] = [one for one in worker.messages() if one.startswith("stream MESSAGE stands")]
+    [said] = [one for one in worker.messages() if one.startswith("stream MESSAGE exists")]
     for difference in ("chat.>", "1 d where we keep 30 d", "memory"):
         assert difference in said
     assert await worker.stop() == 0

@@ -100,7 +100,7 @@ async def test_a_durable_of_another_program_is_refused_by_name_and_left_alone(
     assert code == 1
     assert len(worker.lines("error")) == 1
     assert worker.messages("error")[0].startswith(
-        "consumer 'r1' on stream MESSAGE was made by another program"
+        "consumer 'r1' on stream MESSAGE was created by another program"
     )
     after = await consumer(plain, "r1")
     assert before["config"] == after["config"]
@@ -187,7 +187,7 @@ async def test_a_partial_overlap_is_an_error_that_names_both(stage: Stage, plain
     assert code == 1
     assert worker.messages("error") == [
         "no stream on the server stores message.received, message.received.>:"
-        " stream MESSAGE cannot be made: TICKETS holds message.sent.>"
+        " stream MESSAGE cannot be created: TICKETS holds message.sent.>"
     ]
     assert before == await stream_config(plain, "TICKETS")
 
