@@ -148,7 +148,7 @@ class Unspeakable(Exception):
         (ValueError("boom"), "boom"),
         (ValueError(), "ValueError"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
-        (Unspeakable(), "its text cannot be had: RuntimeError"),
+        (Unspeakable(), "its text cannot be read: RuntimeError"),
         (ValueError("\ud800"), "?"),
     ],
 )

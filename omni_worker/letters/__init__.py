@@ -1,1 +1,1 @@
-"""Dead letters: `written` when an event is given up, `read` back, and `marks` of what was done."""
+"""Dead letters: `written` when an event is given up, `read` back, and their state in `marks`."""

@@ -1,4 +1,4 @@
-"""Marks: what became of a dead letter, in a bucket of ours. The letter itself is never touched."""
+"""Marks: the state of each dead letter, in a bucket of ours. The letter itself never changes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .read import DeadLetter, LetterState
 
 BUCKET = "omni-worker-letters"
 STREAM = f"KV_{BUCKET}"
-LEAST = 30 * 86_400.0  # seconds a mark lives at least; longer where letters do
-FOR_EVER = 10 * 365 * 86_400.0  # where the letters' stream has no age limit
+LEAST = 30 * 86_400.0  # minimum seconds a mark is kept; longer if dead letters are kept longer
+FOR_EVER = 10 * 365 * 86_400.0  # if the stream of the dead letters has no age limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """The last word on a letter; ``revision`` 0 is none yet."""
+    """Latest state of a dead letter; ``revision`` 0: no mark yet."""
 
     state: LetterState = LetterState.OPEN
     at: int = 0  # epoch milliseconds
-    times: int = 0  # how often it was sent back
+    times: int = 0  # how often the event was sent back
     revision: int = 0
 
 
 class Marks:
-    """The marks of one server. Reading creates nothing."""
+    """Marks on one server. Reading creates nothing."""
 
     def __init__(self, transport: Transport, *, create: bool) -> None:
         self._transport = transport
@@ -37,11 +37,11 @@ class Marks:
         self._bucket: KeyValue | None = None
 
     async def exist(self) -> bool:
-        """Whether anything was ever marked."""
+        """Return True if any dead letter was ever marked."""
         return await self._transport.operators.stream_info(STREAM) is not None
 
     async def of(self, letters: Sequence[DeadLetter]) -> list[Mark]:
-        """The marks of these letters, asked for side by side."""
+        """Read the marks of these dead letters, concurrently."""
         if not letters or (self._bucket is None and not await self.exist()):
             return [Mark()] * len(letters)
         bucket = await self._open(LEAST)
@@ -50,7 +50,7 @@ class Marks:
     async def write(
         self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int
     ) -> Mark | None:
-        """Put a new word on top of ``mark``; None when somebody else was faster."""
+        """Replace ``mark`` with a new state; None if another process was faster."""
         bucket = await self._open_for_writing(letter.stream)
         times = mark.times + (
             state is LetterState.RETRYING and mark.state is not LetterState.RETRYING
@@ -76,7 +76,7 @@ class Marks:
         if not self._create and not await self.exist():
             raise TopologyError(
                 f"the bucket {BUCKET} is missing, and provisioning is off:"
-                " omni-worker plan MODULE:APP --apply makes it"
+                " omni-worker plan MODULE:APP --apply creates it"
             )
         info = await self._transport.operators.stream_info(stream)
         kept = 0.0 if info is None else info.config.max_age
@@ -98,5 +98,5 @@ async def _read(bucket: KeyValue, id: str) -> Mark:
 
 
 def _key(id: str) -> str:
-    # Other programs' ids may be anything.
+    # The ids of other programs may hold any characters.
     return hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Letters: a dead letter as it is read back from its stream, ours or another program's. Pure."""
+"""Reading: a dead letter from its stream, written by us or by another program. Pure."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LetterState(StrEnum):
-    """What became of a letter."""
+    """State of a dead letter."""
 
     OPEN = "open"
-    RETRYING = "retrying"  # a retry began, and nobody wrote that it was sent
+    RETRYING = "retrying"  # a retry began; whether the event was sent is not recorded
     RETRIED = "retried"
     DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pointer:
-    """Where bytes too large for a letter are kept."""
+    """Place of the bytes that are too large for a dead letter."""
 
     stream: str
     sequence: int
@@ -39,50 +39,50 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """An event that was given up. What its writer did not say is None or empty."""
+    """An event that was given up. Facts its writer left out are None or empty."""
 
     id: str
-    stream: str  # where the letter itself is, with its sequence there
+    stream: str  # the stream of the dead letter itself, with its sequence there
     sequence: int
-    time: datetime  # when it was stored
+    time: datetime  # when the dead letter was stored
     event_id: str
     event_type: str
     error: str
     error_type: str = ""
     traceback: str = ""
-    attempts: int = 0  # 0: the handler never ran, or nobody said
+    attempts: int = 0  # 0: the handler never ran, or the number is not known
     handler: str | None = None
-    app: str | None = None  # the program that gave it up
+    app: str | None = None  # the program that gave the event up
     subject: str | None = None
     origin: Pointer | None = None  # the message that failed
     correlation_id: str | None = None
     trace_id: str | None = None
-    retry_of: str | None = None  # the letter this event had already been retried from
+    retry_of: str | None = None  # the dead letter from which this event was retried
     state: LetterState = LetterState.OPEN
     state_time: datetime | None = None
-    why_not: str = ""  # what keeps it from being retried
+    why_not: str = ""  # why it cannot be retried; empty if it can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
-    """Which letters are asked for; what is None does not matter."""
+    """Conditions on dead letters; a field that is None accepts all."""
 
     type: str | None = None
-    handlers: Collection[str] | None = None  # by the names their letters have
+    handlers: Collection[str] | None = None  # by the names in the dead letters
     error: str | None = None  # part of the error or of its type
     since: datetime | None = None
     until: datetime | None = None
-    all: bool = False  # retried and discarded ones too
+    all: bool = False  # include retried and discarded dead letters
 
 
 def read_letter(message: StoredMessage) -> DeadLetter:
-    """A letter from its message. Whatever else is on its subject is a letter that says so."""
+    """Read a dead letter. An unreadable message becomes one whose ``why_not`` tells the reason."""
     when = stored_time(message)
     try:
         envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
         payload = envelope.payload
         if envelope.type != DEAD_LETTER or not isinstance(payload, Mapping):
-            raise InvalidEvent("no dead letter")
+            raise InvalidEvent("not a dead letter")
     except InvalidEvent as error:
         return DeadLetter(
             id=f"{message.stream}:{message.sequence}", stream=message.stream,
@@ -114,12 +114,12 @@ def read_letter(message: StoredMessage) -> DeadLetter:
 
 
 def stored_time(message: StoredMessage) -> datetime:
-    """When the server stored it, never rounded up: asked for from then on, it is there."""
+    """Return the stored time, never rounded up: a search from that time on finds the message."""
     return EPOCH + timedelta(microseconds=message.stored_at // 1_000)
 
 
 def matches_wanted(letter: DeadLetter, wanted: LetterFilter) -> bool:
-    """Whether a letter is among those asked for; its state is not looked at."""
+    """Return True if a dead letter meets the conditions; its state is not checked."""
     if wanted.type is not None and letter.event_type != wanted.type:
         return False
     if wanted.handlers is not None and letter.handler not in wanted.handlers:
@@ -132,7 +132,7 @@ def matches_wanted(letter: DeadLetter, wanted: LetterFilter) -> bool:
 
 
 def original_body(payload: Mapping[str, Any]) -> bytes | Pointer | None:
-    """The bytes of the event that failed, where they are, or None when nobody kept them."""
+    """Return the bytes of the failed event, a pointer to them, or None if they were not kept."""
     if isinstance(text := payload.get("body"), str):
         return text.encode()
     if isinstance(encoded := payload.get("bodyBase64"), str):
@@ -145,7 +145,7 @@ def original_body(payload: Mapping[str, Any]) -> bytes | Pointer | None:
 
 
 def original_headers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """The headers that go with the event again: neither the server's nor ours."""
+    """Return the headers that are sent again with the event: neither the server's nor ours."""
     own = HANDLER_HEADER.rpartition("-")[0].lower()
     given = payload.get("headers")
     return {
@@ -162,17 +162,17 @@ def original_headers(payload: Mapping[str, Any]) -> dict[str, str]:
 def _why_not(payload: Mapping[str, Any], source: str | None) -> str:
     if not _text(payload.get("handler")) or original_body(payload) is None:
         writer = f"another program ({source})" if source else "another program"
-        return f"{writer} wrote this letter, without the event's bytes or its handler"
+        return f"{writer} wrote this dead letter, without the event's bytes or its handler"
     if not source or not _is_token(source):
-        return "the letter names no app that could take it back"
+        return "the dead letter names no app that could take it back"
     named = (payload.get("handler"), _text(payload.get("subject")))
     if not all(map(_fits_a_header, named)):
-        return "the letter names no handler and subject that could stand in a header"
+        return "the dead letter names no handler and subject that a header can hold"
     return ""
 
 
 def _is_token(text: str) -> bool:
-    """Whether it addresses one app, and no other subject."""
+    """Return True if ``text`` names one app in a subject, and cannot match another subject."""
     try:
         check_token(text, "")
     except InvalidEvent:

@@ -1,6 +1,6 @@
-"""Dead letters: what is written about an event that will not be tried again. Pure.
+"""Writing: the dead letter of an event that will not be tried again. Pure.
 
-The first five payload keys are what other programs read; the rest brings the original back.
+Other programs read the first five payload keys; the rest serves to restore the original.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..transports.base import StoredMessage
 from ..validation import explain
 from ..wire import Envelope, read_envelope
 
-# UUIDv5 of stream, sequence, stored timestamp and handler: a repeat is one letter.
+# UUIDv5 of stream, sequence, stored timestamp and handler: a repeat has the same id.
 _NAMESPACE = uuid.UUID("6f1f3a6e-58c5-5a64-9c0e-0d1b6f0a7c11")
 MAX_TRACEBACK = 8_192  # characters
 MAX_ERROR = 2_048  # characters
 MAX_HEADERS = 16_384  # bytes of the original's headers; more are cut
-MAX_NAME = 1_024  # characters of an id or a type; the original has it whole
+MAX_NAME = 1_024  # characters of an id or a type; the original has the full text
 
-# On an event that comes back to the handler it failed in: who that is, the subject it first came
-# on, and the letter it was brought back from.
+# Headers of an event that is sent back to the handler it failed in: the handler, the event's first
+# subject, and the dead letter it was sent back from.
 HANDLER_HEADER = "Omni-Worker-Handler"
 SUBJECT_HEADER = "Omni-Worker-Subject"
 RETRY_OF_HEADER = "Omni-Worker-Retry-Of"
@@ -36,7 +36,7 @@ RETRY_OF_HEADER = "Omni-Worker-Retry-Of"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why it failed, in a form that outlives the exception."""
+    """Reason of a failure, in a form that outlives the exception."""
 
     error: str
     error_type: str
@@ -45,7 +45,7 @@ class Failure:
 
     @staticmethod
     def of(error: BaseException, attempts: int) -> Failure:
-        """What to keep of an exception."""
+        """Return the facts to keep of an exception."""
         trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
         return Failure(
             error=clean(error_text(error) or type(error).__name__)[:MAX_ERROR],
@@ -56,13 +56,13 @@ class Failure:
 
 
 def error_text(error: BaseException) -> str:
-    """What an exception says; a handler's own one may fail at that too."""
+    """Return the text of an exception; the ``__str__`` of a handler's own one may fail."""
     if isinstance(error, ValidationError):
-        return explain(error)  # pydantic's own text repeats what it was given
+        return explain(error)  # pydantic's own text repeats the payload
     try:
         return str(error)
     except Exception as another:
-        return f"its text cannot be had: {type(another).__name__}"
+        return f"its text cannot be read: {type(another).__name__}"
 
 
 def error_line(error: BaseException) -> str:
@@ -72,7 +72,7 @@ def error_line(error: BaseException) -> str:
 
 
 def letter_id(original: StoredMessage, handler: str) -> str:
-    """The same for every process that gives up on this event in this handler."""
+    """Return the id of a dead letter; equal in every process that gives up this event."""
     return str(
         uuid.uuid5(
             _NAMESPACE,
@@ -84,7 +84,7 @@ def letter_id(original: StoredMessage, handler: str) -> str:
 def compose(
     original: StoredMessage, failure: Failure, *, handler: str, consumer: str, now: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Payload (still without a body) and metadata of a letter; ``now`` in epoch milliseconds."""
+    """Return payload (without a body yet) and metadata; ``now`` in epoch milliseconds."""
     envelope = _envelope(original)
     id = _brief(envelope.id) if envelope else None
     type = _brief(envelope.type) if envelope else None
@@ -109,7 +109,7 @@ def compose(
 
 
 def with_body(payload: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-    """The letter with the original bytes in it: as text where they are text, else as base64."""
+    """Add the original bytes to a payload: as text if they are text, else as base64."""
     try:
         return {**payload, "body": body.decode("utf-8")}
     except UnicodeDecodeError:
@@ -117,12 +117,12 @@ def with_body(payload: Mapping[str, Any], body: bytes) -> dict[str, Any]:
 
 
 def with_reference(payload: Mapping[str, Any], stream: str, sequence: int) -> dict[str, Any]:
-    """The letter with a pointer to bytes too large for one message."""
+    """Add a pointer to bytes that are too large for one message."""
     return {**payload, "bodyRef": {"stream": stream, "sequence": sequence}}
 
 
 def clean(text: str) -> str:
-    """Text any JSON parser takes: odd bytes of a subject or an error become question marks."""
+    """Return text any JSON parser accepts: invalid bytes of a subject or error become `?`."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -141,7 +141,7 @@ def _type_of(subject: str) -> str:
 
 
 def _metadata(envelope: Envelope | None, original: StoredMessage) -> dict[str, Any]:
-    """Correlation, trace, channel and instance of the original, so that a search finds both."""
+    """Return correlation, trace, channel and instance of the original: a search finds both."""
     written = envelope.metadata if envelope else {}
     kept = {
         key: _brief(written.get(key))
@@ -168,7 +168,7 @@ def _metadata(envelope: Envelope | None, original: StoredMessage) -> dict[str, A
 
 
 def _brief(text: str | None) -> str | None:
-    """None for what is too long to be an id or a name: a letter must fit into a message."""
+    """Return None for text too long for an id or a name: a dead letter must fit in a message."""
     return text if text is not None and len(text) <= MAX_NAME else None
 
 

@@ -1,4 +1,4 @@
-"""Notes: what processes tell each other about an event, over the port's key-value."""
+"""Notes: facts about an event that processes share, over the port's key-value."""
 
 from .attempts import AttemptNotes, Note, NoteState
 from .guards import Busy, DoneBefore, Guard, Guards

@@ -1,9 +1,9 @@
-"""AttemptNotes: how often an event was really tried, kept across processes.
+"""AttemptNotes: the real number of attempts of an event, kept across processes.
 
-The server counts deliveries, and over-counts: a redeploy, a crash of a neighbour, a lost answer.
-So a failure and a handback leave a note before their nak, and from the second delivery on a start
-leaves one too. A redelivery without such a note is a suspect: its last run may have killed its
-process. A first delivery pays nothing.
+The server counts deliveries, and a redeploy, a crash of another process or a lost answer adds to
+that count. So a failure and a handback write a note before their nak, and from the second delivery
+on the start of a run writes one too. A redelivery without such a note is a suspect: its last run
+may have killed its process. A first delivery writes no note and costs nothing.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from ..signals import NotesFailed, Signals
 from ..transports.base import Delivery, KeyValue
 
 BUCKET = "omni-worker-notes"
-TTL = 7 * 86_400.0  # seconds after the last word on an event
+TTL = 7 * 86_400.0  # seconds after the last note on an event
 MAX_ERROR = 300  # characters
-REST = 5.0  # seconds until notes that did not work are tried again
+REST = 5.0  # seconds after a failure until notes are tried again
 
 
 class NoteState(StrEnum):
-    """What happened last to the event."""
+    """Last known state of the event."""
 
-    FAILED = "failed"  # its handler failed, it waits for its retry
-    BACK = "back"  # handed back in good order, no attempt spent
-    STARTED = "started"  # a run began; if it is still so when it comes again, the run never ended
+    FAILED = "failed"  # its handler failed; the event waits for its retry
+    BACK = "back"  # handed back at a stop; no attempt was used
+    STARTED = "started"  # a run began; found at the next delivery, the run never ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What is known of one event in one handler."""
+    """Facts about one event in one handler."""
 
     state: NoteState
     failures: int
     first_seen: float  # epoch seconds
     error: str = ""  # of the last failure, short
-    alone: bool = False  # nothing else ran beside it: if the process died, it was this
+    alone: bool = False  # no other event ran at the same time: if the process died, this one did it
 
 
 class AttemptNotes:
-    """The notes of one handler. Where they cannot be kept it says so once and does without."""
+    """Notes of one handler. If they cannot be kept, one warning is logged and work goes on."""
 
     def __init__(
         self, bucket: Callable[[], Awaitable[KeyValue]], handler: Handler, signals: Signals
@@ -59,7 +59,7 @@ class AttemptNotes:
         self.works = True
 
     async def recall(self, delivery: Delivery) -> Note | None:
-        """The note on an event; None when there is none, or when notes do not work."""
+        """Return the note on an event; None if there is none, or if notes do not work."""
         if self._rests():
             return None
         try:
@@ -71,7 +71,7 @@ class AttemptNotes:
         return None if entry is None else read_note(entry.value)
 
     async def keep(self, delivery: Delivery, note: Note) -> None:
-        """Write it, and return when it is stored (or cannot be)."""
+        """Write a note; return when it is stored (or cannot be)."""
         if self._rests():
             return
         try:
@@ -82,7 +82,7 @@ class AttemptNotes:
             self.works = True
 
     async def keep_all(self, notes: Iterable[tuple[Delivery, Note]]) -> None:
-        """The same for many at once."""
+        """Write many notes concurrently."""
         await asyncio.gather(*(self.keep(delivery, note) for delivery, note in notes))
 
     async def _notes(self) -> KeyValue:
@@ -95,7 +95,7 @@ class AttemptNotes:
         return note_key(self._handler.name, stream, delivery.sequence, delivery.stored_at)
 
     def _rests(self) -> bool:
-        """Just after a failure nobody waits for a bucket that does not answer."""
+        """Return True shortly after a failure: no event waits for a bucket that does not answer."""
         return not self.works and asyncio.get_running_loop().time() < self._rests_until
 
     def _give_up(self, error: OmniWorkerError) -> None:
@@ -106,7 +106,7 @@ class AttemptNotes:
 
 
 def note_key(handler: str, stream: str, sequence: int, stored_at: int) -> str:
-    """Where the note on one event in one handler is kept."""
+    """Return the key of the note on one event in one handler."""
     identity = f"{handler}\n{stream}\n{sequence}\n{stored_at}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
@@ -124,7 +124,7 @@ def _write(note: Note) -> bytes:
 
 
 def read_note(value: bytes) -> Note | None:
-    """Whatever is not ours to understand is no note: the event is looked at with suspicion."""
+    """Return None for a note we cannot parse; the event is then treated as a suspect."""
     try:
         raw = json.loads(value)
         return Note(

@@ -1,8 +1,8 @@
 """Guards: one run per event among all processes, for handlers that ask for `exactly_once`.
 
-A guard is running while its handler runs and its lease is extended, then done. While it is alive
-another delivery waits; when it expired somebody takes it over by compare-and-set; when it is done
-the delivery is acknowledged unrun.
+A guard is running while its handler runs and extends the lease, then done. While the guard is
+alive, another delivery of the event waits. When it has expired, another run takes it over by
+compare-and-set. When it is done, the delivery is acknowledged without a run.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ..tasks import own
 from ..transports.base import Entry, KeyValue
 
 BUCKET = "omni-worker-guards"
-REMEMBERED = 10_000  # guards of others whose age we watch
+REMEMBERED = 10_000  # guards of other runs whose age we watch
 MARGIN = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class DoneBefore:
-    """Handled already, by whomever."""
+    """The event is handled already, by this or another process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Somebody else runs it; look again after so many seconds."""
+    """Another run has the event; check again after ``delay`` seconds."""
 
     delay: float
 
 
 class Guard:
-    """The guard of one event that is ours to run."""
+    """Guard of an event that this run may handle."""
 
     def __init__(
         self,
@@ -64,18 +64,18 @@ class Guard:
         self._on_delayed = on_delayed
 
     async def finish(self) -> bool:
-        """The handler succeeded: written before the ack. Says whether it was still ours."""
+        """Write, before the ack, that the handler succeeded. Return False if the guard was lost."""
         return await self._write(_done(self._owner))
 
     async def clear(self) -> None:
-        """A failure, a handback or a dead letter: the event may run again."""
+        """Remove the guard after a failure, handback or dead letter: the event may run again."""
         entry = await self._bucket.get(self._key)
         if _revision_of(entry, self._owner) is not None:
             await self._bucket.delete(self._key)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Extend it every third of its lease while the handler runs."""
+        """Extend the guard every third of its lease while the handler runs."""
         keeper = asyncio.create_task(self._keep(), name=own("guard"))
         try:
             yield
@@ -96,8 +96,8 @@ class Guard:
     async def _write(self, value: bytes) -> bool:
         revision = await self._bucket.update(self._key, value, self._revision)
         if revision is None:
-            # Asked again after a broken link, the server refuses what it had already written; or
-            # an extension was under way when the handler ended, and ours is the next word.
+            # A write repeated after a broken link is refused, because the first one was stored; or
+            # an extension was under way when the handler ended, and this write comes after it.
             entry = await self._bucket.get(self._key)
             revision = _revision_of(entry, self._owner)
             if revision is not None and entry is not None and entry.value != value:
@@ -108,7 +108,7 @@ class Guard:
 
 
 class Guards:
-    """The guards of one handler: key, its name and a hash of the event id."""
+    """Guards of one handler. A key is the handler's name and a hash of the event id."""
 
     def __init__(
         self, bucket: Callable[[], Awaitable[KeyValue]], handler: Handler, signals: Signals
@@ -120,7 +120,7 @@ class Guards:
         self._watched: dict[str, tuple[int, float]] = {}  # key → revision, since when (loop time)
 
     async def enter(self, event_id: str, lease: float) -> Guard | DoneBefore | Busy:
-        """Try to become the one who runs it. Raises TransportError when nobody can tell."""
+        """Try to get the right to run the event. Raises TransportError if the state is unknown."""
         if self._bucket is None:
             self._bucket = await self._open_bucket()
         bucket = self._bucket
@@ -130,10 +130,10 @@ class Guards:
         if revision is None:
             entry = await bucket.get(key)
             if entry is None:
-                return Busy(MARGIN)  # it was cleared this very moment
+                return Busy(MARGIN)  # it was removed just now
             if _is_done(entry):
                 return DoneBefore()
-            # Asked again after a broken link, the server refuses what it had already written.
+            # A write repeated after a broken link is refused, because the first one was stored.
             revision = _revision_of(entry, owner)
             if revision is None:
                 if (left := self._left(key, entry, lease)) > 0:
@@ -151,9 +151,9 @@ class Guards:
         )  # fmt: skip
 
     def _left(self, key: str, entry: Entry, lease: float) -> float:
-        """Seconds until a guard counts as expired: unchanged for a whole lease, by our own clock.
+        """Return the seconds until a guard is expired: unchanged for a whole lease, by our clock.
 
-        Clocks of two machines may differ by hours, so the time written in it is only for people.
+        Clocks of two machines may differ by hours: the time in the guard is only for people.
         """
         now = asyncio.get_running_loop().time()
         revision, since = self._watched.get(key, (0, now))
@@ -182,7 +182,7 @@ def _is_done(entry: Entry) -> bool:
 
 
 def _revision_of(entry: Entry | None, owner: str) -> int | None:
-    """The revision of an entry this run wrote itself."""
+    """Return the revision of an entry if this run wrote it."""
     return entry.revision if entry is not None and _read(entry).get("owner") == owner else None
 
 
