@@ -1,4 +1,5 @@
-"""Operations: what people ask at night. Each room answers one question and disturbs no consumer.
+"""Operations: answers for people who operate a server. Each room answers one question.
 
-They work over the port alone: no worker has to run, and nothing is created unless it is said.
+They use the port only and disturb no consumer. No worker has to run, and nothing is created unless
+the docstring says so.
 """

@@ -1,4 +1,4 @@
-"""Dead letters: found, shown, sent back to the handler they failed in, or put aside."""
+"""Dead letters: list, show, send back to the handler they failed in, or discard."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ from ..transports.headers import MESSAGE_ID
 from ..transports.timestamps import iso
 from .scan import Scan
 
-SHORTEST = 8  # characters of an id that stand for the whole
-LONGEST = 20  # digits of a sequence
-PAGE = 128  # letters whose marks are asked for together
+SHORTEST = 8  # minimum characters of an id that may be given for the whole id
+LONGEST = 20  # maximum digits of a sequence
+PAGE = 128  # dead letters whose marks are read together
 TIMEOUT = 30.0  # seconds
 FILTERS = (DEAD_LETTER, f"{DEAD_LETTER}.>")  # other programs may add channel and instance
 
-Progress = Callable[[int, int], None]  # done, of how many
+Progress = Callable[[int, int], None]  # done, total
 
 
 class CannotRetry(OmniWorkerError):
-    """You must act: this letter cannot be sent back as it is; ``reason`` says why."""
+    """You must act: this dead letter cannot be sent back as it is; ``reason`` says why."""
 
     def __init__(self, letter: int, reason: str) -> None:
-        super().__init__(f"letter #{letter}: {reason}")
+        super().__init__(f"dead letter #{letter}: {reason}")
         self.letter = letter  # its number
         self.reason = reason
 
 
 class NoSuchLetter(OmniWorkerError):
-    """You must act: no letter answers to this number or id."""
+    """You must act: no dead letter has this number or id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """A letter's event is on its way back; ``before``: it already was, and nothing was sent."""
+    """The event is on its way back; ``before``: it was sent earlier, and nothing is sent now."""
 
     letter: DeadLetter
     subject: str
@@ -65,9 +65,10 @@ class Retried:
 
 
 class DeadLetters:
-    """The dead letters on one server. Nothing is created before the first retry or discard.
+    """Dead letters on one server. Nothing is created before the first retry or discard.
 
-    ``handlers`` are those known here: a letter holds the durable, people say the function as well.
+    ``handlers`` are the known ones: a dead letter holds the durable, people may use the function's
+    name as well.
     """
 
     def __init__(
@@ -96,10 +97,10 @@ class DeadLetters:
         all: bool = False,
         progress: Progress | None = None,
     ) -> AsyncIterator[DeadLetter]:
-        """The letters that are still open, the oldest first; with ``all`` the others too.
+        """Yield open dead letters, the oldest first; with ``all`` also retried and discarded ones.
 
-        ``handler`` is any name of a known handler, or the name in the letter; ``error`` is a part
-        of the error or of its type; ``since`` and ``until`` are about when the letter was written.
+        ``handler`` is any name of a known handler, or the name in the dead letter; ``error`` is a
+        part of the error or of its type; ``since`` and ``until`` limit when it was written.
         """
         wanted = LetterFilter(
             type=type,
@@ -115,21 +116,21 @@ class DeadLetters:
                     yield letter
 
     async def get(self, which: str | int, *, progress: Progress | None = None) -> DeadLetter:
-        """One letter by its number in its stream, its id, or eight or more of its id's characters.
+        """Return a dead letter by its number in its stream, its id, or 8+ first characters of it.
 
-        Raises NoSuchLetter, also when several ids begin so.
+        Raises NoSuchLetter, also if several ids begin with these characters.
         """
         letter = await self._find(str(which).strip(), progress)
         return (await self._marked([letter]))[0]
 
     async def with_states(self, letters: Sequence[DeadLetter]) -> builtins.list[DeadLetter]:
-        """These letters with what became of them."""
+        """Return these dead letters with their states."""
         return [*await self._marked(letters)]
 
     async def body(self, letter: DeadLetter) -> bytes | None:
-        """The bytes of the event that failed, None where nobody kept them.
+        """Return the bytes of the failed event, None if they were not kept.
 
-        Raises CannotRetry when they were kept somewhere and are gone.
+        Raises CannotRetry if they were kept in a stream and are gone.
         """
         _, payload = await self._read(letter)
         return await self._original(letter, payload)
@@ -137,7 +138,8 @@ class DeadLetters:
     async def retry(self, letter: DeadLetter, *, again: bool = False) -> Retried:
         """Send the event back to the handler it failed in, and to no other.
 
-        Repeating it sends nothing unless ``again``: the letter is marked. Raises CannotRetry.
+        A second retry sends nothing unless ``again``: the dead letter is marked. Raises
+        CannotRetry.
         """
         if letter.why_not:
             raise CannotRetry(letter.sequence, letter.why_not)
@@ -158,14 +160,14 @@ class DeadLetters:
         return Retried(letter=_with_mark(letter, mark), subject=subject)
 
     async def discard(self, letter: DeadLetter) -> DeadLetter:
-        """Put a letter aside: it is listed no more, and stays in its stream."""
+        """Discard a dead letter: it is no longer listed, and stays in its stream."""
         mark = (await self._marks.of([letter]))[0]
         if mark.state is not LetterState.DISCARDED:
             mark = await self._write(letter, mark, LetterState.DISCARDED, at=_now())
         return _with_mark(letter, mark)
 
     def _names_in_letters(self, handler: str) -> set[str]:
-        """The names that letters may have for it: those of a handler that is gone as well."""
+        """Return the names a handler may have in dead letters; a removed handler has only one."""
         return {handler, *(one.name for one in self._handlers if handler in one.names)}
 
     # --- reading ---------------------------------------------------------------------------
@@ -207,13 +209,13 @@ class DeadLetters:
         found = await self._look_for(which, stream, progress) if which else None
         if found is None:
             raise NoSuchLetter(
-                f"no dead letter {which} in {stream}: omni-worker dead-letters list --all has their"
-                f" numbers, show gives an id; {SHORTEST} of its characters will do"
+                f"no dead letter {which} in {stream}: omni-worker dead-letters list --all shows"
+                f" their numbers, show prints an id; its first {SHORTEST} characters are enough"
             )
         return found
 
     async def _look_for(self, id: str, stream: str, progress: Progress | None) -> DeadLetter | None:
-        """The letter with this id, or the only one whose id begins so."""
+        """Return the dead letter with this id, or the only one whose id begins with it."""
         found: DeadLetter | None = None
         async with Scan(self._transport, stream, filters=FILTERS) as messages:
             done = 0
@@ -224,10 +226,12 @@ class DeadLetters:
                 letter = read_letter(message)
                 if letter.id == id:
                     return letter
-                # Not of a short one: 3 must never be the letter 3f21….
+                # Only for 8+ characters: 3 must never mean the dead letter 3f21….
                 if len(id) >= SHORTEST and letter.id.startswith(id):
                     if found is not None:
-                        raise NoSuchLetter(f"several letters' ids begin with {id}: give more")
+                        raise NoSuchLetter(
+                            f"the ids of several dead letters begin with {id}: give more characters"
+                        )
                     found = letter
         return found
 
@@ -238,7 +242,7 @@ class DeadLetters:
     async def _read(self, letter: DeadLetter) -> tuple[StoredMessage, dict[str, Any]]:
         message = await self._operators.message(letter.stream, letter.sequence)
         if message is None or read_letter(message).id != letter.id:
-            raise NoSuchLetter(f"letter #{letter.sequence} is not in {letter.stream} any more")
+            raise NoSuchLetter(f"dead letter #{letter.sequence} is no longer in {letter.stream}")
         return message, from_json(message.body)["payload"]
 
     async def _original(self, letter: DeadLetter, payload: dict[str, Any]) -> bytes | None:
@@ -253,7 +257,7 @@ class DeadLetters:
             return message.body
         raise CannotRetry(
             letter.sequence,
-            f"the event was too large for its letter, and {found.stream} does not hold it any more",
+            f"the event was too large for its dead letter, and {found.stream} no longer holds it",
         )
 
     # --- the way back ----------------------------------------------------------------------
@@ -272,13 +276,13 @@ class DeadLetters:
         return body, {**original_headers(payload), **own}
 
     async def _ensure_way_back(self, app: str) -> None:
-        """Our stream and the app's consumer: before the event, or nobody would see it."""
+        """Create our stream and the app's consumer, before the event, or no worker would get it."""
         spec = retry_consumer(app)
         if await self._operators.stream_info(OWN_STREAM.name) is None:
             if not self._create:
                 raise TopologyError(
                     f"stream {OWN_STREAM.name} is missing, and provisioning is off:"
-                    " omni-worker plan MODULE:APP --apply makes it"
+                    " omni-worker plan MODULE:APP --apply creates it"
                 )
             await self._provisioner.ensure_own_stream()
         if await self._operators.consumer_info(spec.stream, spec.name) is None:
@@ -290,11 +294,11 @@ class DeadLetters:
         except EventTooLarge as error:
             raise CannotRetry(
                 letter.sequence,
-                f"with the headers of its way back the event is too large for the server ({error})",
+                f"with the headers for a retry the event is too large for the server ({error})",
             ) from None
 
     async def _was_sent(self, app: str, id: str, *, since: int) -> bool:
-        """Whether a retry that was interrupted had come so far; the server forgets ids."""
+        """Return True if an interrupted retry had sent the event; the server forgets ids."""
         moment = datetime.fromtimestamp(since / 1000, UTC) - timedelta(seconds=60)
         if _now() - since < 1_000:  # it began just now
             return False
@@ -309,7 +313,9 @@ class DeadLetters:
     async def _write(self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int) -> Mark:
         written = await self._marks.write(letter, mark, state, at=at)
         if written is None:
-            raise CannotRetry(letter.sequence, "another retry or discard is at work; look again")
+            raise CannotRetry(
+                letter.sequence, "another retry or discard is in progress; look again"
+            )
         return written
 
 

@@ -1,4 +1,4 @@
-"""Declared: what an app declares, for programs. No server is needed."""
+"""Declared: the handlers and types of an app, as JSON. No server is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..schemas import SchemaRegistry
 def as_json(
     app: str, planned: Sequence[PlannedConsumers], registry: SchemaRegistry
 ) -> dict[str, Any]:
-    """Write what an app declares, for programs."""
+    """Return the handlers and types of an app, for programs."""
     return {
         "app": app,
         "handlers": [
@@ -49,7 +49,7 @@ def as_json(
 
 
 def model_name(handler: Handler) -> str | None:
-    """Name the model of a handler's payload; None if it takes any."""
+    """Name the model of a handler's payload; None if any payload is accepted."""
     payload = handler.model.model_fields["payload"].annotation
     if handler.model is Event[Any] or payload in (None, Any):
         return None

@@ -1,4 +1,4 @@
-"""Drift: what an app needs on a server, compared with what exists. Looking changes nothing."""
+"""Drift: the needs of an app compared with the server. Comparing changes nothing."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateB
 
 
 class Action(StrEnum):
-    """What would be done. Only the first three are drift."""
+    """Action on a stream, consumer or bucket. Only the first three are drift."""
 
     CREATE = "create"
     UPDATE = "update"
-    CONFLICT = "conflict"  # nothing we may do: a person has to decide
-    LATER = "later"  # made when it is first needed
-    FOREIGN = "foreign"  # another program's, and it covers what we need
+    CONFLICT = "conflict"  # we may not change it: a person has to decide
+    LATER = "later"  # created when it is first needed
+    FOREIGN = "foreign"  # another program's; it covers our needs
     ORPHANED = "orphaned"  # ours, and no handler of this version reads it
     NOTE = "note"
     FINE = "fine"
 
 
 class Kind(StrEnum):
-    """What it is done to."""
+    """Kind of object that an action is about."""
 
     STREAM = "stream"
     CONSUMER = "consumer"
@@ -74,25 +74,25 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing the app needs, compared with the server; ``change`` is what would be sent."""
+    """Need of the app, compared with the server; ``change`` is the request to send."""
 
     action: Action
     kind: Kind
     name: str
     says: str
-    stream: str = ""  # a consumer's
+    stream: str = ""  # the stream of a consumer
     function: str = ""  # of the handler that reads this consumer
     change: Change | None = None
 
     @property
     def is_drift(self) -> bool:
-        """Whether the server is not as the app needs it."""
+        """True if the server differs from the app's needs."""
         return self.action in (Action.CREATE, Action.UPDATE, Action.CONFLICT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """An app, as far as a server has to know it."""
+    """Facts about an app that decide its streams, consumers and buckets."""
 
     app: str
     handlers: Sequence[Handler]
@@ -117,7 +117,7 @@ async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
 
 
 async def apply(transport: Transport, step: Step) -> None:
-    """Do what a step says. Raises ApiError when the server refuses."""
+    """Carry out a step. Raises ApiError if the server refuses."""
     match step.change:
         case CreateStream() | UpdateStream() as change:
             await write_stream(transport.operators, change)
@@ -131,7 +131,7 @@ async def apply(transport: Transport, step: Step) -> None:
 
 
 def _streams(needs: Needs, standing: list[StreamConfig]) -> tuple[list[Step], list[StreamConfig]]:
-    """The seven; and the streams there will be when all is applied."""
+    """Return steps for our seven streams, and the streams as they will be afterwards."""
     steps: list[Step] = []
     expected = list(standing)
     replicas = needs.settings.replicas
@@ -161,7 +161,7 @@ def _streams(needs: Needs, standing: list[StreamConfig]) -> tuple[list[Step], li
 
 
 def _added(spec: StreamSpec, missing: Sequence[str], standing: list[StreamConfig]) -> Step:
-    """The server's own configuration with what it lacks; a conflict where another has it."""
+    """Add missing subjects to an existing stream; a conflict if another stream holds them."""
     for config in standing:
         for has in config.subjects:
             if config.name != spec.name and any(intersection(has, one) for one in missing):
@@ -175,7 +175,7 @@ def _added(spec: StreamSpec, missing: Sequence[str], standing: list[StreamConfig
 def _copies(
     needs: Needs, standing: list[StreamConfig], expected: list[StreamConfig]
 ) -> tuple[list[Step], list[StreamConfig]]:
-    """The streams that copy types registered with ``stream=``."""
+    """Return steps for the streams that copy types registered with ``stream=``."""
     steps = []
     for handler in needs.handlers:
         for stream, types in sorted(copies_of(handler, needs.registry).items()):
@@ -201,7 +201,7 @@ def _copy(spec: StreamSpec, standing: list[StreamConfig], replicas: int) -> Step
         change = CreateStream(stream_config(spec, replicas=replicas))
         return _stream(Action.CREATE, spec.name, f"to copy from {spec.source}", change)
     if not own.sources:
-        return _stream(Action.CONFLICT, spec.name, f"exists, and is no copy of {spec.source}")
+        return _stream(Action.CONFLICT, spec.name, f"exists, and is not a copy of {spec.source}")
     updated = with_sources(own, spec)
     if updated is None:
         return _stream(Action.FINE, spec.name, f"copies from {spec.source}")
@@ -229,7 +229,7 @@ async def _consumers(operators: Operators, wanted: PlannedConsumers) -> list[Ste
         steps.append(_consumer(Action.CONFLICT, name, "", says))
     for spec in wanted.specs:
         if not wanted.is_shared:
-            says = "each process makes its own"
+            says = "each process creates its own"
             steps.append(_consumer(Action.FINE, spec.name, spec.stream, says))
             continue
         steps += await _consumer_steps(operators, spec)
@@ -259,7 +259,7 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
 async def _orphaned(
     operators: Operators, app: str, standing: list[StreamConfig], wanted: Sequence[PlannedConsumers]
 ) -> list[Step]:
-    """Consumers of this app that no handler reads: of an older version, or of another module."""
+    """Find consumers of this app that no handler reads: of an older version or another module."""
     known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
     back = retry_consumer(app)
     found = []
@@ -271,7 +271,7 @@ async def _orphaned(
             key = (stream, info.name)
             if app_of(info.config) != app or key in known or key == (back.stream, back.name):
                 continue
-            if not info.config.inactive_threshold:  # else it goes by itself
+            if not info.config.inactive_threshold:  # else the server removes it
                 waiting = info.num_pending
                 wait = "1 event is waiting" if waiting == 1 else f"{waiting} events are waiting"
                 says = (
@@ -294,7 +294,7 @@ def _consumer(
 
 
 async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConfig]) -> list[Step]:
-    """Made when first needed; where workers may create nothing it has to stand before."""
+    """Return steps for our own objects. If workers may not create them, they must exist first."""
     settings = needs.settings
     missing = Action.CREATE if settings.provision == "off" else Action.LATER
     names = {config.name for config in standing}
@@ -310,7 +310,7 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
     for bucket, ttl, says in (
         (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
         (guards.BUCKET, settings.guard_ttl, "exactly_once"),
-        (marks.BUCKET, marks.LEAST, "what became of dead letters"),
+        (marks.BUCKET, marks.LEAST, "the states of dead letters"),
     ):
         if bucket == guards.BUCKET and not any(one.options.exactly_once for one in needs.handlers):
             continue

@@ -1,4 +1,4 @@
-"""Dry: a transport that shows what would be published, and stores nothing."""
+"""Dry: a transport that captures published messages, and stores nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Captured = Callable[[Message], None]
 
 
 def dry(transport: Transport, captured: Captured) -> Transport:
-    """The same server to read from; what is published is handed to ``captured`` instead."""
+    """Wrap a transport: reading is unchanged, published messages go to ``captured`` instead."""
     return _Dry(transport, captured)
 
 
 class _Dry:
-    """Everything but publishing is the transport's own."""
+    """Wrapper that passes everything but publishing to the transport."""
 
     def __init__(self, transport: Transport, captured: Captured) -> None:
         self._transport = transport
@@ -27,12 +27,12 @@ class _Dry:
         return getattr(self._transport, name)
 
     async def publish(self, message: Message, *, timeout: float) -> Stored:
-        """Confirmed as if it were stored."""
+        """Capture a message and confirm it as if it were stored."""
         self._captured(message)
         return Stored("(dry run)", 0, False)
 
     async def publish_many(
         self, messages: Iterable[Message], *, timeout: float
     ) -> list[Stored | Exception]:
-        """The same for many."""
+        """Capture many messages."""
         return [await self.publish(one, timeout=timeout) for one in messages]

@@ -16,18 +16,18 @@ from .scan import Scan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remaking:
-    """What recreating would mean, counted; ``config`` is that of the new consumer."""
+    """Effects of recreating a consumer, counted; ``config`` is the new consumer's."""
 
     spec: ConsumerSpec
     start: int  # sequence
     waiting: int  # not delivered yet
-    unacked: int  # delivered, not acknowledged: they come again in any case
-    repeated: int  # acknowledged above the ack floor: they come again because of this
+    unacked: int  # delivered, not acknowledged: repeated in any case
+    repeated: int  # acknowledged above the ack floor: repeated because of the recreation
     config: Mapping[str, Any]
 
 
 async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking:
-    """Count what comes again. Raises TopologyError for one that is read, or not ours."""
+    """Count repeated events. Raises TopologyError if the consumer is in use or not ours."""
     where = f"consumer {spec.name!r} on stream {spec.stream}"
     info = await transport.operators.consumer_info(spec.stream, spec.name)
     if info is None:
@@ -60,7 +60,7 @@ async def remake(transport: Transport, remaking: Remaking) -> None:
         await write_consumer(transport.operators, CreateConsumer(spec.stream, remaking.config))
     except Exception as error:
         raise TopologyError(
-            f"consumer {spec.name!r} on {spec.stream} is deleted and could not be created again"
+            f"consumer {spec.name!r} on {spec.stream} is deleted and could not be recreated"
             f" ({error}); create it with deliver_policy by_start_sequence {remaking.start}"
         ) from error
 
@@ -75,7 +75,7 @@ async def _delivered_above_floor(transport: Transport, info: ConsumerInfo) -> in
 
 
 def as_json(remaking: Remaking) -> dict[str, Any]:
-    """Write for programs what recreating means."""
+    """Return the effects of recreating, for programs."""
     return {
         "stream": remaking.spec.stream,
         "consumer": remaking.spec.name,

@@ -1,7 +1,7 @@
-"""Replay: past events through one handler again, beside its consumer and without it.
+"""Replay: run past events through one handler again, without its consumer.
 
-Each event runs once: nothing is retried, nothing becomes a dead letter, and no guard is asked.
-What fails is counted and told; the event stays where it was.
+Each event runs once: nothing is retried, nothing becomes a dead letter, and no guard is used.
+Failures are counted and reported; the event stays where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WHERE = ("channel", "instance", "type", "id", "source", "correlationId")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Which past events; ``where`` names keys of WHERE and what they have to be."""
+    """Past events to run; ``where`` maps keys of WHERE to the required values."""
 
     since: datetime
     until: datetime | None = None
@@ -45,25 +45,25 @@ class Span:
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """What became of them."""
+    """Counts of a replay."""
 
-    total: int = 0  # how many the streams hold from ``since`` on
+    total: int = 0  # events that the streams hold from ``since`` on
     read: int = 0
     handled: int = 0
     failed: int = 0
     rejected: int = 0
-    skipped: int = 0  # of another type, another version's, or not asked for by ``where``
+    skipped: int = 0  # of another type or version, or excluded by ``where``
     failures: list[str] = field(default_factory=list)  # the first few
 
     @property
     def ran(self) -> int:
-        """How many the handler ran for."""
+        """Number of events the handler ran for."""
         return self.handled + self.failed + self.rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A handler, and what is around it."""
+    """A handler with its app's registry, middlewares, publisher and state."""
 
     wanted: PlannedConsumers
     middlewares: Sequence[Middleware]
@@ -79,10 +79,10 @@ async def replay(
     *,
     told: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Run the span's events through the handler, as many at once as it allows.
+    """Run the span's events through the handler, with its concurrency.
 
-    In the order they were stored: strictly where the handler has ``order_by``, else begun in it.
-    ``told`` hears of every event.
+    Runs begin in stored order; with ``order_by`` each ends before the next begins. ``told`` is
+    called after every event.
     """
     run = _Replay(stage, span, told)
     try:
@@ -117,7 +117,7 @@ class _Replay:
         )
 
     async def all(self, transport: Transport) -> None:
-        """Read, and keep as many running as the handler allows."""
+        """Read events, and keep as many runs going as the handler's concurrency allows."""
         routes = {spec.stream: spec.filters for spec in self._wanted.specs}
         running: set[asyncio.Task[None]] = set()
         pace = _Pace(self._span.rate)
@@ -147,12 +147,12 @@ class _Replay:
             await asyncio.gather(*running, return_exceptions=True)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Release the threads."""
         if self._threads is not None:
             self._threads.close()
 
     def _choose(self, message: StoredMessage) -> tuple[Delivery, Event[Any]] | None:
-        """The event, where it is one for this handler; else it is counted."""
+        """Return the event if it is for this handler; else count it as skipped or failed."""
         self.summary.read += 1
         delivery = _delivery(message)
         read = self._dispatcher.read(delivery)
@@ -194,14 +194,14 @@ class _Replay:
 
 
 class _Pace:
-    """No more than so many a second, evenly."""
+    """Limit of events per second, evenly spaced."""
 
     def __init__(self, rate: float | None) -> None:
         self._gap = 1 / rate if rate else 0.0
         self._next = 0.0
 
     async def wait(self) -> None:
-        """Until the next one may begin."""
+        """Wait until the next event may begin."""
         if not self._gap:
             return
         now = asyncio.get_running_loop().time()
@@ -211,14 +211,14 @@ class _Pace:
 
 
 class _Past:
-    """Where a past event is from; it needs no answer."""
+    """Source of a past event, which needs no answer."""
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self.consumer = "replay"
 
     def ack(self, delivery: Delivery) -> None:
-        """Send nothing: no server waits for it."""
+        """Send nothing: no server waits for an answer."""
 
     def answer(self, delivery: Delivery, answer: bytes, *, settles: bool = False) -> None:
         """Send nothing, as in `ack`."""

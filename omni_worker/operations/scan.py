@@ -1,6 +1,6 @@
-"""Scan: past messages of one stream in order, in bounded memory, disturbing no consumer.
+"""Scan: past messages of one stream in order, in bounded memory, without disturbing consumers.
 
-It reads by a consumer of its own that acknowledges nothing and goes when the scan ends. A stream
+A scan reads with its own consumer, which acknowledges nothing and is deleted at the end. A stream
 that allows no such consumer (a work queue) is read message by message.
 """
 
@@ -21,22 +21,22 @@ from ..topology import NANO, rfc3339
 from ..transports.base import Delivery, Source, StoredMessage, Transport
 from ..transports.headers import parse_headers
 
-SCAN = "omni-worker-scan-"  # begins the name of every consumer made here
-FIRST_WINDOW = 8  # messages asked for at once, as long as nobody knows how large they are
+SCAN = "omni-worker-scan-"  # prefix of the name of every consumer created here
+FIRST_WINDOW = 8  # messages requested at once, until their size is known
 MAX_WINDOW = 512
-MAX_BYTES = 1024 * 1024  # held at once, unless a single message is larger
-PATIENCE = 2.0  # seconds without a message until the server is asked whether more will come
+MAX_BYTES = 1024 * 1024  # bytes held at once, unless a single message is larger
+PATIENCE = 2.0  # seconds without a message until we ask the server if more will come
 UNUSED = 60.0  # seconds after which the server drops a consumer we could not remove
-AT_ONCE = 32  # messages asked for side by side where there is no consumer
+AT_ONCE = 32  # messages requested concurrently if there is no consumer
 
 
 class Scan:
-    """The messages a stream holds when it is entered: ``async with Scan(…) as messages``.
+    """Messages that a stream holds at the start: ``async with Scan(…) as messages``.
 
-    Each comes once, in stream order, from ``since`` on, whatever the connection does meanwhile.
-    ``total`` is how many there were at the beginning. With ``follow`` it goes on with what is
-    stored later, and without ``since`` begins there; ``after`` is where an earlier scan ended. It
-    waits through outages for as long as the transport does.
+    Each message comes once, in stream order, from ``since`` on, also across reconnects. ``total``
+    is their number at the start. With ``follow`` the scan continues with messages stored later, and
+    without ``since`` it yields only those; ``after`` is the sequence where an earlier scan ended.
+    The scan waits through outages for as long as the transport does.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Scan:
         self._follow = follow
         self._after = after
         self._first = 1
-        self.last = 0  # the last sequence there was at the beginning
+        self.last = 0  # the last sequence at the start
         self._is_queue = False
         self._reader: _Reader | None = None
 
@@ -111,7 +111,7 @@ class Scan:
             yield _stored(delivery)
 
     async def _begin(self, sequence: int) -> int:
-        """Read from there on, by a new consumer; returns how many messages it will see."""
+        """Read from ``sequence`` on with a new consumer; return the number of messages it has."""
         name = f"{SCAN}{secrets.token_hex(4)}"
         info = await self._operators.create_consumer(self.stream, self._config(name, sequence))
         reader = _Reader(self._transport)
@@ -120,7 +120,7 @@ class Scan:
         return info.num_pending
 
     async def _begin_again(self, sequence: int) -> int:
-        """The same after an interruption; a server that has just started may not be ready yet."""
+        """Begin again after an interruption; a server that just started may not be ready yet."""
         while True:
             try:
                 return await self._begin(sequence)
@@ -138,7 +138,7 @@ class Scan:
             return
         await reader.source.close()
         if self._transport.is_connected:
-            with suppress(TransportError):  # it goes by itself when it is unused
+            with suppress(TransportError):  # the server removes an unused consumer
                 await self._operators.delete_consumer(self.stream, reader.source.consumer)
 
     def _config(self, name: str, sequence: int) -> dict[str, Any]:
@@ -179,11 +179,11 @@ class Scan:
 
 
 class _Interrupted(Exception):
-    """What was asked for may not come: read on by a new consumer."""
+    """Requested messages may not come: continue with a new consumer."""
 
 
 class _Reader:
-    """A Receiver that holds no more than a window of deliveries."""
+    """Receiver that holds at most one window of deliveries."""
 
     def __init__(self, transport: Transport) -> None:
         self.source: Source | None = None
@@ -196,7 +196,7 @@ class _Reader:
         self._seen = self._bytes = 0
 
     async def next(self) -> Delivery | None:
-        """The next delivery, None when there are no more. Raises _Interrupted or TransportError."""
+        """Return the next delivery, None at the end. Raises _Interrupted or TransportError."""
         assert self.source is not None
         while not self._buffer:
             if self._is_broken:
@@ -222,7 +222,7 @@ class _Reader:
         self.source.request(self._window - len(self._buffer) - self.source.outstanding)
 
     async def _is_over(self) -> bool:
-        """Some that were counted may have expired since."""
+        """Ask the server if the end is reached: counted messages may have expired since."""
         assert self.source is not None
         try:
             info = await self._operators.consumer_info(self.source.stream, self.source.consumer)
@@ -231,7 +231,7 @@ class _Reader:
         except TransportError:
             if self._transport.failure is not None:
                 raise
-            return False  # an outage: the port says when it is over
+            return False  # an outage: the port reports its end
         if info is None:
             raise _Interrupted
         return info.num_pending == 0 and not self._buffer
@@ -246,11 +246,11 @@ class _Reader:
         self._came.set()
 
     def replenish(self, source: Source) -> None:
-        """A pull ended."""
+        """A pull ended: nothing to do."""
         self._came.set()
 
     def resumed(self, source: Source) -> None:
-        """The connection is back: what was on its way is lost, and nothing would bring it again."""
+        """The connection is back: messages on their way are lost, and are not redelivered."""
         self._is_broken = True
         self._came.set()
 

@@ -1,4 +1,4 @@
-"""Status: what each consumer has before it, holds and has failed at, in the server's own words."""
+"""Status: pending, unacknowledged and redelivered events of each consumer, from the server."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _Functions = dict[tuple[str, str], str]  # of consumers, by stream and name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerStatus:
-    """One consumer. Without ``exists`` a handler needs it and it is not created yet."""
+    """A consumer. If not ``exists``, a handler needs it and it is not created yet."""
 
     stream: str
     name: str
-    app: str | None = None  # whose it is; None when another program made it
-    function: str = ""  # of the handler that reads it, where the app was given
+    app: str | None = None  # its owner; None if another program created it
+    function: str = ""  # of the handler that reads it, if the app was given
     exists: bool = True
     waiting: int = 0  # stored and not delivered yet
     unacked: int = 0  # delivered and not answered yet, waiting for a retry among them
-    redelivered: int = 0  # of these, those delivered more than once
+    redelivered: int = 0  # of these, the ones delivered more than once
     pulls: int = 0  # requests of workers that wait for events
     oldest: datetime | None = None  # when the first unsettled event was stored
     max_deliver: int = -1
@@ -39,9 +39,9 @@ class ConsumerStatus:
 
     @property
     def is_unasked(self) -> bool:
-        """Whether events are waiting and no worker has an open pull.
+        """True if events are waiting and no worker has an open pull.
 
-        A worker at its limit has none either.
+        A worker at its limit has no open pull either.
         """
         return self.exists and bool(self.waiting) and not self.pulls
 
@@ -49,9 +49,9 @@ class ConsumerStatus:
 async def consumer_statuses(
     transport: Transport, wanted: Sequence[PlannedConsumers] | None = None
 ) -> list[ConsumerStatus]:
-    """Every consumer of the streams that hold events; or those of one app's handlers.
+    """Return all consumers of the streams that hold events, or only those of one app's handlers.
 
-    An app's include those that are missing, and the one its retried events come back by.
+    The consumers of an app include missing ones, and the one for its retried events.
     """
     operators = transport.operators
     streams = [info.config for info in await operators.streams()]
@@ -119,7 +119,7 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
 
 
 async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime | None:
-    """When the oldest event a consumer still owes was stored."""
+    """Return the stored time of the oldest unsettled event of a consumer."""
     sequence = (info.ack_floor if info.num_ack_pending else info.delivered) + 1
     found = await asyncio.gather(
         *(

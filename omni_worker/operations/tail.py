@@ -1,4 +1,4 @@
-"""Tail: events as they are stored, or were lately, of every stream that holds them."""
+"""Tail: recent events, and new ones as they are stored, of all streams that hold events."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .scan import Scan
 
 log = logging.getLogger("omni_worker.operations")
 
-AHEAD = 256  # messages read and not taken yet
+AHEAD = 256  # messages read and not yet consumed by the caller
 
 
 async def past_and_live(
     transport: Transport, filters: Sequence[str], *, since: datetime | None, follow: bool
 ) -> AsyncGenerator[StoredMessage, None]:
-    """What was stored ``since`` then, in order of time; then, to ``follow``, what comes.
+    """Yield events stored ``since`` a time, in order of time; with ``follow`` also new ones.
 
-    Raises TopologyError when no stream holds such events.
+    Raises TopologyError if no stream holds such events.
     """
     routes = await streams_of(transport, filters)
     scans: dict[str, Scan] = {}
@@ -43,13 +43,13 @@ async def past_and_live(
 
 
 async def streams_of(transport: Transport, filters: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Which streams hold these events, and by which filters. Raises TopologyError for none."""
+    """Map streams that hold these events to their filters. Raises TopologyError for none."""
     standing = [info.config for info in await transport.operators.streams()]
     routes = route(filters, standing)
     if not routes:
         raise TopologyError(
             f"no stream on the server stores {', '.join(filters)}: a worker or"
-            " omni-worker plan MODULE:APP --apply makes the streams"
+            " omni-worker plan MODULE:APP --apply creates the streams"
         )
     return routes
 
@@ -61,9 +61,9 @@ async def in_time(
     since: datetime | None,
     scans: dict[str, Scan] | None = None,
 ) -> AsyncGenerator[StoredMessage, None]:
-    """What several streams hold, merged by the time it was stored; one of each is held.
+    """Yield messages of several streams, merged by stored time; one of each stream is held.
 
-    ``scans`` is filled with the scan of each: how many there are, and where it ended.
+    ``scans`` is filled with the scan of each stream: the total, and where it ended.
     """
     async with AsyncExitStack() as stack:
         heads: dict[str, StoredMessage] = {}
@@ -116,7 +116,7 @@ async def _live(
 
 
 def read(message: StoredMessage) -> dict[str, Any]:
-    """Read the event's own keys; only ``unreadable``, with the reason, if it is no event."""
+    """Read the event's own keys; only ``unreadable``, with the reason, if it is not an event."""
     try:
         envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
     except InvalidEvent as error:
@@ -131,7 +131,7 @@ def read(message: StoredMessage) -> dict[str, Any]:
 
 
 def as_json(message: StoredMessage, *, payloads: bool) -> dict[str, Any]:
-    """Write an event for programs, with what is in it only if asked for."""
+    """Write an event for programs, with its payload only if asked for."""
     event = read(message)
     payload = event.pop("payload", None)
     return {
@@ -144,5 +144,5 @@ def as_json(message: StoredMessage, *, payloads: bool) -> dict[str, Any]:
 
 
 def plain(payload: Any) -> Any:
-    """Reduce a payload to what JSON has."""
+    """Reduce a payload to types that JSON has."""
     return from_json(to_json(payload))

@@ -1,4 +1,4 @@
-"""Trace: where one event is, who has had it, how it failed, and what came of it."""
+"""Trace: the places of one event, its consumers, its failures, and the events it caused."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from .dead_letters import DeadLetters
 from .dead_letters import as_json as letter_as_json
 from .scan import Scan
 
-RELATED = 200  # events of the same correlation that are kept; more are counted
-PLACES = 10  # places of one id; more are copies of copies
+RELATED = 200  # events of the same correlation that are kept; further ones are only counted
+PLACES = 10  # places of one id; further ones are copies of copies
 NOTES = f"KV_{attempts.BUCKET}"
 SAY_EVERY = 500  # messages
 _PLACE = re.compile(r"(?P<stream>[^:#]+?)\s*[:#]\s*(?P<sequence>\d+)")  # MESSAGE:8, MESSAGE #8
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 class Word(StrEnum):
-    """What a consumer's positions say about an event."""
+    """State of an event at a consumer, as far as the consumer's positions show."""
 
     SETTLED = "settled"
     PERHAPS = "in flight or settled"
@@ -46,7 +46,7 @@ class Word(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPlace:
-    """A stored event, with what its body says where it can be read."""
+    """A stored event, with facts from its body if it can be read."""
 
     stream: str
     sequence: int
@@ -54,14 +54,14 @@ class EventPlace:
     time: datetime
     subject: str
     id: str = ""
-    type: str = ""  # empty: it cannot be read
+    type: str = ""  # empty: the body cannot be read
     source: str | None = None
     correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerWord:
-    """One consumer that wants the event; ``note`` where its attempts are written down."""
+    """A consumer that wants the event; ``note`` if there is a note of its attempts."""
 
     stream: str
     consumer: str
@@ -72,7 +72,7 @@ class ConsumerWord:
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """What is known of one event."""
+    """All that is known about one event."""
 
     id: str
     places: list[EventPlace] = field(default_factory=list)
@@ -89,9 +89,10 @@ class Trace:
 async def trace_event(
     transport: Transport, id: str, *, since: datetime, progress: Progress | None = None
 ) -> Trace:
-    """Look through what every stream stored since then. Reads, and disturbs nobody.
+    """Search all messages stored since a time, in every stream. No consumer is disturbed.
 
-    Instead of an id a place will do, `MESSAGE #8`: also of what cannot be read and has no id.
+    A place, `MESSAGE #8`, may be given instead of an id, also for a message that cannot be read
+    and has no id.
     """
     named = await _named_place(transport, id)
     trace = Trace(id=named.id if named is not None else id)
@@ -114,7 +115,7 @@ async def trace_event(
 
 
 async def _named_place(transport: Transport, text: str) -> EventPlace | None:
-    """The message at `STREAM #SEQUENCE`, None where nothing of that name is stored."""
+    """Return the message at `STREAM #SEQUENCE`, None if it does not exist."""
     found = _PLACE.fullmatch(text.strip())
     if found is None:
         return None
@@ -126,13 +127,13 @@ async def _named_place(transport: Transport, text: str) -> EventPlace | None:
     try:
         envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
     except InvalidEvent:
-        # What a letter about it calls it, too.
+        # A dead letter refers to the event by this id, too.
         return replace(_unread_place(message), id=f"{stream}:{sequence}")
     return _place(message, envelope)
 
 
 class _Scanning:
-    """Passes over every stream that may hold what is looked for."""
+    """Searches through every stream that may hold the event."""
 
     def __init__(self, transport: Transport, since: datetime, progress: Progress | None) -> None:
         self._transport = transport
@@ -140,8 +141,8 @@ class _Scanning:
         self._progress = progress
 
     async def look_for(self, trace: Trace, word: str) -> None:
-        """One pass for messages that hold this id."""
-        # A cheap look first: most messages are not about it. Some programs write ids escaped.
+        """Read all messages once, and keep those that hold this id."""
+        # A cheap check first: most messages do not hold the id. Some programs write ids escaped.
         needles = {word.encode("utf-8", "replace"), json.dumps(word)[1:-1].encode()}
         async with AsyncExitStack() as stack:
             scans = [
@@ -220,7 +221,7 @@ async def _words(transport: Transport, place: EventPlace) -> list[ConsumerWord]:
         if filters and not any(matches(one, place.subject) for one in filters):
             continue
         if info.config.ack_policy == "none":
-            continue  # somebody looks on, as we do
+            continue  # another reader that settles nothing, like us
         words.append(
             ConsumerWord(
                 stream=place.stream,
@@ -241,7 +242,7 @@ async def _words(transport: Transport, place: EventPlace) -> list[ConsumerWord]:
 
 
 def word_on(info: ConsumerInfo, sequence: int, stored_at: int) -> Word:
-    """What a consumer's ack floor and last delivery say about one sequence of its stream."""
+    """Tell an event's state from a consumer's ack floor and last delivery."""
     if sequence > info.delivered:
         return Word.NOT_YET
     is_late = info.created > stored_at

@@ -187,7 +187,7 @@ async def test_a_letter_of_another_program_says_why_it_stays(nats_server: NatsSe
         assert "\x1b" not in listed.out + shown.out
         assert "It cannot be retried: another program (omni) wrote" in " ".join(shown.out.split())
         assert (retried.code, body.code) == (1, 1)
-        assert "another program (omni) wrote this letter" in " ".join(retried.out.split())
+        assert "another program (omni) wrote this dead letter" in " ".join(retried.out.split())
         # Nothing was made for a retry that cannot be.
         client = await plain_client(url)
         names = (await api(client, "STREAM.NAMES"))["streams"]

@@ -175,8 +175,8 @@ def test_a_stream_near_its_limit_says_what_becomes_of_events(
         [read_stream_info({"config": stream, "state": {"bytes": 1, "messages": 1}})]
     )
 
-    assert found.says == f"{said}; full, it drops its oldest"
-    assert refusing.says == f"{said}; full, it refuses new events"
+    assert found.says == f"{said}; when full, it drops its oldest"
+    assert refusing.says == f"{said}; when full, it refuses new events"
     assert less == []
 
 

@@ -103,7 +103,7 @@ def test_show_tells_of_a_type_that_is_nearly_one_that_exists(tmp_path: Path) -> 
     said = operate("nats://127.0.0.1:9", "show", "shop:app", folder=tmp_path)
     told = operate("nats://127.0.0.1:9", "show", "shop:app", "--json", folder=tmp_path)
 
-    doubt = "message.recieved is no event type that is known here; did you mean message.received?"
+    doubt = "message.recieved is not a known event type; did you mean message.received?"
     assert said.code == 0
     assert doubt in " ".join(said.out.split())
     assert json.loads(told.out)["handlers"][0]["doubtful"] == [doubt]

@@ -1,4 +1,4 @@
-"""Doctor: is this server fit for our promises? It looks, says what to do, and changes nothing."""
+"""Doctor: check if a server can keep our promises, and advise. It changes nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Finding", "Level", "Monitor", "as_json", "examine"]
 async def examine(
     transport: Transport, monitor: Monitor | None = None, *, domain: str | None = None
 ) -> list[Finding]:
-    """Everything that can be seen with this login; ``monitor`` reads the server's /jsz.
+    """Check everything this login can see; ``monitor`` reads the server's /jsz.
 
-    A right that is missing hides what it guards, and nothing else.
+    A missing right hides only the facts it protects.
     """
     operators = transport.operators
     found = [version(transport.server_version), features(transport.server_version)]

@@ -1,4 +1,4 @@
-"""Findings: what the doctor says, one thing each."""
+"""Findings: results of the doctor, one fact each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ...errors import PermissionDenied
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
-    NOTE = "note"  # it cannot be seen from here, or concerns others
+    NOTE = "note"  # not visible from here, or about other programs
     WARN = "warn"
     FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; ``advice`` says what to do where it is not well."""
+    """Result of one check; ``advice`` says what to do about a problem."""
 
     level: Level
     what: str
@@ -29,12 +29,12 @@ class Finding:
 
 
 def denied(what: str, error: PermissionDenied) -> Finding:
-    """A right that is missing."""
+    """Make the finding of a missing right."""
     return Finding(Level.FAIL, what, str(error), "grant it; docs/operations.md lists them all")
 
 
 def size(count: float) -> str:
-    """`11 KiB`, `1 MiB`."""
+    """Format a number of bytes: `11 KiB`, `1 MiB`."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.3g} {unit}" if count % 1 else f"{count:.0f} {unit}"

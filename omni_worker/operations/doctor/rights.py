@@ -1,4 +1,4 @@
-"""Rights: what this login may do: what only reads is tried, of the rest the server has a list."""
+"""Rights of this login: reading is tried; the others are on the server's list of permissions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADVICE = "grant it where it is needed; docs/operations.md lists them all"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Who has to publish on what; ``{api}`` is the JetStream API, which a domain renames."""
+    """Subjects that a command publishes on; ``{api}`` is the API prefix, renamed by a domain."""
 
     who: str
     subjects: tuple[str, ...]
@@ -43,17 +43,17 @@ WORKING = Need("a worker", ("$JS.ACK.>", DEAD_LETTER, f"$KV.{NOTES}.>"))
 
 
 async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) -> list[Finding]:
-    """What reading asks of JetStream, tried on a stream of events where it changes nothing."""
+    """Try the rights for reading on a stream of events; nothing is changed."""
     name = next(iter(route([DEAD_LETTER], configs)), None)
     name = name or next((one.name for one in configs if holds_events(one)), None)
     if name is None:
-        return [Finding(Level.NOTE, "rights", "nothing to try them on yet")]
+        return [Finding(Level.NOTE, "rights", "there is no stream yet to try them on")]
     operators = transport.operators
     stream: str = name
 
     async def read() -> None:
-        # Following, since an empty stream would be read without asking for anything.
-        async with Scan(transport, stream, filters=["system.nobody.publishes.this"], follow=True):
+        # With follow: an empty stream would otherwise be read without any request.
+        async with Scan(transport, stream, filters=["system.omni-worker-doctor.probe"], follow=True):
             pass
 
     found: list[Finding] = []
@@ -74,14 +74,14 @@ async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) ->
 
 
 async def list_of_rights(operators: Operators, domain: str | None) -> list[Finding]:
-    """What else is needed and not granted, by the server's list of this login's permissions."""
+    """Check the other rights against the server's list of this login's permissions."""
     permissions = await operators.permissions()
     if permissions is None:
         return [
             Finding(
                 Level.NOTE, "rights",
-                "the server does not list this login's; with $SYS.REQ.USER.INFO granted all are"
-                " looked at",
+                "the server does not list the rights of this login; grant $SYS.REQ.USER.INFO, and"
+                " all of them are checked",
             )
         ]  # fmt: skip
     found = []
@@ -89,7 +89,7 @@ async def list_of_rights(operators: Operators, domain: str | None) -> list[Findi
         missing = missing_rights(permissions, need, domain=domain)
         if missing:
             level = Level.NOTE if need is WORKING else Level.WARN
-            says = f"{need.who}: no right to publish {', '.join(missing)}, or not all of it"
+            says = f"{need.who}: no right, or only a partial one, to publish {', '.join(missing)}"
             found.append(Finding(level, "rights", says, ADVICE))
     if found:
         return found
@@ -97,7 +97,7 @@ async def list_of_rights(operators: Operators, domain: str | None) -> list[Findi
 
 
 def missing_rights(permissions: Permissions, need: Need, *, domain: str | None = None) -> list[str]:
-    """The subjects of a need that this login may not publish on, or not on all of them."""
+    """Return the subjects of a need that this login may not, or not fully, publish on."""
     allowed, denied = permissions.publish_allow, permissions.publish_deny
     api = f"$JS.{domain}.API" if domain else "$JS.API"
     wanted = [one.replace("{api}", api) for one in need.subjects]

@@ -1,4 +1,4 @@
-"""The server itself: its version and what that brings, its limits, its clock, its disk."""
+"""The server itself: its version and features, its limits, its clock, its disk."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ...transports.infos import AccountInfo, StreamInfo
 from .finding import Finding, Level, size
 
 OLDEST = (2, 10, 0)
-LOSES_STREAMS = ((2, 10, 20), (2, 10, 23))  # from, mended in
+LOSES_STREAMS = ((2, 10, 20), (2, 10, 23))  # from, fixed in
 PAUSING = (2, 11, 0)
 FAST_FILTERS = (2, 11, 2)
 FULL = 0.8  # of a limit
 USUAL_PAYLOAD = 1_048_576  # bytes
 SKEW = 2.0  # seconds the clocks may differ: start times and ages are compared across them
-SYNC_LIMIT = 10.0  # seconds of stored events a power failure may take
+SYNC_LIMIT = 10.0  # seconds of stored events that a power failure may lose
 
 Version = tuple[int, int, int]
 Monitor = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 def version(found: Version) -> Finding:
-    """Whether it is one we promise to work with."""
+    """Check that the version is one we support."""
     shown = f"nats-server {'.'.join(map(str, found))}"
     if found < OLDEST:
         return Finding(Level.FAIL, "server", shown, "2.10 or newer is needed")
@@ -38,18 +38,18 @@ def version(found: Version) -> Finding:
 
 
 def features(found: Version) -> Finding:
-    """What it can do, of what we and operators use."""
+    """List the server's features that we and operators use."""
     pausing = "; consumers can be paused" if found >= PAUSING else ""
     if found < FAST_FILTERS:
         return Finding(
-            Level.WARN, "features", f"several filters a consumer, but slowly{pausing}",
+            Level.WARN, "features", f"several filters per consumer, but slowly{pausing}",
             "2.11.2 or newer delivers to them at full speed",
         )  # fmt: skip
-    return Finding(Level.OK, "features", f"several filters a consumer, at full speed{pausing}")
+    return Finding(Level.OK, "features", f"several filters per consumer, at full speed{pausing}")
 
 
 def payload(limit: int) -> Finding:
-    """How large an event may be."""
+    """Check the maximum size of an event."""
     says = f"messages up to {size(limit)}"
     if limit < USUAL_PAYLOAD:
         return Finding(
@@ -60,7 +60,7 @@ def payload(limit: int) -> Finding:
 
 
 def limits(account: AccountInfo) -> Finding:
-    """What the account uses, and how near it is to what it may."""
+    """Compare the account's use with its limits."""
     used, tight = [], []
     for key, count, bound, shown in (
         ("streams", account.streams, account.max_streams, str),
@@ -82,7 +82,7 @@ def limits(account: AccountInfo) -> Finding:
 
 
 async def clock(operators: Operators, streams: Sequence[StreamInfo]) -> Finding:
-    """How far the server's clock is from ours, by the time it puts on an answer."""
+    """Compare the server's clock with ours, by the time in an answer."""
     for stream in streams:
         before = time.time()
         try:
@@ -99,15 +99,15 @@ async def clock(operators: Operators, streams: Sequence[StreamInfo]) -> Finding:
                 "set both by NTP: start times and ages are compared across them",
             )  # fmt: skip
         return Finding(Level.OK, "clock", f"{abs(skew) * 1000:.0f} ms from this machine's")
-    return Finding(Level.NOTE, "clock", "nothing to compare it by yet")
+    return Finding(Level.NOTE, "clock", "nothing to compare it with yet")
 
 
 async def sync(monitor: Monitor | None) -> Finding:
-    """How much a power failure takes: the server flushes what it stored only now and then."""
+    """Check how much a power failure may lose: the server flushes its files only periodically."""
     if monitor is None:
         return Finding(
             Level.NOTE, "sync_interval",
-            "not readable here; 2 min unless configured, --monitor http://HOST:8222 looks",
+            "not readable here; 2 min unless configured; --monitor http://HOST:8222 reads it",
         )  # fmt: skip
     try:
         config = (await monitor()).get("config") or {}
@@ -117,13 +117,13 @@ async def sync(monitor: Monitor | None) -> Finding:
             "give the server's http_port as --monitor http://HOST:PORT",
         )  # fmt: skip
     if config.get("sync_always"):
-        return Finding(Level.OK, "sync_interval", "always: stored is on the disk")
+        return Finding(Level.OK, "sync_interval", "always: a stored event is on the disk")
     seconds = int(config.get("sync_interval", 120_000_000_000)) / 1e9
     if seconds > SYNC_LIMIT:
         return Finding(
             Level.WARN, "sync_interval",
-            f"{seconds:g} s: one server that loses its power loses up to so much of what it had"
-            " confirmed",
+            f"{seconds:g} s: a single server that loses power may lose the confirmed events of the"
+            " last interval",
             "run three replicas, or set jetstream { sync_interval: always }",
         )  # fmt: skip
     return Finding(Level.OK, "sync_interval", f"{seconds:g} s")

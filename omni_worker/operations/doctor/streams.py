@@ -1,4 +1,4 @@
-"""The streams: whether each event has its place, and how full that is."""
+"""The streams: check that each event type has one, and that none is nearly full."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .server import FULL
 
 
 def stream_findings(configs: Sequence[StreamConfig]) -> list[Finding]:
-    """One for each of the seven."""
+    """Return one finding for each of our seven streams."""
     found = []
     for spec in STREAMS:
         match plan_stream(spec, configs):
@@ -43,7 +43,7 @@ def stream_findings(configs: Sequence[StreamConfig]) -> list[Finding]:
             case Conflict(other=other, overlap=overlap):
                 found.append(
                     Finding(
-                        Level.FAIL, spec.name, f"{other} holds {overlap}, so it cannot be made",
+                        Level.FAIL, spec.name, f"{other} holds {overlap}, so it cannot be created",
                         f"take {overlap} out of {other}, or let {other} hold all of"
                         f" {', '.join(spec.subjects)}",
                     )
@@ -52,7 +52,7 @@ def stream_findings(configs: Sequence[StreamConfig]) -> list[Finding]:
 
 
 def full_streams(streams: Sequence[StreamInfo]) -> list[Finding]:
-    """Those near a limit of their own, where events go before their time or are refused."""
+    """Return streams near a limit, where events are dropped early or refused."""
     found = []
     for info in streams:
         config, state = info.config, info.state
@@ -69,7 +69,7 @@ def full_streams(streams: Sequence[StreamInfo]) -> list[Finding]:
                 )  # fmt: skip
                 found.append(
                     Finding(
-                        Level.WARN, config.name, f"{shown} used; full, it {loses}",
+                        Level.WARN, config.name, f"{shown} used; when full, it {loses}",
                         f"raise {limit}",
                     )
                 )  # fmt: skip
