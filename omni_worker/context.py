@@ -1,4 +1,4 @@
-"""Context: what a handler holds besides its event, and which context runs right now."""
+"""Context: the second argument of a handler, and the context that runs right now."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from .wire import TRACEPARENT, encode_payload, read_traceparent
 
 T = TypeVar("T")
 
-# UUIDv5 of incoming event, handler, subject, payload digest and how-manieth of exactly these.
+# UUIDv5 of incoming event, handler, subject, payload digest and ordinal among identical publishes.
 _NAMESPACE = uuid.UUID("2b0d2f5a-7a0f-5e9b-8f5e-7f6a5d1c3e90").bytes
 _TRACEPARENT = TRACEPARENT.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSetup:
-    """What every run of one handler shares."""
+    """Facts that all runs of one handler share."""
 
     handler: str
     publisher: Publisher
     loop: asyncio.AbstractEventLoop
-    state: Any = None  # what the app's lifespan yields
+    state: Any = None  # the value that the app's lifespan yields
     replay: bool = False
 
 
 class Context:
-    """One run of a handler: its event, which attempt it is, and how to publish as part of it."""
+    """A run of a handler: its event, the number of the attempt, and publishing as part of it."""
 
     __slots__ = ("_around", "_counts", "_delivery", "_first_seen", "_log", "attempt", "event")
 
@@ -62,47 +62,47 @@ class Context:
 
     @property
     def state(self) -> Any:
-        """What the app's lifespan yields."""
+        """Value that the app's lifespan yields."""
         return self._around.state
 
     @property
     def replay(self) -> bool:
-        """Whether a past event is run again by ``omni-worker replay``."""
+        """True if ``omni-worker replay`` runs a past event again."""
         return self._around.replay
 
     @property
     def handler(self) -> str:
-        """The handler's stable name, as letters and ids use it."""
+        """Stable name of the handler, as dead letters and ids use it."""
         return self._around.handler
 
     @property
     def publisher(self) -> Publisher:
-        """Whose publishing this run is part of."""
+        """Publisher that this run publishes with."""
         return self._around.publisher
 
     @property
     def subject(self) -> str:
-        """The subject the event came on."""
+        """Subject the event arrived on."""
         return self._delivery.subject
 
     @property
     def stream(self) -> str:
-        """The stream it was read from."""
+        """Stream the event was read from."""
         return self._delivery.source.stream
 
     @property
     def sequence(self) -> int:
-        """Its sequence there."""
+        """Sequence of the event in that stream."""
         return self._delivery.sequence
 
     @property
     def first_delivered(self) -> datetime:
-        """When this event was first handed to this process, in UTC."""
+        """Time of the first delivery of this event to this process, in UTC."""
         return datetime.fromtimestamp(self._first_seen, UTC)
 
     @property
     def headers(self) -> dict[str, list[str]]:
-        """The message's headers, name → values."""
+        """Headers of the message, name → values."""
         return parse_headers(self._delivery.raw_headers)
 
     async def publish(
@@ -115,9 +115,9 @@ class Context:
     ) -> Published:
         """Publish an event this one caused.
 
-        Correlation and trace are inherited; channel and instance never are. The id is derived, so
-        that a second run of the handler publishes the same event and the server keeps one copy; a
-        given ``id`` wins. Raises as ``EventBus.publish`` does.
+        Correlation and trace are inherited; channel and instance never are. The id is derived from
+        the incoming event: a second run of the handler publishes the same id, and the server keeps
+        one copy. A given ``id`` wins. Raises as ``EventBus.publish`` does.
         """
         draft = draft_of(type, payload, fields)
         self._cause(draft)
@@ -126,45 +126,47 @@ class Context:
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> list[Published]:
-        """The same for many, pipelined and in this order; raises as ``EventBus.publish_many``."""
+        """Publish many caused events, pipelined, in order; raises as ``EventBus.publish_many``."""
         caused = map(self._caused, drafts)
         return await self._around.publisher.publish_many(
             list(caused) if isinstance(drafts, Collection) else caused, timeout=timeout
         )
 
     def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
-        """In a plain `def` handler: run a coroutine on the loop and wait for its result.
+        """Run a coroutine on the loop and wait for its result, in a plain `def` handler.
 
-        ``ctx.wait(ctx.publish(…))``. Raises ConfigError on the loop itself: there, await it.
+        ``ctx.wait(ctx.publish(…))``. Raises ConfigError on the loop itself: use await there.
         """
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run_coroutine_threadsafe(awaitable, self._around.loop).result()
         awaitable.close()
-        raise ConfigError("ctx.wait is for plain def handlers, which run in a thread: await it")
+        raise ConfigError(
+            "ctx.wait is for plain def handlers, which run in a thread: use await here"
+        )
 
     @property
     def correlation_id(self) -> str:
-        """The incoming event's, or its id."""
+        """Correlation id of the incoming event, or its id if it has none."""
         return self.event.metadata.correlation_id or self.event.id
 
     @property
     def trace_id(self) -> str:
-        """The incoming event's, or its id."""
+        """Trace id of the incoming event, or its id if it has none."""
         return self.event.metadata.trace_id or self.event.id
 
     @property
     def traceparent(self) -> str | None:
-        """The W3C trace context the event came with; what is published here carries it on."""
+        """W3C trace context of the incoming event; events published here carry it on."""
         raw = self._delivery.raw_headers
-        if raw is None or _TRACEPARENT not in raw.lower():  # sooner than to parse them all
+        if raw is None or _TRACEPARENT not in raw.lower():  # cheaper than parsing all headers
             return None
         return read_traceparent(self.headers)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose lines carry event, type, handler, attempt, correlation and trace."""
+        """Logger whose lines carry event, type, handler, attempt, correlation and trace."""
         if self._log is None:
             self._log = logging.LoggerAdapter(
                 logging.getLogger("omni_worker.handler"), event_fields(self)
@@ -172,13 +174,13 @@ class Context:
         return self._log
 
     def _caused(self, draft: Draft) -> Draft:
-        """A copy: the caller's stays as it is."""
+        """Return a caused copy of a draft; the caller's draft is not changed."""
         caused = replace(draft)
         self._cause(caused)
         return caused
 
     def _cause(self, draft: Draft) -> None:
-        """Make it an event of this run: it inherits what is not given, and has an id of its own."""
+        """Make a draft an event of this run: inherit what is not given, and derive its id."""
         event, metadata = self.event, self.event.metadata
         if draft.id is None:
             draft.id = self._derived_id(draft)
@@ -190,7 +192,7 @@ class Context:
         subject = build_subject(draft.type, draft.channel, draft.instance)
         try:
             draft.content = content = encode_payload(draft.type, draft.payload)
-        except InvalidPayload:  # refused when it is published, and then with a word
+        except InvalidPayload:  # publishing refuses it later, with an error text
             content = b""
         same = f"{subject}\n{sha256(content).hexdigest()}"
         if self._counts is None:
@@ -200,7 +202,7 @@ class Context:
 
 
 def event_fields(context: Context) -> dict[str, Any]:
-    """What names one run in a log line; never its payload."""
+    """Return the log fields that identify one run; never its payload."""
     return {
         **names_of(context.event),
         "handler": context.handler,

@@ -20,7 +20,7 @@ from .topology import queue_consumer_name, short_hash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
-    """One function, what it wants, and how it is run."""
+    """A declared function: the events it subscribes to, and its options."""
 
     call: Callable[..., Any]
     app: str
@@ -28,7 +28,7 @@ class Handler:
     channels: tuple[str, ...]
     instance: str | None
     filters: tuple[str, ...]  # the subjects, folded and sorted
-    model: type[Event[Any]]  # what a delivery is validated as
+    model: type[Event[Any]]  # a delivery is validated with it
     options: Options
     function: str  # module and function, for people
     where: str  # file:line, for people
@@ -37,7 +37,7 @@ class Handler:
 
     @property
     def name(self) -> str:
-        """What ids, notes, letters and headers call it: stable over processes and versions."""
+        """Name in ids, notes, dead letters and headers: stable across processes and versions."""
         if self.options.durable is not None:
             return self.options.durable
         if self.options.queue is not None:
@@ -46,23 +46,23 @@ class Handler:
 
     @property
     def short(self) -> str:
-        """The function's own name: the one that people use."""
+        """Name of the function: the one that people use."""
         return self.function.rpartition(".")[2]
 
     @property
     def shown(self) -> str:
-        """Name for people: the function, with the durable beside it where they differ."""
+        """Name for people: the function, followed by the durable if they differ."""
         durable = self.options.durable
         return self.short if durable in (None, self.short) else f"{self.short} ({durable})"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name a person may call it by: those in logs, letters, metrics and its own code."""
+        """All names a person may use for the handler: from logs, dead letters, metrics and code."""
         return (self.name, self.short, self.function, self.shown)
 
     @property
     def literal_types(self) -> tuple[str, ...]:
-        """The types it names without a wildcard."""
+        """Types that the handler names without a wildcard."""
         return tuple(type for type in self.types if not is_wild(type))
 
 
@@ -77,9 +77,9 @@ def declare(
     options: Mapping[str, Any],
     names: Mapping[str, Any] | None = None,
 ) -> Handler:
-    """Check a declaration and make its record. Raises ConfigError naming the option.
+    """Check a declaration and return its record. Raises ConfigError naming the option.
 
-    ``names`` are those around the function, where its annotation may find its model.
+    ``names`` are the local names around the function; its annotation may refer to them.
     """
     checked = check_options(options)
     channels = _channels(channel)
@@ -108,7 +108,7 @@ def declare(
 
 
 def find_handler(handlers: Iterable[Handler], name: str) -> Handler:
-    """The only handler of that name. Raises ConfigError that lists those that exist.
+    """Return the only handler of that name. Raises ConfigError that lists the existing names.
 
     A name is the durable, the consumer of a queue, the function, or module and function.
     """
@@ -123,7 +123,7 @@ def find_handler(handlers: Iterable[Handler], name: str) -> Handler:
 
 
 def find_handlers(handlers: Iterable[Handler], name: str) -> list[Handler]:
-    """Every handler of that name: a function may be declared twice. Raises ConfigError for none."""
+    """Return all handlers of a name: a function may be declared twice. None: ConfigError."""
     known = list(handlers)
     found = [one for one in known if name in one.names]
     if not found:
@@ -132,7 +132,7 @@ def find_handlers(handlers: Iterable[Handler], name: str) -> list[Handler]:
 
 
 def no_handler(handlers: Iterable[Handler], name: str) -> str:
-    """The words for a name that no handler has, with the one that may be meant."""
+    """Return the error text for an unknown handler name, with the name that is probably meant."""
     by_name = {called: one.shown for one in handlers for called in one.names}
     if not by_name:
         return f"no handler is called {name}; none is declared"
@@ -143,7 +143,7 @@ def no_handler(handlers: Iterable[Handler], name: str) -> str:
 
 
 def with_settings(options: Options, settings: Settings) -> Options:
-    """The same options with every None filled from the settings that has one."""
+    """Return the options with each None replaced by the setting of the same name, if any."""
     filled = {
         name: getattr(settings, name)
         for name, option in OPTIONS.items()
@@ -155,7 +155,7 @@ def with_settings(options: Options, settings: Settings) -> Options:
     policy = options.retry or RetryPolicy(
         retries=options.max_retries,
         delay=options.retry_delay,
-        # A handler that asks for a minute does not mean half of one.
+        # A retry_delay above the default cap raises the cap.
         cap=max(options.retry_delay, RetryPolicy().cap),
     )
     return replace(options, retry=policy, max_retries=None, retry_delay=None)
@@ -189,6 +189,6 @@ def _channels(channel: str | Iterable[str] | None) -> tuple[str, ...]:
         raise ConfigError(f"channel={channel!r}: expected a string or a list of strings")
     channels = tuple(channel)
     if not channels:
-        # A list somebody computed: taking it for "every channel" would be the opposite of it.
+        # An empty list was probably computed: taking it for "every channel" would do the opposite.
         raise ConfigError(f"channel={channel!r}: names no channel; leave it out for every one")
     return channels

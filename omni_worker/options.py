@@ -20,7 +20,7 @@ Check = Callable[[str, Any], None]  # given `name=value` and the value; raises C
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number and its bounds, both included. Refuses in words that the settings use as well."""
+    """A number and its bounds, both included. The settings use the same error text."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Number:
 
     @property
     def expected(self) -> str:
-        """The words of a refusal."""
+        """Describe what is accepted, for an error text."""
         kind = "seconds" if self.unit == "s" else "a whole number"
         return f"{kind}, {self.low:.15g} to {self.high:.15g}"
 
@@ -81,12 +81,12 @@ def _exceptions(given: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Everything known about one option, beside its name, its type and its own default."""
+    """Facts about one option, in addition to its name, its type and its own default."""
 
     meaning: str  # one sentence, for README, docs and the setting of the same name
     check: Check
     setting: bool = False  # whether `OMNI_WORKER_<NAME>` is its default for every handler
-    default: float | None = None  # the setting's
+    default: float | None = None  # of the setting
     none: str = "none"  # the word for None, for people
     in_show: bool = True  # whether `show` lists it among the options
 
@@ -98,10 +98,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of one handler; None takes the setting of that name. Times are seconds.
+    """The options of one handler. None: the setting of the same name applies. Times are seconds.
 
-    The fields are the table. A new option is a field here, a line in ``HandlerOptions``, and the
-    room that obeys it.
+    The fields are the table. A new option needs a field here, a line in ``HandlerOptions``, and
+    the code that acts on it.
     """
 
     durable: Annotated[
@@ -130,7 +130,7 @@ class Options:
     prefetch: Annotated[
         int | None,
         Option(
-            "How many more a handler holds ready; without a number as many as its rate asks for.",
+            "How many more events a handler holds ready; without a number, adapts to its rate.",
             Number(0, 100_000),
             setting=True,
             none="adaptive",
@@ -139,7 +139,9 @@ class Options:
     timeout: Annotated[
         float | None,
         Option(
-            "Seconds one run may take; then it has failed.", Number(0.001, DAY, "s"), setting=True
+            "Seconds one run may take; a longer run has failed.",
+            Number(0.001, DAY, "s"),
+            setting=True,
         ),
     ] = None
     ack_wait: Annotated[
@@ -205,7 +207,7 @@ class Options:
     breaker: Annotated[
         int | None,
         Option(
-            "Failures in a row until only single trials run; 0 is never.",
+            "Failures in a row after which only single trial runs are made; 0: never.",
             Number(0, 1_000_000),
             setting=True,
             default=20,
@@ -244,11 +246,11 @@ DEFAULTS: dict[str, Any] = {
     field.name: OPTIONS[field.name].default if OPTIONS[field.name].setting else field.default
     for field in fields(Options)
     if field.default is not MISSING
-}  # in force where neither an option nor a setting is given
+}  # used where neither an option nor a setting is given
 
 
 def check_options(given: Mapping[str, Any]) -> Options:
-    """Make the options of keyword arguments. Raises ConfigError naming the option."""
+    """Build the options from keyword arguments. Raises ConfigError naming the option."""
     for name in given:
         if name not in OPTIONS:
             close = difflib.get_close_matches(name, [*OPTIONS, "channel", "instance", "subject"], 1)
@@ -262,7 +264,7 @@ def check_options(given: Mapping[str, Any]) -> Options:
     if options.retry is not None and (
         options.max_retries is not None or options.retry_delay is not None
     ):
-        raise ConfigError("retry= beside max_retries= or retry_delay=: give one of them")
+        raise ConfigError("retry= together with max_retries= or retry_delay=: give one of them")
     if options.exactly_once and options.durable is None:
         raise ConfigError("exactly_once=True needs durable=: processes must agree on a name")
     if not isinstance(given.get("reject_on", ()), tuple):
@@ -271,7 +273,7 @@ def check_options(given: Mapping[str, Any]) -> Options:
 
 
 def options_in_force(options: Options) -> dict[str, Any]:
-    """The options by name as values of JSON, in the order of the table; times in seconds."""
+    """Return the options by name as JSON values, in the order of the table; times in seconds."""
     retry = options.retry or RetryPolicy()
     found = {name: getattr(options, name) for name, one in OPTIONS.items() if one.in_show}
     found |= {"max_retries": retry.retries, "retry_delay": retry.delay}

@@ -2,7 +2,7 @@
 
 A route is a plain function, run in a thread of its own, or an ``async def``, run on the event
 loop. Its key is a path, `"/metrics"`, answered for GET and HEAD; or method and path,
-`"POST /pause"`. A path that ends with `/*` stands for everything below it.
+`"POST /pause"`. A path that ends with `/*` matches everything below it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RouteTable:
         self.add(routes or {})
 
     def add(self, routes: Routes) -> None:
-        """Add routes; none of them may be there already."""
+        """Add routes; none of them may exist already."""
         for key, route in routes.items():
             methods, path = parse_key(key)
             taken = self._routes.setdefault(path, {})
@@ -71,11 +71,11 @@ class RouteTable:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Every path that is answered, in the order of their adding."""
+        """Return every path that has a route, in the order they were added."""
         return tuple(self._routes)
 
     def methods(self, path: str) -> Mapping[str, Route]:
-        """Routes of a path by method; empty when nothing answers it. The longest match wins."""
+        """Return the routes of a path by method; empty if there is none. The longest match wins."""
         for candidate in _candidates(path):
             if candidate in self._routes:
                 return self._routes[candidate]
@@ -83,7 +83,7 @@ class RouteTable:
 
 
 def parse_key(key: str) -> tuple[tuple[str, ...], str]:
-    """Methods and path of a route's key. Raises ConfigError."""
+    """Split a route's key into methods and path. Raises ConfigError."""
     method, space, path = key.rpartition(" ")
     if space and method not in METHODS:
         raise ConfigError(f"route {key!r}: expected one of {', '.join(METHODS)} before the path")

@@ -20,7 +20,7 @@ from .validation import explain, quiet
 
 log = logging.getLogger("omni_worker.schemas")
 
-# System events this framework and its neighbours write; their payloads are not ours to check.
+# System events of this framework and of related programs; we do not check their payloads.
 SYSTEM_TYPES = (
     DEAD_LETTER,
     "system.replay.started",
@@ -37,7 +37,7 @@ STREAM_OF_DOMAIN = {
     "system": "SYSTEM",
 }
 
-NEAR = 0.85  # how alike a misspelt type is to what was meant; 1 is the same
+NEAR = 0.85  # similarity of a misspelt type to the intended one; 1 is identical
 
 TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
 
@@ -54,7 +54,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """The payload fits; ``value`` is what its model made of it."""
+    """The payload fits; ``value`` is the validated payload."""
 
     value: Any
 
@@ -81,12 +81,12 @@ class SchemaRegistry:
         stream: str | None = None,
         description: str = "",
     ) -> Schema:
-        """Make a `custom.*` or `system.*` type known.
+        """Register a `custom.*` or `system.*` type.
 
         ``stream`` has the type's handlers read a stream of that name, sourced from the default
-        one. Registering the same again changes nothing; a different schema for a registered type,
-        a core type, our dead letters, a stream that holds other events or a model that is no
-        pydantic model raises ConfigError.
+        one. Registering the same again changes nothing. Raises ConfigError for a different schema
+        of a registered type, a core type, our dead letters, a stream that holds other events,
+        or a model that is not a pydantic model.
         """
         try:
             check_type(type)
@@ -111,23 +111,23 @@ class SchemaRegistry:
     def validate(self, type: str, payload: Any) -> Valid | Invalid:
         """Check a payload against its type's model; a type without one takes anything.
 
-        What counts is what goes on the wire: a core payload's keys in camelCase, a time as text.
+        The payload is checked as it goes on the wire: core keys in camelCase, a time as text.
         """
         schema = self._schemas.get(type)
         if schema is None or schema.model is None:
             return Valid(payload)
-        if payload.__class__ is not dict:  # the usual one needs none of these questions
+        if payload.__class__ is not dict:  # a plain dict, the usual case, needs no conversion
             if isinstance(payload, schema.model):
                 return Valid(payload)
             if isinstance(payload, BaseModel):
                 payload = payload.model_dump(by_alias=True, warnings=False)
-        # Our own models take snake_case as well, which other programs do not read.
+        # Our own models accept snake_case as well, but other programs do not read it.
         by_name = False if issubclass(schema.model, Payload) else None
         try:
             return Valid(schema.model.model_validate(payload, by_alias=True, by_name=by_name))
         except ValidationError as error:
             strictly = error
-        # A strict model takes a time as text in JSON only, and JSON is what is sent.
+        # A strict model accepts a time as text in JSON only, and events are sent as JSON.
         try:
             body = to_json(payload, inf_nan_mode="constants")
             value = quiet(schema.model).validate_json(body, by_alias=True, by_name=by_name)
@@ -136,18 +136,18 @@ class SchemaRegistry:
         return Invalid(explain(strictly)) if value is None else Valid(value)
 
     def get(self, type: str) -> Schema | None:
-        """The schema registered for a type."""
+        """Return the schema registered for a type."""
         return self._schemas.get(type)
 
     def get_stream(self, type: str) -> str | None:
-        """The stream of a type: its override, else its domain's, else None."""
+        """Return the stream of a type: its override, else its domain's, else None."""
         schema = self._schemas.get(type)
         if schema is not None and schema.stream is not None:
             return schema.stream
         return STREAM_OF_DOMAIN.get(type.split(".", 1)[0])
 
     def list(self) -> list[Schema]:
-        """Every known type, sorted."""
+        """Return every known type, sorted."""
         return sorted(self._schemas.values(), key=lambda schema: schema.type)
 
     def check_known(self, type: str, warn: Callable[[str], None] | None = None) -> None:
@@ -168,7 +168,7 @@ class SchemaRegistry:
     def nearest(self, type: str) -> str | None:
         """Find the known type of which an unknown one is probably a misspelling.
 
-        None for `custom.*`, where anything may be meant, and for a word of its own such as
+        None for `custom.*`, where any name is possible, and for a clearly different word such as
         `instance.reconnected`: other programs extend the core domains.
         """
         domain, _, action = type.partition(".")
@@ -185,7 +185,7 @@ class SchemaRegistry:
         return f"{domain}.{near[0]}" if near else None
 
     def include(self, other: SchemaRegistry) -> None:
-        """Add every type the other registry knows."""
+        """Add every type of another registry."""
         for schema in other._schemas.values():
             if self._schemas.get(schema.type) != schema:
                 self.register(
@@ -222,13 +222,13 @@ def check_name(name: str, where: str) -> None:
 
 
 def _override(type: str, stream: str) -> str | None:
-    """The stream a type is copied to; None where the type is stored there anyway."""
+    """Return the stream a type is copied to; None if the type is stored there anyway."""
     where = f"register({type!r}, stream={stream!r})"
     check_name(stream, where)
     if stream == STREAM_OF_DOMAIN[type.split(".", 1)[0]]:
         return None
     if stream in TAKEN_STREAMS or stream.startswith(("KV_", "OBJ_")):
-        raise ConfigError(f"{where}: that stream holds something else; choose a name of your own")
+        raise ConfigError(f"{where}: that stream holds something else; choose another name")
     return stream
 
 

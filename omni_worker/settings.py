@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "nats://localhost:4222"
 PREFIX = "OMNI_WORKER_"
 LONGEST_SHOWN = 40  # characters of a value that is wrong
-# What Kubernetes puts there for a Service called omni-worker, or omni-worker-something.
+# Variables that Kubernetes sets for a Service called omni-worker, or omni-worker-something.
 _SERVICE_LINK = re.compile(
     r".*(SERVICE_HOST=|SERVICE_PORT(_[^=]*)?=|PORT_\d+_(TCP|UDP|SCTP)(_[^=]*)?=|PORT=\w+://).*"
 )
@@ -44,7 +44,7 @@ def _env(name: str) -> AliasChoices:
 
 
 def _of_option(name: str) -> Any:
-    """A field with the default, the bounds and the sentence of an option."""
+    """Make a field with the default, the bounds and the description of an option."""
     option = OPTIONS[name]
     assert isinstance(option.check, Number)
     low, high = option.check.low, option.check.high
@@ -52,7 +52,7 @@ def _of_option(name: str) -> Any:
 
 
 class Settings(BaseSettings):
-    """Every setting, with the names the `nats` CLI uses where it has one.
+    """All settings, with the names of the `nats` CLI for those that it has too.
 
     Times are seconds. Raises ConfigError naming the variable when a value cannot be used.
     """
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         populate_by_name=True,
         hide_input_in_errors=True,
         allow_inf_nan=False,
-        # docs/settings.md is made of them.
+        # docs/settings.md is generated from these docstrings.
         use_attribute_docstrings=True,
     )
 
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(DEFAULT_URL,), validation_alias=_env("NATS_URL"), repr=False
     )
-    """Where the server is: one URL, or several by commas. `tls://` asks for TLS."""
+    """URL of the server, or several URLs separated by commas. `tls://` requires TLS."""
     user: str | None = Field(default=None, validation_alias=_env("NATS_USER"))
     """Login by user and password; give both."""
     password: SecretStr | None = Field(default=None, validation_alias=_env("NATS_PASSWORD"))
@@ -85,33 +85,33 @@ class Settings(BaseSettings):
     nkey: Path | None = Field(default=None, validation_alias=_env("NATS_NKEY"))
     """Login by a file with an nkey seed."""
     ca: Path | None = Field(default=None, validation_alias=_env("NATS_CA"))
-    """File of the authorities whose server certificates are trusted; asks for TLS."""
+    """File with the certificate authorities that are trusted; requires TLS."""
     cert: Path | None = Field(default=None, validation_alias=_env("NATS_CERT"))
-    """File of our own certificate, where the server wants one; goes with its key."""
+    """File with our own certificate, if the server asks for one; needs `NATS_KEY` too."""
     key: Path | None = Field(default=None, validation_alias=_env("NATS_KEY"))
-    """File of that certificate's key."""
+    """File with the private key of that certificate."""
     js_domain: str | None = Field(default=None, validation_alias=_env("NATS_JS_DOMAIN"))
-    """JetStream domain, where the streams are behind a leaf node."""
+    """JetStream domain, if the streams are behind a leaf node."""
 
     reconnect_max_retries: int | None = Field(default=10, ge=0)
-    """Tries after the first, at the start and after a loss; `none` is endless."""
+    """Tries after the first, at the start and after a lost connection; `none`: without end."""
     reconnect_delay: float = Field(default=1.0, gt=0)
     """The longest wait before the second try; it doubles from try to try."""
     reconnect_max_delay: float = Field(default=30.0, gt=0)
-    """No wait between two tries is longer."""
+    """Longest wait between two tries."""
     connect_timeout: float = Field(default=5.0, gt=0)
-    """What one try may take."""
+    """Time limit of one try."""
 
     # Streams and consumers.
     replicas: int = Field(default=1, ge=1, le=5)
-    """Replicas of the streams that are made; those that stand keep theirs."""
+    """Replicas of the streams we create; existing streams keep theirs."""
     provision: Literal["on", "off"] = "on"
-    """`off`: nothing is created, only checked."""
+    """`off`: streams and consumers are only checked, never created."""
     inactive: float = Field(default=3600.0, gt=0)
-    """How long a consumer without durable outlives its last process."""
+    """Time until the server deletes a consumer without durable that no process uses."""
 
     session: str | None = Field(default=None, validation_alias=_env("OMNI_WORKER_SESSION"))
-    """Consumers nobody named are called after it. `dev` sets it, for its next process."""
+    """Part of the name of each consumer without durable or queue. `dev` sets it for restarts."""
 
     # Defaults of every handler; an option of the handler wins. Meaning, bounds and default are
     # those of the option.
@@ -125,11 +125,11 @@ class Settings(BaseSettings):
 
     # The process.
     grace: float = Field(default=30.0, ge=0)
-    """What running handlers get when the worker stops."""
+    """Time that running handlers get when the worker stops."""
     guard_ttl: float = Field(default=86_400.0, ge=120)
-    """How long `exactly_once` remembers an event."""
+    """Time for which `exactly_once` remembers an event."""
     foreign_delivery_limit: float = Field(default=3600.0, gt=0)
-    """An event only another version of the app wants becomes a dead letter after so long."""
+    """Time after which an event that only another version of the app wants is a dead letter."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -185,17 +185,17 @@ class Settings(BaseSettings):
 
     @property
     def wants_tls(self) -> bool:
-        """Whether a plaintext connection must be refused before any secret is sent."""
+        """Return True if a plaintext connection must be refused before any secret is sent."""
         return bool(self.ca or self.cert) or any(url.startswith("tls://") for url in self.urls)
 
     @property
     def shown_urls(self) -> str:
-        """The servers as they may be printed: without user, password or token."""
+        """Server URLs that are safe to print: without user, password or token."""
         return ", ".join(without_userinfo(url) for url in self.urls)
 
 
 def without_userinfo(url: str) -> str:
-    """The same URL without user and password, even where it is none that could be parsed."""
+    """Return a URL without user and password, even if the URL cannot be parsed."""
     scheme, mark, rest = url.partition("://")
     if not mark or not scheme.isalpha():
         return url.rpartition("@")[2]
@@ -203,9 +203,9 @@ def without_userinfo(url: str) -> str:
 
 
 def unknown_variables(environment: Mapping[str, str], others: Collection[str] = ()) -> list[str]:
-    """A line for each `OMNI_WORKER_…` that nothing reads, with the name that may be meant.
+    """Return a line for each unknown `OMNI_WORKER_…`, with the name that is probably meant.
 
-    ``others`` are those that are read elsewhere.
+    ``others`` are variables that are read elsewhere.
     """
     settings = {_variable(field) for field in Settings.model_fields}
     known = [one for one in (*settings, *others) if one.startswith(PREFIX)]
@@ -219,7 +219,7 @@ def unknown_variables(environment: Mapping[str, str], others: Collection[str] = 
         nats = "NATS_" + upper.removeprefix(PREFIX)
         close = [nats] if nats in settings else difflib.get_close_matches(upper, known, 1, 0.8)
         meant = f"; did you mean {close[0]}?" if close else "; README.md lists them all"
-        lines.append(f"{name} is set, and no setting is called so{meant}")
+        lines.append(f"{name} is set but unknown{meant}")
     return lines
 
 
@@ -227,14 +227,14 @@ def _is_url_of_a_server(url: str) -> bool:
     try:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
         _ = parts.port
-    except ValueError:  # its words repeat all of it
+    except ValueError:  # its text repeats the whole value
         return False
     rest = parts.path.strip("/") or parts.query or parts.fragment
     return parts.scheme in ("nats", "tls") and bool(parts.hostname) and not rest
 
 
 def _variable(field: str) -> str:
-    """The environment variable of a field."""
+    """Return the environment variable of a field."""
     alias = Settings.model_fields[field].validation_alias
     return (
         str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"OMNI_WORKER_{field.upper()}"
@@ -242,7 +242,7 @@ def _variable(field: str) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """One line for each that is wrong: its name, its value unless that is secret, what is meant."""
+    """Return a line for each wrong setting: name, value unless secret, and what is expected."""
     lines = []
     for problem in error.errors(include_url=False):
         field = str(problem["loc"][0]) if problem["loc"] else ""
@@ -250,7 +250,7 @@ def _explain(error: ValidationError) -> str:
             close = difflib.get_close_matches(field, Settings.model_fields, 1)
             meant = f"; did you mean {close[0]}?" if close else ""
             lines.append(f"no such setting: {field}{meant}")
-        elif not field:  # what _check says of several together
+        elif not field:  # _check's message about several settings together
             lines.append(problem["msg"].removeprefix("Value error, "))
         else:
             lines.append(_line(field, problem))
@@ -259,9 +259,9 @@ def _explain(error: ValidationError) -> str:
 
 def _line(found: str, problem: ErrorDetails) -> str:
     names = {_variable(field): field for field in Settings.model_fields}
-    field = names.get(found, found)  # pydantic names those by their variable that have an alias
+    field = names.get(found, found)  # pydantic names a field with an alias by its variable
     variable = _variable(field)
-    if field in ("urls", "password", "token"):  # what stands before the '@' of a URL is secret
+    if field in ("urls", "password", "token"):  # the part before the '@' of a URL is secret
         return f"{variable}: expected {_expected(field)}"
     return f"{variable}={_shown(problem['input'])}: expected {_expected(field)}"
 
@@ -272,10 +272,10 @@ def _shown(value: object) -> str:
 
 
 def _expected(field: str) -> str:
-    """What a setting takes, in words made of its declaration."""
+    """Describe the accepted values of a setting, from its declaration."""
     info = Settings.model_fields[field]
     if field == "urls":
-        return "nats://host:port or tls://host:port, by commas"
+        return "nats://host:port or tls://host:port, separated by commas"
     kinds = get_args(info.annotation) or (info.annotation,)
     if get_origin(info.annotation) is Literal:
         return " or ".join(kinds)

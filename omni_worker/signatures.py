@@ -1,4 +1,4 @@
-"""Signatures: what a handler or a middleware takes, and where it is written."""
+"""Signatures: the parameters of a handler or a middleware, and the place in the source."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ CONTEXT_NAMES = ("ctx", "context")
 
 
 def takes_context(call: Callable[..., Any]) -> bool:
-    """Whether it is `(event, ctx)` rather than `(event)`. Raises ConfigError for anything else."""
+    """Return True for `(event, ctx)`, False for `(event)`. Raises ConfigError for all else."""
     try:
         parameters = list(inspect.signature(call).parameters.values())
     except (TypeError, ValueError):
-        raise ConfigError(f"{call!r} is no function: expected (event) or (event, ctx)") from None
+        raise ConfigError(f"{call!r} is not a function: expected (event) or (event, ctx)") from None
     target = function_of(call)
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-        # Calling it runs nothing: every event would be acknowledged and none handled.
+        # Calling a generator function runs none of its code: every event would be acknowledged and
+        # none handled.
         raise ConfigError(f"{named(call)} holds a yield: a generator would never run")
     positional = [
         one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
@@ -48,14 +49,14 @@ def takes_context(call: Callable[..., Any]) -> bool:
 
 
 def is_async(call: Callable[..., Any]) -> bool:
-    """Whether it runs on the loop; a plain `def` runs in a thread."""
+    """Return True if the function runs on the event loop; a plain `def` runs in a thread."""
     return inspect.iscoroutinefunction(function_of(call))
 
 
 def event_model(
     call: Callable[..., Any], schema: type[BaseModel] | None, names: Mapping[str, Any]
 ) -> type[Event[Any]]:
-    """`schema=`, else the model in the annotation `Event[Model]`, else any payload."""
+    """Return the event type: from `schema=`, else the annotation `Event[Model]`, else any."""
     if schema is not None:
         return _event_of(schema)
     parameters = list(inspect.signature(call).parameters.values())
@@ -72,13 +73,13 @@ def event_model(
 
 
 def where_written(call: Callable[..., Any]) -> str:
-    """`file:line`, for people."""
+    """Return `file:line` of a function, for people."""
     code = getattr(function_of(call), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"
 
 
 def check_middleware(middleware: Callable[..., Any], *parameters: str) -> None:
-    """Refuse what cannot be awaited around a handler or a publish."""
+    """Refuse a middleware that cannot be awaited around a handler or a publish."""
     expected = f"expected async def ({', '.join(parameters)})"
     if not inspect.iscoroutinefunction(function_of(middleware)):
         raise ConfigError(f"middleware {named(middleware)}: {expected}")
@@ -89,7 +90,7 @@ def check_middleware(middleware: Callable[..., Any], *parameters: str) -> None:
 
 
 def function_of(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under decorators, partials and callable objects."""
+    """Return the function under decorators, partials and callable objects."""
     while isinstance(call, functools.partial):
         call = call.func
     target = call if inspect.isroutine(call) else getattr(call, "__call__", call)  # noqa: B004
@@ -98,16 +99,16 @@ def function_of(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def named(call: Callable[..., Any]) -> str:
-    """What people call it."""
+    """Return the name that people use for a function."""
     while isinstance(call, functools.partial):
         call = call.func
     return str(getattr(call, "__qualname__", type(call).__name__))
 
 
 def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, Any]) -> object:
-    """An annotation written as text, read where it was written.
+    """Evaluate an annotation that is text, with the names of the place it was written in.
 
-    Only the event's own: another name of the signature may exist only while type checking.
+    Only the annotation of the event: other names may exist only while type checking.
     """
     holder: Any = SimpleNamespace(__annotations__={"event": hint})
     try:
@@ -125,13 +126,13 @@ def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, A
 
 
 def _refuse_payload(hint: Any, call: Callable[..., Any]) -> None:
-    """The payload's model in the place of the event: it would fail on every event."""
+    """Refuse an annotation with the payload's model: the handler would fail on every event."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if any(_may_be_event(part) for part in parts) or hasattr(call, "__wrapped__"):
-        return  # a decorator may hand over something else than it is given
+        return  # a decorator may pass on something other than the event
     shown = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
     raise ConfigError(
-        f"{named(call)}: a handler is given the event, no {shown};"
+        f"{named(call)}: a handler is given the event, not a {shown};"
         f" write Event[{shown}], and take event.payload"
     )
 
@@ -144,7 +145,7 @@ def _may_be_event(hint: Any) -> bool:
 
 
 def _events_in(hint: object) -> list[type[Event[Any]]]:
-    """The event types of an annotation, those of a union each."""
+    """Return the event types of an annotation; for a union, each of them."""
     if isinstance(hint, type) and issubclass(hint, Event):
         return [hint]
     return [event for part in get_args(hint) for event in _events_in(part)]
@@ -156,7 +157,7 @@ def _event_of(schema: Any) -> type[Event[Any]]:
 
 
 def caller(frame: FrameType) -> str:
-    """Where a frame is: `examples/echo.py:12`, relative to the working directory if below it."""
+    """Return a frame's place: `examples/echo.py:12`, relative if below the working directory."""
     path = frame.f_code.co_filename
     try:
         relative = os.path.relpath(path)

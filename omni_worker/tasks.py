@@ -7,23 +7,23 @@ _HANDLER = f"{_OURS}handler "
 
 
 def own(purpose: str) -> str:
-    """The name of a task or thread of the framework."""
+    """Return the name of a task or thread of the framework."""
     return _OURS + purpose
 
 
 def of_handler(handler: str) -> str:
-    """The name of a task or thread that runs a handler's events."""
+    """Return the name of a task or thread that runs a handler's events."""
     return _HANDLER + handler
 
 
 def is_own(name: str) -> bool:
-    """Whether a task or thread of that name is the framework's."""
+    """Return True if a task or thread of that name belongs to the framework."""
     return name.startswith(_OURS)
 
 
 def shown(name: str) -> str:
-    """A name for people: `handler r1` for a handler's, any other as it is."""
+    """Return a name for people: `handler r1` for a handler's, any other unchanged."""
     return name.removeprefix(_OURS) if name.startswith(_HANDLER) else name
 
 
-KEEPER = own("bus")  # looks around every few seconds
+KEEPER = own("bus")  # checks the state of the bus every few seconds

@@ -72,15 +72,15 @@ MISUSE: list[tuple[str, dict[str, Any], Callable[..., Any], str]] = [
     ("durable with a dot", {"durable": "a.b"}, handle, "durable='a.b': a name takes"),
     ("no model", {"schema": dict}, handle, "expected a pydantic model class"),
     ("wrong signature", {}, takes_nothing, "a handler takes (event) or (event, ctx)"),
-    ("two policies", {"retry": RetryPolicy(), "max_retries": 1}, handle, "retry= beside"),
+    ("two policies", {"retry": RetryPolicy(), "max_retries": 1}, handle, "retry= together with"),
     ("no time zone", {"start_from": datetime(2026, 1, 1)}, handle, "a datetime with a time zone"),
     ("a number as text", {"concurrency": "10"}, handle, "concurrency='10': expected a whole"),
     ("nothing rejected", {"reject_on": ValueError()}, handle, "expected an exception class"),
     ("once by a word", {"exactly_once": "yes", "durable": "d"}, handle, "expected True or False"),
     ("context first", {}, takes_context_first, "or (event, ctx); the event comes first"),
-    ("the payload", {}, takes_payload, "no Model; write Event[Model], and take event.payload"),
-    ("a dict", {}, takes_dict, "no dict[str, int]; write Event[dict[str, int]]"),
-    ("payloads", {}, takes_either, "is given the event, no "),
+    ("the payload", {}, takes_payload, "not a Model; write Event[Model], and take event.payload"),
+    ("a dict", {}, takes_dict, "not a dict[str, int]; write Event[dict[str, int]]"),
+    ("payloads", {}, takes_either, "is given the event, not a "),
 ]
 
 
@@ -492,5 +492,5 @@ async def test_a_handler_for_a_type_that_looks_misspelt_is_told_at_the_start(
 
     [line] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert line.startswith(
-        "message.recieved is no event type that is known here; did you mean message.received?"
+        "message.recieved is not a known event type; did you mean message.received?"
     )

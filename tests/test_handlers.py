@@ -243,7 +243,7 @@ def test_an_unknown_option_is_answered_with_the_right_one(option: str, hint: str
 
 @pytest.mark.parametrize("option", ["max_retries", "retry_delay"])
 def test_a_retry_policy_beside_its_short_forms_is_refused(option: str) -> None:
-    with pytest.raises(ConfigError, match="retry= beside max_retries= or retry_delay="):
+    with pytest.raises(ConfigError, match="retry= together with max_retries= or retry_delay="):
         declared(**{option: 1, "retry": RetryPolicy()})
 
 
@@ -335,8 +335,8 @@ async def yields_async(event: Any) -> AsyncIterator[int]:
         (takes_self, r"takes_self.*app\.on\(…\)\(object\.method\)"),
         (yields, "yields holds a yield"),
         (yields_async, "yields_async holds a yield"),
-        ("handle", "is no function"),
-        (5, "is no function"),
+        ("handle", "is not a function"),
+        (5, "is not a function"),
     ],
 )
 def test_a_function_that_is_no_handler_is_refused(call: Any, hint: str) -> None:

@@ -171,7 +171,7 @@ def test_a_value_that_cannot_be_used_names_its_variable(
          " or none"),
         ("OMNI_WORKER_PROVISION", "maybe", "=maybe: expected on or off"),
         ("NATS_URL", f"http://{SECRET}",
-         ": expected nats://host:port or tls://host:port, by commas"),
+         ": expected nats://host:port or tls://host:port, separated by commas"),
         ("NATS_CREDS", "nowhere/creds", "=nowhere/creds: no such file"),
     ],
 )  # fmt: skip
@@ -195,7 +195,7 @@ def test_of_several_wrong_ones_each_has_a_line(monkeypatch: pytest.MonkeyPatch) 
 
     assert sorted(str(refused.value).splitlines()) == [
         "NATS_PASSWORD: expected text",
-        "NATS_URL: expected nats://host:port or tls://host:port, by commas",
+        "NATS_URL: expected nats://host:port or tls://host:port, separated by commas",
         "OMNI_WORKER_GRACE=abc: expected seconds, 0 or more",
         "no such setting: acck_wait; did you mean ack_wait?",
     ]
@@ -307,7 +307,7 @@ def test_a_variable_that_nothing_reads_is_told_with_the_one_that_is_meant(
 ) -> None:
     said = unknown_variables({name: "1", "PATH": "/bin"}, ["OMNI_WORKER_HEALTH_PORT"])
 
-    assert said == [f"{name} is set, and no setting is called so{meant}"]
+    assert said == [f"{name} is set but unknown{meant}"]
 
 
 def test_variables_that_are_read_and_those_of_others_are_no_news() -> None:

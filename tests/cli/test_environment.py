@@ -17,7 +17,7 @@ app = App("router")
 @app.on("custom.thing", durable="r1")
 async def route(event): ...
 """
-SAID = "OMNI_WORKER_GRACES is set, and no setting is called so; did you mean OMNI_WORKER_GRACE?"
+SAID = "OMNI_WORKER_GRACES is set but unknown; did you mean OMNI_WORKER_GRACE?"
 
 
 @pytest.mark.parametrize("command", ["status", "publish custom.thing --data {}"])
