@@ -123,7 +123,7 @@ def find_handler(handlers: Iterable[Handler], name: str) -> Handler:
 
 
 def find_handlers(handlers: Iterable[Handler], name: str) -> list[Handler]:
-    """Return all handlers of a name: a function may be declared twice. None: ConfigError."""
+    """Return all handlers of a name: a function may be declared twice. Raises ConfigError."""
     known = list(handlers)
     found = [one for one in known if name in one.names]
     if not found:

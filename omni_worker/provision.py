@@ -255,6 +255,5 @@ def _lacking(stream: str, missing: Sequence[str]) -> str:
 
 
 def _in_the_way(conflict: Conflict) -> str:
-    return (
-        f"stream {conflict.spec.name} cannot be created: {conflict.other} holds {conflict.overlap}"
-    )
+    spec, other, overlap = conflict.spec, conflict.other, conflict.overlap
+    return f"stream {spec.name} cannot be created: {other} holds {overlap}"

@@ -116,7 +116,7 @@ class DeadLetters:
                     yield letter
 
     async def get(self, which: str | int, *, progress: Progress | None = None) -> DeadLetter:
-        """Return a dead letter by its number in its stream, its id, or 8+ first characters of it.
+        """Return a dead letter by its number in its stream, its id, or the start of its id (8+).
 
         Raises NoSuchLetter, also if several ids begin with these characters.
         """
@@ -167,7 +167,7 @@ class DeadLetters:
         return _with_mark(letter, mark)
 
     def _names_in_letters(self, handler: str) -> set[str]:
-        """Return the names a handler may have in dead letters; a removed handler has only one."""
+        """Return a handler's names in dead letters; for an unknown handler, the given name."""
         return {handler, *(one.name for one in self._handlers if handler in one.names)}
 
     # --- reading ---------------------------------------------------------------------------
@@ -298,7 +298,7 @@ class DeadLetters:
             ) from None
 
     async def _was_sent(self, app: str, id: str, *, since: int) -> bool:
-        """Return True if an interrupted retry had sent the event; the server forgets ids."""
+        """Search for the event of an interrupted retry: the duplicate window may be over."""
         moment = datetime.fromtimestamp(since / 1000, UTC) - timedelta(seconds=60)
         if _now() - since < 1_000:  # it began just now
             return False

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 
-PASS_AFTER = (
-    10_000  # objects allocated minus freed; Python's default is 700 (2 000 in newer versions)
-)
+# Objects allocated minus freed; Python's default is 700 (2 000 in newer versions).
+PASS_AFTER = 10_000
 
 
 def calm_collector() -> None:

@@ -251,9 +251,8 @@ def _raw_differences(ours: Config, config: Config) -> list[str]:
 def holds_events(config: StreamConfig) -> bool:
     """Return True if this stream holds events: not a bucket, the server's, our own or a copy."""
     if config.name.startswith(("KV_", "OBJ_")) or not config.name.isprintable():
-        return (
-            False  # a control character in a name would break the protocol: no request can name it
-        )
+        # A control character in a name would break the protocol: no request can name the stream.
+        return False
     # A copy has no subjects; a stream that also takes events has its own.
     return bool(config.subjects) and not any(
         subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in config.subjects

@@ -175,7 +175,7 @@ def test_a_stream_near_its_limit_says_what_becomes_of_events(
         [read_stream_info({"config": stream, "state": {"bytes": 1, "messages": 1}})]
     )
 
-    assert found.says == f"{said}; when full, it drops its oldest"
+    assert found.says == f"{said}; when full, it drops its oldest events"
     assert refusing.says == f"{said}; when full, it refuses new events"
     assert less == []
 

@@ -319,7 +319,9 @@ async def test_letters_of_other_programs_are_listed_and_say_why_they_cannot_be_r
     assert (first.event_id, first.event_type, first.error) == ("e-1", "message.received", "boom")
     assert (first.attempts, first.app) == (4, "omni")
     assert "cannot be read" in second.error
-    with pytest.raises(CannotRetry, match=r"another program \(omni\) wrote this dead letter") as refused:
+    with pytest.raises(
+        CannotRetry, match=r"another program \(omni\) wrote this dead letter"
+    ) as refused:
         await bus.dead_letters.retry(first)
     assert str(refused.value) == f"dead letter #{first.sequence}: {refused.value.reason}"
     await bus.dead_letters.discard(first)

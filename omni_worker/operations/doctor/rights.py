@@ -53,7 +53,7 @@ async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) ->
 
     async def read() -> None:
         # With follow: an empty stream would otherwise be read without any request.
-        async with Scan(transport, stream, filters=["system.omni-worker-doctor.probe"], follow=True):
+        async with Scan(transport, stream, filters=["system.doctor.probe"], follow=True):
             pass
 
     found: list[Finding] = []

@@ -58,7 +58,7 @@ def full_streams(streams: Sequence[StreamInfo]) -> list[Finding]:
         config, state = info.config, info.state
         if not holds_events(config):
             continue
-        loses = "refuses new events" if config.discard == "new" else "drops its oldest"
+        loses = "refuses new events" if config.discard == "new" else "drops its oldest events"
         for limit, used, most in (
             ("max_bytes", state.bytes, config.max_bytes),
             ("max_msgs", state.messages, config.max_msgs),

@@ -46,7 +46,7 @@ class MemoryTransport:
         self._sources: set[MemorySource] = set()
         self._kept: deque[Callable[[], None]] = deque(maxlen=KEPT_ANSWERS)
         self._answers_to_drop = self._acks_to_drop = 0
-        self._up = asyncio.Event()  # also set after give_up, when waiting is useless
+        self._up = asyncio.Event()  # also set by close and give_up: waiting is over
         self._up.set()
         self._is_open = False
         self._failed: asyncio.Future[Exception] | None = None
@@ -87,7 +87,7 @@ class MemoryTransport:
             self._tell_change()
 
     async def close(self) -> None:
-        """Send kept answers, wait for the answers to our requests, and disconnect."""
+        """Wait for the answers to our requests, deliver everything sent, and disconnect."""
         self._is_open = False
         await self._link.answered()
         self._link.drain()
