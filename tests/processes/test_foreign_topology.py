@@ -72,7 +72,7 @@ async def thing(event):
     assert sorted(stage.ids()) == ["custom.thing", "message.received", "reaction.received"]
     assert await worker.stop() == 0
     assert before == {name: await stream_config(plain, name) for name in before}
-    [said] = [one for one in worker.messages("info") if one.startswith("stream MESSAGE stands")]
+    [said] = [one for one in worker.messages("info") if one.startswith("stream MESSAGE exists")]
     for difference in ("chat.>", "365 d where we keep 30 d"):
         assert difference in said
 
