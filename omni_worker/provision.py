@@ -5,6 +5,7 @@ The same code serves every transport, over its Operators port. ``PROVISION=off``
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -27,6 +28,7 @@ from .topology import (
     UpdateConsumer,
     UpdateStream,
     copy_notice,
+    is_narrower,
     plan_consumer,
     plan_stream,
     route,
@@ -42,6 +44,7 @@ log = logging.getLogger("omni_worker.provision")
 
 SOMEBODY_WAS_FASTER = (10148, 10149, 10013, 10058, 10065)
 TRIES = 5
+NARROWS_AFTER = 1.0  # seconds in which a process that has just started begins to pull
 
 
 class Provisioner:
@@ -131,9 +134,16 @@ class Provisioner:
 
         Raises TopologyError, naming the consumer, if it is not ours or cannot be changed.
         """
+        has_waited = False
         for _ in range(TRIES):
             info = await self._operators.consumer_info(spec.stream, spec.name)
             step = plan_consumer(spec, info)
+            narrows = info is not None and is_narrower(spec, info.config)
+            if isinstance(step, UpdateConsumer) and narrows and not has_waited:
+                # A newer version that starts at this moment may not pull yet: look again.
+                has_waited = True
+                await asyncio.sleep(NARROWS_AFTER)
+                continue
             try:
                 match step:
                     case RefuseConsumer(reason=reason):

@@ -238,11 +238,15 @@ def _next_filters(
     Narrowing moves the consumer past events another version still wants, so it is done only when
     no process reads the consumer; widening is safe at once.
     """
-    standing, wanted = config.filters, tuple(sorted(spec.filters))
-    lost = [has for has in standing if not any(covers(want, has) for want in wanted)]
-    if not lost or not is_read:
+    wanted = tuple(sorted(spec.filters))
+    if not is_read or not is_narrower(spec, config):
         return wanted, False
-    return fold([*standing, *wanted]), True
+    return fold([*config.filters, *wanted]), True
+
+
+def is_narrower(spec: ConsumerSpec, config: ConsumerConfig) -> bool:
+    """Return True if the consumer has a filter that the spec no longer covers."""
+    return not all(any(covers(want, has) for want in spec.filters) for has in config.filters)
 
 
 def _is_read(info: ConsumerInfo) -> bool:
