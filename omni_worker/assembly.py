@@ -35,7 +35,7 @@ RAW_SUBJECT = "omni-worker.raw."
 
 @dataclass(slots=True, kw_only=True)
 class HandlerSetup:
-    """What every handler of a bus is built with."""
+    """Parts that every handler of a bus is built with."""
 
     transport: Transport
     provisioner: Provisioner
@@ -56,7 +56,7 @@ def build_subscription(
     on_lost: Callable[[Source, Exception], None],
     on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]],
 ) -> tuple[Subscription, DaemonThreads | None]:
-    """A subscription that reads nothing yet, and its threads where it is a plain def."""
+    """Build a subscription that reads nothing yet, and threads for a plain def handler."""
     threads = None
     if not handler.is_async:
         threads = DaemonThreads(handler.options.concurrency or 1, of_handler(handler.name))
@@ -115,7 +115,7 @@ def _guard(handler: Handler, setup: HandlerSetup) -> list[Gate]:
 
 
 def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
-    """What answers for a handler this process does not run."""
+    """Build the settler of a handler that this process does not run."""
     return Settler(
         handler,
         publisher=setup.publisher,
@@ -127,13 +127,13 @@ def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
 
 
 class RawCopies:
-    """Where the bytes of an event too large for its dead letter are found again."""
+    """Storage of events that are too large for their dead letter."""
 
     def __init__(self, setup: HandlerSetup) -> None:
         self._setup = setup
 
     async def keep(self, original: StoredMessage) -> tuple[str, int]:
-        """Its own stream where that keeps what is settled (limits), else a raw copy in ours."""
+        """Return the origin if its stream keeps settled events (limits), else a raw copy."""
         setup = self._setup
         if setup.provisioner.retention(original.stream) == "limits":
             return original.stream, original.sequence

@@ -39,7 +39,7 @@ class TimedOut(Exception):
 
 
 class Dispatcher:
-    """Runs deliveries through one handler."""
+    """Run deliveries through one handler."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class Dispatcher:
         self._validates = handler.options.validate
         # The handler behind its middlewares. Whoever calls it turns what it raises into ``ending``.
         self.call = _chain(_innermost(handler, threads), middlewares)
-        # The handler itself, where nothing stands around it and it takes only its event.
+        # The handler itself, if nothing is around it and it takes only its event.
         self.bare: Callable[[Event[Any]], Awaitable[None]] | None = None
         if handler.is_async and not handler.wants_context and not middlewares:
             self.bare = handler.call
 
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:
-        """The event in a delivery, or the outcome when it is not for this handler to run."""
+        """Read the event of a delivery, or return the outcome if it is not for this handler."""
         # As wire.read_fast, in place: this is for every event.
         body, event = delivery.body, None
         if not ((_N in body or _I in body) and may_hold_nan(body)) and len(body) <= LARGE:
@@ -96,7 +96,7 @@ class Dispatcher:
         return DONE
 
     def ending(self, error: BaseException) -> Outcome:
-        """The outcome of a run that raised; raises again if the loop is gone."""
+        """Turn an exception into the outcome of its run; raise it again if the loop is gone."""
         if isinstance(error, self._reject_on):
             return Rejected(error)
         if isinstance(error, Retry):
@@ -110,7 +110,7 @@ class Dispatcher:
         return Failed(error)
 
     def _ending_of(self, group: ExceptionGroup[Exception]) -> Outcome:
-        """What a TaskGroup ends with: the ending that all of its tasks asked for, else a failure.
+        """Decide the outcome of a TaskGroup: the ending all its tasks asked for, else a failure.
 
         Beside another failure, which may pass, neither Reject nor Retry decides.
         """
@@ -124,7 +124,7 @@ class Dispatcher:
         return Failed(group)
 
     def _read_slowly(self, delivery: Delivery) -> Event[Any] | Outcome:
-        """A second look at what the fast pass did not take: lenient, and with a reason."""
+        """Read again what the fast pass refused: lenient, and with a reason."""
         subject = delivery.subject
         try:
             envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
@@ -139,7 +139,7 @@ class Dispatcher:
             return Rejected(error, unreadable=True)
 
     def _locate(self, subject: str, type: str) -> Address | Outcome:
-        """Where the event is from, or the outcome when it is not ours. The subject comes first."""
+        """Find the event's address, or the outcome if it is not ours. The subject comes first."""
         if not any(matches(one, subject) for one in self._handler.filters):
             return _foreign(subject)
         try:
@@ -179,7 +179,7 @@ class Dispatcher:
 
 
 def _errors_in(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    """What was raised, in groups of groups as well."""
+    """Yield every exception of a group, also of nested groups."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _errors_in(error)
@@ -193,7 +193,7 @@ def _foreign(subject: str) -> HandBack:
 
 
 def _innermost(handler: Handler, threads: DaemonThreads | None) -> CallNext:
-    """The function itself as a coroutine of (ctx, event), in a thread where it is a plain def."""
+    """Wrap the function as a coroutine of (ctx, event), in a thread if it is a plain def."""
     call = handler.call
     if handler.is_async:
         if handler.wants_context:

@@ -45,19 +45,19 @@ COUNT_FACTOR = 4
 
 @dataclass(slots=True)
 class Trouble:
-    """What this process knows of one event that is not settled yet."""
+    """Trouble of one unsettled event, as far as this process knows."""
 
     failures: int = 0
     first_seen: float = 0.0  # epoch seconds
     handed_back_since: float | None = None  # loop time
     letter: Failure | None = None  # given up; only the letter is still to be stored
     letter_tries: int = 0
-    retry_in: float | None = None  # seconds; the event is kept here meanwhile, and with it its key
+    retry_in: float | None = None  # seconds; until then the event is kept here, and with it its key
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the deliveries of one handler."""
+    """Counts of what became of one handler's deliveries."""
 
     handled: int = 0
     skipped: int = 0
@@ -68,14 +68,14 @@ class Counts:
 
 
 class RawCopies(Protocol):
-    """Where bytes too large for a letter are found again."""
+    """Storage of bodies that are too large for a dead letter."""
 
     async def keep(self, original: StoredMessage) -> tuple[str, int]:
         """Stream and sequence of a message that holds the original's bytes."""
 
 
 class Settler:
-    """Answers the deliveries of one handler."""
+    """Answer the deliveries of one handler."""
 
     def __init__(
         self,
@@ -104,23 +104,23 @@ class Settler:
 
     @property
     def attempts(self) -> int:
-        """How often an event may run at most."""
+        """Maximum number of runs of an event."""
         return self._policy.attempts
 
     def done(self, delivery: Delivery) -> None:
-        """The usual ending, without a detour."""
+        """Acknowledge a handled event, the usual ending."""
         delivery.source.ack(delivery)
         self._counts.handled += 1
 
     def settled_before(self, delivery: Delivery) -> None:
-        """It came again although it was settled: its answer was lost, so it is given again."""
+        """Acknowledge again an event that was settled before: its answer was lost."""
         delivery.ack()
         self._recognised(delivery)
 
     def hand_back(
         self, delivery: Delivery, delay: float = 0.0, reason: str = "", *, foreign: bool = False
     ) -> None:
-        """Unrun, or not to its end; the delivery takes no further answer."""
+        """Hand back a delivery that did not run to its end; it takes no further answer."""
         delivery.nak(delay)
         delivery.lapsed = True
         self._counts.handed_back += 1
@@ -136,10 +136,10 @@ class Settler:
             )
 
     async def settle(self, delivery: Delivery, outcome: Outcome, trouble: Trouble) -> bool:
-        """Answer once. Says whether the event is settled: acknowledged or terminated.
+        """Answer once. Return True if the event is settled: acknowledged or terminated.
 
-        A delivery whose lease lapsed while it ran may be somebody else's by now: it may only be
-        acknowledged.
+        A delivery whose lease lapsed while it ran may belong to another process: it may only be
+                acknowledged.
         """
         match outcome:
             case Done(confirm=True, before=before):
@@ -180,7 +180,7 @@ class Settler:
                 return False
 
     async def _done_for_sure(self, delivery: Delivery, before: bool) -> bool:
-        """An unconfirmed ack does no harm: the guard answers when the event comes again."""
+        """Ack with confirmation; without one the guard answers when the event comes again."""
         confirmed = await delivery.confirm()
         if before:
             self._recognised(delivery)
@@ -234,7 +234,7 @@ class Settler:
         )
 
     async def send_letter(self, delivery: Delivery, trouble: Trouble) -> bool:
-        """Store the letter in ``trouble``, then terminate the original.
+        """Store the dead letter in ``trouble``, then terminate the original.
 
         In this order: a crash between them repeats the letter, the other order loses the event.
         Where it cannot be stored the original waits, and only the letter is tried again.

@@ -1,7 +1,7 @@
-"""Subscription: one handler's loop. Deliveries in, each run once, answered, and let go.
+"""Subscription: the loop of one handler. Deliveries come in, run once, are answered, and leave.
 
 It is put together from its states (what is known of each source), its credit (how many may be
-held), its slots (who runs them), its leases (that they stay ours), its gates (what may stand
+held), its slots (who runs them), its leases (that they stay ours), its gates (what may come
 before a run), and its execution (the life of one event).
 """
 
@@ -85,17 +85,17 @@ class Subscription:
 
     @property
     def is_on_trial(self) -> bool:
-        """Every event failed lately: one trial at a time runs until one succeeds."""
+        """True while the breaker is open: trials run until one succeeds."""
         return self._parts.breaker.is_open
 
     @property
     def sources(self) -> list[Source]:
-        """The consumers it reads."""
+        """Consumers that this subscription reads."""
         return list(self._pulled)
 
     @property
     def missing(self) -> int:
-        """Consumers it should read and does not: they were lost, and are not made again yet."""
+        """Number of lost consumers that are not recreated yet."""
         return max(0, self._parts.streams - len(self._pulled))
 
     @property
@@ -108,7 +108,7 @@ class Subscription:
         )
 
     def holds(self, stream: str) -> set[int]:
-        """The sequences of a stream that are buffered or running."""
+        """Sequences of a stream that are buffered or running."""
         states = self._states.items()
         return {one for source, known in states if source.stream == stream for one in known.held}
 
@@ -124,9 +124,10 @@ class Subscription:
     def attach(
         self, source: Source, after: SourceState | None = None, *, fed: bool = False
     ) -> None:
-        """Read one more source, from now on; ``after`` is the lost one it takes the place of.
+        """Read one more source; ``after`` is the state of the lost source that it replaces.
 
-        One that is ``fed`` is asked and stopped by somebody else, who hands over its deliveries.
+        A source that is ``fed`` is requested from and stopped by its owner, which hands over its
+        deliveries.
         """
         state = SourceState(source)
         if after is not None:
@@ -141,7 +142,7 @@ class Subscription:
             self._credit.sources_changed()
 
     def detach(self, source: Source) -> SourceState | None:
-        """Forget a lost source: what has not begun is dropped, what runs may only be acked."""
+        """Forget a lost source: buffered deliveries are dropped, running ones may only be acked."""
         state = self._states.pop(source, None)
         self._pulled.pop(source, None)
         if state is None:
@@ -155,17 +156,17 @@ class Subscription:
         return state
 
     def settled_up_to(self, source: Source, ack_floor: int) -> None:
-        """The server's word: everything up to this sequence is settled."""
+        """Take over the server's ack floor: everything up to this sequence is settled."""
         state = self._states.get(source)
         if state is not None:
             state.forget_settled(ack_floor)
 
     def on_room(self, call: Callable[[], None]) -> None:
-        """Call once, when the next delivery is let go: somebody waits to hand over more."""
+        """Call once, when the next delivery is released: its caller has more to hand over."""
         self._credit.on_room(call)
 
     def lease(self, ack_wait: float) -> None:
-        """The server's ack_wait, in seconds: leases follow it."""
+        """Set the server's ack_wait, in seconds: leases follow it."""
         self._leases.ack_wait = ack_wait
 
     async def drain(self, grace: float) -> None:
@@ -218,14 +219,14 @@ class Subscription:
                 slots.wake_one()
 
     def replenish(self, source: Source) -> None:
-        """A pull ended: ask again, for little where nothing came."""
+        """Request again after a pull ended; only a little where nothing came."""
         state = self._states.get(source)
         if state is not None:
             state.window = 1
         self._credit.refill()
 
     def resumed(self, source: Source) -> None:
-        """The link is back: repeats may come as first deliveries, leases need a touch."""
+        """Handle a renewed link: repeats may come as first deliveries, leases must be extended."""
         state = self._states.get(source)
         if state is not None:
             state.look_up_until = state.highest
@@ -235,11 +236,11 @@ class Subscription:
         self._credit.refill()
 
     def lost(self, source: Source, cause: Exception) -> None:
-        """The consumer is gone: whoever made it decides."""
+        """Report a lost consumer to its binding, which decides."""
         self._parts.on_lost(source, cause)
 
     def _recognise(self, state: SourceState, delivery: Delivery) -> bool:
-        """Whether this delivery needs no run: settled before, or held right now."""
+        """Return True if the delivery needs no run: it was settled before, or is held right now."""
         if state.settled.holds(delivery.sequence, delivery.stored_at):
             self._parts.settler.settled_before(delivery)
             self._credit.refill_if_low()
@@ -271,7 +272,7 @@ class Subscription:
                     self._execution.release(state, delivery)
 
     async def _hand_back_running(self) -> None:
-        """Grace is over: what still runs goes back; its late ending counts for nothing."""
+        """Hand back what still runs at the end of grace; its late ending is ignored."""
         running = [one.delivery for one in self._slots.all if one.delivery is not None]
         try:
             await self._back.all(running)

@@ -18,7 +18,7 @@ TAKEN_BACK_AFTER = 0.1  # seconds; a gate that holds for a moment is not worth t
 
 
 class Credit:
-    """Never more than concurrency + prefetch are held or asked for.
+    """Credit of one handler: never more than concurrency + prefetch are held or requested.
 
     Without a fixed ``prefetch`` it follows the handler's measured rate: a fast one gets large
     requests, which are cheaper for the server, a slow one holds few.
@@ -39,7 +39,7 @@ class Credit:
         self._streams = streams
         self._now = now
         self._adaptive = prefetch is None
-        # One request has to stand at every stream, or events there would wait for ever.
+        # One request has to wait at every stream, or its events would wait for ever.
         ahead = ORDERED_AHEAD if ordered else 1
         least = concurrency * ahead if prefetch is None else prefetch
         self._floor = max(least, streams if prefetch is None else streams - concurrency)
@@ -79,14 +79,14 @@ class Credit:
 
     @property
     def room(self) -> int:
-        """How many more may be held, or on their way."""
+        """Number of further deliveries that may be held or requested."""
         most = self.limit
         if self._adaptive:
             most = max(most, self._concurrency + max(self._floor, MAX_ADAPTIVE))
         return most - self.held - self._outstanding()
 
     def ask(self, source: Source, count: int) -> None:
-        """Ask one source for so many, as far as there is room."""
+        """Request ``count`` from one source, as far as there is room."""
         count = min(count, self.room)
         if self.is_open and count > 0:
             self._set_limit(max(self.limit, self.held + self._outstanding() + count))
@@ -94,11 +94,11 @@ class Credit:
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is asked for; not while a reason holds, and never after ``close``."""
+        """True unless a reason holds, or after ``close``: nothing is requested then."""
         return not (self._closed or self._reasons)
 
     def hold(self, reason: str) -> None:
-        """Ask for nothing until every reason is released.
+        """Request nothing until every reason is released.
 
         Open requests are taken back shortly after; deliveries that were on their way wait here,
         leased and not begun.
@@ -109,7 +109,7 @@ class Credit:
         self._reasons.add(reason)
 
     def release(self, reason: str) -> None:
-        """Ask again, if no other reason holds; a reason that does not hold changes nothing."""
+        """Request again if no other reason holds; an unknown reason changes nothing."""
         if reason in self._reasons:
             self._reasons.discard(reason)
             if not self._reasons:
@@ -117,7 +117,7 @@ class Credit:
             self.refill()
 
     def close(self) -> None:
-        """Ask for nothing more."""
+        """Request nothing any longer."""
         self._closed = True
         self._cancel_timer()
         if self._taking_back is not None:
@@ -139,7 +139,7 @@ class Credit:
         self.refill()  # released in between
 
     def sources_changed(self) -> None:
-        """A source came or went, or is asked or not."""
+        """Adapt to a source that came, went, or may be requested from or not."""
         self._only = None
         if self._streams == 1 and len(self._states) == 1:
             [(source, state)] = self._states.items()
@@ -147,14 +147,14 @@ class Credit:
         self.refill()
 
     def refill_if_low(self) -> None:
-        """Ask again once half of what is ahead is used: fewer, larger requests."""
+        """Request again once half of the prefetch is used: fewer, larger requests."""
         only = self._only
         outstanding = only.outstanding if only is not None else self._outstanding()
         if self.held + outstanding <= self._low_mark:
             self.refill()
 
     def refill(self) -> None:
-        """Ask for as much as may be held."""
+        """Request as much as may be held."""
         if not self.is_open:
             return
         if self._adaptive:

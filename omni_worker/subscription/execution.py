@@ -1,4 +1,4 @@
-"""Execution: the life of one event, told once: taken, read, run, answered, let go.
+"""Execution: the life of one event in one place: taken, read, run, answered, released.
 
 A plain event, which is nearly every one, is run by the loop of its slot itself: a first delivery
 with no gate in its way. Whatever is unusual takes the long way through the gates.
@@ -58,7 +58,7 @@ class Execution:
         self._said_foreign = False
 
     async def work(self, slot: Slot) -> None:
-        """One slot: event after event. The life of a plain one is told here, whole."""
+        """Run a slot, event after event. The whole life of a plain event is here."""
         slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
         dispatcher, settler, buffer, now = self._dispatcher, self._settler, slots.buffer, leases.now
         read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
@@ -112,7 +112,7 @@ class Execution:
                 self.release(state, delivery)
             if not buffer:
                 current_context.set(None)  # what comes next is not of this event
-            if task.cancelling():  # by the handler, or from outside: what was answered stands
+            if task.cancelling():  # by the handler, or from outside: what was answered stays
                 raise asyncio.CancelledError
             turn = (turn + 1) % TURN
             if not turn:
@@ -123,7 +123,7 @@ class Execution:
     async def _live(
         self, slot: Slot, state: SourceState, delivery: Delivery, ended: Outcome | None
     ) -> None:
-        """The life of any event; of one whose plain run ``ended`` otherwise than well, the rest."""
+        """Take an event through its life; after a plain run that ``ended`` badly, the rest."""
         current_context.set(None)
         if ended is None and self._leases.has_lapsed(delivery):
             self._wait_for_it_again(state)  # the server has given it away: no answer is ours
@@ -152,7 +152,9 @@ class Execution:
             )
             kept = not settled and self._keep_for_retry(state, delivery)
         except asyncio.CancelledError:
-            self._back.one(delivery)  # somebody ends our task: the event is not lost with it
+            self._back.one(
+                delivery
+            )  # our task is ended from outside: the event must not be lost with it
             raise
         except Exception as error:
             self._on_fault(error, slot, delivery)
@@ -166,7 +168,7 @@ class Execution:
                 self.release(state, delivery)
 
     async def _call(self, run: Run) -> Outcome:
-        """Behind the last gate: the handler."""
+        """Call the handler, behind the last gate."""
         event, slot, delivery, trouble = run.event, run.slot, run.delivery, run.trouble
         run.started = self._leases.now()
         context = Context(event, delivery, run.attempt, trouble.first_seen, self._around)
@@ -217,7 +219,7 @@ class Execution:
         return Failed(TimedOut(text).with_traceback(outcome.error.__traceback__))
 
     async def _ended(self, slot: Slot, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """The handler's own ending, or what a timeout or a cancellation from outside made of it."""
+        """Return the handler's outcome, or that of a timeout or a cancellation from outside."""
         timed = self._in_time(slot, outcome)
         if timed is outcome and slot.is_cancelled:
             if delivery.lapsed:
@@ -229,21 +231,21 @@ class Execution:
     async def _settle(
         self, state: SourceState, delivery: Delivery, outcome: Outcome, trouble: Trouble
     ) -> bool:
-        """Answer. Says whether the event is settled."""
+        """Answer the delivery. Return True if the event is settled."""
         self._leases.has_lapsed(delivery)  # it may have run out under a blocked loop, or offline
         outcome = self._judge_foreign(outcome, trouble)
         settled = await self._settler.settle(delivery, outcome, trouble)
         return state.note_settled(delivery, trouble, settled)
 
     def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:
-        """Another version's delivery waits for that version, but not for ever."""
+        """Hand back a delivery for another version; dead-letter it after a limit."""
         if not isinstance(outcome, HandBack) or not outcome.foreign:
             return outcome
         now = self._leases.now()
         if trouble.handed_back_since is None:
             trouble.handed_back_since = now
         if now - trouble.handed_back_since >= self._foreign_limit:
-            return Rejected(TransportError(f"nobody took it: {outcome.reason}"), unreadable=True)
+            return Rejected(TransportError(f"no worker took it: {outcome.reason}"), unreadable=True)
         if not self._said_foreign:
             self._said_foreign = True
             self._signals.emit(ForeignDelivery(handler=self._handler, reason=outcome.reason))
@@ -260,7 +262,7 @@ class Execution:
     # --- letting go ------------------------------------------------------------------------
 
     def release(self, state: SourceState, delivery: Delivery) -> None:
-        """It is held no longer, whatever became of it."""
+        """Release a delivery: it is no longer held."""
         if state.held.get(delivery.sequence) is delivery:
             del state.held[delivery.sequence]
         if self._order is not None:
@@ -268,19 +270,19 @@ class Execution:
         self._credit.give_back(len(delivery.body))
 
     def let_go(self, state: SourceState, deliveries: Iterable[Delivery]) -> None:
-        """Drop what has not begun, unanswered: it comes again after ack_wait."""
+        """Drop buffered deliveries, unanswered: they come again after ack_wait."""
         for delivery in deliveries:
             self._slots.withdraw(delivery)
             self.release(state, delivery)
 
     def waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
-        """What is held and not with a slot: in the buffer, behind its key, or for a retry."""
+        """Deliveries held without a slot: in the buffer, behind their key, or for a retry."""
         running = {slot.delivery for slot in self._slots.all}
         held = [one for state in states for one in state.held.values()]
         return [delivery for delivery in held if delivery not in running]
 
     def _keep_for_retry(self, state: SourceState, delivery: Delivery) -> bool:
-        """A retry holds its key: the event stays here, leased, until it is time."""
+        """Keep an event, leased, until its retry is due: the retry holds its key."""
         trouble = state.trouble_of(delivery)
         if self._order is None or trouble is None or trouble.retry_in is None:
             return False
@@ -291,7 +293,7 @@ class Execution:
         return False
 
     def _wait_for_it_again(self, state: SourceState) -> None:
-        """One is gone, unsettled: in order, what came after it must not begin before it is back."""
+        """Wait for an unsettled event: in order, no later event may begin before it is back."""
         order = self._order
         if order is not None and not self._slots.is_closed:
             waiting = self.waiting([state])

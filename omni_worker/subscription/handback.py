@@ -1,4 +1,4 @@
-"""Handing back: what does not run here, or not to its end, goes to whoever asks next."""
+"""Handback: deliveries that do not run here, or not to their end, go back to the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTES_TIME = 2.0  # seconds a handback may take to be noted
 
 
 class HandingBack:
-    """Gives deliveries back to the server, as long as they are ours to give."""
+    """Hand deliveries back to the server, as long as their lease is ours."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class HandingBack:
     def one(
         self, delivery: Delivery, delay: float = 0.0, reason: str = "the handler stops"
     ) -> None:
-        """At once, or after so many seconds; unless it is not ours any more."""
+        """Hand back one delivery, with a delay in seconds, unless its lease lapsed."""
         if not self._leases.has_lapsed(delivery):
             self._settler.hand_back(delivery, delay, reason)
 
     async def all(self, deliveries: list[Delivery]) -> None:
-        """In stream order, each with its note: without one it would come again as a suspect."""
+        """Hand back in stream order, each with a note: without it an event would be a suspect."""
         try:
             await self._note(deliveries)
         finally:
@@ -49,7 +49,7 @@ class HandingBack:
 
     async def _note(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._is_connected():
-            # One whose consumer was lost under it is somebody else's already.
+            # A delivery whose consumer was lost belongs to another process already.
             notes = [
                 (one, self._states[one.source].note_of(one, NoteState.BACK))
                 for one in deliveries

@@ -13,7 +13,7 @@ from .source_state import SourceState
 
 
 class Leases:
-    """Extends what is held every third of ``ack_wait``, which is the server's word on it.
+    """Extend the leases of held deliveries every third of the server's ``ack_wait``.
 
     A lease that lapsed all the same (a stopped process, a blocked loop, a long outage) means that
     the server has given the event away: ``has_lapsed`` tells.
@@ -45,19 +45,19 @@ class Leases:
         self.now = self._loop.time
 
     def watch(self) -> None:
-        """Something is held: start the timer, if there is none."""
+        """Start the timer for a held delivery, if there is none."""
         if self.timer is None:
             self._schedule(self.ack_wait / 6)
 
     def begin_run(self, slot: Slot) -> None:
-        """A handler begins: it has ``timeout`` seconds, which is set."""
+        """Start the time limit of a run; ``timeout`` is set."""
         assert self.timeout is not None
         slot.deadline = self.now() + self.timeout
         if self.timer is None or self.timer.when() > slot.deadline:
             self._schedule(self.timeout)
 
     def end_run(self, slot: Slot) -> bool:
-        """It ended. Says whether it had been told to."""
+        """End the time limit of a run. Return True if the run was stopped by it."""
         slot.deadline = NEVER
         if not slot.timed_out:
             return False
@@ -67,19 +67,19 @@ class Leases:
         return True
 
     def has_lapsed(self, delivery: Delivery) -> bool:
-        """Whether it is somebody else's by now."""
+        """Return True if the lease ran out: the server has given the event away."""
         if not delivery.lapsed and self.now() - delivery.leased_at > self.ack_wait:
             delivery.lapsed = True
         return delivery.lapsed
 
     def touch(self, state: SourceState) -> None:
-        """After a reconnect: extend what is still ours at once."""
+        """Extend at once, after a reconnect, every lease that is still ours."""
         for delivery in state.held.values():
             if not self.has_lapsed(delivery):
                 self._extend(delivery)
 
     def call_later(self, delay: float, call: Callable[[Delivery], None], one: Delivery) -> None:
-        """Later; nothing is called after ``close``."""
+        """Call later; nothing is called after ``close``."""
 
         def when_due() -> None:
             self._calls.discard(timer)
@@ -89,7 +89,7 @@ class Leases:
         self._calls.add(timer)
 
     def close(self) -> None:
-        """No more timers."""
+        """Cancel every timer."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()

@@ -18,7 +18,7 @@ NEVER = float("inf")
 
 
 class Slot:
-    """One task; ``delivery`` is what it runs or settles right now."""
+    """Slot: one task; ``delivery`` is what it runs or settles right now."""
 
     __slots__ = ("deadline", "delivery", "is_running", "task", "timed_out")
 
@@ -31,7 +31,7 @@ class Slot:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody wants this task to end."""
+        """True if this task is to end."""
         return self.task is not None and self.task.cancelling() > 0
 
 
@@ -58,19 +58,19 @@ class Slots:
         self.all: set[Slot] = set()
 
     def offer(self, delivery: Delivery) -> None:
-        """Run it as soon as a slot is free."""
+        """Run a delivery as soon as a slot is free."""
         self.buffer.append(delivery)
         if self.waking is None:
             self.wake_one()
 
     def offer_first(self, delivery: Delivery) -> None:
-        """Run it before everything else that waits."""
+        """Run a delivery before all others that wait."""
         self.buffer.appendleft(delivery)
         if self.waking is None:
             self.wake_one()
 
     def withdraw(self, delivery: Delivery) -> None:
-        """Do not run it after all, if it still waits here."""
+        """Remove a delivery that still waits here."""
         with suppress(ValueError):
             self.buffer.remove(delivery)
 
@@ -85,7 +85,7 @@ class Slots:
 
     @property
     def is_barred(self) -> bool:
-        """Whether nothing may begin, because one run is to be alone."""
+        """True while nothing may begin, because a run has to be alone."""
         return self._barrier is not None
 
     async def pass_barrier(self) -> None:
@@ -110,7 +110,7 @@ class Slots:
 
     @asynccontextmanager
     async def alone(self, slot: Slot, patience: float) -> AsyncIterator[bool]:
-        """No other begins; says whether all others had ended within ``patience`` seconds."""
+        """Keep others from beginning. Yield True if they ended within ``patience`` seconds."""
         async with self._alone:
             self._barrier = asyncio.Event()
             self.is_free = False
@@ -144,7 +144,7 @@ class Slots:
             await asyncio.wait(tasks, timeout=1.0)
 
     def wake_one(self) -> None:
-        """At most one is woken at a time; it wakes the next if there is more to do."""
+        """Wake a slot, at most one at a time; it wakes the next if there is more to do."""
         while self.idle:
             slot, future = self.idle.pop()
             if not future.done():
@@ -158,12 +158,12 @@ class Slots:
             self.all.add(slot)
 
     def woke(self, slot: Slot) -> None:
-        """A slot has begun, or goes on: the next one may be woken."""
+        """Note that a slot is awake: the next one may be woken."""
         if self.waking is slot:
             self.waking = None
 
     def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
-        """However it ended, even before its first step: what waited for this one gets another."""
+        """Replace a slot that ended, even before its first step: waiting events need another."""
         self.all.discard(slot)
         self.woke(slot)
         if self.buffer and self.waking is None and not self.is_closed:

@@ -15,7 +15,7 @@ Key = tuple[int, int]  # sequence and stored timestamp
 
 
 class SourceState:
-    """One source: the deliveries held from it, what was settled, and what waits for a retry."""
+    """State of one source: held deliveries, settled ones, and those that wait for a retry."""
 
     __slots__ = (
         "held", "highest", "is_asked", "look_up_until", "settled", "source", "troubles", "window",
@@ -36,40 +36,41 @@ class SourceState:
         self.is_asked = True  # not while older events are under way elsewhere: see gaps
 
     def succeed(self, lost: SourceState) -> None:
-        """Go on where a lost source of the same stream ended."""
+        """Continue where a lost source of the same stream ended."""
         self.held = lost.held  # what still runs is recognised when it comes again
         self.settled = lost.settled
         self.troubles = lost.troubles
         self.highest = self.look_up_until = lost.highest
 
     def is_first(self, delivery: Delivery) -> bool:
-        """Whether this is the first delivery of an event, and nothing speaks against it."""
+        """Return True if this is surely the first delivery of an event."""
         return delivery.count == 1 and not self.may_be_repeat(delivery)
 
     def may_be_repeat(self, delivery: Delivery) -> bool:
-        """Whether a first delivery may be none: a remade consumer, a killed server forget counts.
+        """Return True if a first delivery may be a repeat: a recreated consumer and a killed server
+        forget counts.
 
-        Others may have spent attempts on it meanwhile, and left a note; or its retry was kept here.
+        Other processes may have spent attempts on it and left a note; or its retry was kept here.
         """
         if delivery.sequence <= self.look_up_until:
             return True
         return bool(self.troubles) and self.trouble_of(delivery) is not None
 
     def trouble_of(self, delivery: Delivery) -> Trouble | None:
-        """What this process knows of an event that comes again."""
+        """Return what this process knows of a repeated event."""
         return self.troubles.get((delivery.sequence, delivery.stored_at))
 
     def trouble_for(self, delivery: Delivery) -> Trouble:
-        """What this process knows of an event, or an empty record."""
+        """Return what this process knows of an event, or an empty record."""
         return self.trouble_of(delivery) or Trouble(first_seen=time.time())
 
     def is_given_up(self, delivery: Delivery) -> bool:
-        """Whether only its dead letter is still to be stored: it does not run any more."""
+        """Return True if only its dead letter is still to be stored: it does not run again."""
         trouble = self.trouble_of(delivery)
         return trouble is not None and trouble.letter is not None
 
     def note_of(self, delivery: Delivery, state: NoteState) -> Note:
-        """What other processes should know of it."""
+        """Make the note that tells other processes about an event."""
         trouble = self.trouble_of(delivery)
         if trouble is None:
             return Note(state=state, failures=0, first_seen=time.time())
@@ -92,11 +93,11 @@ class SourceState:
         troubles[key] = trouble
 
     def forget_settled(self, ack_floor: int) -> None:
-        """What the server counts as settled, by whomever: no retry of it will come."""
+        """Forget what the server counts as settled: no retry of it will come."""
         for key in [key for key in self.troubles if key[0] <= ack_floor]:
             del self.troubles[key]
 
     def lowest_unsettled(self) -> int | None:
-        """The first sequence this process still owes an answer for: held, or waiting."""
+        """Return the first sequence that this process still has to answer: held, or waiting."""
         waiting = [sequence for sequence, _ in self.troubles]
         return min([*waiting, *self.held], default=None)

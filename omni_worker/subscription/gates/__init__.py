@@ -36,7 +36,7 @@ Go = Callable[[Run], Awaitable[Outcome]]
 
 
 class Flow:
-    """The events of one handler, as a gate may steer them.
+    """Flow of one handler's events, as a gate may steer it.
 
     ``slots``, ``leases`` and ``credit`` are for the gates of the engine.
     """
@@ -75,7 +75,7 @@ class Flow:
         return not self._stopping.is_set()
 
     def stop(self) -> None:
-        """The subscription stops: whatever waits here goes on."""
+        """End every wait: the subscription stops."""
         self._stopping.set()
 
 
@@ -86,18 +86,18 @@ class Gate:
     lets_plain_runs_pass = False
 
     def opened(self, flow: Flow) -> None:
-        """The subscription begins."""
+        """Take the flow, before the subscription reads anything."""
 
     async def through(self, run: Run, go: Go) -> Outcome:
         """Let a run through, now or later, or return an outcome in its place."""
         return await go(run)
 
     def close(self) -> None:
-        """The subscription stops; nothing may wait here any longer."""
+        """End every wait in the gate: the subscription stops."""
 
 
 def chain(gates: Sequence[Gate], innermost: Go) -> Go:
-    """One function that takes a run through all gates, the first of them outermost."""
+    """Build one function that takes a run through all gates, the first one outermost."""
     go = innermost
     for gate in reversed(gates):
         go = _behind(gate, go)

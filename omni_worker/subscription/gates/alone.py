@@ -9,7 +9,7 @@ from . import Flow, Gate, Go
 
 
 class Alone(Gate):
-    """Notes the start of a repeat, which a suspect makes alone, so that no other dies with it."""
+    """Note the start of a repeat; a suspect runs alone, so that no other event dies with it."""
 
     lets_plain_runs_pass = True
 
@@ -17,7 +17,7 @@ class Alone(Gate):
         self._notes = notes
 
     def opened(self, flow: Flow) -> None:
-        """What it keeps from beginning, and for how long at most."""
+        """Take the slots it keeps from beginning, and the leases that limit for how long."""
         self._slots = flow.slots
         self._leases = flow.leases
 

@@ -41,11 +41,11 @@ class Breaker(Gate):
         self.is_open = False
 
     def opened(self, flow: Flow) -> None:
-        """Whose runs it sees."""
+        """Take the handler whose runs it counts."""
         self._flow = flow
 
     async def through(self, run: Run, go: Go) -> Outcome:
-        """Run it now; or, while everything fails, when its turn for a trial comes."""
+        """Run now or, while the breaker is open, in turn as a trial."""
         if not self.is_open:
             outcome = await go(run)
             if outcome is not DONE or self.failures:
@@ -68,12 +68,12 @@ class Breaker(Gate):
             self._failed()  # a Retry was asked for, not suffered
 
     def close(self) -> None:
-        """Nothing waits for a trial any longer."""
+        """End every wait for a trial."""
         self._closed = True
         self._woken.set()
 
     def _succeeded(self) -> None:
-        """A run ended well: whatever was down is back."""
+        """Close the breaker after a run that succeeded."""
         self.failures = 0
         if self.is_open:
             self.is_open = False
@@ -82,7 +82,7 @@ class Breaker(Gate):
             self._flow.emit(BreakerClosed(handler=self._flow.handler))
 
     def _failed(self) -> None:
-        """A run failed in a way that may pass."""
+        """Count a failure that may pass."""
         self.failures += 1
         if self.is_open:
             self._pause = min(self._longest_pause, self._pause * 2)
@@ -94,7 +94,7 @@ class Breaker(Gate):
 
     @asynccontextmanager
     async def _trial(self) -> AsyncIterator[bool]:
-        """Wait for a turn; says whether there is one (not when we stop meanwhile)."""
+        """Wait for a turn. Yield False if the subscription stops first."""
         async with self._turn:
             if self.is_open:
                 try:

@@ -1,9 +1,9 @@
-"""Gaps: deliveries that are under way elsewhere. With ``order_by`` nothing newer overtakes them.
+"""Gaps: deliveries that other processes hold. With ``order_by`` nothing newer overtakes them.
 
 What a killed process held, or a broken link carried, the server delivers again after ack_wait; by
-then it would have delivered newer events of the same keys. So whoever begins to read a consumer
-asks first how many deliveries are not answered. Until all of those are here nothing begins; then
-everything does, in stream order.
+then it would have delivered newer events of the same keys. So a process that begins to read a
+consumer asks first how many deliveries are not answered. Until all of those are here nothing
+begins; then everything does, in stream order.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LOOK = 0.1  # seconds between two looks at the consumer
 PROBE = 1.0  # seconds between two deliveries asked for while others hold the older ones
 SAID_AFTER = 1.0  # seconds; acks on their way are no gap worth a line
 MARGIN = 0.25  # seconds until the server, too, has noticed that a lease is over
-PATIENCE = 5.0  # seconds more for all to arrive; whoever still holds some by then is alive
+PATIENCE = 5.0  # seconds more for all to arrive; a process that still holds some by then is alive
 
 AskConsumerInfo = Callable[[str, str], Awaitable[ConsumerInfo | None]]
 
 
 class Gap:
-    """One source's: since when deliveries may be under way elsewhere, and what came meanwhile."""
+    """Gap of one source: since when others may hold deliveries, and what came since."""
 
     def __init__(self, state: SourceState, now: float) -> None:
         self.state = state
@@ -45,7 +45,7 @@ class Gap:
 
 
 class Gaps:
-    """One handler's, by source. ``on_closed`` is told when what was gathered is to begin."""
+    """Gaps of one handler, by source. ``on_closed`` is called when gathered events may begin."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Gaps:
         self._gaps: dict[Source, Gap] = {}
 
     def open(self, state: SourceState) -> None:
-        """From now on nothing of it begins, until whatever is under way elsewhere is here."""
+        """Open a gap: nothing of the source begins until the events others hold are here."""
         state.is_asked = False
         gap = self._gaps.get(state.source)
         if gap is not None:
@@ -77,7 +77,7 @@ class Gaps:
         gap.task = asyncio.get_running_loop().create_task(self._fill(gap), name=name)
 
     def gather(self, state: SourceState, delivery: Delivery) -> bool:
-        """Keep it until the gap is closed; False where there is none."""
+        """Keep a delivery until the gap is closed. Return False if there is no gap."""
         gap = self._gaps.get(state.source)
         if gap is None:
             return False
@@ -88,13 +88,13 @@ class Gaps:
         return True
 
     def forget(self, source: Source) -> None:
-        """The source is lost, and with it whatever was to come."""
+        """Forget the gap of a lost source."""
         gap = self._gaps.pop(source, None)
         if gap is not None and gap.task is not None:
             gap.task.cancel()
 
     def close(self) -> None:
-        """We stop."""
+        """Close every gap: the subscription stops."""
         for source in list(self._gaps):
             self.forget(source)
 
@@ -103,13 +103,13 @@ class Gaps:
     async def _fill(self, gap: Gap) -> None:
         try:
             await self._wait(gap)
-        except Exception as error:  # whatever it is: a handler that stands still is worse
+        except Exception as error:  # any error: a handler that stops for good would be worse
             late = "older events may come late"
             self._emit(EngineFault(handler=self._handler, error=error, consequence=late))
         self._close(gap)
 
     async def _wait(self, gap: Gap) -> None:
-        """Until all that is under way elsewhere is here, or nobody gives it up."""
+        """Wait until the events others hold are here, or are certainly kept by a living process."""
         is_said = False
         while True:
             gap.moved.clear()
@@ -130,7 +130,7 @@ class Gaps:
                 await asyncio.wait_for(gap.moved.wait(), LOOK)
 
     async def _elsewhere(self, state: SourceState) -> int | None:
-        """Deliveries the server waits for and we do not hold; None when it does not say."""
+        """Count deliveries that others hold; None if the server does not answer."""
         source, held = state.source, len(state.held)
         with suppress(TransportError):
             info = await self._consumer_info(source.stream, source.consumer)
@@ -140,7 +140,7 @@ class Gaps:
         return None
 
     def _ask(self, gap: Gap, elsewhere: int, *, all_are_free: bool) -> None:
-        """For what comes again; while others hold it, something new may come in its place.
+        """Request what comes again; while others hold it, something new may come in its place.
 
         There is always room left for all that comes again.
         """

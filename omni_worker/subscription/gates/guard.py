@@ -10,17 +10,17 @@ from ...outcomes import CONFIRM, DONE, DONE_BEFORE, HandBack, Outcome
 from ..run import Run
 from . import Flow, Gate, Go
 
-GUARD_DELAY = 1.0  # seconds until a guard nobody could ask about is asked again
+GUARD_DELAY = 1.0  # seconds until an unavailable guard is asked again
 
 
 class ExactlyOnce(Gate):
-    """Enters the event's guard, runs, and marks the guard done before the ack."""
+    """Enter the event's guard, run, and mark the guard done before the ack."""
 
     def __init__(self, guards: Guards) -> None:
         self._guards = guards
 
     def opened(self, flow: Flow) -> None:
-        """The guard lives as long as the lease of its delivery."""
+        """Take the leases: a guard lives as long as the lease of its delivery."""
         self._leases = flow.leases
 
     async def through(self, run: Run, go: Go) -> Outcome:
@@ -28,7 +28,7 @@ class ExactlyOnce(Gate):
         try:
             guard = await self._guards.enter(run.event.id, self._leases.ack_wait)
         except OmniWorkerError as error:
-            return HandBack(GUARD_DELAY, f"nobody can tell whether it runs elsewhere: {error}")
+            return HandBack(GUARD_DELAY, f"it is unknown whether it runs elsewhere: {error}")
         if isinstance(guard, DoneBefore):
             return DONE_BEFORE
         if isinstance(guard, Busy):

@@ -1,4 +1,4 @@
-"""Lanes: events with one key run one at a time, in stream order; other keys run on."""
+"""Keys: events of one key run one at a time, in stream order; other keys run on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...transports.base import Delivery
 
 
 class Lanes:
-    """One lane a key, for as long as somebody is in it; ``key_of`` names an event's key."""
+    """Lanes by key, as long as an event is in them; ``key_of`` names an event's key."""
 
     def __init__(self, key_of: Callable[[Any], Hashable]) -> None:
         self._key_of = key_of
@@ -19,7 +19,7 @@ class Lanes:
         self._heads: dict[Delivery, Hashable] = {}
 
     def enter(self, delivery: Delivery, event: Event[Any]) -> bool:
-        """Whether the event may run now; otherwise it waits behind another one of its key.
+        """Return True if the event may run now; otherwise it waits behind another of its key.
 
         Raises whatever ``key_of`` raises.
         """
@@ -35,11 +35,11 @@ class Lanes:
         return False
 
     def has(self, delivery: Delivery) -> bool:
-        """Whether it has its key now."""
+        """Return True if the event has its key now."""
         return delivery in self._heads
 
     def leave(self, delivery: Delivery) -> Delivery | None:
-        """It is done, or gone; returns the one that has its key now."""
+        """Remove a finished or dropped event; return the one that has its key now."""
         if delivery not in self._heads:
             for waiting in self._waiting.values():
                 if delivery in waiting:

@@ -19,7 +19,7 @@ from .keys import Lanes
 
 
 class Order(Gate):
-    """One handler's. The subscription asks it as well when a delivery comes or leaves."""
+    """Order of one handler. The subscription also asks it when a delivery comes or leaves."""
 
     def __init__(
         self, key_of: Callable[[Any], Hashable], *, consumer_info: AskConsumerInfo
@@ -30,7 +30,7 @@ class Order(Gate):
         self._open = True
 
     def opened(self, flow: Flow) -> None:
-        """Whose events it orders."""
+        """Take the flow whose events it orders."""
         self._leases = flow.leases
         self._credit = flow.credit
         self._slots = flow.slots
@@ -44,7 +44,7 @@ class Order(Gate):
         )
 
     async def through(self, run: Run, go: Go) -> Outcome:
-        """Run it if it has its key; otherwise it waits here, without a slot, for its turn."""
+        """Run an event that has its key; otherwise it waits here, without a slot, for its turn."""
         try:
             has_key = self._lanes.enter(run.delivery, run.event)
         except Exception as error:  # of the user's function: a failure of the handler
@@ -52,32 +52,32 @@ class Order(Gate):
         return await go(run) if has_key else KEPT
 
     def keeps(self, delivery: Delivery) -> bool:
-        """Whether it is here for a retry: its attempt is spent, its key is held."""
+        """Return True if the event waits for a retry: its attempt is spent, its key is held."""
         return delivery in self._later
 
     def wait_for_older(self, state: SourceState) -> None:
-        """Ask for nothing new until what others have not answered yet is here."""
+        """Request nothing new until the events others have not answered yet are here."""
         if self._open:
             self._gaps.open(state)
             self._credit.sources_changed()
 
     def may_begin(self, state: SourceState, delivery: Delivery) -> bool:
-        """Whether one that came may begin in its turn; otherwise it is gathered."""
+        """Return True if a new delivery may begin in its turn; otherwise it is gathered."""
         return not self._gaps.gather(state, delivery)
 
     def owes(self, state: SourceState, delivery: Delivery) -> bool:
-        """Whether its key waits for one that is not settled; not where it was given up."""
+        """Return True if its key waits for this unsettled event; not if it was given up."""
         return self._lanes.has(delivery) and not state.is_given_up(delivery)
 
     def leave(self, delivery: Delivery) -> None:
-        """It is done, or gone: the next one of its key may begin."""
+        """Remove a finished or dropped event: the next one of its key may begin."""
         self._later.discard(delivery)
         following = self._lanes.leave(delivery)
         if following is not None:
             self._slots.offer_first(following)
 
     def keep(self, delivery: Delivery, delay: float) -> bool:
-        """Hold it, and its key, until its retry is due; False when we stop."""
+        """Hold an event and its key until its retry is due. Return False if we stop."""
         if not self._open:
             return False
         self._later.add(delivery)
@@ -85,21 +85,21 @@ class Order(Gate):
         return True
 
     def forget(self, source: Source) -> None:
-        """The source is lost."""
+        """Forget a lost source."""
         self._gaps.forget(source)
 
     def close(self) -> None:
-        """The subscription stops: nothing is kept or waited for any longer."""
+        """Stop keeping and waiting: the subscription stops."""
         self._open = False
         self._gaps.close()
 
     def _retry(self, delivery: Delivery) -> None:
-        if delivery in self._later:  # not let go meanwhile
+        if delivery in self._later:  # not released since
             self._later.discard(delivery)
             self._slots.offer_first(delivery)
 
     def _gap_closed(self, gap: Gap) -> None:
         for delivery in gap.gathered:
-            if gap.state.held.get(delivery.sequence) is delivery:  # not let go meanwhile
+            if gap.state.held.get(delivery.sequence) is delivery:  # not released since
                 self._slots.offer(delivery)
         self._credit.sources_changed()

@@ -1,4 +1,4 @@
-"""Recall: what other processes noted of an event that comes again.
+"""Recall: the notes of other processes about a repeated event.
 
 Its attempts may have been spent elsewhere, and its last run may have ended a process. A first
 delivery passes without a look.
@@ -16,7 +16,7 @@ from . import Flow, Gate, Go
 
 
 class Recall(Gate):
-    """Completes a run's trouble. An event whose attempts are used up does not run."""
+    """Complete a run's trouble. An event whose attempts are used up does not run."""
 
     lets_plain_runs_pass = True
 
@@ -25,11 +25,11 @@ class Recall(Gate):
         self._attempts = attempts  # how often an event may run
 
     def opened(self, flow: Flow) -> None:
-        """Whose notes they are."""
+        """Take the handler whose notes they are."""
         self._flow = flow
 
     async def through(self, run: Run, go: Go) -> Outcome:
-        """Look it up, and count the run that never ended."""
+        """Look up the notes, and count the run that never ended."""
         if run.is_repeat:
             trouble = run.trouble
             if trouble.letter is None:
@@ -40,7 +40,7 @@ class Recall(Gate):
         return await go(run)
 
     async def _recall(self, run: Run) -> bool:
-        """Take over what other processes noted. Says whether it may have killed the last one."""
+        """Take over the notes of others. Return True if the event may have killed a process."""
         note, trouble = await self._notes.recall(run.delivery), run.trouble
         if note is None:
             return self._notes.works
