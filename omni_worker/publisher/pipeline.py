@@ -30,7 +30,7 @@ from .drafts import Draft
 from .middlewares import coroutine_of
 from .passages import Compose, Passage
 
-BATCH = 64  # events driven by hand at once, until the loop has a turn
+BATCH = 32  # events driven by hand at once, until the loop has a turn
 IN_FLIGHT = 2_048  # events begun and not ended; more do not go faster
 FEW_IN_FLIGHT = 2 * BATCH  # so many in any case, more only while the server is slow to confirm
 PATIENCE = 0.001  # seconds without a confirmation, after which one more batch is begun
