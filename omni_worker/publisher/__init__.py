@@ -7,7 +7,6 @@ import time
 from collections.abc import (
     Awaitable,
     Collection,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -35,12 +34,11 @@ from .drafts import (
 from .middlewares import (
     PublishMiddleware,
     PublishNext,
-    Send,
     chain,
-    event_of,
-    metadata_of,
+    check_published,
 )
-from .pipeline import NOT_SENT, Passage, Pipeline, current_passage
+from .passages import Passage, metadata_of
+from .pipeline import NOT_SENT, Pipeline
 from .stamps import Stamp, as_sent, stamp
 
 __all__ = [
@@ -226,8 +224,15 @@ class Publisher:
         """Many through the middlewares, each of them while those before it are on their way."""
         if self.short_windows:
             timeout = min(timeout, 0.75 * min(self.short_windows.values()))
-        begin = partial(self._begin, chain(self.middlewares, self._send))
-        pipeline = Pipeline(drafts, begin, self._transport, timeout)
+        outermost, through = self.middlewares[0], chain(self.middlewares)
+        pipeline = Pipeline(
+            drafts,
+            partial(self._begin, through),
+            self._compose,
+            partial(check_published, outermost),
+            self._transport,
+            timeout,
+        )
         await pipeline.run()
         return _all_or_error(pipeline.ids, pipeline.results)
 
@@ -238,27 +243,25 @@ class Publisher:
             within = self._within_window(message.subject, timeout)
             return self._transport.publish(message, timeout=within)
 
+        outermost, through = self.middlewares[0], chain(self.middlewares)
         id = draft.id if draft.id is not None else random_id()
-        outer = current_passage.set(Passage(draft, store))
-        try:
-            return await self._begin(chain(self.middlewares, self._send), draft, id)
-        finally:
-            current_passage.reset(outer)
+        passage = Passage(draft, id, self._compose, store)
+        return check_published(outermost, await self._begin(through, passage))
 
-    def _begin(self, through: Send, draft: Draft, id: str) -> Coroutine[Any, Any, Published]:
-        build_subject(draft.type, draft.channel, draft.instance)
-        now = time.time_ns() // 1_000_000
-        metadata = self._completed(given_metadata(draft), draft, check_id(id))
-        return through(event_of(draft, id, now, metadata))
+    def _begin(self, through: PublishMiddleware, passage: Passage) -> Awaitable[Published]:
+        draft, id = passage.draft, check_id(passage.id)
+        subject = build_subject(draft.type, draft.channel, draft.instance)
+        metadata = self._completed(given_metadata(draft), draft, id)
+        return through(passage.enter(subject, metadata, time.time_ns() // 1_000_000), passage)
 
-    async def _send(self, event: Event[Any]) -> Published:
-        passage = current_passage.get()
-        id = check_id(event.id)
-        metadata = self._completed(metadata_of(event), event, id)
-        subject = build_subject(event.type, event.channel, event.instance)
-        message = self._message(event, passage.draft, id, subject, metadata)
-        stored = await passage.store(passage, message)
-        return Published(id, stored.stream, stored.sequence, stored.duplicate)
+    def _compose(self, passage: Passage, event: Event[Any]) -> Message:
+        """Build the message for what the middlewares made of an event."""
+        id, subject, metadata = passage.id, passage.subject, passage.metadata
+        if not passage.is_unchanged(event):
+            id = check_id(event.id)
+            metadata = self._completed(metadata_of(event), event, id)
+            subject = build_subject(event.type, event.channel, event.instance)
+        return self._message(event, passage.draft, id, subject, metadata)
 
     def _within_window(self, subject: str, timeout: float) -> float:
         """Retries after the stream forgot the id would store the event twice."""

@@ -19,18 +19,21 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextvars import ContextVar
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
-from ..errors import NotConnected, PublishError, TransportError
+from ..errors import ConfigError, NotConnected, PublishError, TransportError
 from ..events import Published
 from ..ids import random_id
 from ..transports.base import Message, Stored, Transport
 from .drafts import Draft
+from .middlewares import coroutine_of
+from .passages import Compose, Passage
 
-BATCH = 64  # events driven by hand at once, until the loop has a turn
+BATCH = 32  # events driven by hand at once, until the loop has a turn
 IN_FLIGHT = 2_048  # events begun and not ended; more do not go faster
+FEW_IN_FLIGHT = 2 * BATCH  # so many in any case, more only while the server is slow to confirm
+PATIENCE = 0.001  # seconds without a confirmation, after which one more batch is begun
 
 NOT_SENT = TransportError("not published: one before it was not stored in time")
 _CUT_OFF = PublishError("its publish middleware was cancelled", event_id="")
@@ -39,39 +42,8 @@ _GAVE_UP = (TransportError, PublishError, NotConnected)
 _ENDED = object()
 
 
-class Passage:
-    """One event on its way, and how its message is sent."""
-
-    __slots__ = (
-        "by_hand", "confirmation", "coroutine", "draft", "index", "message", "store", "waits_for",
-    )  # fmt: skip
-
-    def __init__(self, draft: Draft, store: Store, index: int = 0) -> None:
-        self.draft = draft
-        self.store = store  # takes this passage and a message
-        self.index = index
-        self.by_hand = True
-        self.coroutine: Coroutine[Any, Any, Published]
-        self.message: Message
-        self.confirmation: asyncio.Future[Stored] | None = None
-        self.waits_for: Any = None
-
-    def confirm(self, result: Stored | Exception) -> None:
-        """Say what became of its message."""
-        assert self.confirmation is not None
-        if self.confirmation.done():
-            return  # given up
-        if isinstance(result, Exception):
-            self.confirmation.set_exception(result)
-        else:
-            self.confirmation.set_result(result)
-
-
-# The event that is on its way here, in every task that one of its middlewares begins as well.
-current_passage: ContextVar[Passage] = ContextVar("omni_worker_passage")
-
-Store = Callable[[Passage, Message], Awaitable[Stored]]
-Begin = Callable[[Draft, str], Coroutine[Any, Any, Published]]
+Begin = Callable[[Passage], Awaitable[Published]]
+Check = Callable[[object], Published]
 
 
 class Pipeline:
@@ -82,16 +54,27 @@ class Pipeline:
     """
 
     def __init__(
-        self, drafts: Iterable[Draft], begin: Begin, transport: Transport, timeout: float
+        self,
+        drafts: Iterable[Draft],
+        begin: Begin,
+        compose: Compose,
+        check: Check,
+        transport: Transport,
+        timeout: float,
     ) -> None:
         self._drafts = iter(drafts)
         self._is_list = isinstance(drafts, Collection)
         self._begin_one = begin
+        self._compose = compose
+        self._check = check
         self._transport = transport
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
         self._turns = Turns()
+        self._driven: Passage | None = None  # by hand, at this moment
+        self._growing: asyncio.Task[None] | None = None
+        self._confirmed = 0  # batches
         self._in_flight = 0
         self._is_over = False
         self.ids: list[str] = []
@@ -119,7 +102,7 @@ class Pipeline:
                 await self._finish(kept)
                 ready, parked = (), []
             elif parked:
-                ready, parked = iter(await self._send(parked)), []
+                ready, parked = iter(await self._send_batch(parked)), []
             elif (first := next(begun := self._begin(), None)) is not None:
                 ready = chain([first], begun)
             else:
@@ -133,23 +116,24 @@ class Pipeline:
             passage.waits_for = self._step(passage)
             if passage.waits_for is _ENDED:
                 continue
-            publishes = passage.confirmation is not None and (
-                passage.waits_for is passage.confirmation
-            )
+            waits_for = passage.waits_for
+            publishes = waits_for is not None and waits_for is passage.confirmation
             if publishes:
                 parked.append(passage)
             # A timeout or a cancel scope that it opened refers to the task that it would cancel.
             if not publishes or sys.getrefcount(task) != holders:
+                self._driven = None
                 return passage
+        self._driven = None
         return None
 
     def _step(self, passage: Passage) -> Any:
         """Run an event until it waits; returns what for."""
-        current_passage.set(passage)
+        self._driven = passage
         try:
             return passage.coroutine.send(None)
         except StopIteration as end:
-            self._end(passage, end.value)
+            self._end_well(passage, end.value)
         except Exception as error:
             self._end(passage, error)
         except asyncio.CancelledError:  # of its own making: a failure like any other
@@ -160,7 +144,7 @@ class Pipeline:
         """Await the rest of an event in the task in which it waited first."""
         passage.by_hand = False
         try:
-            self._end(passage, await _Rest(passage.coroutine, passage.waits_for))
+            self._end_well(passage, await _Rest(passage.coroutine, passage.waits_for))
         except Exception as error:
             self._end(passage, error)
         except asyncio.CancelledError:
@@ -174,10 +158,11 @@ class Pipeline:
             if self._in_flight >= IN_FLIGHT or (draft := self._read()) is None:
                 return
             id = draft.id if draft.id is not None else random_id()
-            passage = Passage(draft, self._store, self._add(id, _CUT_OFF))
+            index = self._add(id, _CUT_OFF)
+            passage = Passage(draft, id, self._compose, self._store, index)
             self._in_flight += 1
             try:
-                passage.coroutine = self._begin_one(draft, id)
+                passage.coroutine = coroutine_of(self._begin_one(passage))
             except Exception as error:
                 self._end(passage, error)
                 continue
@@ -192,13 +177,21 @@ class Pipeline:
             pass
         except Exception as error:  # of whoever makes them
             self._add("", error)
-        self._is_over = True
+        self._read_no_more()
         return None
 
     def _add(self, id: str, result: Exception) -> int:
         self.ids.append(id)
         self.results.append(result)
         return len(self.results) - 1
+
+    def _end_well(self, passage: Passage, result: object) -> None:
+        try:
+            published = self._check(result)
+        except ConfigError as error:
+            self._end(passage, error)
+        else:
+            self._end(passage, published)
 
     def _end(self, passage: Passage, result: Published | Exception) -> None:
         self.results[passage.index] = result
@@ -208,38 +201,69 @@ class Pipeline:
             refused = not isinstance(result, TransportError)
             gave_up = type(result) in _GAVE_UP and result is not _CUT_OFF
             if gave_up or (refused and not self._is_list):
-                self._is_over = True
+                self._read_no_more()
+
+    def _read_no_more(self) -> None:
+        self._is_over = True
+        if self._growing is not None:
+            self._growing.cancel()
 
     def _store(self, passage: Passage, message: Message) -> Awaitable[Stored]:
+        if passage is not self._driven:  # in a task, its own or another
+            return self._send_alone(passage, message)
         passage.message = message
         passage.confirmation = self._loop.create_future()
-        return passage.confirmation if passage.by_hand else self._send_alone(passage)
+        return passage.confirmation
 
-    async def _send_alone(self, passage: Passage) -> Stored:
-        await self._send([passage])
-        assert passage.confirmation is not None
-        return await passage.confirmation
+    async def _send_alone(self, passage: Passage, message: Message) -> Stored:
+        [result] = await self._send(passage.index, passage.index, [message])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    async def _send(self, batch: list[Passage]) -> list[Passage]:
-        """Send the messages of a batch in its turn; returns those to be driven on."""
-        await self._turns.wait(batch[0].index)
-
-        def messages() -> Iterator[Message]:
-            for passage in batch:
-                yield passage.message
-            self._turns.pass_to(batch[-1].index)  # all are on their way
-
-        if self._in_flight < IN_FLIGHT and not self._is_over:
-            self._open_slot()
-        try:
-            results = await self._transport.publish_many(messages(), timeout=self._timeout)
-        except Exception as error:  # of the whole batch: it is what became of each
-            results = [error] * len(batch)
-        finally:
-            self._turns.pass_to(batch[-1].index)
-        for passage, result in zip(batch, chain(results, repeat(NOT_SENT)), strict=False):
+    async def _send_batch(self, batch: list[Passage]) -> list[Passage]:
+        """Send the messages of a batch; returns those to be driven on."""
+        messages = [passage.message for passage in batch]
+        results = await self._send(batch[0].index, batch[-1].index, messages)
+        for passage, result in zip(batch, results, strict=True):
             passage.confirm(result)
         return [passage for passage in batch if passage.by_hand]
+
+    async def _send(
+        self, first: int, last: int, messages: list[Message]
+    ) -> Sequence[Stored | Exception]:
+        """Send the messages of these events in their turn; returns what became of each."""
+        await self._turns.wait(first)
+
+        def sending() -> Iterator[Message]:
+            yield from messages
+            self._turns.pass_to(last)  # all are on their way
+
+        if self._in_flight < IN_FLIGHT and not self._is_over:
+            self._fill()
+        try:
+            results = await self._transport.publish_many(sending(), timeout=self._timeout)
+        except Exception as error:  # of the whole batch: it is what became of each
+            return [error] * len(messages)
+        finally:
+            self._confirmed += 1
+            self._turns.pass_to(last)
+        return [*results, *[NOT_SENT] * (len(messages) - len(results))]
+
+    def _fill(self) -> None:
+        """Begin more: at once if few are on their way, else when confirmations are slow."""
+        if self._in_flight < FEW_IN_FLIGHT:
+            self._open_slot()
+        elif self._growing is None or self._growing.done():
+            self._growing = self._tasks.create_task(self._grow())
+
+    async def _grow(self) -> None:
+        # Few events alive keep the garbage collector quick: they end before it goes through them.
+        while self._in_flight < IN_FLIGHT:
+            confirmed = self._confirmed
+            await asyncio.sleep(PATIENCE)
+            if confirmed == self._confirmed:
+                self._open_slot()
 
 
 class Turns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidEvent
@@ -18,8 +17,8 @@ _RESERVED = ("nats-", "omni-worker-")  # what the server and the framework read
 
 def as_sent(draft: Draft, event: Draft | Event[Any], id: str, metadata: Mapping[str, Any]) -> Draft:
     """A copy of the draft as it is sent: with its id, and as the middlewares left its event."""
-    return replace(
-        draft,
+    # By hand: ``replace`` takes three times as long.
+    return Draft(
         type=event.type,
         payload=event.payload,
         channel=event.channel,
@@ -31,6 +30,7 @@ def as_sent(draft: Draft, event: Draft | Event[Any], id: str, metadata: Mapping[
         trace_id=metadata["traceId"],
         person_id=metadata.get("personId"),
         platform_identity_id=metadata.get("platformIdentityId"),
+        traceparent=draft.traceparent,
     )
 
 

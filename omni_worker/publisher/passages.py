@@ -1,0 +1,155 @@
+"""Passages: an event on its way through publish middlewares; it is what they call to publish it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..events import Event, Metadata, Published, addressed
+from ..subjects import Address
+from ..transports.base import Message, Stored
+from ..wire import ENVELOPE
+from .drafts import Draft
+
+
+class Passage:
+    """One event on its way, and how its message is made and sent.
+
+    Middlewares get it as their ``call_next``, so that no context has to be kept for each event.
+    """
+
+    __slots__ = (
+        "by_hand", "compose", "confirmation", "coroutine", "draft", "event", "given", "id", "index",
+        "message", "metadata", "store", "subject", "waits_for",
+    )  # fmt: skip
+
+    def __init__(
+        self, draft: Draft, id: str, compose: Compose, store: Store, index: int = 0
+    ) -> None:
+        self.draft = draft
+        self.id = id
+        self.compose = compose
+        self.store = store
+        self.index = index
+        self.by_hand = True
+        self.confirmation: asyncio.Future[Stored] | None = None
+        self.coroutine: Coroutine[Any, Any, Published]
+        self.message: Message
+        self.waits_for: Any
+        # As the event went in; see ``enter``.
+        self.subject: str
+        self.metadata: dict[str, Any]
+        self.event: Event[Any]
+        self.given: tuple[Any, ...]
+
+    async def __call__(self, event: Event[Any]) -> Published:
+        """Publish the event, as the middlewares left it."""
+        message = self.compose(self, event)
+        stored = await self.store(self, message)
+        return Published(message.id, stored.stream, stored.sequence, stored.duplicate)
+
+    def enter(self, subject: str, metadata: dict[str, Any], timestamp: int) -> Event[Any]:
+        """Make the event that middlewares see; note what it is made of, to compare it later."""
+        self.subject = subject
+        self.metadata = metadata
+        self.event = event = event_of(self.draft, self.id, timestamp, metadata)
+        self.given = tuple(vars(event.metadata).values())
+        return event
+
+    def is_unchanged(self, event: Event[Any]) -> bool:
+        """Whether an event's address and metadata are those it went in with.
+
+        False whenever this is not certain. The payload and the timestamp do not count.
+        """
+        if event is not self.event or self.draft.metadata:
+            return False
+        fields = vars(event)
+        metadata = fields["metadata"]
+        return bool(
+            fields["id"] is self.id
+            and fields["type"] is self.draft.type
+            and type(metadata) is Metadata
+            and tuple(vars(metadata).values()) == self.given
+            and not metadata.__pydantic_extra__
+        )
+
+    def confirm(self, result: Stored | Exception) -> None:
+        """Say what became of its message."""
+        assert self.confirmation is not None
+        if self.confirmation.done():
+            return  # given up
+        if isinstance(result, Exception):
+            self.confirmation.set_exception(result)
+        else:
+            self.confirmation.set_result(result)
+
+
+Compose = Callable[[Passage, Event[Any]], Message]
+Store = Callable[[Passage, Message], Awaitable[Stored]]
+
+_ANY_EVENT = Event[Any]  # pydantic takes longer to look it up than to make one
+_ALIASES = {name: str(field.alias) for name, field in Metadata.model_fields.items()}
+_NAMES = {alias: name for name, alias in _ALIASES.items()}
+_EVENT_FIELDS = frozenset(Event.model_fields)
+
+# What pydantic's own constructor fills in, once its checks are through.
+_new = object.__new__
+_set_fields = BaseModel.__dict__["__dict__"].__set__
+_set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+
+
+def event_of(draft: Draft, id: str, timestamp: int, metadata: Mapping[str, Any]) -> Event[Any]:
+    """The event that middlewares see, on the subject it is about to be published to.
+
+    ``id``, the draft's type and ``metadata`` are checked already.
+    """
+    fields = {"id": id, "type": draft.type, "payload": draft.payload, "timestamp": timestamp}
+    if draft.metadata or draft.extra:  # keys of any name, values of any type: pydantic sorts them
+        extra = {key: value for key, value in draft.extra.items() if key not in ENVELOPE}
+        event = _ANY_EVENT(**fields, metadata=metadata, **extra)
+    else:
+        # Past pydantic, which would check it all again.
+        fields["metadata"] = _metadata(metadata)
+        event = _new(_ANY_EVENT)
+        _set_fields(event, fields)
+        _set_fields_set(event, set(_EVENT_FIELDS))
+        _set_extra(event, {})
+        _set_private(event, None)
+    return addressed(event, Address(draft.type, draft.channel, draft.instance))
+
+
+def _metadata(given: Mapping[str, Any]) -> Metadata:
+    """Metadata of known keys, all of them text."""
+    get = given.get
+    fields = {
+        "correlation_id": get("correlationId"),
+        "trace_id": get("traceId"),
+        "source": get("source"),
+        "instance_id": get("instanceId"),
+        "channel_type": get("channelType"),
+        "person_id": get("personId"),
+        "platform_identity_id": get("platformIdentityId"),
+    }
+    metadata = _new(Metadata)
+    _set_fields(metadata, fields)
+    _set_fields_set(metadata, set(map(_NAMES.__getitem__, given)))
+    _set_extra(metadata, {})
+    _set_private(metadata, None)
+    return metadata
+
+
+def metadata_of(event: Event[Any]) -> dict[str, Any]:
+    """The keys that say something, by their names on the wire."""
+    metadata = event.metadata
+    if type(metadata) is not Metadata:
+        return metadata.model_dump(by_alias=True, exclude_none=True)
+    # By hand: pydantic's dump takes three times as long.
+    given = {_ALIASES[name]: value for name, value in vars(metadata).items() if value is not None}
+    if more := metadata.model_extra:
+        given.update((name, value) for name, value in more.items() if value is not None)
+    return given
