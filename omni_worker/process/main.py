@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from ..settings import Settings
 from ..signals import Ready
 from .collector import calm_collector
 from .notify import Notify
-from .worker import run_worker, warn_of_short_kill
+from .worker import run_worker, stop_signals, warn_of_short_kill
 
 LAST_WAIT = 1.0  # seconds for cancelled tasks to end
 
@@ -75,7 +76,7 @@ async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     code = await main()
     if hasattr(signal, "pthread_sigmask"):
         # The signal handlers go with the loop: a late second signal would end us with its own code.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
@@ -87,17 +88,25 @@ async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 def _take_signals_again() -> None:
     """Drop late repeats of the request to stop: the program goes on, and may be stopped itself."""
     if hasattr(signal, "pthread_sigmask"):
-        ours = {signal.SIGTERM, signal.SIGINT}
+        ours = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
         for _ in signal.sigpending() & ours:
             signal.sigwait(ours)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
 
 def leave(code: int) -> None:
-    """Exit now if a handler's thread is stuck: it must not keep the process after its grace."""
+    """Let the interpreter end and run ``atexit``; exit anyway if a handler's thread is stuck.
+
+    Idle pools end at once. A stuck thread must not keep the process after its grace.
+    """
     others = [one for one in threading.enumerate() if one is not threading.main_thread()]
-    if any(not one.daemon for one in others):
-        _exit_now(code)
+    if all(one.daemon for one in others):
+        return
+    limit = threading.Timer(LAST_WAIT, _exit_now, (code,))
+    limit.daemon = True
+    # Registered last, so called first: threads are joined by then, a flush may take its time.
+    atexit.register(limit.cancel)
+    limit.start()
 
 
 def _exit_now(code: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -24,6 +26,30 @@ SAME_SIGNAL = 1.0  # seconds; process managers signal the whole tree, so one req
 FORCED_END = 3.0  # seconds a forced stop may take to hand back what is held
 
 Ready = Callable[[EventBus], None]
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """List the signals that ask for the end; SIGHUP only if ``nohup`` does not ignore it."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        found.append(hangup)
+    return tuple(found)
+
+
+def _take_defaults() -> None:
+    """Take a program's usual signal handlers: a fork has no loop to hear of ours."""
+    signal.set_wakeup_fd(-1)  # the parent's loop reads it
+    ours = stop_signals()
+    for one in ours:
+        signal.signal(one, signal.default_int_handler if one is signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
+
+
+@functools.cache
+def _reset_in_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_take_defaults)
 
 
 class Stop:
@@ -48,8 +74,9 @@ class Stop:
             self.forced.set()
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT as the request, wherever they come from."""
-        for one in (signal.SIGTERM, signal.SIGINT):
+        """Take SIGTERM, SIGINT and SIGHUP as the request, wherever they come from."""
+        _reset_in_forks()
+        for one in stop_signals():
             try:
                 self._loop.add_signal_handler(one, self.ask, one.name)
             except NotImplementedError:  # Windows
@@ -74,9 +101,9 @@ async def run_worker(
 ) -> int:
     """Run an app until it is told to stop or cannot go on; returns the exit code.
 
-    0 after SIGTERM or SIGINT, 1 after a failure (said in one line), 130 when a second signal ended
-    it at once. ``notify`` tells whatever runs us, ``health`` knows how we are, and ``router``
-    answers requests from now to the end.
+    0 after SIGTERM, SIGINT or SIGHUP, 1 after a failure (said in one line), 130 when a second
+    signal ended it at once. ``notify`` tells whatever runs us, ``health`` knows how we are, and
+    ``router`` answers requests from now to the end.
     """
     if stop is None:
         stop = Stop()

@@ -89,7 +89,8 @@ class Stage:
     ) -> Worker:
         """Start a worker and do not wait for it; ``arguments`` are more of `run`.
 
-        ``settings`` are OMNI_WORKER_… variables, or NATS_… where they begin with `nats_`.
+        ``settings`` are OMNI_WORKER_… variables, or NATS_… and PYTHON… where they
+        begin so.
         """
         name = f"w{len(self.workers) + 1}"
         environment = {
@@ -234,7 +235,7 @@ class Worker:
 
 
 def _variable(setting: str) -> str:
-    prefix = "" if setting.startswith("nats_") else "OMNI_WORKER_"
+    prefix = "" if setting.startswith(("nats_", "python")) else "OMNI_WORKER_"
     return prefix + setting.upper()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -70,6 +71,8 @@ def command(
         return CALLED_WRONGLY
     if workers > 1:
         return workers_command(target, log_format, log_level, workers, probing)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what a handler prints shows, killed or not
     notify = Notify()  # before any code of the user's may start processes
     try:
         app = load_app(target)

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +43,7 @@ class Client(nats_client.Client):
         on_denied: Callable[[str], None], on_info: Callable[[dict[str, Any]], None],
     ) -> None:  # fmt: skip
         super().__init__()
-        self._wire = self._transport = _Transport()  # type: ignore[no-untyped-call]
+        self._wire = self._transport = _Transport()
         self.sinks: dict[int, Sink] = {}
         self._parser = Parser(self.sinks, self.on_control)
         self._ps = self._parser  # type: ignore[assignment]
@@ -227,6 +229,10 @@ class _Transport(TcpTransport):
 
     _introduced = False  # whether the server's first INFO is read
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        _transports.add(self)
+
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         await super().connect(uri, READ_SIZE, connect_timeout)  # type: ignore[arg-type]
 
@@ -280,6 +286,28 @@ class _Transport(TcpTransport):
             if writer is not None:
                 with contextlib.suppress(Exception):
                     writer.transport.abort()
+
+
+_transports: weakref.WeakSet[_Transport] = weakref.WeakSet()
+
+
+def _let_go_in_fork() -> None:
+    """Let go of every socket in a forked child, or the server keeps a dead worker's pulls.
+
+    The descriptor stays taken: an object the child inherited may still close it by its number.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for transport in list(_transports):
+        writer = transport._io_writer
+        if writer is None or transport.is_closing():
+            continue
+        with contextlib.suppress(OSError, AttributeError):
+            os.dup2(nothing, writer.get_extra_info("socket").fileno(), inheritable=False)
+    os.close(nothing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_fork)
 
 
 class _Reading(asyncio.Protocol):

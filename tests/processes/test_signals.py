@@ -1,0 +1,124 @@
+"""Signals and forks of the process: a hangup, a print, and the children that a handler forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from ..waiting import until
+from .support import Stage, consumer, publish_foreign
+
+PRINTS = """
+app = App("prints")
+
+@app.on("message.received", durable="r1")
+async def show(event):
+    print('{"level": "info", "message": "printed"}')
+    effect("handled", id=event.id)
+"""
+
+
+POOL = """
+import atexit, multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+atexit.register(lambda: effect("flushed"))
+app = App("pools")
+
+@app.on("message.received", durable="r1")
+async def ask(event):
+    pid = await asyncio.get_running_loop().run_in_executor(pool, os.getpid)
+    effect("handled", id=event.id, pid=pid)
+"""
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_clean_end_runs_atexit_and_ends_a_forked_pool(stage: Stage, plain: Client) -> None:
+    worker = await stage.run(stage.app(POOL))
+    await publish_foreign(plain, 1)
+    await stage.until_effects(1, "handled")
+    child = stage.effects("handled")[0]["pid"]
+
+    code = await worker.stop()
+
+    assert code == 0
+    assert len(stage.effects("flushed")) == 1
+    await until(lambda: not _lives(child), what="the end of the pool's process")
+
+
+async def test_sigterm_ends_a_process_that_a_handler_forked(stage: Stage, plain: Client) -> None:
+    await stage.run(stage.app(POOL))
+    await publish_foreign(plain, 1)
+    await stage.until_effects(1, "handled")
+    child = stage.effects("handled")[0]["pid"]
+
+    os.kill(child, signal.SIGTERM)
+
+    await until(lambda: not _lives(child), what="the end of the pool's process")
+
+
+async def test_a_forked_process_does_not_hold_a_dead_workers_link(
+    stage: Stage, plain: Client
+) -> None:
+    worker = await stage.run(stage.app(POOL))
+    await publish_foreign(plain, 1)
+    await stage.until_effects(1, "handled")
+    child = stage.effects("handled")[0]["pid"]
+
+    worker.kill()
+
+    try:
+
+        async def no_pull() -> bool:
+            return (await consumer(plain, "r1"))["num_waiting"] == 0
+
+        await until(no_pull, what="no pull of the dead worker")
+        assert _lives(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+async def test_a_hangup_ends_a_worker_like_sigterm(stage: Stage) -> None:
+    worker = await stage.run(stage.app(PRINTS))
+
+    worker.signal(signal.SIGHUP)
+
+    assert await worker.exit() == 0
+    assert any("stopping: SIGHUP" in line for line in worker.messages())
+
+
+async def test_a_hangup_ignored_at_the_start_stays_ignored(stage: Stage, plain: Client) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        worker = stage.spawn(stage.app(PRINTS))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    await worker.ready()
+
+    worker.signal(signal.SIGHUP)
+    await publish_foreign(plain, 1)
+    await stage.until_effects(1, "handled")
+
+    assert worker.is_running
+    assert not any("stopping" in line for line in worker.messages())
+    assert await worker.stop() == 0
+
+
+async def test_a_printed_line_is_seen_before_the_worker_ends(stage: Stage, plain: Client) -> None:
+    worker = stage.spawn(stage.app(PRINTS), pythonunbuffered="")
+    await worker.ready()
+
+    await publish_foreign(plain, 1)
+
+    await until(lambda: "printed" in worker.said(), what="the printed line")
+    assert worker.is_running
