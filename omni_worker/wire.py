@@ -31,6 +31,13 @@ ENVELOPE = frozenset({"id", "type", "payload", "timestamp", "metadata"})
 # Bytes. For each key a payload lacks, pydantic copies what it has of it: of a megabyte that takes
 # 10 ms. So a large body's keys are looked at before it is validated.
 LARGE = 256 * 1024
+DEEPEST = 199  # levels of a payload: no parser of a worker reads more
+LONGEST = 4_300  # digits of an integer, likewise
+_BOM = b"\xef\xbb\xbf"
+_LONE = re.compile(  # half of a surrogate pair: a high one without a low one, or the reverse
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 _N = ord("N")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]*)?")
 
@@ -53,7 +60,7 @@ class Envelope:
     timestamp: int  # epoch milliseconds
     metadata: Mapping[str, Any]
     extra: Mapping[str, Any]
-    body: bytes  # the whole message
+    body: bytes  # the whole message, as valid JSON
 
 
 def encode_payload(type: str, payload: Any) -> bytes:
@@ -82,7 +89,8 @@ def encode_event(
 ) -> bytes:
     """The body of an event; ``content`` is its payload as JSON, metadata that is None is left out.
 
-    Raises InvalidPayload when metadata or ``extra`` are no JSON, and for NaN and infinity anywhere.
+    Raises InvalidPayload when metadata or ``extra`` are no JSON, and for NaN, infinity and what no
+    parser reads (too many levels, too long an integer) anywhere.
     """
     if None in metadata.values():
         metadata = {key: value for key, value in metadata.items() if value is not None}
@@ -99,6 +107,8 @@ def encode_event(
     body = b'{"id":%b,"type":%b,"payload":%b,%b' % (to_json(id), to_json(type), content, end[1:])
     if may_hold_nan(body):
         _refuse_nan(type, body)
+    if len(body) > 2 * DEEPEST and _may_be_unreadable(body):
+        _refuse_unreadable(type, body)
     return body
 
 
@@ -131,12 +141,17 @@ def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
     """Read an envelope as leniently as the format asks.
 
     ``stored_at`` (epoch milliseconds) replaces an unreadable timestamp. Raises Unreadable
-    with a reason that does not repeat the body.
+    with a reason that does not repeat the body. A byte-order mark is skipped, half of a surrogate
+    pair read as U+FFFD; ``body`` of the envelope is then the repaired one.
     """
     try:
         raw = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise Unreadable(f"not JSON: {error}") from None
+    except ValueError:
+        body = _repaired(body)
+        try:
+            raw = from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise Unreadable(f"not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise Unreadable(f"expected a JSON object, got {_kind(raw)}")
     for key in ("id", "type"):
@@ -159,6 +174,15 @@ def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
         extra={key: value for key, value in raw.items() if key not in ENVELOPE},
         body=body,
     )
+
+
+def _repaired(body: bytes) -> bytes:
+    """Remove what other programs' JSON may have and the parser does not take."""
+    body = body.removeprefix(_BOM)
+    if b"\0" in body or not _LONE.search(body):  # no JSON has a bare zero byte
+        return body
+    # An escaped backslash is put aside: the u after it begins no escape.
+    return _LONE.sub(rb"\\ufffd", body.replace(rb"\\", b"\0")).replace(b"\0", rb"\\")
 
 
 def to_event(model: type[Event[Any]], envelope: Envelope) -> Event[Any]:
@@ -265,6 +289,30 @@ def _refuse_nan(type: str, body: bytes) -> None:
         from_json(body, allow_inf_nan=False)
     except ValueError:
         raise InvalidPayload(f"{type}: it holds NaN or infinity, JSON has neither") from None
+
+
+def _may_be_unreadable(body: bytes) -> bool:
+    """Look cheaply for deep nesting and long integers; the parser decides."""
+    if body.count(b"[") + body.count(b"{") > DEEPEST:
+        return True
+    # An integer too long has a digit at a multiple of LONGEST, and 32 more on one side of it.
+    return any(
+        body[at : at + 32].isdigit() or body[at - 32 : at].isdigit()
+        for at in range(LONGEST, len(body), LONGEST)
+    )
+
+
+def _refuse_unreadable(type: str, body: bytes) -> None:
+    try:
+        from_json(body)
+    except ValueError as error:
+        deep = "recursion" in str(error)
+        what = (
+            f"it is nested more than {DEEPEST} levels deep"
+            if deep
+            else f"it holds a number of more than {LONGEST} digits"
+        )
+        raise InvalidPayload(f"{type}: {what}; no worker can read that") from None
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from omni_worker.context import Context, RunSetup
 from omni_worker.errors import (
     ConfigError,
+    EventTooLarge,
     InvalidEvent,
     InvalidPayload,
     InvalidSubject,
@@ -38,6 +39,7 @@ class Recorder:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.timeouts: list[float] = []
+        self.max_payload = 1_048_576
         self.stops_after: int | None = None
         self.refused: set[int] = set()  # which message, counted from zero, is not taken
 
@@ -270,6 +272,22 @@ async def test_of_many_it_is_said_which_were_not_confirmed(
     assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
     assert list(failed.value.errors) == [1]
     assert failed.value.event_id == "1"
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [("y" * 2_000_000, EventTooLarge), (float("nan"), InvalidPayload)],
+    ids=["too large", "NaN"],
+)
+async def test_a_bad_draft_of_a_list_is_named_by_its_index_before_any_is_sent(
+    publisher: Publisher, transport: Recorder, bad: Any, kind: type[Exception]
+) -> None:
+    drafts = [draft(payload={"x": bad if n == 2 else n}) for n in range(4)]
+
+    with pytest.raises(kind, match=r"^draft 2: custom\.x: "):
+        await publisher.publish_many(drafts)
+
+    assert transport.messages == []
 
 
 async def test_a_generator_is_read_until_a_draft_is_refused(

@@ -261,7 +261,6 @@ HOSTILE = {
     "no json": b"hello",
     "no utf-8": b'{"id":"\xff"}',
     "utf-16": json.dumps({"id": "1", "type": "a.b", "payload": 1}).encode("utf-16"),
-    "byte order mark": b"\xef\xbb\xbf" + body(),
     "null": b"null",
     "a list": b"[]",
     "a number": b"5",
@@ -271,7 +270,6 @@ HOSTILE = {
     "an array half a million deep": b"[" * 500_000,
     "a number of 5000 digits": b'{"id":"1","type":"a.b","payload":' + b"9" * 5000 + b"}",
     "NaN": b'{"id":"1","type":"a.b","payload":NaN}',
-    "a lone surrogate": b'{"id":"1","type":"a.b","payload":"\\ud800"}',
     "no id": b'{"type":"a.b","payload":1}',
     "id null": body(id=None),
     "id empty": body(id=""),
@@ -292,6 +290,55 @@ def test_hostile_bytes_are_unreadable_and_nothing_else(name: str) -> None:
         read_envelope(HOSTILE[name], stored_at=STORED_AT)
 
     assert len(str(unreadable.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (rb"a\ud83d", "a\ufffd"),
+        (rb"\uDE00b", "\ufffdb"),
+        (rb"\ud83d\ud83d\ude00\ude00", "\ufffd\U0001f600\ufffd"),
+        (rb"\\ud83d\ud83d", "\\ud83d\ufffd"),
+        (rb"\\\ud83d", "\\\ufffd"),
+        (rb"\ud83d\\ude00", "\ufffd\\ude00"),
+    ],
+)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("model", [Event[Any], Event[dict[str, str]]])
+def test_half_a_surrogate_pair_and_a_byte_order_mark_are_read(
+    written: bytes, text: str, mark: bytes, model: Any
+) -> None:
+    data = mark + b'{"id":"1","type":"a.b","payload":{"t":"%b"}}' % written
+
+    event = to_event(model, read_envelope(data, stored_at=1))
+
+    assert event.payload == {"t": text}
+
+
+def _nested(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels - 1):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize(
+    ("payload", "what"),
+    [(_nested(201), "199 levels"), (10**4300, "4300 digits"), ([1, -(10**9000)], "4300 digits")],
+    ids=["deep", "long", "longer"],
+)
+def test_what_no_worker_could_read_is_refused_by_its_name(payload: Any, what: str) -> None:
+    with pytest.raises(InvalidPayload, match=rf"custom\.x.*{what}"):
+        write(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [_nested(199), 10**4299, "9" * 9000, [[]] * 500, "[" * 500],
+    ids=["deep", "long", "text", "wide", "brackets"],
+)
+def test_what_is_just_short_of_unreadable_is_written_and_read(payload: Any) -> None:
+    assert read_envelope(write(payload), stored_at=1).payload == payload
 
 
 @given(st.binary(max_size=200))

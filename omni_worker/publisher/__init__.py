@@ -15,12 +15,13 @@ from collections.abc import (
 from functools import partial
 from typing import Any
 
-from ..errors import InvalidEvent, InvalidPayload, PublishError
+from ..errors import EventTooLarge, InvalidEvent, InvalidPayload, PublishError
 from ..events import DEAD_LETTER, Event, Published
 from ..ids import random_id
 from ..schemas import Invalid, SchemaRegistry
 from ..subjects import build_subject, matches
 from ..transports.base import Message, Stored, Transport
+from ..transports.headers import message_headers
 from ..wire import TRACEPARENT, encode_event, encode_payload, read_traceparent
 from .drafts import (
     Draft,
@@ -115,7 +116,8 @@ class Publisher:
     ) -> list[Published]:
         """Publish many, pipelined, in this order; every confirmation is awaited.
 
-        A list is checked whole before the first is sent; from a generator each is checked when
+        A list is checked whole before the first is sent, and the error says which draft it is
+        about, by its index; from a generator each is checked when
         there is room for it, and one that is refused is the last that is read. Raises
         PublishManyError when some were not confirmed. With publish middlewares each is checked
         when it is sent, since a middleware may change any: they start in this order and are sent
@@ -126,11 +128,26 @@ class Publisher:
             return await self._pipelined(drafts, timeout)
         if not isinstance(drafts, Collection):
             return await self._stream(drafts, timeout)
-        prepared = [self._prepare(draft) for draft in drafts]
+        prepared = self._prepare_all(drafts)
         if prepared and self.short_windows:
             timeout = min(self._within_window(one.subject, timeout) for _, one in prepared)
         results = await self._transport.publish_many([one for _, one in prepared], timeout=timeout)
         return _all_or_error([id for id, _ in prepared], results)
+
+    def _prepare_all(self, drafts: Iterable[Draft]) -> list[tuple[str, Message]]:
+        """Prepare a list. Raises what is wrong with the first bad draft, with its index."""
+        prepared: list[tuple[str, Message]] = []
+        most = self._transport.max_payload
+        try:
+            for draft in drafts:
+                id, message = self._prepare(draft)
+                if len(message.body) > most // 2:  # else its headers are not worth counting
+                    _check_size(message, most)
+                prepared.append((id, message))
+        except InvalidEvent as error:
+            error.args = (f"draft {len(prepared)}: {error}",)
+            raise
+        return prepared
 
     async def _stream(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
         """Each is checked while those before it are on their way."""
@@ -275,6 +292,15 @@ class Publisher:
                     )  # fmt: skip
                 return 0.75 * window
         return timeout
+
+
+def _check_size(message: Message, most: int) -> None:
+    size = len(message_headers(message.id, message.headers)) + len(message.body)
+    if size > most:
+        raise EventTooLarge(
+            f"{message.subject}: {size} bytes with headers, the server takes {most};"
+            " send a reference instead of the data"
+        )
 
 
 def _all_or_error(
