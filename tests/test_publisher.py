@@ -743,7 +743,7 @@ async def test_what_is_no_json_is_refused_properly_inside_a_handler_too(
 async def test_waiting_is_for_threads(publisher: Publisher) -> None:
     run = context(publisher)
 
-    with pytest.raises(ConfigError, match="await it"):
+    with pytest.raises(ConfigError, match="use await here"):
         run.wait(run.publish("custom.out", {}))
 
     published = await asyncio.to_thread(lambda: run.wait(run.publish("custom.out", {})))
