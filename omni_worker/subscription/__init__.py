@@ -1,8 +1,8 @@
 """Subscription: one handler's loop. Deliveries in, each run once, answered, and let go.
 
-It is put together from its states (what is known of each source), its credit (how many may be
-held), its slots (who runs them), its leases (that they stay ours), its gates (what may stand
-before a run), and its execution (the life of one event).
+A subscription consists of its states (what is known of each source), its credit (how many
+deliveries may be held), its slots (the tasks that run them), its leases (they keep deliveries
+ours), its gates (they may act before a run), and its execution (the life of one event).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Subscription:
 
     @property
     def missing(self) -> int:
-        """Consumers it should read and does not: they were lost, and are not made again yet."""
+        """Number of consumers that should be read and are not: lost, and not recreated yet."""
         return max(0, self._parts.streams - len(self._pulled))
 
     @property
@@ -124,9 +124,9 @@ class Subscription:
     def attach(
         self, source: Source, after: SourceState | None = None, *, fed: bool = False
     ) -> None:
-        """Read one more source, from now on; ``after`` is the lost one it takes the place of.
+        """Read one more source, from now on; ``after`` is the lost source that it replaces.
 
-        One that is ``fed`` is asked and stopped by somebody else, who hands over its deliveries.
+        A ``fed`` source is pulled from and stopped by another object, which hands over deliveries.
         """
         state = SourceState(source)
         if after is not None:
@@ -161,7 +161,7 @@ class Subscription:
             state.forget_settled(ack_floor)
 
     def on_room(self, call: Callable[[], None]) -> None:
-        """Call once, when the next delivery is let go: somebody waits to hand over more."""
+        """Call ``call`` once, when the next delivery is let go and another may be handed over."""
         self._credit.on_room(call)
 
     def lease(self, ack_wait: float) -> None:
@@ -235,11 +235,11 @@ class Subscription:
         self._credit.refill()
 
     def lost(self, source: Source, cause: Exception) -> None:
-        """The consumer is gone: whoever made it decides."""
+        """Report a deleted consumer to the binding that made it: the binding decides."""
         self._parts.on_lost(source, cause)
 
     def _recognise(self, state: SourceState, delivery: Delivery) -> bool:
-        """Whether this delivery needs no run: settled before, or held right now."""
+        """Return True if this delivery needs no run: settled before, or held right now."""
         if state.settled.holds(delivery.sequence, delivery.stored_at):
             self._parts.settler.settled_before(delivery)
             self._credit.refill_if_low()

@@ -39,7 +39,7 @@ class Credit:
         self._streams = streams
         self._now = now
         self._adaptive = prefetch is None
-        # One request has to stand at every stream, or events there would wait for ever.
+        # Every stream needs one open request, or events there would wait for ever.
         ahead = ORDERED_AHEAD if ordered else 1
         least = concurrency * ahead if prefetch is None else prefetch
         self._floor = max(least, streams if prefetch is None else streams - concurrency)
@@ -79,7 +79,7 @@ class Credit:
 
     @property
     def room(self) -> int:
-        """How many more may be held, or on their way."""
+        """Number of further deliveries that may be held or requested."""
         most = self.limit
         if self._adaptive:
             most = max(most, self._concurrency + max(self._floor, MAX_ADAPTIVE))
@@ -94,7 +94,7 @@ class Credit:
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is asked for; not while a reason holds, and never after ``close``."""
+        """Return True if we pull; not while a reason holds, and never after ``close``."""
         return not (self._closed or self._reasons)
 
     def hold(self, reason: str) -> None:

@@ -1,7 +1,7 @@
-"""Execution: the life of one event, told once: taken, read, run, answered, let go.
+"""Execution: the life of one event, in one place: taken, read, run, answered, let go.
 
 A plain event, which is nearly every one, is run by the loop of its slot itself: a first delivery
-with no gate in its way. Whatever is unusual takes the long way through the gates.
+with no gate in its way. Every other event takes the long way through the gates.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Execution:
         self._said_foreign = False
 
     async def work(self, slot: Slot) -> None:
-        """One slot: event after event. The life of a plain one is told here, whole."""
+        """Work in one slot, event after event. The whole life of a plain event is here."""
         slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
         dispatcher, settler, buffer, now = self._dispatcher, self._settler, slots.buffer, leases.now
         read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
@@ -112,7 +112,7 @@ class Execution:
                 self.release(state, delivery)
             if not buffer:
                 current_context.set(None)  # what comes next is not of this event
-            if task.cancelling():  # by the handler, or from outside: what was answered stands
+            if task.cancelling():  # by the handler, or from outside: the answer given remains
                 raise asyncio.CancelledError
             turn = (turn + 1) % TURN
             if not turn:
@@ -152,7 +152,7 @@ class Execution:
             )
             kept = not settled and self._keep_for_retry(state, delivery)
         except asyncio.CancelledError:
-            self._back.one(delivery)  # somebody ends our task: the event is not lost with it
+            self._back.one(delivery)  # our task is cancelled: hand the event back, or it is lost
             raise
         except Exception as error:
             self._on_fault(error, slot, delivery)
@@ -243,7 +243,9 @@ class Execution:
         if trouble.handed_back_since is None:
             trouble.handed_back_since = now
         if now - trouble.handed_back_since >= self._foreign_limit:
-            return Rejected(TransportError(f"nobody took it: {outcome.reason}"), unreadable=True)
+            return Rejected(
+                TransportError(f"no process accepted it: {outcome.reason}"), unreadable=True
+            )
         if not self._said_foreign:
             self._said_foreign = True
             self._signals.emit(ForeignDelivery(handler=self._handler, reason=outcome.reason))
@@ -260,7 +262,7 @@ class Execution:
     # --- letting go ------------------------------------------------------------------------
 
     def release(self, state: SourceState, delivery: Delivery) -> None:
-        """It is held no longer, whatever became of it."""
+        """Stop holding a delivery, however it ended."""
         if state.held.get(delivery.sequence) is delivery:
             del state.held[delivery.sequence]
         if self._order is not None:
@@ -274,7 +276,7 @@ class Execution:
             self.release(state, delivery)
 
     def waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
-        """What is held and not with a slot: in the buffer, behind its key, or for a retry."""
+        """Return held deliveries without a slot: in the buffer, behind a key, or for a retry."""
         running = {slot.delivery for slot in self._slots.all}
         held = [one for state in states for one in state.held.values()]
         return [delivery for delivery in held if delivery not in running]
@@ -291,7 +293,7 @@ class Execution:
         return False
 
     def _wait_for_it_again(self, state: SourceState) -> None:
-        """One is gone, unsettled: in order, what came after it must not begin before it is back."""
+        """Wait for an event that left unsettled: with an order, later ones must not begin first."""
         order = self._order
         if order is not None and not self._slots.is_closed:
             waiting = self.waiting([state])

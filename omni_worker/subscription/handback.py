@@ -1,4 +1,4 @@
-"""Handing back: what does not run here, or not to its end, goes to whoever asks next."""
+"""Handing back: a delivery that does not run here, or not to its end, returns to the server."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class HandingBack:
 
     async def _note(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._is_connected():
-            # One whose consumer was lost under it is somebody else's already.
+            # A delivery whose consumer was deleted may belong to another process already.
             notes = [
                 (one, self._states[one.source].note_of(one, NoteState.BACK))
                 for one in deliveries

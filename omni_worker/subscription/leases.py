@@ -16,7 +16,7 @@ class Leases:
     """Extends what is held every third of ``ack_wait``, which is the server's word on it.
 
     A lease that lapsed all the same (a stopped process, a blocked loop, a long outage) means that
-    the server has given the event away: ``has_lapsed`` tells.
+    the server has given the event away: see ``has_lapsed``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Leases:
             self._schedule(self.timeout)
 
     def end_run(self, slot: Slot) -> bool:
-        """It ended. Says whether it had been told to."""
+        """End the timing of a run. Return True if its timeout had cancelled it."""
         slot.deadline = NEVER
         if not slot.timed_out:
             return False
@@ -67,7 +67,7 @@ class Leases:
         return True
 
     def has_lapsed(self, delivery: Delivery) -> bool:
-        """Whether it is somebody else's by now."""
+        """Return True if the server may have given the delivery to another process by now."""
         if not delivery.lapsed and self.now() - delivery.leased_at > self.ack_wait:
             delivery.lapsed = True
         return delivery.lapsed
@@ -89,7 +89,7 @@ class Leases:
         self._calls.add(timer)
 
     def close(self) -> None:
-        """No more timers."""
+        """Cancel all timers."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()

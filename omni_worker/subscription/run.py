@@ -11,7 +11,7 @@ from .source_state import SourceState
 
 
 class Run:
-    """One run of an event: its delivery, the slot it occupies, and what happened before."""
+    """Run of an event: its delivery, the slot it occupies, and what happened before."""
 
     __slots__ = (
         "delivery", "event", "is_repeat", "is_suspect", "slot", "started", "state", "trouble",

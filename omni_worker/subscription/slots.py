@@ -18,7 +18,7 @@ NEVER = float("inf")
 
 
 class Slot:
-    """One task; ``delivery`` is what it runs or settles right now."""
+    """Task that runs one event at a time; ``delivery`` is what it runs or settles right now."""
 
     __slots__ = ("deadline", "delivery", "is_running", "task", "timed_out")
 
@@ -31,7 +31,7 @@ class Slot:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody wants this task to end."""
+        """Return True if a cancellation of this task was requested."""
         return self.task is not None and self.task.cancelling() > 0
 
 
@@ -85,7 +85,7 @@ class Slots:
 
     @property
     def is_barred(self) -> bool:
-        """Whether nothing may begin, because one run is to be alone."""
+        """Return True if no run may begin, because one has to be alone."""
         return self._barrier is not None
 
     async def pass_barrier(self) -> None:

@@ -15,7 +15,7 @@ Key = tuple[int, int]  # sequence and stored timestamp
 
 
 class SourceState:
-    """One source: the deliveries held from it, what was settled, and what waits for a retry."""
+    """State of one source: its held deliveries, what was settled, and what waits for a retry."""
 
     __slots__ = (
         "held", "highest", "is_asked", "look_up_until", "settled", "source", "troubles", "window",
@@ -43,33 +43,34 @@ class SourceState:
         self.highest = self.look_up_until = lost.highest
 
     def is_first(self, delivery: Delivery) -> bool:
-        """Whether this is the first delivery of an event, and nothing speaks against it."""
+        """Return True if this is the first delivery of an event, and no fact contradicts it."""
         return delivery.count == 1 and not self.may_be_repeat(delivery)
 
     def may_be_repeat(self, delivery: Delivery) -> bool:
-        """Whether a first delivery may be none: a remade consumer, a killed server forget counts.
+        """Return True if a first delivery may be a repeat.
 
-        Others may have spent attempts on it meanwhile, and left a note; or its retry was kept here.
+        A recreated consumer and a killed server forget counts. Another process may have spent
+        attempts on it and left a note; or its retry was kept here.
         """
         if delivery.sequence <= self.look_up_until:
             return True
         return bool(self.troubles) and self.trouble_of(delivery) is not None
 
     def trouble_of(self, delivery: Delivery) -> Trouble | None:
-        """What this process knows of an event that comes again."""
+        """Return the record of a redelivered event, if this process has one."""
         return self.troubles.get((delivery.sequence, delivery.stored_at))
 
     def trouble_for(self, delivery: Delivery) -> Trouble:
-        """What this process knows of an event, or an empty record."""
+        """Return the record of an event, or an empty one."""
         return self.trouble_of(delivery) or Trouble(first_seen=time.time())
 
     def is_given_up(self, delivery: Delivery) -> bool:
-        """Whether only its dead letter is still to be stored: it does not run any more."""
+        """Return True if only the dead letter is still to be stored: the event runs no longer."""
         trouble = self.trouble_of(delivery)
         return trouble is not None and trouble.letter is not None
 
     def note_of(self, delivery: Delivery, state: NoteState) -> Note:
-        """What other processes should know of it."""
+        """Return the note that other processes need about this event."""
         trouble = self.trouble_of(delivery)
         if trouble is None:
             return Note(state=state, failures=0, first_seen=time.time())
@@ -92,7 +93,7 @@ class SourceState:
         troubles[key] = trouble
 
     def forget_settled(self, ack_floor: int) -> None:
-        """What the server counts as settled, by whomever: no retry of it will come."""
+        """Forget events that the server counts as settled, by any process: no retry will come."""
         for key in [key for key in self.troubles if key[0] <= ack_floor]:
             del self.troubles[key]
 

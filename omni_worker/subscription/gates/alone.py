@@ -1,4 +1,4 @@
-"""Alone: an event that may have killed its process runs with nothing beside it."""
+"""Alone: an event that may have killed its process runs with no other at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Alone(Gate):
         self._notes = notes
 
     def opened(self, flow: Flow) -> None:
-        """What it keeps from beginning, and for how long at most."""
+        """Keep the slots that this gate bars, and the leases that limit for how long."""
         self._slots = flow.slots
         self._leases = flow.leases
 

@@ -41,7 +41,7 @@ class Breaker(Gate):
         self.is_open = False
 
     def opened(self, flow: Flow) -> None:
-        """Whose runs it sees."""
+        """Keep the handler's flow: its runs are counted here."""
         self._flow = flow
 
     async def through(self, run: Run, go: Go) -> Outcome:
@@ -73,7 +73,7 @@ class Breaker(Gate):
         self._woken.set()
 
     def _succeeded(self) -> None:
-        """A run ended well: whatever was down is back."""
+        """A run ended well: what the handler needs works again."""
         self.failures = 0
         if self.is_open:
             self.is_open = False
@@ -94,7 +94,7 @@ class Breaker(Gate):
 
     @asynccontextmanager
     async def _trial(self) -> AsyncIterator[bool]:
-        """Wait for a turn; says whether there is one (not when we stop meanwhile)."""
+        """Wait for a turn; yield False if the subscription stopped while waiting."""
         async with self._turn:
             if self.is_open:
                 try:

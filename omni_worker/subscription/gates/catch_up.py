@@ -1,9 +1,9 @@
 """Gaps: deliveries that are under way elsewhere. With ``order_by`` nothing newer overtakes them.
 
 What a killed process held, or a broken link carried, the server delivers again after ack_wait; by
-then it would have delivered newer events of the same keys. So whoever begins to read a consumer
-asks first how many deliveries are not answered. Until all of those are here nothing begins; then
-everything does, in stream order.
+then it would have delivered newer events of the same keys. So a process that begins to read a
+consumer first asks how many deliveries are not answered. Until all of those are here nothing
+begins; then everything does, in stream order.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LOOK = 0.1  # seconds between two looks at the consumer
 PROBE = 1.0  # seconds between two deliveries asked for while others hold the older ones
 SAID_AFTER = 1.0  # seconds; acks on their way are no gap worth a line
 MARGIN = 0.25  # seconds until the server, too, has noticed that a lease is over
-PATIENCE = 5.0  # seconds more for all to arrive; whoever still holds some by then is alive
+PATIENCE = 5.0  # seconds more for all to arrive; a process that still holds some by then is alive
 
 AskConsumerInfo = Callable[[str, str], Awaitable[ConsumerInfo | None]]
 
 
 class Gap:
-    """One source's: since when deliveries may be under way elsewhere, and what came meanwhile."""
+    """Gap of one source: deliveries may be under way elsewhere; arrivals are gathered."""
 
     def __init__(self, state: SourceState, now: float) -> None:
         self.state = state
@@ -45,7 +45,7 @@ class Gap:
 
 
 class Gaps:
-    """One handler's, by source. ``on_closed`` is told when what was gathered is to begin."""
+    """Gaps of one handler, by source. ``on_closed`` is called when the gathered may begin."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Gaps:
         self._gaps: dict[Source, Gap] = {}
 
     def open(self, state: SourceState) -> None:
-        """From now on nothing of it begins, until whatever is under way elsewhere is here."""
+        """Let no delivery of a source begin until all that are under way elsewhere are here."""
         state.is_asked = False
         gap = self._gaps.get(state.source)
         if gap is not None:
@@ -88,7 +88,7 @@ class Gaps:
         return True
 
     def forget(self, source: Source) -> None:
-        """The source is lost, and with it whatever was to come."""
+        """Drop the gap of a lost source: its missing deliveries will not come."""
         gap = self._gaps.pop(source, None)
         if gap is not None and gap.task is not None:
             gap.task.cancel()
@@ -103,13 +103,13 @@ class Gaps:
     async def _fill(self, gap: Gap) -> None:
         try:
             await self._wait(gap)
-        except Exception as error:  # whatever it is: a handler that stands still is worse
+        except Exception as error:  # any error: a handler that never goes on is worse
             late = "older events may come late"
             self._emit(EngineFault(handler=self._handler, error=error, consequence=late))
         self._close(gap)
 
     async def _wait(self, gap: Gap) -> None:
-        """Until all that is under way elsewhere is here, or nobody gives it up."""
+        """Wait until all deliveries under way elsewhere are here, or living processes keep them."""
         is_said = False
         while True:
             gap.moved.clear()

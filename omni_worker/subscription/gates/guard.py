@@ -10,7 +10,7 @@ from ...outcomes import CONFIRM, DONE, DONE_BEFORE, HandBack, Outcome
 from ..run import Run
 from . import Flow, Gate, Go
 
-GUARD_DELAY = 1.0  # seconds until a guard nobody could ask about is asked again
+GUARD_DELAY = 1.0  # seconds until a guard that could not be read is read again
 
 
 class ExactlyOnce(Gate):
@@ -28,7 +28,7 @@ class ExactlyOnce(Gate):
         try:
             guard = await self._guards.enter(run.event.id, self._leases.ack_wait)
         except OmniWorkerError as error:
-            return HandBack(GUARD_DELAY, f"nobody can tell whether it runs elsewhere: {error}")
+            return HandBack(GUARD_DELAY, f"unknown whether it runs elsewhere: {error}")
         if isinstance(guard, DoneBefore):
             return DONE_BEFORE
         if isinstance(guard, Busy):

@@ -11,7 +11,7 @@ from ...transports.base import Delivery
 
 
 class Lanes:
-    """One lane a key, for as long as somebody is in it; ``key_of`` names an event's key."""
+    """Lanes, one for each key with deliveries in it; ``key_of`` names an event's key."""
 
     def __init__(self, key_of: Callable[[Any], Hashable]) -> None:
         self._key_of = key_of
@@ -19,9 +19,9 @@ class Lanes:
         self._heads: dict[Delivery, Hashable] = {}
 
     def enter(self, delivery: Delivery, event: Event[Any]) -> bool:
-        """Whether the event may run now; otherwise it waits behind another one of its key.
+        """Return True if the event may run now; otherwise it waits behind another one of its key.
 
-        Raises whatever ``key_of`` raises.
+        Raises any error that ``key_of`` raises.
         """
         if delivery in self._heads:
             return True
@@ -35,11 +35,11 @@ class Lanes:
         return False
 
     def has(self, delivery: Delivery) -> bool:
-        """Whether it has its key now."""
+        """Return True if the delivery has its key now."""
         return delivery in self._heads
 
     def leave(self, delivery: Delivery) -> Delivery | None:
-        """It is done, or gone; returns the one that has its key now."""
+        """Remove a delivery that is done or gone; return the next one, which has its key now."""
         if delivery not in self._heads:
             for waiting in self._waiting.values():
                 if delivery in waiting:

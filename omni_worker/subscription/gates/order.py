@@ -19,7 +19,7 @@ from .keys import Lanes
 
 
 class Order(Gate):
-    """One handler's. The subscription asks it as well when a delivery comes or leaves."""
+    """Order of one handler. The subscription calls it as well when a delivery comes or leaves."""
 
     def __init__(
         self, key_of: Callable[[Any], Hashable], *, consumer_info: AskConsumerInfo
@@ -30,7 +30,7 @@ class Order(Gate):
         self._open = True
 
     def opened(self, flow: Flow) -> None:
-        """Whose events it orders."""
+        """Keep the parts of the handler's flow, and find its gaps."""
         self._leases = flow.leases
         self._credit = flow.credit
         self._slots = flow.slots
@@ -52,7 +52,7 @@ class Order(Gate):
         return await go(run) if has_key else KEPT
 
     def keeps(self, delivery: Delivery) -> bool:
-        """Whether it is here for a retry: its attempt is spent, its key is held."""
+        """Return True if a delivery waits here for a retry: attempt spent, key held."""
         return delivery in self._later
 
     def wait_for_older(self, state: SourceState) -> None:
@@ -62,15 +62,15 @@ class Order(Gate):
             self._credit.sources_changed()
 
     def may_begin(self, state: SourceState, delivery: Delivery) -> bool:
-        """Whether one that came may begin in its turn; otherwise it is gathered."""
+        """Return True if a new delivery may begin in its turn; otherwise it is gathered."""
         return not self._gaps.gather(state, delivery)
 
     def owes(self, state: SourceState, delivery: Delivery) -> bool:
-        """Whether its key waits for one that is not settled; not where it was given up."""
+        """Return True if a delivery has its key and is not given up: later ones wait for it."""
         return self._lanes.has(delivery) and not state.is_given_up(delivery)
 
     def leave(self, delivery: Delivery) -> None:
-        """It is done, or gone: the next one of its key may begin."""
+        """Remove a delivery that is done or gone: the next one of its key may begin."""
         self._later.discard(delivery)
         following = self._lanes.leave(delivery)
         if following is not None:
@@ -94,12 +94,12 @@ class Order(Gate):
         self._gaps.close()
 
     def _retry(self, delivery: Delivery) -> None:
-        if delivery in self._later:  # not let go meanwhile
+        if delivery in self._later:  # not let go in the meantime
             self._later.discard(delivery)
             self._slots.offer_first(delivery)
 
     def _gap_closed(self, gap: Gap) -> None:
         for delivery in gap.gathered:
-            if gap.state.held.get(delivery.sequence) is delivery:  # not let go meanwhile
+            if gap.state.held.get(delivery.sequence) is delivery:  # not let go in the meantime
                 self._slots.offer(delivery)
         self._credit.sources_changed()

@@ -25,7 +25,7 @@ class Recall(Gate):
         self._attempts = attempts  # how often an event may run
 
     def opened(self, flow: Flow) -> None:
-        """Whose notes they are."""
+        """Keep the flow: it names the handler whose notes are read."""
         self._flow = flow
 
     async def through(self, run: Run, go: Go) -> Outcome:
@@ -50,7 +50,7 @@ class Recall(Gate):
             self._give_up_if_used_up(trouble, note.error)
             return False
         if not note.alone:
-            return True  # others ran beside it: any of them may have ended the process
+            return True  # others ran at the same time: any of them may have ended the process
         trouble.failures += 1
         handler, failures = self._flow.handler, trouble.failures
         self._flow.emit(NeverEnded(handler=handler, delivery=run.delivery, failures=failures))
