@@ -35,7 +35,7 @@ RAW_SUBJECT = "omni-worker.raw."
 
 @dataclass(slots=True, kw_only=True)
 class HandlerSetup:
-    """What every handler of a bus is built with."""
+    """Everything that each handler of a bus is built with."""
 
     transport: Transport
     provisioner: Provisioner
@@ -115,7 +115,7 @@ def _guard(handler: Handler, setup: HandlerSetup) -> list[Gate]:
 
 
 def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
-    """What answers for a handler this process does not run."""
+    """Build the settler for a handler that this process does not run."""
     return Settler(
         handler,
         publisher=setup.publisher,
@@ -127,13 +127,13 @@ def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
 
 
 class RawCopies:
-    """Where the bytes of an event too large for its dead letter are found again."""
+    """Keeps the bytes of an event that are too large for its dead letter."""
 
     def __init__(self, setup: HandlerSetup) -> None:
         self._setup = setup
 
     async def keep(self, original: StoredMessage) -> tuple[str, int]:
-        """Its own stream where that keeps what is settled (limits), else a raw copy in ours."""
+        """Return the event's own place if its stream keeps it (limits), else a copy in ours."""
         setup = self._setup
         if setup.provisioner.retention(original.stream) == "limits":
             return original.stream, original.sequence

@@ -31,7 +31,7 @@ Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
 FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
 TYPES_REMEMBERED = 1_024
 SUBJECTS_REMEMBERED = 20_000
-_N, _I = b"NI"  # the first letters of NaN and Infinity: a body with neither holds none of them
+_N, _I = b"NI"  # N and I begin NaN and Infinity: a body without them holds neither
 
 
 class TimedOut(Exception):
@@ -57,9 +57,9 @@ class Dispatcher:
         self._wanted: dict[str, bool] = {}  # by type
         self._addresses: dict[str, Address] = {}  # by subject: those that are ours
         self._validates = handler.options.validate
-        # The handler behind its middlewares. Whoever calls it turns what it raises into ``ending``.
+        # The handler behind its middlewares. The caller turns what it raises into an ``ending``.
         self.call = _chain(_innermost(handler, threads), middlewares)
-        # The handler itself, where nothing stands around it and it takes only its event.
+        # The handler itself, if it has no middleware and takes only its event.
         self.bare: Callable[[Event[Any]], Awaitable[None]] | None = None
         if handler.is_async and not handler.wants_context and not middlewares:
             self.bare = handler.call
@@ -110,9 +110,9 @@ class Dispatcher:
         return Failed(error)
 
     def _ending_of(self, group: ExceptionGroup[Exception]) -> Outcome:
-        """What a TaskGroup ends with: the ending that all of its tasks asked for, else a failure.
+        """Return the ending that all tasks of a TaskGroup asked for, else a failure.
 
-        Beside another failure, which may pass, neither Reject nor Retry decides.
+        Next to another failure, which may be temporary, neither Reject nor Retry decides.
         """
         errors = list(_errors_in(group))
         if all(isinstance(error, self._reject_on) for error in errors):
@@ -139,7 +139,7 @@ class Dispatcher:
             return Rejected(error, unreadable=True)
 
     def _locate(self, subject: str, type: str) -> Address | Outcome:
-        """Where the event is from, or the outcome when it is not ours. The subject comes first."""
+        """Return the event's address, or the outcome if it is not ours. The subject comes first."""
         if not any(matches(one, subject) for one in self._handler.filters):
             return _foreign(subject)
         try:
@@ -179,7 +179,7 @@ class Dispatcher:
 
 
 def _errors_in(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    """What was raised, in groups of groups as well."""
+    """Yield the errors of a group, and of the groups inside it."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _errors_in(error)

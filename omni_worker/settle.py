@@ -36,7 +36,7 @@ from .signals import (
 from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
 
-# A letter that cannot be stored is tried again: 1, 2, 4 … seconds, at most five minutes apart.
+# Storing a dead letter is retried: 1, 2, 4 … seconds, at most five minutes apart.
 LETTER_RETRY = RetryPolicy(retries=0, delay=1.0, factor=2.0, cap=300.0, jitter=0.1)
 # The server's count includes handbacks and crashes of neighbours; below this multiple of the
 # allowed attempts it says nothing about the event.
@@ -45,19 +45,19 @@ COUNT_FACTOR = 4
 
 @dataclass(slots=True)
 class Trouble:
-    """What this process knows of one event that is not settled yet."""
+    """Record of one unsettled event, as far as this process knows it."""
 
     failures: int = 0
     first_seen: float = 0.0  # epoch seconds
     handed_back_since: float | None = None  # loop time
-    letter: Failure | None = None  # given up; only the letter is still to be stored
+    letter: Failure | None = None  # given up; only its dead letter is still to be stored
     letter_tries: int = 0
-    retry_in: float | None = None  # seconds; the event is kept here meanwhile, and with it its key
+    retry_in: float | None = None  # seconds; until then the event and its key are kept here
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the deliveries of one handler."""
+    """Numbers of one handler's deliveries, by how they ended."""
 
     handled: int = 0
     skipped: int = 0
@@ -68,10 +68,10 @@ class Counts:
 
 
 class RawCopies(Protocol):
-    """Where bytes too large for a letter are found again."""
+    """Keeps the bytes of an event that are too large for its dead letter."""
 
     async def keep(self, original: StoredMessage) -> tuple[str, int]:
-        """Stream and sequence of a message that holds the original's bytes."""
+        """Return stream and sequence of a message that holds the original's bytes."""
 
 
 class Settler:
@@ -104,7 +104,7 @@ class Settler:
 
     @property
     def attempts(self) -> int:
-        """How often an event may run at most."""
+        """The most runs that an event may have."""
         return self._policy.attempts
 
     def done(self, delivery: Delivery) -> None:
@@ -113,7 +113,7 @@ class Settler:
         self._counts.handled += 1
 
     def settled_before(self, delivery: Delivery) -> None:
-        """It came again although it was settled: its answer was lost, so it is given again."""
+        """Ack again: a settled event was redelivered, so its first ack was lost."""
         delivery.ack()
         self._recognised(delivery)
 
@@ -136,10 +136,10 @@ class Settler:
             )
 
     async def settle(self, delivery: Delivery, outcome: Outcome, trouble: Trouble) -> bool:
-        """Answer once. Says whether the event is settled: acknowledged or terminated.
+        """Answer once. Return True if the event is settled: acknowledged or terminated.
 
-        A delivery whose lease lapsed while it ran may be somebody else's by now: it may only be
-        acknowledged.
+        A delivery whose lease lapsed while it ran may run in another process by now: it may only
+        be acknowledged.
         """
         match outcome:
             case Done(confirm=True, before=before):
@@ -234,10 +234,10 @@ class Settler:
         )
 
     async def send_letter(self, delivery: Delivery, trouble: Trouble) -> bool:
-        """Store the letter in ``trouble``, then terminate the original.
+        """Store the dead letter in ``trouble``, then terminate the original.
 
-        In this order: a crash between them repeats the letter, the other order loses the event.
-        Where it cannot be stored the original waits, and only the letter is tried again.
+        A crash between the two stores the dead letter again; the other order would lose the event.
+        If it cannot be stored, the original waits, and only storing is tried again.
         """
         failure = trouble.letter
         assert failure is not None
