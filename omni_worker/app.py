@@ -194,7 +194,7 @@ class App:
             raise ConfigError(f"app.discover({package!r}): {error} ({where})") from None
 
     def include(self, other: App) -> None:
-        """Take over the handlers another app has by now, and whatever was added to that app.
+        """Take over the handlers another app has by now, and everything added to that app.
 
         Its middlewares, listeners and extensions act on its own handlers. They run under this
         app's name, and what they publish by the other one goes out by this. Include it after its
@@ -296,7 +296,7 @@ class App:
         Blocks, on a loop of its own; sets up logging if nothing has. Raises SystemExit with the
         code of a failure.
         """
-        from .process.main import run_app  # above us: whoever imports an App need not run it
+        from .process.main import run_app  # above us: a program may import an App and not run it
 
         if code := run_app(self):
             raise SystemExit(code)
@@ -334,7 +334,7 @@ class App:
         return any(one is other or one._is_part_of(other) for one in self._including)
 
     def middlewares_of(self, declaration: Declaration) -> list[Middleware]:
-        """What runs around a handler, the outermost first; an extension's once."""
+        """Return the middlewares around a handler, the outermost first; an extension's once."""
         around: list[Middleware] = []
         for middleware in (one for owner in declaration.owners for one in owner.middlewares):
             repeats = isinstance(getattr(middleware, "__self__", None), Extension)
@@ -354,11 +354,11 @@ class App:
         return [one for app in self._apps() for one in app.publish_middlewares]
 
     def _all_listeners(self) -> list[Listener]:
-        """Who hears what happens to the bus: our own listeners, and those of included apps."""
+        """Return the listeners of the bus: our own, and those of included apps."""
         return [one for app in self._apps() for one in app.listeners]
 
     def _apps(self) -> list[App]:
-        """This app, and each that it includes, once, however many ways lead to it."""
+        """Return this app and every app it includes, each once, even if included twice."""
         found = [self]
         for app in found:
             found.extend(one for one in app._includes if one not in found)

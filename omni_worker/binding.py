@@ -1,6 +1,6 @@
 """Binding: a handler and its consumers. Finds the streams, makes the consumers, keeps them alive.
 
-A consumer deleted under us is made again where nothing is lost; a stream that is new starts over.
+A deleted consumer is recreated at a position where nothing is lost; a new stream starts over.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RECREATE_PAUSE = 1.0  # seconds between tries to make a consumer again
 
 @dataclass(slots=True)
 class Bound:
-    """One consumer as last read from the server."""
+    """Consumer of one stream, as last read from the server."""
 
     spec: ConsumerSpec
     source: Source
@@ -125,7 +125,7 @@ class Binding:
 
     @property
     def is_busy(self) -> bool:
-        """Whether so much was handled since the last look that another is due."""
+        """Return True if enough was handled since the last refresh that the next one is due."""
         return self.subscription.counts.handled - self._handled >= BUSY
 
     async def bind(self, specs: Iterable[ConsumerSpec]) -> None:
@@ -201,7 +201,7 @@ class Binding:
         self.subscription.lease(info.config.ack_wait)
 
     async def _make_again(self, bound: Bound, state: SourceState) -> None:
-        """Until it stands: the consumer anew, at the first event that is not surely settled."""
+        """Recreate the consumer, retrying until it works, from the first event maybe unsettled."""
         while True:
             try:
                 spec, kept = await self._where_to_start(bound, state)

@@ -31,7 +31,7 @@ Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
 FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
 TYPES_REMEMBERED = 1_024
 SUBJECTS_REMEMBERED = 20_000
-_N, _I = b"NI"  # the first letters of NaN and Infinity: a body with neither holds none of them
+_N, _I = b"NI"  # N and I begin NaN and Infinity: a body without them holds neither
 
 
 class TimedOut(Exception):
@@ -57,7 +57,7 @@ class Dispatcher:
         self._wanted: dict[str, bool] = {}  # by type
         self._addresses: dict[str, Address] = {}  # by subject: those that are ours
         self._validates = handler.options.validate
-        # The handler behind its middlewares. Whoever calls it turns what it raises into ``ending``.
+        # The handler behind its middlewares. The caller turns what it raises into an ``ending``.
         self.call = _chain(_innermost(handler, threads), middlewares)
         # The handler itself, if nothing is around it and it takes only its event.
         self.bare: Callable[[Event[Any]], Awaitable[None]] | None = None
@@ -112,7 +112,7 @@ class Dispatcher:
     def _ending_of(self, group: ExceptionGroup[Exception]) -> Outcome:
         """Decide the outcome of a TaskGroup: the ending all its tasks asked for, else a failure.
 
-        Beside another failure, which may pass, neither Reject nor Retry decides.
+        Next to another failure, which may be temporary, neither Reject nor Retry decides.
         """
         errors = list(_errors_in(group))
         if all(isinstance(error, self._reject_on) for error in errors):

@@ -34,7 +34,7 @@ class Extension:
         """Hear what happened, on the event loop: be quick. What is raised here is only logged."""
 
     def gates(self, handler: Handler) -> Sequence[Gate]:
-        """Return what stands before each run of a handler; called once, as the handler starts."""
+        """Return the gates before each run of a handler; called once, as the handler starts."""
         return ()
 
     def stamp(self, draft: Draft, headers: dict[str, str]) -> None:
@@ -86,7 +86,7 @@ def check_extension(extension: object) -> None:
 
 
 def overrides(extension: Extension, method: str) -> bool:
-    """Whether an extension does anything there; if not, nothing is called."""
+    """Return True if an extension defines this method itself; if not, it is never called."""
     return getattr(type(extension), method) is not getattr(Extension, method)
 
 

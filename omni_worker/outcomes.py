@@ -57,7 +57,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The event can never be handled: a dead letter now. ``unreadable``: it is no valid event."""
+    """The event can never be handled: a dead letter now. ``unreadable``: not a valid event."""
 
     error: BaseException
     unreadable: bool = False

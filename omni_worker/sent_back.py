@@ -1,7 +1,8 @@
 """Returns: events on their way back from a dead letter, handed to the handler they failed in.
 
-One consumer per app on our own stream, shared by its processes. It is made by whoever sends the
-first event back; a worker looks for it now and then, and until it stands this costs nothing else.
+One consumer per app on our own stream, shared by its processes. The first process that
+sends an event back creates it. A worker checks for it now and then; until the consumer exists,
+this costs nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from .transports.infos import ConsumerInfo
 
 log = logging.getLogger("omni_worker.worker")
 
-AT_ONCE = 64  # events on their way back that one process holds, beside what its handlers prefetch
+AT_ONCE = (
+    64  # events on their way back that one process holds, in addition to its handlers' prefetch
+)
 UNKNOWN_FOR = 30.0  # seconds an event waits for a process that knows its handler
 UNKNOWN_DELAY = 1.0  # seconds between two looks
 
@@ -65,7 +68,7 @@ class Returns:
 
     @property
     def is_reading(self) -> bool:
-        """Whether the consumer stands and is read."""
+        """Return True if the consumer exists and is read."""
         return self._source is not None
 
     async def look(self) -> None:
@@ -128,7 +131,7 @@ class Returns:
         self._ask()
 
     def lost(self, source: Source, cause: Exception) -> None:
-        """The consumer is gone; the next retry makes it anew, and the next look finds it."""
+        """Stop reading a deleted consumer; the next retry recreates it, the next check finds it."""
         self._signals.emit(
             ReturnsLost(stream=self._spec.stream, consumer=self._spec.name, cause=cause)
         )
@@ -185,7 +188,10 @@ class Returns:
             self._asking = asyncio.get_running_loop().call_soon(self._ask)
 
     def _on_unknown(self, name: str, delivery: Delivery) -> None:
-        """Perhaps another process knows it, or this one has not declared it yet; then a letter."""
+        """Wait: another process may know the handler, or this one may declare it later.
+
+        After ``UNKNOWN_FOR`` seconds the event becomes a dead letter again.
+        """
         since = max(self._began, delivery.stored_at / NANO)
         if time.time() - since < UNKNOWN_FOR:
             delivery.nak(UNKNOWN_DELAY)

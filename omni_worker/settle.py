@@ -36,7 +36,7 @@ from .signals import (
 from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
 
-# A letter that cannot be stored is tried again: 1, 2, 4 … seconds, at most five minutes apart.
+# Storing a dead letter is retried: 1, 2, 4 … seconds, at most five minutes apart.
 LETTER_RETRY = RetryPolicy(retries=0, delay=1.0, factor=2.0, cap=300.0, jitter=0.1)
 # The server's count includes handbacks and crashes of neighbours; below this multiple of the
 # allowed attempts it says nothing about the event.
@@ -50,7 +50,7 @@ class Trouble:
     failures: int = 0
     first_seen: float = 0.0  # epoch seconds
     handed_back_since: float | None = None  # loop time
-    letter: Failure | None = None  # given up; only the letter is still to be stored
+    letter: Failure | None = None  # given up; only its dead letter is still to be stored
     letter_tries: int = 0
     retry_in: float | None = None  # seconds; until then the event is kept here, and with it its key
 
@@ -71,7 +71,7 @@ class RawCopies(Protocol):
     """Storage of bodies that are too large for a dead letter."""
 
     async def keep(self, original: StoredMessage) -> tuple[str, int]:
-        """Stream and sequence of a message that holds the original's bytes."""
+        """Return stream and sequence of a message that holds the original's bytes."""
 
 
 class Settler:
@@ -236,8 +236,8 @@ class Settler:
     async def send_letter(self, delivery: Delivery, trouble: Trouble) -> bool:
         """Store the dead letter in ``trouble``, then terminate the original.
 
-        In this order: a crash between them repeats the letter, the other order loses the event.
-        Where it cannot be stored the original waits, and only the letter is tried again.
+        A crash between the two stores the dead letter again; the other order would lose the event.
+        If it cannot be stored, the original waits, and only storing is tried again.
         """
         failure = trouble.letter
         assert failure is not None

@@ -97,12 +97,12 @@ class EventBus:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the server can be reached right now."""
+        """Return True if the server can be reached right now."""
         return self._connected and self.transport.is_connected
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """What is subscribed and not yet unsubscribed."""
+        """Subscriptions that have not been unsubscribed."""
         return list(self._subscriptions)
 
     async def connect(self) -> Self:
@@ -170,8 +170,8 @@ class EventBus:
         """Publish one event and await the server's confirmation.
 
         Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
-        InvalidEvent for what is refused before anything is sent, PublishError when nobody knows
-        whether it is stored, another TransportError when it certainly is not.
+        InvalidEvent for what is refused before anything is sent, PublishError when it is
+        unknown whether it is stored, another TransportError when it certainly is not.
         """
         self._check_connected()
         return await self.publisher.publish(draft_of(type, payload, fields), timeout=timeout)
@@ -219,7 +219,7 @@ class EventBus:
         """Run ``handler`` for these event types, or for a raw ``subject``, from now on.
 
         The options are those of ``@app.on`` (see ``omni_worker.options``). Raises ConfigError
-        for a bad one, TopologyError for a stream or consumer that stands in the way.
+        for a bad one, TopologyError for a stream or consumer that is in the way.
         """
         if handler is None:
             raise ConfigError("subscribe(types, handler): the handler is missing")
@@ -246,7 +246,7 @@ class EventBus:
         """Run a checked declaration.
 
         ``middlewares`` and ``listeners`` replace the bus's own; what happens is logged either way.
-        ``gates`` stand before its runs, the first of them outermost; a gate serves one handler.
+        ``gates`` surround its runs, the first of them outermost; a gate serves one handler.
         """
         self._check_connected()
         signals = self.signals if listeners is None else Signals([LOG, *listeners])
@@ -348,7 +348,7 @@ class EventBus:
 
 
 def check_app_name(name: str) -> None:
-    """Refuse an app name that could not stand in a consumer's name or in a subject of ours."""
+    """Refuse an app name that cannot be part of a consumer's name or of a subject of ours."""
     try:
         check_token(name, f"app name {name!r}")
     except ValueError as error:

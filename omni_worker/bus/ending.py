@@ -25,7 +25,7 @@ class Ending:
 
     @contextmanager
     def of(self, subscription: Subscription) -> Iterator[None]:
-        """It ends in here."""
+        """Mark a subscription as ending inside this block."""
         ended = self._ended[subscription] = asyncio.Event()
         try:
             yield

@@ -45,11 +45,11 @@ class Subscriptions:
         return {bound.spec.name for binding in self.bindings for bound in binding.bound.values()}
 
     def add(self, subscription: Subscription, binding: Binding) -> None:
-        """One more, before its consumers are bound."""
+        """Register a subscription, before its consumers are bound."""
         self._bindings[subscription] = binding
 
     def refuse_taken(self, handler: Handler, wanted: list[tuple[str, str]]) -> None:
-        """One consumer feeds one handler of a process: the second would take its events away."""
+        """Refuse a consumer that another handler of this process reads: they would share events."""
         for other in self.bindings:
             for bound in other.bound.values():
                 if (bound.spec.stream, bound.spec.name) in wanted:
@@ -59,7 +59,7 @@ class Subscriptions:
                     )
 
     async def refresh(self, *, busy_only: bool) -> None:
-        """Read the consumers anew, all at once: the questions go out in one piece."""
+        """Read the consumers from the server, all at once: the requests go out together."""
         due = [one for one in self.bindings if one.is_busy or not busy_only]
         for result in await asyncio.gather(*(one.refresh() for one in due), return_exceptions=True):
             if isinstance(result, TransportError):

@@ -51,7 +51,7 @@ SECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """Where a worker answers health probes."""
+    """Address at which a worker answers health probes."""
 
     host: str
     port: int

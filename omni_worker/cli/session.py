@@ -93,7 +93,7 @@ def loaded(target: str) -> App:
 def _ending(run: Callable[[], int]) -> int:
     """Run a command; turn every way it may end into an exit code."""
     set_up_logging("pretty", "warning")
-    # Whoever read that the connection was lost reads when it is back.
+    # A person who read that the connection was lost also reads when it is back.
     logging.getLogger(LINK).setLevel(logging.INFO)
     # A denied right ends the command in the same words; only our own scans pull.
     for name in (RIGHTS, SERVER, PULLS):

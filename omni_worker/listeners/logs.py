@@ -111,7 +111,7 @@ def add_event(record: logging.LogRecord) -> bool:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the fields."""
+    """Formats a record as one line of JSON: time, level, logger, message, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -179,5 +179,5 @@ def _theirs(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _without_secrets(line: str) -> str:
-    """User and password of a URL never get out, whoever wrote them into a message."""
+    """Remove user and password from URLs in a line, also from other programs' messages."""
     return _USERINFO.sub(r"\1***@", line) if "@" in line else line

@@ -32,8 +32,8 @@ _GREEN, _YELLOW, _RED, _DIM = "32", "33", "31", "2"
 _MARKS = {"DEBUG": ("·", _DIM), "INFO": (" ", ""), "WARNING": ("!", _YELLOW)}
 _ERROR_MARK = ("✗", _RED)
 
-# What moves a terminal's cursor, hides or turns text around, or cannot be written at all; a new
-# line and a tab may stand.
+# Characters that move a terminal's cursor, hide or reverse text, or cannot be written at all. A
+# new line and a tab are allowed.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\U000e0000-\U000e007f]"
@@ -87,7 +87,7 @@ def visible(text: str) -> str:
 
 
 def visible_json(value: Any, *, indent: int | None = None) -> str:
-    """One JSON text for people and programs: letters as they are, what is unsafe escaped."""
+    """Return JSON for people and programs: characters stay as they are, unsafe ones are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
@@ -114,7 +114,7 @@ def address(type: str, subject: str) -> str:
 
 
 def terminal_width() -> int:
-    """That of the terminal within reason; 80 where there is none."""
+    """Return the width of the terminal within limits; 80 if there is no terminal."""
     return min(max(shutil.get_terminal_size((NARROW, 24)).columns, NARROW), WIDE)
 
 
@@ -158,7 +158,7 @@ def _tries(signal: RunStarted | RunFinished) -> str:
 
 
 def _origin(signal: EventSignal) -> str:
-    """Which event it was, in which handler."""
+    """Name the event and its handler."""
     event = signal.event
     names = {} if event is None else names_of(event)
     parts = [

@@ -150,12 +150,12 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
         case ConsumerLost():  # it ends the process, which says why
             return None
         case RecreationFailed(consumer=name):
-            return Sentence(ERROR, f"consumer {name} cannot be made again yet: {signal.cause}")
+            return Sentence(ERROR, f"consumer {name} cannot be recreated yet: {signal.cause}")
         case StreamReplaced(consumer=name):
             old = f"stream {signal.stream} is new: its old sequences mean nothing"
             return Sentence(ERROR, f"{old}, consumer {name} starts at the first")
         case ConsumerRecreated(consumer=name, sequence=sequence):
-            return Sentence(WARNING, f"consumer {name} is made again from sequence {sequence}")
+            return Sentence(WARNING, f"consumer {name} is recreated from sequence {sequence}")
     return None
 
 
@@ -178,7 +178,7 @@ def _of_handler(signal: HandlerSignal) -> Sentence | None:
             message = "attempts cannot be noted across processes; deliveries are counted instead"
             return Sentence(WARNING, message, name | {"cause": str(signal.cause)})
         case GuardLost():
-            message = "somebody took over an event that is still running here"
+            message = "another process took over an event that is still running here"
             return Sentence(WARNING, message, name | {"event": signal.event_id})
         case GuardNotExtended():
             return Sentence(DEBUG, f"a guard was not extended: {signal.cause}", name)
@@ -190,7 +190,7 @@ def _of_handler(signal: HandlerSignal) -> Sentence | None:
 
 
 def _facts(signal: EventSignal) -> dict[str, Any]:
-    """Which event it was, in which handler; an unreadable one has no names."""
+    """Return the log fields of an event and its handler; an unreadable event has no names."""
     event = signal.event
     return {
         **({} if event is None else names_of(event)),

@@ -78,7 +78,7 @@ class ParentChannel:
         self._frames.send({"fact": name, "value": value}, unless_busy=True)
 
     def close(self) -> None:
-        """Take no more commands, and cancel those that run."""
+        """Take no further commands, and cancel those that run."""
         self._gone = None
         for task in self._running:
             task.cancel()
@@ -145,7 +145,7 @@ class WorkerChannel:
     ) -> Any:
         """Ask the worker for something; returns its answer.
 
-        Raises CommandError when it refused or failed, NoAnswer when nobody can tell.
+        Raises CommandError when it refused or failed, NoAnswer when the outcome is unknown.
         """
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -168,7 +168,7 @@ class WorkerChannel:
         self.close()
 
     def close(self) -> None:
-        """Take nothing more; whatever is asked has no answer."""
+        """Stop reading; every open request ends without an answer."""
         self._is_closed = True
         self._frames.close()
         for answer in self._asked.values():

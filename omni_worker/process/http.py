@@ -1,7 +1,7 @@
 """HTTP: a process's port, served by threads of their own.
 
-A blocked event loop must turn red, not hang whatever asks. Clients may be slow or hostile: what
-one of them may send, and how long that may take, is limited here; what is answered is the router's.
+A blocked event loop must be reported as unhealthy, not make clients hang. Clients may be slow or
+hostile: the size and the time of a request are limited here; the router gives the answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Notify: tells whatever runs this process that it is ready, alive or stopping.
+"""Notify: reports to the parent of this process that it is ready, alive or stopping.
 
 PM2 over its IPC channel, systemd over its notify socket, our own parent over our own channel; each
 only when its environment variable is there.
@@ -93,7 +93,7 @@ class Pm2:
 
     @classmethod
     def found(cls, environment: Environment) -> Pm2 | None:
-        """The channel of whoever started us, if there is one."""
+        """Return the IPC channel of our parent, if there is one."""
         number = environment.pop("NODE_CHANNEL_FD", "")
         if not number.isdigit():
             return None
@@ -153,7 +153,7 @@ class Systemd:
 
     @classmethod
     def found(cls, environment: Environment) -> Systemd | None:
-        """What systemd set for this very process."""
+        """Return the notify socket and watchdog that systemd set for this process, if any."""
         address = environment.pop("NOTIFY_SOCKET", "")
         interval = environment.pop("WATCHDOG_USEC", "")
         pid = environment.pop("WATCHDOG_PID", "")
@@ -176,7 +176,7 @@ class Systemd:
                 one.setblocking(False)
                 one.sendto(state.encode(), self._address)
         except OSError as error:
-            log.warning("systemd was not told %s: %s", state, error)
+            log.warning("could not notify systemd of %s: %s", state, error)
 
 
 def pm2_kill_timeout(environment: Mapping[str, str]) -> float | None:

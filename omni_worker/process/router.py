@@ -1,4 +1,4 @@
-"""Router: one request → its route's answer, whatever the route does.
+"""Router: one request → one answer, even if the route fails or hangs.
 
 Plain routes run in the thread that asks, async ones on the event loop, with a time limit. The HTTP
 server and the channel between parent and worker both ask here.
@@ -26,7 +26,9 @@ log = logging.getLogger("omni_worker.http")
 
 ON_LOOP_WITHIN = 5.0  # seconds for an async route
 THREADS = 64  # for what a parent asks
-AT_ONCE = 16  # requests of one path; more are refused, so that a route that hangs costs no more
+AT_ONCE = (
+    16  # requests of one path; further ones are refused, so that a hanging route costs only these
+)
 
 
 class Router:

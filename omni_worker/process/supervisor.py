@@ -98,7 +98,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Returns the exit code: 0 stopped, 1 given up, 2 nothing to load, 130 stopped at once."""
-        # The first alone, until its code is loaded: what is wrong there is said once, not N times.
+        # The first alone, until its code is loaded: an error there is logged once, not N times.
         first, *others = self._children
         lives = [asyncio.create_task(self._keep(first))]
         aside = [asyncio.create_task(self._report_often()), asyncio.create_task(self._asked())]

@@ -100,7 +100,7 @@ class Watchdog:
             self._said = None
 
     def _culprit(self) -> str:
-        """`handler r1 (play.py:12 in route)`, as far as it can be told from outside."""
+        """Name the blocking task, as `handler r1 (play.py:12 in route)`, as far as visible."""
         task = asyncio.current_task(self._loop) if self._loop is not None else None
         name = "a callback" if task is None else shown(task.get_name())
         frame = _user_frame(sys._current_frames().get(self._looped_in))

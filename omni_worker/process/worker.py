@@ -99,7 +99,7 @@ async def run_worker(
     notify: Notify | None = None,
     router: Router | None = None,
 ) -> int:
-    """Run an app until it is told to stop or cannot go on; returns the exit code.
+    """Run an app until it is asked to stop or cannot go on; return the exit code.
 
     0 after SIGTERM, SIGINT or SIGHUP, 1 after a failure (said in one line), 130 when a second
     signal ended it at once. ``notify`` tells whatever runs us, ``health`` knows how we are, and

@@ -98,8 +98,8 @@ class Publisher:
         """Publish one event and await the server's confirmation.
 
         Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
-        InvalidEvent for what is refused before anything is sent, PublishError when nobody knows
-        whether it is stored, another TransportError when it certainly is not.
+        InvalidEvent for what is refused before anything is sent, PublishError when it is
+        unknown whether it is stored, another TransportError when it certainly is not.
         """
         if timeout is not DEFAULT_TIMEOUT:
             check_timeout(timeout)
@@ -162,7 +162,7 @@ class Publisher:
                     id, message = self._prepare(draft)
                     ids.append(id)
                     yield message
-            except Exception as error:  # of a draft that is refused, or of whoever makes them
+            except Exception as error:  # a draft was refused, or the iterator of drafts failed
                 ids.append("")
                 stopped_by.append(error)
 
@@ -175,7 +175,7 @@ class Publisher:
         """Publish a dead letter: no middleware or stamp of the user's may stop it."""
         draft = Draft(type=DEAD_LETTER, payload=payload, id=id, metadata=metadata)
         _, message = self._prepare(draft, stamps=False)
-        # Short: the event holds its slot meanwhile, and comes again for its letter anyway.
+        # Short: the event holds its slot until then, and is redelivered for its dead letter anyway.
         stored = await self._transport.publish(message, timeout=LETTER_TIMEOUT)
         return Published(id, stored.stream, stored.sequence, stored.duplicate)
 

@@ -35,7 +35,7 @@ class Draft:
 
 
 class EventFields(TypedDict, total=False):
-    """What ``publish`` takes besides type and payload.
+    """Fields that ``publish`` takes in addition to type and payload.
 
     ``metadata`` holds further keys, as on the wire; the named ones win.
     """

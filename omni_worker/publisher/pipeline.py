@@ -37,7 +37,7 @@ PATIENCE = 0.001  # seconds without a confirmation, after which one more batch i
 
 NOT_SENT = TransportError("not published: one before it was not stored in time")
 _CUT_OFF = PublishError("its publish middleware was cancelled", event_id="")
-# After these no more are read: the time of one ran out, or there is no connection.
+# After these errors no further draft is read: a time ran out, or there is no connection.
 _GAVE_UP = (TransportError, PublishError, NotConnected)
 _ENDED = object()
 
@@ -50,7 +50,7 @@ class Pipeline:
     """Publishes many, each by the coroutine ``publish`` makes, which sends by its passage.
 
     They begin in the order of their drafts and are sent in it. After an event whose time ran out
-    no more are read; a generator is not read on after a refused one either.
+    no further draft is read; nor from a generator after a refused one.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Pipeline:
             return next(self._drafts)
         except StopIteration:
             pass
-        except Exception as error:  # of whoever makes them
+        except Exception as error:  # the iterator of drafts failed
             self._add("", error)
         self._read_no_more()
         return None
@@ -285,7 +285,7 @@ class Turns:
             del self._waiting[index]
 
     def pass_on(self, index: int) -> None:
-        """This event has ended."""
+        """Mark an event as ended."""
         if index > self._next:
             self._ended.add(index)
         elif index == self._next:

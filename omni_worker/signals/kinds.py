@@ -98,7 +98,7 @@ class Retried(EventSignal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(EventSignal):
-    """An event was given up; its dead letter is stored under the id ``letter``."""
+    """An event was given up; its dead letter is stored with the id ``letter``."""
 
     attempts: int
     error: str
@@ -108,7 +108,7 @@ class DeadLettered(EventSignal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterDelayed(EventSignal):
-    """A dead letter could not be stored; the event waits, and only the letter is tried again."""
+    """A dead letter could not be stored; the event waits, and only storing is retried."""
 
     after: float
     error: str
@@ -297,7 +297,7 @@ class BreakerClosed(HandlerSignal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paused(HandlerSignal):
-    """A handler takes no more events until it is resumed."""
+    """A handler takes no new events until it is resumed."""
 
     reason: str
 

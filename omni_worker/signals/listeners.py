@@ -54,7 +54,7 @@ class Signals:
                 log.exception("a listener failed on %s; nothing else changes", _name(signal))
 
     def hears(self, kind: type[Signal]) -> bool:
-        """Whether anything listens to one kind."""
+        """Return True if any listener takes this kind."""
         return bool(self._hearing(kind))
 
     def emitter(self, kind: type[AnySignal]) -> Callable[[AnySignal], None] | None:

@@ -1,7 +1,7 @@
 """Execution: the life of one event in one place: taken, read, run, answered, released.
 
 A plain event, which is nearly every one, is run by the loop of its slot itself: a first delivery
-with no gate in its way. Whatever is unusual takes the long way through the gates.
+with no gate in its way. Every other event takes the long way through the gates.
 """
 
 from __future__ import annotations

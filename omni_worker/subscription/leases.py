@@ -16,7 +16,7 @@ class Leases:
     """Extend the leases of held deliveries every third of the server's ``ack_wait``.
 
     A lease that lapsed all the same (a stopped process, a blocked loop, a long outage) means that
-    the server has given the event away: ``has_lapsed`` tells.
+    the server has given the event away: see ``has_lapsed``.
     """
 
     def __init__(

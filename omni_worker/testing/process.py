@@ -28,7 +28,7 @@ class Crash:
 
 @dataclass(slots=True, kw_only=True)
 class TestSetup:
-    """What outlives a process."""
+    """State that survives a process of the test."""
 
     app: App
     server: MemoryServer
@@ -39,7 +39,7 @@ class TestSetup:
 
 
 class Process:
-    """One life of the app: from ``begin`` to ``end`` or ``die``."""
+    """Process of the app in a test: from ``begin`` to ``end`` or ``die``."""
 
     def __init__(self, around: TestSetup) -> None:
         self.is_ready = asyncio.Event()

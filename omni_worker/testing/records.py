@@ -21,7 +21,7 @@ Named = Callable[..., Any] | str  # a handler: its function, its durable or its 
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run of a handler. ``outcome`` is None while it runs, and when its process died."""
+    """Run of a handler. ``outcome`` is None while it runs, and when its process died."""
 
     handler: Handler
     event: Event[Any]
@@ -36,9 +36,11 @@ class Records:
     app: str
     runs: list[Run] = field(default_factory=list)
     stored: list[Event[Any]] = field(default_factory=list)  # by the app
-    unread: list[Record] = field(default_factory=list)  # by anybody; read when somebody asks
+    unread: list[Record] = field(
+        default_factory=list
+    )  # from any publisher; parsed when a test asks
     errors: list[BaseException] = field(default_factory=list)  # of handlers, not yet raised
-    moves: int = 0  # grows with whatever happens
+    moves: int = 0  # grows with every run and every stored event
 
     def begun(self, run: Run) -> None:
         """A handler is about to run."""
@@ -46,21 +48,21 @@ class Records:
         self.moves += 1
 
     def ended(self, run: Run, outcome: Outcome) -> None:
-        """It ended."""
+        """Record how a run ended."""
         run.outcome = outcome
         self.moves += 1
         if isinstance(outcome, Failed) and not isinstance(outcome.error, Retry):
             self.errors.append(_shown(run, outcome.error))
 
     def on_stored(self, stream: str, record: Record) -> None:
-        """Whatever anybody published."""
+        """Record a stored event, from any publisher."""
         self.moves += 1
         self.unread.append(record)
 
     def published(
         self, pattern: str | None, channel: str | None, instance: str | None
     ) -> list[Event[Any]]:
-        """What the app published, dead letters only where they are asked for."""
+        """Return the events the app published, dead letters only if asked for."""
         unread, self.unread = self.unread, []
         events = [event for record in unread if (event := read(record)) is not None]
         self.stored += [event for event in events if event.metadata.source == self.app]
@@ -102,7 +104,7 @@ def read(record: Record) -> Event[Any] | None:
 
 
 def identity(handler: Handler) -> tuple[Any, ...]:
-    """The same for a declaration and for the copy of it that runs, with its options filled in."""
+    """Return a key that a declaration shares with its running copy, whose options are filled in."""
     return handler.name, handler.filters, handler.call
 
 

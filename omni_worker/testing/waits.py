@@ -19,7 +19,7 @@ _OURS = "omni_worker"
 
 
 def outside_is_possible(loop: Any) -> bool:
-    """Tell whether another thread or a socket could wake the loop, beside its own timers."""
+    """Tell whether another thread or a socket could wake the loop, not only its own timers."""
     return threading.active_count() > 1 or _sockets(loop)
 
 

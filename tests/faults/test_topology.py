@@ -134,7 +134,7 @@ async def test_a_consumer_that_cannot_be_made_again_is_said_and_burns_nothing(
     await scene.plain.jetstream().delete_stream("MESSAGE")
     config = await make_stream(scene.plain, "MESSAGE", "message.sent", "message.sent.>")
     worker.signal(signal.SIGCONT)
-    await worker.until_said("cannot be made again yet", timeout=15)
+    await worker.until_said("cannot be recreated yet", timeout=15)
     before, said_before = worker.processor_time(), len(worker.messages())
     await asyncio.sleep(5)  # the fault itself: nothing to read, nothing to make
 

@@ -160,7 +160,7 @@ async def test_a_deleted_consumer_is_made_again_and_nothing_is_lost(
 
     await stage.until_effects(400, "handled")
     await plain.jetstream().delete_consumer("MESSAGE", "r1")
-    await worker.until_said("is made again from sequence")
+    await worker.until_said("is recreated from sequence")
     await stage.until_effects(len(ids), "handled")
     await until_settled(plain, "r1")
 

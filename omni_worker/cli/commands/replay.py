@@ -154,7 +154,7 @@ def _where(given: tuple[str, ...]) -> dict[str, str]:
 async def _may(
     transport: Transport, declaration: Declaration, since: datetime, *, yes: bool
 ) -> bool:
-    """Whether it may publish its events again: asked where the server no longer knows their ids."""
+    """Ask, if the server no longer knows the ids, whether the handler may publish again."""
     standing = [info.config for info in await transport.operators.streams()]
     window = _window(standing)
     if time.time() - since.timestamp() < window:

@@ -21,7 +21,7 @@ from .messages import Messages
 from .watcher import Changed, Watch
 
 HAND_OVER = 5.0  # seconds a child may take to hand back what it holds
-NOW = 3.0  # seconds until a child that was told to stop now is killed
+NOW = 3.0  # seconds until a child that must stop at once is killed
 OURS = Path(__file__).parents[2]
 
 

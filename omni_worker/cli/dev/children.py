@@ -121,7 +121,7 @@ class Template:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can fork."""
+        """Return True if the template still runs and can fork."""
         return self._process.poll() is None
 
     def close(self) -> None:

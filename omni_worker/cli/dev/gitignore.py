@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One line of a .gitignore."""
+    """Pattern from one line of a .gitignore."""
 
     expression: re.Pattern[str]
     negated: bool
@@ -28,7 +28,7 @@ class Ignored:
         self._read: dict[Path, tuple[float, list[Pattern]]] = {}
 
     def holds(self, path: Path) -> bool:
-        """Whether the path, or a folder above it, is ignored."""
+        """Return True if the path, or a folder above it, is ignored."""
         top = _repository(path)
         above = [each for each in reversed(path.parents) if each.is_relative_to(top)]
         return any(

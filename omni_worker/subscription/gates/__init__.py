@@ -1,16 +1,16 @@
-"""Gates: what may stand between a delivery and its run.
+"""Gates: objects that act between a delivery and its run.
 
 A gate is an object with three methods, all of them optional:
 
 * ``opened(flow)`` is called once, before anything is read. Through the ``Flow`` a gate steers its
   handler: ``flow.hold(reason)`` stops pulling until ``flow.release(reason)``.
-* ``async through(run, go)`` stands around every run, as a middleware stands around a handler: it
+* ``async through(run, go)`` surrounds every run, as a middleware surrounds a handler: it
   returns ``await go(run)``, waits before it, or returns an outcome of its own and does not run at
   all. ``HandBack`` gives the event back to the server, no attempt spent.
 * ``close()`` is called when the subscription stops: nothing may wait in the gate after it.
 
 While a run waits in a gate it occupies its slot, its lease is extended, and its handler has not
-begun. A handler's own gates stand in this order, the outermost first: order, recall, the gates of
+begun. A handler's own gates are in this order, the outermost first: order, recall, the gates of
 the user, the guard, the breaker, alone. A handler with an order, a guard or a gate of the user
 pays for it with every event; others run flat (see ``execution``).
 """

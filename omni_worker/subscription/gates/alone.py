@@ -1,4 +1,4 @@
-"""Alone: an event that may have killed its process runs with nothing beside it."""
+"""Alone: an event that may have killed its process runs with no other at the same time."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Lanes:
     def enter(self, delivery: Delivery, event: Event[Any]) -> bool:
         """Return True if the event may run now; otherwise it waits behind another of its key.
 
-        Raises whatever ``key_of`` raises.
+        Raises any error that ``key_of`` raises.
         """
         if delivery in self._heads:
             return True

@@ -50,7 +50,7 @@ class Recall(Gate):
             self._give_up_if_used_up(trouble, note.error)
             return False
         if not note.alone:
-            return True  # others ran beside it: any of them may have ended the process
+            return True  # others ran at the same time: any of them may have ended the process
         trouble.failures += 1
         handler, failures = self._flow.handler, trouble.failures
         self._flow.emit(NeverEnded(handler=handler, delivery=run.delivery, failures=failures))

@@ -50,7 +50,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The dead letters a command is about: named ones, those that fit the filters, or every one."""
+    """Dead letters a command is about: named ones, those that fit the filters, or every one."""
 
     names: tuple[str, ...]
     filters: Filters
