@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -308,3 +310,37 @@ def test_every_public_name_is_there_and_said_to_be() -> None:
     assert sorted(omni_worker.__all__) == list(omni_worker.__all__)
     assert set(omni_worker.__all__) <= named
     assert named - set(omni_worker.__all__) - folders == set()
+
+
+# A docstring names its subject: it begins with a verb or with the noun it is about.
+GUESSED = re.compile(
+    r"(what|who|whoever|whose|which|one|so many|it|its|they|their|that|the same|this|those|these"
+    r"|how|where|whether)\b",
+    re.IGNORECASE,
+)
+# Words a reader with English as a second language stumbles on; STYLE's page has better ones.
+RARE = re.compile(r"\b(nobody|somebody|whoever|anew|besides|meanwhile|no more)\b", re.IGNORECASE)
+
+
+def prose_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every comment and every string of a file."""
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type in (tokenize.COMMENT, tokenize.STRING):
+                yield token.start[0], token.string
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_a_docstring_begins_with_a_verb_or_the_noun_it_is_about(path: Path) -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, kinds)]
+    docstrings = [ast.get_docstring(one) or "" for one in nodes]
+
+    assert [one.partition("\n")[0] for one in docstrings if GUESSED.match(one)] == []
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_a_file_uses_ordinary_words(path: Path) -> None:
+    found = [(line, text) for line, text in prose_of(path) if RARE.search(text)]
+
+    assert found == []

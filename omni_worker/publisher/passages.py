@@ -16,7 +16,7 @@ from .drafts import Draft
 
 
 class Passage:
-    """One event on its way, and how its message is made and sent.
+    """Passage of one event, and how its message is made and sent.
 
     Middlewares get it as their ``call_next``, so that no context has to be kept for each event.
     """
@@ -60,7 +60,7 @@ class Passage:
         return event
 
     def is_unchanged(self, event: Event[Any]) -> bool:
-        """Whether an event's address and metadata are those it went in with.
+        """Return True if an event's address and metadata are those it went in with.
 
         False whenever this is not certain. The payload and the timestamp do not count.
         """

@@ -145,7 +145,7 @@ def test_nothing_that_others_wrote_is_obeyed_by_the_terminal(
     [
         ("1", "names no app that could take it back"),
         ("2", "another program"),
-        ("3", "names no handler and subject that could stand in a header"),
+        ("3", "names no handler and subject that a header can hold"),
         ("4", "names no app that could take it back"),
     ],
 )
