@@ -79,7 +79,9 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
             if len(self._begun) >= CONNECTIONS:
-                _cut(min(self._begun, key=self._begun.__getitem__))
+                oldest = next(iter(self._begun))
+                del self._begun[oldest]  # at once: its thread may take a while to end
+                _cut(oldest)
             self._begun[request] = time.monotonic()
         super().process_request(request, client_address)
 
