@@ -6,7 +6,7 @@ Run it with `python -m examples.metrics_listener`; it needs no server.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from omni_worker import App, Event, Reject, signals
@@ -29,7 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def __call__(self, signal: signals.Signal) -> None:
         match signal:  # on the event loop: count, and leave
