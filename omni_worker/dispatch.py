@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from .context import Context, current_context
 from .errors import InvalidEvent, InvalidPayload
-from .events import Event, addressed
+from .events import Event, addressed, set_slot
 from .handlers import Handler
 from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .schemas import Invalid, SchemaRegistry
@@ -81,7 +81,7 @@ class Dispatcher:
             if not isinstance(found, Address):
                 return found
             address = found
-        addressed(event, address)
+        set_slot(event, "_address", address)  # as ``addressed``, without the call
         return self._validated(event) if self._validates else event
 
     async def run(self, event: Event[Any], context: Context) -> Outcome:

@@ -21,7 +21,7 @@ DEAD_LETTER = "system.dead_letter"
 
 LONGEST_NAME = 128  # characters of an id or a type in a log line
 
-_set = object.__setattr__  # past pydantic's own, which would refuse the slot
+set_slot = object.__setattr__  # past pydantic's own, which would refuse the slot
 
 
 class Metadata(BaseModel):
@@ -86,7 +86,7 @@ class Event(BaseModel, Generic[T]):
 
 def addressed(event: Event[T], address: Address) -> Event[T]:
     """Attach the address an event came on; return the same event."""
-    _set(event, "_address", address)
+    set_slot(event, "_address", address)
     return event
 
 
@@ -105,7 +105,7 @@ AnyEvent = TypeVar("AnyEvent", bound=Event[Any])
 
 
 def _same_address(copy: AnyEvent, original: AnyEvent) -> AnyEvent:
-    _set(copy, "_address", _address_of(original))
+    set_slot(copy, "_address", _address_of(original))
     return copy
 
 
