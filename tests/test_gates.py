@@ -73,7 +73,7 @@ class Pause(Gate):
 
 
 class Seen(Gate):
-    """What went through, in order; an outcome in its place if one is set."""
+    """Record what went through, in order; an outcome in its place if one is set."""
 
     def __init__(self, name: str, seen: list[str], instead: Outcome | None = None) -> None:
         self._name = name

@@ -56,6 +56,7 @@ LOGGED: dict[tuple[str, str], str] = {
 }
 
 LINES = 380
+FUNCTION_LINES = 61
 # file: why it is longer; a file that is no longer so leaves the list.
 LONG: dict[str, str] = {}
 
@@ -209,6 +210,23 @@ def test_a_line_that_is_logged_is_found_however_it_is_written(tmp_path: Path) ->
     assert found == [(1, "lapsed"), (2, "a fault"), (3, ""), (4, "a type")]
 
 
+def imported_at_once(path: Path) -> set[tuple[str, ...]]:
+    """The files of the package that importing this one imports."""
+    body = ast.parse(path.read_text()).body
+    at_once = {node.lineno for node in body if isinstance(node, ast.ImportFrom)}
+    files = {parts_of(one) for one in FILES} - {parts_of(path)}
+    return {parts for line, _, parts in imports_of(path) if line in at_once and parts in files}
+
+
+def test_the_imports_of_files_make_no_circle() -> None:
+    graph = {parts_of(path): imported_at_once(path) for path in FILES}
+
+    while leaves := [one for one, needs in graph.items() if not needs & graph.keys()]:
+        for one in leaves:
+            del graph[one]
+    assert graph == {}
+
+
 def test_only_the_jetstream_adapter_imports_nats() -> None:
     strangers = [
         f"{path.relative_to(HOUSE)}:{line}"
@@ -287,6 +305,17 @@ def test_a_file_is_short_enough_to_be_read_at_once(path: Path) -> None:
     long = len(path.read_text().splitlines()) > LINES
 
     assert long == (str(path.relative_to(HOUSE)) in LONG)
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_a_function_fits_a_screen(path: Path) -> None:
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+    assert [one.name for one in functions if one.end_lineno - one.lineno >= FUNCTION_LINES] == []  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("path", PARAMETERS)

@@ -212,7 +212,7 @@ ADDRESS = (
 
 
 def options() -> str:
-    """What `@app.on` takes: from the table of options, as the README has it."""
+    """Make the rows of `@app.on`: from the table of options, as the README has it."""
     rows = [
         (f"`{name}`", option.meaning[0].lower() + option.meaning[1:].rstrip("."), _word(name))
         for name, option in OPTIONS.items()
