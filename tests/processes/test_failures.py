@@ -135,10 +135,8 @@ UNREADABLE: dict[str, bytes] = {
     "a payload that is null": _with(payload=None),
     "an empty body": b"",
     "white space": b"  \r\n ",
-    "a byte order mark": b"\xef\xbb\xbf" + _with(),
     "UTF-16": _with().decode().encode("utf-16"),
     "an integer of 5000 digits": _with(payload={"chatId": "?"}).replace(b'"?"', b"9" * 5_000),
-    "a lone surrogate": _with(payload={"chatId": "?"}).replace(b"?", b"\\ud800"),
 }  # fmt: skip
 
 
@@ -178,6 +176,36 @@ async def test_every_unreadable_body_is_a_letter_at_once_and_the_good_ones_betwe
         assert await original_bytes(plain, payload) == body
     assert PRIVATE not in worker.said()
     assert worker.is_running
+
+
+async def test_a_byte_order_mark_and_half_an_emoji_are_read_and_the_original_is_kept(
+    stage: Stage, plain: Client
+) -> None:
+    await stage.run(
+        stage.app("""
+            app = App("router")
+
+            class Received(BaseModel):
+                chatId: str
+
+            @app.on("message.received", durable="r1", schema=Received)
+            async def route(event):
+                effect("handled", id=event.id, chat=event.payload.chatId)
+                if event.id == "half":
+                    raise Reject("kept")
+        """)
+    )
+    marked = b"\xef\xbb\xbf" + _with(id="marked")
+    half = _with(id="half", payload={"chatId": "?"}).replace(b"?", b"\\ud83d")
+
+    await plain.jetstream().publish("message.received", marked)
+    await plain.jetstream().publish("message.received", half)
+    [letter] = await until_letters(plain, 1)
+    await until_settled(plain, "r1")
+
+    chats = {one["id"]: one["chat"] for one in stage.effects()}
+    assert chats == {"marked": "c", "half": "\ufffd"}
+    assert await original_bytes(plain, letter["payload"]) == half
 
 
 async def original_bytes(client: Client, payload: dict[str, Any]) -> bytes:
