@@ -45,7 +45,6 @@ class Pull:
         self.outstanding = 0
         self._connection = connection
         self._receiver = receiver
-        self._receive = receiver.receive  # for every delivery
         self._consumer_info = consumer_info
         self._created = created  # creation time: a recreated consumer of the same name has another
         self._answers = Answers(connection, requests, self._is_the_same)
@@ -240,7 +239,7 @@ class Pull:
         else:
             count, sequence, _, stored_at = words[6:10]
         where = subject.decode("utf-8", "surrogateescape")
-        self._receive(
+        self._receiver.receive(
             Delivery(self, where, body, headers, reply, int(sequence), int(stored_at), int(count))
         )
 
