@@ -224,7 +224,7 @@ async def test_each_event_of_a_publish_many_is_heard_and_a_refused_one_as_well()
 
 
 def app_draft(number: int) -> Any:
-    """One of many."""
+    """Listener like many others."""
     from omni_worker import Draft
 
     return Draft(type="custom.note", payload={"number": number})
@@ -252,7 +252,7 @@ def test_listen_keeps_the_function() -> None:
     assert app.listeners == [Listener(hear, (Signal,))]
 
 
-async def test_a_run_that_was_too_long_is_told_as_timed_out() -> None:
+async def test_a_run_that_was_too_long_ends_as_timed_out() -> None:
     app, ended = App("slow"), []
 
     @app.on("custom.go", durable="go", timeout=5, max_retries=0)

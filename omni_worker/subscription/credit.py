@@ -135,8 +135,12 @@ class Credit:
         )
 
     async def _withdraw_all(self) -> None:
-        await asyncio.gather(*(source.withdraw() for source in list(self._states)))
-        self.refill()  # released in between
+        try:
+            await asyncio.gather(*(source.withdraw() for source in list(self._states)))
+        finally:
+            # Released in between: what was requested then was not sent, and nothing else would
+            # ask again.
+            self.refill()
 
     def sources_changed(self) -> None:
         """Adapt to a source that came, went, or may be requested from or not."""
