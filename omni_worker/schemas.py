@@ -37,6 +37,7 @@ STREAM_OF_DOMAIN = {
     "system": "SYSTEM",
 }
 
+TYPES_WARNED = 1_000  # types without a schema that are named in the log
 NEAR = 0.85  # similarity of a misspelt type to the intended one; 1 is identical
 
 TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
@@ -159,7 +160,7 @@ class SchemaRegistry:
                 f"event type {type!r} is not known: register custom.* types,"
                 f" or use one of {', '.join(_neighbours(type, self._schemas))}"
             )
-        if type not in self._warned:
+        if type not in self._warned and len(self._warned) < TYPES_WARNED:
             self._warned.add(type)
             (warn or log.warning)(
                 f"{type} has no schema: registry.register({type!r}, Model) checks what is published"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .errors import InvalidSubject
 
 MAX_TOKEN = 128  # characters
+LONGEST_REMEMBERED = 256  # characters of a type; a long one would fill the memory of the cache
 MAX_SUBJECT = 2048  # bytes; the server's control line ends at 4096 and carries a reply as well
 
 # White space and control characters break the protocol line, lone surrogates cannot be encoded.
@@ -35,6 +36,8 @@ def build_subject(type: str, channel: str | None = None, instance: str | None = 
     address another subject or break the protocol.
     """
     try:
+        if len(type) > LONGEST_REMEMBERED:
+            return _built.__wrapped__(type, channel, instance)
         return _built(type, channel, instance)
     except TypeError:  # what cannot be hashed is no text: the uncached way says which it was
         return _built.__wrapped__(type, channel, instance)

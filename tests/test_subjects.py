@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from omni_worker.errors import ConfigError, InvalidEvent, InvalidSubject
 from omni_worker.subjects import (
     MAX_TOKEN,
+    _built,
     build_subject,
     build_subscribe_pattern,
     check_subject_pattern,
@@ -332,3 +333,12 @@ def test_a_raw_subject_may_be_any_pattern_of_users(pattern: str) -> None:
 def test_a_raw_subject_the_server_would_refuse_or_that_is_its_own_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidSubject, match="subject"):
         check_subject_pattern(pattern)
+
+
+def test_long_subjects_fill_no_memory() -> None:
+    kept = _built.cache_info().currsize
+
+    for number in range(100):
+        build_subject(f"custom.{f'{number:0100}.' * 15}x", "whatsapp", "wa-001")
+
+    assert _built.cache_info().currsize == kept

@@ -7,9 +7,10 @@ import itertools
 
 import pytest
 
-from omni_worker.errors import ApiError, NoStream, PublishError, TransportError
+from omni_worker.errors import ApiError, InvalidSubject, NoStream, PublishError, TransportError
 from omni_worker.transports.base import Message
 from omni_worker.transports.jetstream import JetStreamTransport, outbox
+from omni_worker.transports.jetstream.frames import _written, frame
 
 from ..waiting import until
 from .support import (
@@ -408,3 +409,13 @@ async def test_an_id_that_is_on_its_way_may_be_stored(quick_resends):
             await transport.publish(message(), timeout=0.3)
 
     assert server.received.count(b"HPUB ") >= 2
+
+
+def test_long_subjects_fill_no_memory() -> None:
+    kept = _written.cache_info().currsize
+
+    for number in range(100):
+        with pytest.raises(InvalidSubject):
+            frame(f"{number}.{'a' * 50_000}", b"", b"", b"", max_payload=10)
+
+    assert _written.cache_info().currsize == kept

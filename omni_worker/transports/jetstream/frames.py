@@ -8,6 +8,7 @@ from functools import lru_cache
 from ...errors import EventTooLarge, InvalidSubject
 
 MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default; INFO does not report it
+LONGEST_REMEMBERED = 512  # characters
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 
 
@@ -17,7 +18,9 @@ def frame(subject: str, reply: bytes, headers: bytes, body: bytes, *, max_payloa
     Raises EventTooLarge or InvalidSubject for a message for which the server would close the link,
     or which it would read wrongly. This is the last check; subjects are checked earlier, too.
     """
-    where = _written(subject)
+    # A long one is not remembered: it would fill the memory of the cache.
+    written = _written if len(subject) <= LONGEST_REMEMBERED else _written.__wrapped__
+    where = written(subject)
     size = len(headers) + len(body)
     # The server counts the headers too; nats-py does not.
     if size > max_payload:
