@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
 FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
 TYPES_REMEMBERED = 1_024
 SUBJECTS_REMEMBERED = 20_000
+BYTES_REMEMBERED = 8 * 1024 * 1024  # of subjects and their addresses
+LONGEST_REMEMBERED = 256  # characters of a type
 _N, _I = b"NI"  # N and I begin NaN and Infinity: a body without them holds neither
 
 
@@ -56,6 +59,7 @@ class Dispatcher:
         self._reject_on: tuple[type[BaseException], ...] = (Reject, *handler.options.reject_on)
         self._wanted: dict[str, bool] = {}  # by type
         self._addresses: dict[str, Address] = {}  # by subject: those that are ours
+        self._address_bytes = 0
         self._validates = handler.options.validate
         # The handler behind its middlewares. The caller turns what it raises into an ``ending``.
         self.call = _chain(_innermost(handler, threads), middlewares)
@@ -148,9 +152,12 @@ class Dispatcher:
             return Rejected(Unreadable(str(error)), unreadable=True)
         if not self._wants(type):
             return Skip(type)
-        # Instances can be many, and some publishers make one per event.
-        if len(self._addresses) >= SUBJECTS_REMEMBERED:
+        # Instances can be many or long, and some publishers make one per event.
+        size = 2 * sys.getsizeof(subject)  # the address repeats it
+        self._address_bytes += size
+        if len(self._addresses) >= SUBJECTS_REMEMBERED or self._address_bytes > BYTES_REMEMBERED:
             self._addresses.clear()
+            self._address_bytes = size
         self._addresses[subject] = address
         return address
 
@@ -174,17 +181,22 @@ class Dispatcher:
             # Types are a publisher's text: a stream of new ones must not grow our memory.
             if len(self._wanted) >= TYPES_REMEMBERED:
                 self._wanted.clear()
-            self._wanted[type] = wanted
+            if len(type) <= LONGEST_REMEMBERED:
+                self._wanted[type] = wanted
         return wanted
 
 
 def _errors_in(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
     """Yield every exception of a group, also of nested groups."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _errors_in(error)
-        else:
+    left: list[BaseException] = [group]  # no recursion: groups may be nested deeper than calls
+    seen: set[int] = set()  # a group may be in several: each once, or there are 2 ** depth
+    while left:
+        error = left.pop()
+        if not isinstance(error, BaseExceptionGroup):
             yield error
+        elif id(error) not in seen:
+            seen.add(id(error))
+            left.extend(reversed(error.exceptions))
 
 
 def _foreign(subject: str) -> HandBack:

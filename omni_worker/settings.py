@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigError
+from .masking import without_secrets
 from .options import OPTIONS, Number
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "nats://localhost:4222"
 PREFIX = "OMNI_WORKER_"
+SECRET = ("urls", "password", "token", "creds", "nkey", "key")  # values no text repeats
+MAX_PATH = 1_024  # characters of a path that is shown
 LONGEST_SHOWN = 40  # characters of a value that is wrong
 # Variables that Kubernetes sets for a Service called omni-worker, or omni-worker-something.
 _SERVICE_LINK = re.compile(
@@ -169,8 +172,8 @@ class Settings(BaseSettings):
         if (self.user is None) != (self.password is None):
             raise ValueError("NATS_USER and NATS_PASSWORD go together: give both or neither")
         for name, path in self._files():
-            if not path.is_file():
-                raise ValueError(f"{name}={path}: no such file")
+            if not _is_file(path):
+                raise ValueError(_no_file(name, str(path)))
         return self
 
     def _files(self) -> list[tuple[str, Path]]:
@@ -223,6 +226,21 @@ def unknown_variables(environment: Mapping[str, str], others: Collection[str] = 
     return lines
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long: its text repeats it
+        return False
+
+
+def _no_file(name: str, value: str) -> str:
+    """Say that a file is missing; a seed or key in the place of its path is not repeated."""
+    is_path = ("/" in value or "." in value) and value.isprintable() and len(value) <= MAX_PATH
+    if is_path and without_secrets(value) == value:
+        return f"{name}={value}: no such file"
+    return f"{name}: no such file; it takes the path of a file, and its value is not shown"
+
+
 def _is_url_of_a_server(url: str) -> bool:
     try:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
@@ -261,7 +279,7 @@ def _line(found: str, problem: ErrorDetails) -> str:
     names = {_variable(field): field for field in Settings.model_fields}
     field = names.get(found, found)  # pydantic names a field with an alias by its variable
     variable = _variable(field)
-    if field in ("urls", "password", "token"):  # the part before the '@' of a URL is secret
+    if field in SECRET:  # of a URL, the part before the '@'
         return f"{variable}: expected {_expected(field)}"
     return f"{variable}={_shown(problem['input'])}: expected {_expected(field)}"
 

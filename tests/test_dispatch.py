@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from omni_worker import App, Event, Reject, Retry
+from omni_worker.dispatch import BYTES_REMEMBERED, Dispatcher
+from omni_worker.handlers import declare
 from omni_worker.outcomes import Failed, Outcome, Rejected
+from omni_worker.schemas import SchemaRegistry
 from omni_worker.testing import TestWorker
+from omni_worker.transports.base import Delivery
 
 
 async def ending_of(*errors: Exception | Sequence[Exception]) -> Outcome:
@@ -118,3 +123,62 @@ async def test_a_models_validator_that_raises_anything_makes_a_letter(by_registr
         "custom.thing: a validator of its model raised KeyError"
     ]
     assert t.runs(handle) == []
+
+
+async def test_the_memory_for_addresses_is_bounded_in_bytes() -> None:
+    async def handle(event: Event[Any]) -> None: ...
+
+    handler = declare(handle, app="app", types=["custom.>"], options={})
+    dispatcher = Dispatcher(handler, registry=SchemaRegistry())
+    body = b'{"id":"1","type":"custom.thing","payload":{}}'
+    source: Any = None
+
+    for number in range(5_000):
+        subject = f"custom.thing.whatsapp.{number}-{'a' * 3_800}"
+        delivery = Delivery(source, subject, body, None, b"", sequence=1, stored_at=0, count=1)
+        assert isinstance(dispatcher.read(delivery), Event)
+
+    kept = dispatcher._addresses
+    size = sum(sys.getsizeof(one) + sys.getsizeof(kept[one].instance) for one in kept)
+    assert 0 < size <= BYTES_REMEMBERED
+
+
+@pytest.mark.parametrize("depth", [2_000, 20_000])
+async def test_a_group_nested_deeper_than_calls_may_go_is_a_failure(depth: int) -> None:
+    error: Exception = ValueError("the real cause")
+    for _ in range(depth):
+        error = ExceptionGroup("again", [error])
+
+    ended = await ending_of(error)
+
+    assert isinstance(ended, Failed)
+
+
+async def test_rejects_in_a_deep_group_are_a_reject() -> None:
+    error: Exception = Reject("no such chat")
+    for _ in range(2_000):
+        error = ExceptionGroup("again", [error])
+
+    ended = await ending_of(error)
+
+    assert isinstance(ended, Rejected)
+
+
+async def test_an_error_whose_text_ends_the_process_is_a_failure_with_its_type() -> None:
+    class Leaving(Exception):
+        def __str__(self) -> str:
+            raise SystemExit(3)
+
+    app = App("leaving")
+
+    @app.on("custom.thing", durable="d", max_retries=1)
+    async def handle(event: Event[Any]) -> None:
+        raise Leaving
+
+    async with TestWorker(app) as t:
+        await t.publish("custom.thing", {})
+        await t.settle()
+
+    assert t.attempts(handle) == 2
+    assert t.dead_letters[0].payload["errorType"].endswith("Leaving")
+    assert t.dead_letters[0].payload["error"] == "its text cannot be read: SystemExit"

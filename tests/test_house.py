@@ -17,8 +17,8 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # Every room, the lowest first: it may import what stands before it and nothing else. A new room
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
-    "errors", "tasks", "outcomes", "routes", "subjects", "events", "payloads", "validation",
-    "schemas", "retry", "options", "settings",
+    "errors", "masking", "tasks", "outcomes", "routes", "subjects", "events", "payloads",
+    "validation", "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
     "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base",

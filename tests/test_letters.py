@@ -142,6 +142,27 @@ class Unspeakable(Exception):
         raise RuntimeError("no text")
 
 
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def nested(depth: int) -> Exception:
+    """A group in a group, deeper than Python's calls may go."""
+    error: Exception = ValueError("the real cause")
+    for _ in range(depth):
+        error = ExceptionGroup("again", [error])
+    return error
+
+
+def doubled(depth: int) -> Exception:
+    """A group that is twice in a group, and so on."""
+    error: Exception = ValueError("the real cause")
+    for _ in range(depth):
+        error = ExceptionGroup("twice", [error, error])
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -150,6 +171,10 @@ class Unspeakable(Exception):
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (Unspeakable(), "its text cannot be read: RuntimeError"),
         (ValueError("\ud800"), "?"),
+        (Leaving(), "its text cannot be read: SystemExit"),
+        (SyntaxError("of a template", ("page.html", 3, 1, 5)), "of a template (page.html, line 3)"),
+        (nested(2_000), "again (1 sub-exception)"),
+        (doubled(60), "twice (2 sub-exceptions)"),
     ],
 )
 def test_a_failure_says_what_happened_whatever_was_raised(error: BaseException, said: str) -> None:
@@ -158,6 +183,15 @@ def test_a_failure_says_what_happened_whatever_was_raised(error: BaseException, 
     assert failure.error == said
     assert failure.error_type.endswith(type(error).__qualname__)
     assert "test_letters" in failure.traceback
+
+
+def test_no_secret_of_an_exception_is_stored() -> None:
+    error = raised(ConnectionError("cannot reach postgres://app:hunter2@db, password=hunter2"))
+
+    failure = Failure.of(error, attempts=1)
+
+    assert failure.error == "cannot reach postgres://***@db, password=***"
+    assert "hunter2" not in failure.error + failure.traceback
 
 
 def test_what_is_long_is_trimmed() -> None:

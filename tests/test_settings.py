@@ -229,6 +229,7 @@ def test_a_misspelt_argument_is_refused_with_the_right_word() -> None:
     ("field", "value"),
     [
         ("urls", 5), ("ack_wait", "soon"), ("password", [SECRET]), ("token", {"x": SECRET}),
+        ("nkey", [SECRET]), ("creds", {"x": SECRET}),
         ("urls", f"nats://me:{SECRET}@host:x"), ("urls", f"http://me:{SECRET}@host"),
         ("urls", f"nats://me:1/{SECRET}@host"), ("urls", f"nats://host?token={SECRET}"),
         ("urls", [f"nats://me:{SECRET}@host", 5]), ("urls", f"nats://me:{SECRET}\uff0f@host"),
@@ -243,6 +244,33 @@ def test_an_error_names_the_variable_and_repeats_no_secret(field: str, value: An
     assert SECRET not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__
+
+
+SEED = "SU" + "A2B3C4D5" * 7  # as an nkey's: never one of a server's
+
+
+@pytest.mark.parametrize("name", ["NATS_NKEY", "NATS_CREDS", "NATS_KEY"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        SEED,
+        SEED[:-1],  # cut when it was copied
+        f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------",
+        "eyJhbGciOiJlZDI1NTE5In0.eyJqdGkiOiJBQkNERUYifQ.c2lnbmF0dXJl",
+        "-----BEGIN PRIVATE KEY-----" + "MIIE/vgIBADAN" * 200,  # too long for a name of a file
+    ],
+)
+def test_a_secret_in_the_place_of_its_files_path_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    if name == "NATS_KEY":
+        monkeypatch.setenv("NATS_CERT", __file__)
+
+    with pytest.raises(ConfigError, match=f"^{name}: no such file; it takes the path") as refused:
+        Settings()
+
+    assert not any(value[at : at + 12] in str(refused.value) for at in range(0, 60, 12))
 
 
 def test_no_secret_is_in_any_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import click
 
 from ..listeners.pretty import visible
+from ..masking import without_secrets
 from ..process.exit_codes import CALLED_WRONGLY as CALLED_WRONGLY
 from ..process.exit_codes import FAILED as FAILED
 from ..process.exit_codes import INTERRUPTED as INTERRUPTED
@@ -83,7 +84,7 @@ def say(lines: str | Iterable[str], *, err: bool = False) -> None:
 
 def complain(message: str) -> None:
     """Print an error on standard error; a traceback below its first line stays as it is."""
-    said, newline, rest = f"omni-worker: {visible(message)}".partition("\n")
+    said, newline, rest = f"omni-worker: {visible(without_secrets(message))}".partition("\n")
     # Paths and names are not broken: they are there to be copied.
     lines = textwrap.wrap(
         said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False

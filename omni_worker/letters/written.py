@@ -10,11 +10,13 @@ import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from pydantic import ValidationError
 
 from ..errors import InvalidEvent
+from ..masking import without_secrets
 from ..subjects import parse_subject
 from ..transports.base import StoredMessage
 from ..validation import explain
@@ -24,6 +26,7 @@ from ..wire import Envelope, read_envelope
 _NAMESPACE = uuid.UUID("6f1f3a6e-58c5-5a64-9c0e-0d1b6f0a7c11")
 MAX_TRACEBACK = 8_192  # characters
 MAX_ERROR = 2_048  # characters
+MAX_GROUP = 1_000  # exceptions of a group, in all, whose traceback is formatted
 MAX_HEADERS = 16_384  # bytes of the original's headers; more are cut
 MAX_NAME = 1_024  # characters of an id or a type; the original has the full text
 
@@ -46,23 +49,53 @@ class Failure:
     @staticmethod
     def of(error: BaseException, attempts: int) -> Failure:
         """Return the facts to keep of an exception."""
-        trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
+        trace = traceback_text(error, error.__traceback__) if error.__traceback__ else ""
         return Failure(
-            error=clean(error_text(error) or type(error).__name__)[:MAX_ERROR],
+            error=clean(error_text(error) or type(error).__name__),
             error_type=f"{type(error).__module__}.{type(error).__qualname__}",
-            traceback=clean(trace)[-MAX_TRACEBACK:],
+            traceback=clean(without_secrets(trace[-2 * MAX_TRACEBACK :])[-MAX_TRACEBACK:]),
             attempts=attempts,
         )
 
 
 def error_text(error: BaseException) -> str:
-    """Return the text of an exception; the ``__str__`` of a handler's own one may fail."""
-    if isinstance(error, ValidationError):
-        return explain(error)  # pydantic's own text repeats the payload
+    """Return the text of an exception, bounded and without secrets, whatever its class does."""
+    text = safe_str(error)
+    return without_secrets(text[: 2 * MAX_ERROR])[:MAX_ERROR]
+
+
+def safe_str(value: object) -> str:
+    """Return the text of anything, also if its ``__str__`` raises."""
     try:
-        return str(error)
-    except Exception as another:
+        if isinstance(value, ValidationError):
+            return explain(value)  # pydantic's own text repeats the payload
+        return str.__str__(str(value))  # no subclass, with methods of its own
+    except BaseException as another:  # SystemExit as well: a text ends no worker
         return f"its text cannot be read: {type(another).__name__}"
+
+
+def traceback_text(error: BaseException, trace: TracebackType | None) -> str:
+    """Return the traceback of an exception, or its frames alone if it cannot be formatted."""
+    why = f"more than {MAX_GROUP} exceptions in one"
+    if not _is_large(error):
+        try:
+            return "".join(traceback.format_exception(type(error), error, trace))
+        except BaseException as another:  # groups nested too deep, a SyntaxError without its parts
+            why = f"{type(another).__name__} while it was formatted"
+    frames = "".join(traceback.format_tb(trace))
+    shown = f"Traceback (most recent call last):\n{frames}{error_line(error)}"
+    return f"{shown}\n(shown in part: {why})\n"
+
+
+def _is_large(error: BaseException) -> bool:
+    """Tell whether a group takes long to format: Python looks at all of it to show fifteen."""
+    left, seen = [error], 0
+    while left and seen <= MAX_GROUP:
+        one = left.pop()
+        seen += 1
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(one.exceptions[:MAX_GROUP])
+    return seen > MAX_GROUP
 
 
 def error_line(error: BaseException) -> str:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-import re
+import string
 import sys
 import time
-import traceback
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from ..context import current_context, event_fields
+from ..letters.written import safe_str, traceback_text
+from ..masking import MASK, bounded, is_secret
 from ..signals import Listener, RunFinished, RunStarted, Signal
-from .pretty import pretty, visible_json
+from .pretty import LONGEST_TEXT, pretty, visible_json
 from .sentences import ALWAYS, sentence_of
 
 __all__ = [
@@ -36,11 +39,11 @@ log = logging.getLogger("omni_worker.worker")
 runs = logging.getLogger("omni_worker.events")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-LONGEST_TRACE = 16_384  # characters
+SHORTEST = 100  # characters of a text for which a field has no room left
+DEEPEST = 8  # levels of a field; what lies deeper is shown as text
+_WORD = string.ascii_letters + string.digits + "_"
 # What a traceback begins with that is no help: our frames, and a lifespan's way through these.
 _NOT_THEIRS = (str(Path(__file__).parent.parent), contextlib.__file__)
-_USERINFO = re.compile(r"(\w://)[^\s/@]+@")
-_INPUT = re.compile(r", input_value=.*, input_type=\w+")  # pydantic repeats what it was given
 
 
 class Message(str):
@@ -119,13 +122,13 @@ class JsonFormatter(logging.Formatter):
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": bounded(record.getMessage(), LONGEST_TEXT),
         }
         for key, value in _fields(record).items():
             line.setdefault(key, value)
         if trace := _trace(record):
             line["traceback"] = trace
-        return _without_secrets(visible_json(line))
+        return visible_json(line)
 
 
 class PrettyFormatter(logging.Formatter):
@@ -138,22 +141,56 @@ class PrettyFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         message, ours = record.getMessage(), record.name.startswith("omni_worker.")
-        return _without_secrets(
-            pretty(
-                at,
-                record.levelname,
-                message,
-                _fields(record),
-                signal=record.msg.signal if isinstance(record.msg, Message) else None,
-                ours=ours and record.name != "omni_worker.handler",
-                trace=_trace(record),
-                colour=self._colour,
-            )
+        return pretty(
+            at,
+            record.levelname,
+            message,
+            _fields(record),
+            signal=record.msg.signal if isinstance(record.msg, Message) else None,
+            ours=ours and record.name != "omni_worker.handler",
+            trace=_trace(record),
+            colour=self._colour,
         )
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    given = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    return {key: MASK if is_secret(key) else _plain(value, _Room()) for key, value in given.items()}
+
+
+class _Room:
+    """Characters that are left for a field, and how deep its value is looked into."""
+
+    __slots__ = ("depth", "left")
+
+    def __init__(self) -> None:
+        self.left = LONGEST_TEXT
+        self.depth = 0
+
+
+def _plain(value: object, room: _Room) -> Any:
+    """Return a field's value as JSON has it: bounded, without secrets, whatever its type."""
+    room.left -= 1
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= 1_024 else f"an integer of {value.bit_length()} bits"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(float(value))  # JSON has no NaN
+    if isinstance(value, dict | list | tuple | set | frozenset) and room.depth < DEEPEST:
+        room.depth += 1
+        entries = takewhile(lambda _: room.left > 0, value)
+        plain: Any
+        if isinstance(value, dict):
+            named = ((_plain(safe_str(key), room), value[key]) for key in entries)
+            plain = {key: MASK if is_secret(key) else _plain(one, room) for key, one in named}
+        else:
+            plain = [_plain(one, room) for one in entries]
+        room.depth -= 1
+        return plain
+    text = bounded(safe_str(value), max(room.left, SHORTEST))
+    room.left -= len(text)
+    return text
 
 
 def _trace(record: logging.LogRecord) -> str:
@@ -161,14 +198,16 @@ def _trace(record: logging.LogRecord) -> str:
     if not isinstance(record.exc_info, tuple) or record.exc_info[1] is None:
         return ""
     error, trace = record.exc_info[1], _theirs(record.exc_info[2])
-    lines = "".join(traceback.format_exception(type(error), error, trace))
-    return _shortened(_INPUT.sub("", lines).rstrip())
+    lines = traceback_text(error, trace).split("\n")
+    return bounded("\n".join(map(_without_input, lines)).rstrip(), LONGEST_TEXT)
 
 
-def _shortened(trace: str) -> str:
-    """Without its middle, where it is long: an error may quote an event of a megabyte."""
-    half = LONGEST_TRACE // 2
-    return trace if len(trace) <= LONGEST_TRACE else f"{trace[:half]}\n…\n{trace[-half:]}"
+def _without_input(line: str) -> str:
+    """Remove from a line of pydantic's what it was given: chats are private."""
+    # Without an expression, which looks through the rest of the line for each mark in it.
+    before, mark, rest = line.partition(", input_value=")
+    _, end, kind = rest.rpartition(", input_type=")
+    return before + kind.lstrip(_WORD) if mark and end else line
 
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:
@@ -176,8 +215,3 @@ def _theirs(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_NOT_THEIRS):
         trace = trace.tb_next
     return trace or first
-
-
-def _without_secrets(line: str) -> str:
-    """Remove user and password from URLs in a line, also from other programs' messages."""
-    return _USERINFO.sub(r"\1***@", line) if "@" in line else line

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..events import names_of
 from ..letters.written import error_line
+from ..masking import bounded
 from ..outcomes import DONE
 from ..signals import (
     DeadLetterDelayed,
@@ -27,6 +28,7 @@ INDENT = 11  # columns before the text: the time, a mark, two blanks
 NARROW = 80
 WIDE = 120  # beyond it lines get harder to read, not easier
 ERROR_LENGTH = 300  # what an error says at most; JSON has the whole of it
+LONGEST_TEXT = 16_384  # characters of a message, a field or a traceback
 
 _GREEN, _YELLOW, _RED, _DIM = "32", "33", "31", "2"
 _MARKS = {"DEBUG": ("·", _DIM), "INFO": (" ", ""), "WARNING": ("!", _YELLOW)}
@@ -63,6 +65,7 @@ def pretty(
     else:
         mark, tint = _MARKS.get(level, _ERROR_MARK)
         text, facts = message, _facts(fields)
+    text, facts = bounded(text, LONGEST_TEXT), bounded(facts, LONGEST_TEXT)
     text, facts, trace = visible(text), visible(facts), visible(trace)
     paint = _paint if colour else _plain
     width = terminal_width()

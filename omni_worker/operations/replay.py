@@ -19,6 +19,7 @@ from ..dispatch import Dispatcher, Middleware
 from ..events import Event
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
+from ..letters.written import error_line
 from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skip
 from ..publisher import Publisher
 from ..schemas import SchemaRegistry
@@ -189,7 +190,7 @@ class _Replay:
             if len(summary.failures) < FAILURES_KEPT:
                 where = f"{delivery.source.stream} #{delivery.sequence}"
                 error = outcome.error
-                said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                said = error_line(error)
                 summary.failures.append(f"{where} {id}: {said}" if id else f"{where}: {said}")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..app import App
 from ..bus import EventBus
 from ..errors import OmniWorkerError
+from ..letters.written import error_line
 from ..settings import Settings
 from ..transports.base import Transport
 from .exit_codes import DONE, FAILED, INTERRUPTED
@@ -202,7 +203,7 @@ def _exit_code(life: asyncio.Task[int]) -> int:
         log.error("%s", error)
     else:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        log.error("the app failed: %s: %s%s", type(error).__name__, error, notes, exc_info=error)
+        log.error("the app failed: %s%s", error_line(error), notes, exc_info=error)
     return FAILED
 
 

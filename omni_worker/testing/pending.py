@@ -10,6 +10,7 @@ from typing import Any
 from ..bus import EventBus
 from ..events import Event
 from ..handlers import Handler
+from ..letters.written import error_line
 from ..subscription import Subscription
 from ..transports.memory import MemoryServer
 from ..transports.memory.consumer import MemoryConsumer
@@ -100,7 +101,7 @@ def _ran(run: Run) -> tuple[str, str]:
 
 def _error_of(run: Run) -> str:
     error = getattr(run.outcome, "error", None)
-    return "" if error is None else f"; the last error: {type(error).__name__}: {error}"
+    return "" if error is None else f"; the last error: {error_line(error)}"
 
 
 def _consumers(subscription: Subscription, server: MemoryServer) -> list[MemoryConsumer]:

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -259,6 +260,69 @@ def test_user_and_password_of_a_url_are_hidden(formatter: logging.Formatter) -> 
 
     assert "hunter2" not in said
     assert "nats://***@example.org:4222" in said
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), PrettyFormatter()])
+def test_no_field_shows_a_secret(formatter: logging.Formatter) -> None:
+    said = formatter.format(
+        record("login", token="hunter2", urls=["nats://a:hunter2@b"], of={"db_password": "hunter2"})
+    )
+
+    assert "hunter2" not in said
+    assert "nats://***@b" in said
+
+
+def test_a_line_is_json_whatever_its_fields_are() -> None:
+    class Leaving:
+        def __str__(self) -> str:
+            raise SystemExit(3)
+
+    itself: list[Any] = []
+    itself.append(itself)
+    fields = {
+        "nan": float("nan"), "list": [float("inf")], "huge": 10**5_000, "itself": itself,
+        "keys": {(1, 2): 3, float("nan"): 4}, "leaving": Leaving(), "good": [1, 2.5, None, True],
+    }  # fmt: skip
+
+    def refused(constant: str) -> None:
+        raise AssertionError(constant)
+
+    said = json.loads(JsonFormatter().format(record("x", **fields)), parse_constant=refused)
+
+    assert (said["nan"], said["list"], said["good"]) == ("nan", ["inf"], [1, 2.5, None, True])
+    assert said["keys"] == {"(1, 2)": 3, "nan": 4}
+    assert said["leaving"] == "its text cannot be read: SystemExit"
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), PrettyFormatter()])
+@pytest.mark.parametrize("piece", [", input_value=", "a://b:", "password='", " ", "\n", "\x1b"])
+def test_a_hostile_text_keeps_no_formatter_for_long(
+    formatter: logging.Formatter, piece: str
+) -> None:
+    text = piece * (300_000 // len(piece))
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        line = record(text, logging.ERROR, error=text)
+        line.exc_info = (type(error), error, error.__traceback__)
+
+    began = time.process_time()
+    said = formatter.format(line)
+
+    assert time.process_time() - began < 1.0  # it took 12 s and more
+    assert len(said) < 500_000
+
+
+def test_a_large_field_makes_no_large_line() -> None:
+    wide: list[Any] = ["x"]
+    for _ in range(9):
+        wide = [wide] * 100
+
+    said = JsonFormatter().format(
+        record("x", wide=wide, many={str(n): "x" * 99 for n in range(9_999)})
+    )
+
+    assert len(said) < 200_000
 
 
 def test_a_field_of_somebodys_does_not_replace_what_every_line_has() -> None:
