@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from contextvars import copy_context
 from time import perf_counter, time
 from typing import cast
 
@@ -65,6 +66,7 @@ class Execution:
         read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
         around, give_back, task, turn = self._around, self._credit.give_back, slot.task, 0
         assert task is not None
+        own, before = slot.context, slots.context
         slots.woke(slot)
         while (buffer and slots.is_free) or await slots.is_ready(slot):
             delivery = buffer.popleft()
@@ -83,6 +85,7 @@ class Execution:
                     ended = event = read(delivery)
                     if type(event) is model:
                         current_context.set(context := Context(event, delivery, 1, time(), around))
+                        before = copy_context()
                         if leases.timeout is not None:
                             leases.begin_run(slot)
                         slot.is_running = True
@@ -112,8 +115,14 @@ class Execution:
             except Exception as error:
                 self._on_fault(error, slot, delivery)
                 self.release(state, delivery)
-            if not buffer:
+            try:
+                is_as_before = bool(buffer) and own == before
+            except Exception:  # of a value's own comparison: so it is another value
+                is_as_before = False
+            if not is_as_before:
                 current_context.set(None)  # what comes next is not of this event
+                if not slots.is_as_begun(slot):
+                    return  # nor sees what it set: another slot takes the place of this one
             if task.cancelling():  # by the handler, or from outside: what was answered stays
                 raise asyncio.CancelledError
             turn = (turn + 1) % TURN

@@ -9,9 +9,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
+from ..context import current_context
 from ..transports.base import Delivery
 
 NEVER = float("inf")
@@ -20,9 +22,10 @@ NEVER = float("inf")
 class Slot:
     """Slot: one task; ``delivery`` is what it runs or settles right now."""
 
-    __slots__ = ("deadline", "delivery", "is_running", "task", "timed_out")
+    __slots__ = ("context", "deadline", "delivery", "is_running", "task", "timed_out")
 
-    def __init__(self) -> None:
+    def __init__(self, context: Context) -> None:
+        self.context = context  # of its task
         self.task: asyncio.Task[None] | None = None
         self.delivery: Delivery | None = None
         self.is_running = False  # inside the handler
@@ -56,6 +59,9 @@ class Slots:
         self._barrier: asyncio.Event | None = None  # while a run wants to be alone
         self.buffer: deque[Delivery] = deque()
         self.all: set[Slot] = set()
+        # Each slot begins with it, whichever event or timer wakes it.
+        self.context = copy_context()
+        self.context.run(current_context.set, None)
 
     def offer(self, delivery: Delivery) -> None:
         """Run a delivery as soon as a slot is free."""
@@ -152,8 +158,10 @@ class Slots:
                 future.set_result(None)
                 return
         if len(self.all) < self.size:
-            self.waking = slot = Slot()
-            slot.task = self._loop.create_task(self._work(slot), name=self._name)
+            self.waking = slot = Slot(self.context.copy())
+            slot.task = self._loop.create_task(
+                self._work(slot), name=self._name, context=slot.context
+            )
             slot.task.add_done_callback(partial(self._ended, slot))
             self.all.add(slot)
 
@@ -161,6 +169,12 @@ class Slots:
         """Note that a slot is awake: the next one may be woken."""
         if self.waking is slot:
             self.waking = None
+
+    def is_as_begun(self, slot: Slot) -> bool:
+        """Tell whether no ContextVar of a slot is set to another value than the worker's was."""
+        own, began = slot.context, self.context
+        # By identity: a value's own comparison may raise, or call different things equal.
+        return len(own) == len(began) and all(own.get(one, own) is began[one] for one in began)
 
     def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         """Replace a slot that ended, even before its first step: waiting events need another."""
