@@ -64,18 +64,16 @@ class Execution:
         slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
         dispatcher, counts, buffer, now = self._dispatcher, self._counts, slots.buffer, leases.now
         read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
-        around, give_back, task, turn = self._around, self._credit.give_back, slot.task, 0
-        assert task is not None
-        own, before = slot.context, slots.context
+        around, give_back, turn = self._around, self._credit.give_back, 0
+        task, own, before = cast("asyncio.Task[None]", slot.task), slot.context, slots.context
         slots.woke(slot)
         while (buffer and slots.is_free) or await slots.is_ready(slot):
             delivery = buffer.popleft()
             if buffer and slots.waking is None and (slots.idle or len(slots.all) < slots.size):
                 slots.wake_one()
-            state, ended = states.get(delivery.source), None
-            if state is None:
+            if (state := states.get(delivery.source)) is None:
                 continue
-            slot.delivery = delivery
+            slot.delivery, ended = delivery, None
             is_plain = self._is_plain and not breaker.is_open and delivery.count == 1
             if is_plain and (delivery.sequence <= state.look_up_until or state.troubles):
                 is_plain = state.is_first(delivery)
@@ -125,8 +123,7 @@ class Execution:
                     return  # nor sees what it set: another slot takes the place of this one
             if task.cancelling():  # by the handler, or from outside: what was answered stays
                 raise asyncio.CancelledError
-            turn = (turn + 1) % TURN
-            if not turn:
+            if not (turn := (turn + 1) % TURN):
                 await asyncio.sleep(0)
 
     # --- the long way ----------------------------------------------------------------------
