@@ -113,14 +113,9 @@ class Execution:
             except Exception as error:
                 self._on_fault(error, slot, delivery)
                 self.release(state, delivery)
-            try:
-                is_as_before = bool(buffer) and own == before
-            except Exception:  # of a value's own comparison: so it is another value
-                is_as_before = False
-            if not is_as_before:
-                current_context.set(None)  # what comes next is not of this event
-                if not slots.is_as_begun(slot):
-                    return  # nor sees what it set: another slot takes the place of this one
+            # At once if nothing was set. Where a value's own comparison raises, the slot ends, too.
+            if (not buffer or own != before) and not slots.is_as_begun(slot):
+                return  # the next event sees nothing that this one set
             if task.cancelling():  # by the handler, or from outside: what was answered stays
                 raise asyncio.CancelledError
             if not (turn := (turn + 1) % TURN):

@@ -171,7 +171,8 @@ class Slots:
             self.waking = None
 
     def is_as_begun(self, slot: Slot) -> bool:
-        """Tell whether no ContextVar of a slot is set to another value than the worker's was."""
+        """Leave the event in a slot's context; tell whether nothing else in it was changed."""
+        current_context.set(None)
         own, began = slot.context, self.context
         # By identity: a value's own comparison may raise, or call different things equal.
         return len(own) == len(began) and all(own.get(one, own) is began[one] for one in began)
