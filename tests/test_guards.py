@@ -6,8 +6,8 @@ from typing import Any
 
 from omni_worker import Event
 from omni_worker.handlers import declare
-from omni_worker.notes import Busy, DoneBefore, Guard, Guards
-from omni_worker.signals import Signals
+from omni_worker.notes import Busy, DoneBefore, Guard, Guarded, Guards, digest_of
+from omni_worker.signals import IdUsedAgain, Listener, Signals
 from omni_worker.transports.base import Entry
 
 
@@ -40,30 +40,99 @@ class AskedAgain:
         self.entries.pop(key)
 
 
-def _guards(bucket: AskedAgain) -> Guards:
+ONE = Guarded("CUSTOM", "one", digest_of("custom.note", {"n": 1}), 1)
+OTHER = Guarded("CUSTOM", "one", digest_of("custom.note", {"n": 2}), 2)  # another event, one id
+
+
+def _guards(bucket: AskedAgain, signals: Signals | None = None, app: str = "a") -> Guards:
     async def opened() -> AskedAgain:
         return bucket
 
     async def route(event: Event[Any]) -> None: ...
 
-    handler = declare(route, app="a", types=["custom.note"], options={"durable": "r1"})
-    return Guards(opened, handler, Signals())
+    handler = declare(route, app=app, types=["custom.note"], options={"durable": "r1"})
+    return Guards(opened, handler, signals or Signals())
 
 
 async def test_a_guard_we_wrote_ourselves_is_ours_though_the_answer_was_lost() -> None:
     bucket = AskedAgain()
 
-    guard = await _guards(bucket).enter("one", 30)
+    guard = await _guards(bucket).enter(ONE, 30)
 
     assert isinstance(guard, Guard)
     assert await guard.finish()
-    assert isinstance(await _guards(bucket).enter("one", 30), DoneBefore)
+    assert isinstance(await _guards(bucket).enter(ONE, 30), DoneBefore)
 
 
 async def test_a_guard_of_somebody_else_is_not_taken_for_ours() -> None:
     bucket = AskedAgain()
-    await _guards(bucket).enter("one", 30)
+    await _guards(bucket).enter(ONE, 30)
 
     bucket.breaks = False
 
-    assert isinstance(await _guards(bucket).enter("one", 30), Busy)
+    assert isinstance(await _guards(bucket).enter(ONE, 30), Busy)
+
+
+async def test_a_guard_lives_as_long_as_it_says_though_the_newcomer_has_a_shorter_lease() -> None:
+    bucket = AskedAgain()
+    bucket.breaks = False
+    await _guards(bucket).enter(ONE, 30)
+
+    entered = await _guards(bucket).enter(ONE, 2)
+
+    assert isinstance(entered, Busy)
+    assert entered.delay > 29
+
+
+async def test_an_app_a_stream_and_another_content_have_a_guard_of_their_own() -> None:
+    heard: list[IdUsedAgain] = []
+    signals = Signals([Listener(heard.append, (IdUsedAgain,))])
+    bucket = AskedAgain()
+    bucket.breaks = False
+    await _guards(bucket).enter(ONE, 30)
+
+    other_app = await _guards(bucket, app="b").enter(ONE, 30)
+    other_stream = await _guards(bucket).enter(Guarded("MESSAGE", ONE.id, ONE.digest, 1), 30)
+    other_content = await _guards(bucket, signals).enter(OTHER, 30)
+
+    assert isinstance(other_app, Guard)
+    assert isinstance(other_stream, Guard)
+    assert isinstance(other_content, Guard)
+    assert [one.event_id for one in heard] == ["one"]
+
+
+async def test_a_guard_that_is_open_again_keeps_its_key_from_another_event_of_the_same_id() -> None:
+    bucket = AskedAgain()
+    bucket.breaks = False
+    first = await _guards(bucket).enter(ONE, 30)
+    other = await _guards(bucket).enter(OTHER, 30)
+    assert isinstance(first, Guard)
+    assert isinstance(other, Guard)
+    await other.finish()
+
+    await first.clear()
+
+    assert isinstance(await _guards(bucket).enter(OTHER, 30), DoneBefore)
+    assert isinstance(await _guards(bucket).enter(ONE, 30), Guard)
+
+
+async def test_a_second_message_with_the_same_content_is_a_duplicate() -> None:
+    bucket = AskedAgain()
+    bucket.breaks = False
+    guard = await _guards(bucket).enter(ONE, 30)
+    assert isinstance(guard, Guard)
+    await guard.finish()
+
+    again = await _guards(bucket).enter(ONE, 30)
+    copy = await _guards(bucket).enter(Guarded("CUSTOM", "one", ONE.digest, 9), 30)
+
+    assert again == DoneBefore(duplicate=False)
+    assert copy == DoneBefore(duplicate=True)
+
+
+def test_a_digest_ignores_how_json_was_formatted() -> None:
+    written = digest_of("custom.note", {"a": 1, "b": [2.0, {"c": None}]})
+
+    assert written == digest_of("custom.note", {"b": [2, {"c": None}], "a": 1.0})
+    assert written != digest_of("custom.note", {"a": 1, "b": ["2", {"c": None}]})
+    assert written != digest_of("custom.other", {"a": 1, "b": [2, {"c": None}]})

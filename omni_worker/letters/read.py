@@ -13,9 +13,10 @@ from typing import Any
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
 from ..subjects import check_token
+from ..topology import OWN_STREAM
 from ..transports.base import StoredMessage
 from ..wire import read_envelope
-from .written import HANDLER_HEADER
+from .written import HANDLER_HEADER, STREAM_HEADER
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -157,6 +158,17 @@ def original_headers(payload: Mapping[str, Any]) -> dict[str, str]:
         and not str(name).lower().startswith(("nats-", own))
         and all(_fits_a_header(str(value)) for value in values)
     }
+
+
+def first_stream(payload: Mapping[str, Any]) -> str | None:
+    """Return the stream in which an event was first stored, also after a second failure."""
+    origin = _pointer(payload)
+    if origin is None or origin.stream != OWN_STREAM.name:
+        return None if origin is None else origin.stream
+    headers = payload.get("headers")
+    values = headers.get(STREAM_HEADER) if isinstance(headers, Mapping) else None
+    first = _text(values[0]) if isinstance(values, list) and values else None
+    return first if first is not None and _fits_a_header(first) else None
 
 
 def _why_not(payload: Mapping[str, Any], source: str | None) -> str:

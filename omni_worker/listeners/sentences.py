@@ -19,12 +19,14 @@ from ..signals import (
     DeadLetterDelayed,
     DeadLetterDropped,
     DeadLettered,
+    Duplicate,
     EngineFault,
     EventSignal,
     ForeignDelivery,
     GuardLost,
     GuardNotExtended,
     HandlerSignal,
+    IdUsedAgain,
     Lapsed,
     NeverEnded,
     NotesFailed,
@@ -47,6 +49,7 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 ALWAYS: tuple[type[Signal], ...] = (
     Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, Lapsed,
     CutOff, NeverEnded, ThreadStuck, GuardLost, GuardNotExtended,
+    Duplicate, IdUsedAgain,
     ConsumerLost, ConsumerRecreated, RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     ReturnsLost, ReturnDelayed, Ready,
@@ -129,6 +132,8 @@ def _of_event(signal: EventSignal) -> Sentence | None:
             return Sentence(ERROR, f"{message}; it stays in its stream", fields)
         case Lapsed():
             return Sentence(WARNING, "lapsed", _facts(signal))
+        case Duplicate():
+            return Sentence(INFO, "a duplicate of a handled event; not run", _facts(signal))
     fields = {"handler": signal.handler.name, "subject": signal.subject}
     match signal:
         case CutOff():
@@ -179,6 +184,9 @@ def _of_handler(signal: HandlerSignal) -> Sentence | None:
             return Sentence(WARNING, message, name | {"cause": str(signal.cause)})
         case GuardLost():
             message = "another process took over an event that is still running here"
+            return Sentence(WARNING, message, name | {"event": signal.event_id})
+        case IdUsedAgain():
+            message = "two different events have the same id; each of them runs"
             return Sentence(WARNING, message, name | {"event": signal.event_id})
         case GuardNotExtended():
             return Sentence(DEBUG, f"a guard was not extended: {signal.cause}", name)

@@ -1,6 +1,16 @@
 """Notes: facts about an event that processes share, over the port's key-value."""
 
 from .attempts import AttemptNotes, Note, NoteState
-from .guards import Busy, DoneBefore, Guard, Guards
+from .guards import Busy, DoneBefore, Guard, Guarded, Guards, digest_of
 
-__all__ = ["AttemptNotes", "Busy", "DoneBefore", "Guard", "Guards", "Note", "NoteState"]
+__all__ = [
+    "AttemptNotes",
+    "Busy",
+    "DoneBefore",
+    "Guard",
+    "Guarded",
+    "Guards",
+    "Note",
+    "NoteState",
+    "digest_of",
+]

@@ -1,8 +1,11 @@
 """Guards: one run per event among all processes, for handlers that ask for `exactly_once`.
 
-A guard is running while its handler runs and extends the lease, then done. While the guard is
-alive, another delivery of the event waits. When it has expired, another run takes it over by
-compare-and-set. When it is done, the delivery is acknowledged without a run.
+A guard is running while its handler runs and extends the lease, then done; it is open after a
+failure. While the guard is alive, another delivery of the event waits. When it has expired, another
+run takes it over by compare-and-set. When it is done, the delivery is acknowledged without a run.
+
+The key of a guard is made of app, origin stream, handler and event id. Its value has the digest of
+type and payload: the same id with another digest is another event, and has a guard of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 
 from ..errors import OmniWorkerError
 from ..handlers import Handler
-from ..signals import GuardLost, GuardNotExtended, Signals
+from ..signals import GuardLost, GuardNotExtended, IdUsedAgain, Signals
 from ..tasks import own
 from ..transports.base import Entry, KeyValue
 
@@ -30,8 +33,32 @@ MARGIN = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
+class Guarded:
+    """An event as its guard knows it: the stream it was first stored in, its id, and its content.
+
+    ``sequence`` tells a redelivery from a second message.
+    """
+
+    stream: str
+    id: str
+    digest: str
+    sequence: int
+
+
+def digest_of(type: str, payload: Any) -> str:
+    """Return the digest of an event's type and payload, however its JSON was formatted."""
+    text = json.dumps([type, _plain(payload)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
 class DoneBefore:
-    """The event is handled already, by this or another process."""
+    """The event is handled already, by this or another process.
+
+    ``duplicate``: not this message was handled, but another one with the same id and content.
+    """
+
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +78,7 @@ class Guard:
         owner: str,
         revision: int,
         lease: float,
+        event: Guarded,
         *,
         on_lost: Callable[[], None],
         on_delayed: Callable[[OmniWorkerError], None],
@@ -60,18 +88,21 @@ class Guard:
         self._owner = owner
         self._revision = revision
         self._lease = lease
+        self._event = event
         self._on_lost = on_lost
         self._on_delayed = on_delayed
 
     async def finish(self) -> bool:
         """Write, before the ack, that the handler succeeded. Return False if the guard was lost."""
-        return await self._write(_done(self._owner))
+        return await self._write(_ended("done", self._owner, self._event))
 
     async def clear(self) -> None:
-        """Remove the guard after a failure, handback or dead letter: the event may run again."""
-        entry = await self._bucket.get(self._key)
-        if _revision_of(entry, self._owner) is not None:
-            await self._bucket.delete(self._key)
+        """Open the guard after a failure, handback or dead letter: the event may run again.
+
+        The key stays: were it removed, another event of the same id could take its place, and
+        what was done under the other key would run again.
+        """
+        await self._write(_ended("open", self._owner, self._event))
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -87,7 +118,7 @@ class Guard:
         while True:
             await asyncio.sleep(self._lease / 3)
             try:
-                if not await self._write(_running(self._owner, self._lease)):
+                if not await self._write(_running(self._owner, self._event, self._lease)):
                     self._on_lost()
                     return
             except OmniWorkerError as error:
@@ -108,7 +139,7 @@ class Guard:
 
 
 class Guards:
-    """Guards of one handler. A key is the handler's name and a hash of the event id."""
+    """Guards of one handler."""
 
     def __init__(
         self, bucket: Callable[[], Awaitable[KeyValue]], handler: Handler, signals: Signals
@@ -119,41 +150,58 @@ class Guards:
         self._emit = signals.emit
         self._watched: dict[str, tuple[int, float]] = {}  # key → revision, since when (loop time)
 
-    async def enter(self, event_id: str, lease: float) -> Guard | DoneBefore | Busy:
+    async def enter(self, event: Guarded, lease: float) -> Guard | DoneBefore | Busy:
         """Try to get the right to run the event. Raises TransportError if the state is unknown."""
         if self._bucket is None:
             self._bucket = await self._open_bucket()
-        bucket = self._bucket
-        key = hashlib.sha256(f"{self._handler.name}\n{event_id}".encode()).hexdigest()[:32]
+        names = (self._handler.app, event.stream, self._handler.name, event.id)
+        entered = await self._enter(self._bucket, _key(*names), event, lease)
+        if entered is None:
+            self._emit(IdUsedAgain(handler=self._handler, event_id=event.id))
+            entered = await self._enter(self._bucket, _key(*names, event.digest), event, lease)
+        return Busy(lease) if entered is None else entered
+
+    async def _enter(
+        self, bucket: KeyValue, key: str, event: Guarded, lease: float
+    ) -> Guard | DoneBefore | Busy | None:
+        """Try one key; None if it belongs to another event with the same id."""
         owner = secrets.token_hex(8)  # of this run alone
-        revision = await bucket.create(key, _running(owner, lease))
+        running = _running(owner, event, lease)
+        revision = await bucket.create(key, running)
         if revision is None:
             entry = await bucket.get(key)
             if entry is None:
-                return Busy(MARGIN)  # it was removed just now
-            if _is_done(entry):
-                return DoneBefore()
+                return Busy(MARGIN)  # it has expired just now
+            guard = _read(entry)
+            if guard.get("digest", event.digest) != event.digest:
+                return None
             # A write repeated after a broken link is refused, because the first one was stored.
             revision = _revision_of(entry, owner)
             if revision is None:
-                if (left := self._left(key, entry, lease)) > 0:
-                    return Busy(left + MARGIN)
-                revision = await bucket.update(key, _running(owner, lease), entry.revision)
+                match guard.get("state"):
+                    case "done":
+                        handled = guard.get("sequence", event.sequence)
+                        return DoneBefore(duplicate=handled != event.sequence)
+                    case "running" if (left := self._left(key, entry, guard, lease)) > 0:
+                        return Busy(left + MARGIN)
+                revision = await bucket.update(key, running, entry.revision)
             if revision is None:
-                return Busy(lease)
+                return Busy(MARGIN)  # it has changed just now
         self._watched.pop(key, None)
         return Guard(
-            bucket, key, owner, revision, lease,
-            on_lost=lambda: self._emit(GuardLost(handler=self._handler, event_id=event_id)),
+            bucket, key, owner, revision, lease, event,
+            on_lost=lambda: self._emit(GuardLost(handler=self._handler, event_id=event.id)),
             on_delayed=lambda cause: self._emit(
-                GuardNotExtended(handler=self._handler, event_id=event_id, cause=cause)
+                GuardNotExtended(handler=self._handler, event_id=event.id, cause=cause)
             ),
         )  # fmt: skip
 
-    def _left(self, key: str, entry: Entry, lease: float) -> float:
+    def _left(self, key: str, entry: Entry, guard: dict[str, Any], lease: float) -> float:
         """Return the seconds until a guard is expired: unchanged for a whole lease, by our clock.
 
-        Clocks of two machines may differ by hours: the time in the guard is only for people.
+        The lease is the one the guard states: during a deploy its owner may have a longer one than
+        this process. Clocks of two machines may differ by hours: the time in the guard is only for
+        people. A guard that states no lease is judged by ours.
         """
         now = asyncio.get_running_loop().time()
         revision, since = self._watched.get(key, (0, now))
@@ -162,23 +210,38 @@ class Guards:
             if len(self._watched) >= REMEMBERED:
                 self._watched.pop(next(iter(self._watched)))
             self._watched[key] = (entry.revision, now)
-        return lease - (now - since)
+        stated = guard.get("lease")
+        return (stated if isinstance(stated, (int, float)) else lease) - (now - since)
 
 
-def _running(owner: str, lease: float) -> bytes:
+def _key(*names: str) -> str:
+    return hashlib.sha256("\n".join(names).encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON with numbers in one form: other programs write 1.0 as 1."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {key: _plain(one) for key, one in value.items()}
+        case list():
+            return [_plain(one) for one in value]
+    return value
+
+
+def _running(owner: str, event: Guarded, lease: float) -> bytes:
     until = round((time.time() + lease) * 1000)
-    return json.dumps(
-        {"state": "running", "owner": owner, "pid": os.getpid(), "until": until}
-    ).encode()
+    return _json("running", owner, event, lease=lease, pid=os.getpid(), until=until)
 
 
-def _done(owner: str) -> bytes:
-    at = round(time.time() * 1000)
-    return json.dumps({"state": "done", "owner": owner, "at": at}).encode()
+def _ended(state: str, owner: str, event: Guarded) -> bytes:
+    return _json(state, owner, event, at=round(time.time() * 1000))
 
 
-def _is_done(entry: Entry) -> bool:
-    return _read(entry).get("state") == "done"
+def _json(state: str, owner: str, event: Guarded, **more: Any) -> bytes:
+    known = {"state": state, "owner": owner, "digest": event.digest, "sequence": event.sequence}
+    return json.dumps(known | more).encode()
 
 
 def _revision_of(entry: Entry | None, owner: str) -> int | None:

@@ -20,12 +20,18 @@ from ..letters.read import (
     LetterFilter,
     LetterState,
     Pointer,
+    first_stream,
     matches_wanted,
     original_body,
     original_headers,
     read_letter,
 )
-from ..letters.written import HANDLER_HEADER, RETRY_OF_HEADER, SUBJECT_HEADER
+from ..letters.written import (
+    HANDLER_HEADER,
+    RETRY_OF_HEADER,
+    STREAM_HEADER,
+    SUBJECT_HEADER,
+)
 from ..provision import Provisioner
 from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
 from ..transports.base import Message, StoredMessage, Transport
@@ -273,6 +279,8 @@ class DeadLetters:
             SUBJECT_HEADER: letter.subject,
             RETRY_OF_HEADER: letter.id,
         }
+        if stream := first_stream(payload):
+            own[STREAM_HEADER] = stream
         return body, {**original_headers(payload), **own}
 
     async def _ensure_way_back(self, app: str) -> None:

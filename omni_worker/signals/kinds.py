@@ -183,6 +183,18 @@ class GuardNotExtended(HandlerSignal):
     cause: Exception
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate(EventSignal):
+    """Another message with the same id and content was handled before (``exactly_once``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdUsedAgain(HandlerSignal):
+    """Two different events have the same id (``exactly_once``); each of them runs."""
+
+    event_id: str
+
+
 # --- publishing -----------------------------------------------------------------------------------
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from omni_worker import Context, Draft, Event
+from omni_worker.signals import Duplicate, HandedBack, Listener
 from omni_worker.subscription.gates import breaker
 from omni_worker.transports.base import Delivery, Source
 
@@ -286,6 +288,70 @@ async def test_exactly_once_waits_for_whoever_runs_it(world: World) -> None:
     await until(lambda: world.is_quiet("CUSTOM", "d"))
 
     assert runs == ["one"]
+
+
+async def test_exactly_once_holds_while_a_deploy_shortens_the_leases(world: World) -> None:
+    one, other = await world.bus(), await world.bus()
+    runs: list[str] = []
+    delays: list[float] = []
+    release = asyncio.Event()
+
+    async def hang(event: Event[Any]) -> None:
+        runs.append("one")
+        await release.wait()
+
+    async def handle(event: Event[Any]) -> None:
+        runs.append("other")
+
+    other.signals.add(Listener(lambda signal: delays.append(signal.after), (HandedBack,)))
+    options: dict[str, Any] = {"durable": "d", "exactly_once": True}
+    first = await one.subscribe("custom.thing", hang, ack_wait=30, **options)
+    await one.publish("custom.thing", {})
+    await until(lambda: runs == ["one"])
+    [delivery] = [worker.delivery for worker in first._slots.all if worker.delivery]
+    await other.subscribe("custom.thing", handle, ack_wait=0.5, **options)
+    await delivery.source.stop()
+    delivery.source.answer(delivery, b"-NAK")  # the server gives it to the other one as well
+    await until(lambda: delays)
+    release.set()
+    await until(lambda: first.counts.handled == 1)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    assert runs == ["one"]
+    assert delays[0] > 25  # the lease of the run it waits for, not its own
+
+
+async def test_exactly_once_tells_events_apart_by_app_stream_and_content(world: World) -> None:
+    billing, shipping = await world.bus("billing"), await world.bus("shipping")
+    runs: list[tuple[str, Any]] = []
+    duplicates: list[Duplicate] = []
+
+    async def bill(event: Event[Any]) -> None:
+        runs.append(("billing", event.payload))
+
+    async def ship(event: Event[Any]) -> None:
+        runs.append(("shipping", event.payload))
+
+    def body(type: str, payload: dict[str, int], timestamp: int = 1) -> bytes:
+        facts = {"id": "order-17", "type": type, "payload": payload, "timestamp": timestamp}
+        return json.dumps(facts).encode()
+
+    shipping.signals.add(Listener(duplicates.append, (Duplicate,)))
+    options: dict[str, Any] = {"durable": "worker", "exactly_once": True}
+    await billing.subscribe("message.received", bill, **options)
+    second = await shipping.subscribe("custom.order", ship, **options)
+    await world.store("message.received", body("message.received", {}))
+    await until(lambda: len(runs) == 1)
+    await world.store("custom.order", body("custom.order", {}))
+    await world.store("custom.order", body("custom.order", {"n": 2}))
+    await world.store("custom.order", body("custom.order", {"n": 2}, timestamp=2))
+    await until(lambda: second.counts.handled + second.counts.recognised == 3)
+
+    assert sorted(runs, key=str) == [
+        ("billing", {}), ("shipping", {"n": 2}), ("shipping", {}),
+    ]  # fmt: skip
+    assert second.counts.recognised == 1
+    assert [one.sequence for one in duplicates] in ([2], [3])  # whichever began second
 
 
 async def test_exactly_once_retries_a_failure(world: World) -> None:
