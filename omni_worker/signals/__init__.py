@@ -4,47 +4,51 @@ The engine emits; it never logs an event. A listener is called on the event loop
 registration: it must be quick. An exception it raises is logged and changes nothing.
 """
 
-from .kinds import (
+from .base import (
+    EventSignal,
+    HandlerSignal,
+    Signal,
+)
+from .conditions import (
     BreakerClosed,
     BreakerOpened,
     Connected,
     ConsumerLost,
     ConsumerRecreated,
+    Disconnected,
+    EngineFault,
+    ForeignDelivery,
+    NotesFailed,
+    Paused,
+    Ready,
+    RecreationFailed,
+    Resumed,
+    ReturnDelayed,
+    ReturnsLost,
+    Stalled,
+    StreamReplaced,
+    WaitingForOlder,
+)
+from .deliveries import (
     CutOff,
     DeadLetterDelayed,
     DeadLetterDropped,
     DeadLettered,
-    Disconnected,
     Duplicate,
-    EngineFault,
-    EventSignal,
-    ForeignDelivery,
     GuardLost,
     GuardNotExtended,
     HandedBack,
-    HandlerSignal,
     IdUsedAgain,
     Lapsed,
     NeverEnded,
-    NotesFailed,
-    Paused,
     PublishConfirmed,
     PublishFailed,
-    Ready,
     Recognised,
-    RecreationFailed,
-    Resumed,
     Retried,
-    ReturnDelayed,
-    ReturnsLost,
     RunFinished,
     RunStarted,
-    Signal,
     Skipped,
-    Stalled,
-    StreamReplaced,
     ThreadStuck,
-    WaitingForOlder,
 )
 from .listeners import Listener, Signals
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .kinds import Signal
+from .base import Signal
 
 log = logging.getLogger("omni_worker.signals")
 

@@ -1,0 +1,154 @@
+"""Signals of conditions: consumers, connection, gates, and the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..transports.base import Delivery
+from .base import HandlerSignal, Signal
+
+# --- consumers, connection, gates -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerLost(HandlerSignal):
+    """A consumer was deleted or can no longer be read; ``recreate``: it is created again."""
+
+    stream: str
+    consumer: str
+    cause: Exception
+    recreate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerRecreated(HandlerSignal):
+    """A lost consumer is created again and reads from ``sequence``."""
+
+    stream: str
+    consumer: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecreationFailed(HandlerSignal):
+    """A lost consumer cannot be created yet; it is tried again."""
+
+    stream: str
+    consumer: str
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReplaced(HandlerSignal):
+    """A stream was deleted and created again: its consumer starts at the first event."""
+
+    stream: str
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnsLost(Signal):
+    """The consumer of events sent back from dead letters was deleted or cannot be read."""
+
+    stream: str
+    consumer: str
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnDelayed(Signal):
+    """An event sent back to an unknown handler waits: its dead letter could not be stored."""
+
+    name: str
+    delivery: Delivery
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected(Signal):
+    """The connection is established, for the first time or again."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected(Signal):
+    """The connection was lost; the transport reconnects."""
+
+    server: str
+    cause: Exception | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOpened(HandlerSignal):
+    """Every event failed lately; trials run until one succeeds."""
+
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerClosed(HandlerSignal):
+    """A trial succeeded: the handler runs at full speed again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(HandlerSignal):
+    """A handler takes no new events until it is resumed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(HandlerSignal):
+    """A paused handler takes events again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(HandlerSignal):
+    """Something has kept a handler from taking events for a while."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingForOlder(HandlerSignal):
+    """Older events are held by other processes; with ``order_by`` they come first."""
+
+    events: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignDelivery(HandlerSignal):
+    """A delivery for another version of this consumer came, for the first time; see HandedBack."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotesFailed(HandlerSignal):
+    """Attempts cannot be noted across processes; deliveries are counted instead."""
+
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFault(HandlerSignal):
+    """A fault of this framework; ``consequence`` says what becomes of the event."""
+
+    error: Exception
+    consequence: str
+    delivery: Delivery | None = None
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(Signal):
+    """Every handler of the app reads its events."""
+
+    handlers: int
+    pid: int
+    consumers: tuple[dict[str, Any], ...] = ()
