@@ -68,6 +68,10 @@ class PermissionDenied(TransportError):
     """The server's account does not grant a right that is needed; the message names the subject."""
 
 
+class BucketUnavailable(TransportError):
+    """A bucket of ours cannot be written: missing, full, sealed or forbidden; see the message."""
+
+
 class PublishError(TransportError):
     """No confirmation came in time: the event may or may not be stored.
 

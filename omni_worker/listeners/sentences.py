@@ -38,6 +38,8 @@ from ..signals import (
     RunFinished,
     RunStarted,
     Signal,
+    Stalled,
+    StallEnded,
     StreamReplaced,
     ThreadStuck,
     WaitingForOlder,
@@ -52,6 +54,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     Duplicate, IdUsedAgain,
     ConsumerLost, ConsumerRecreated, RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
+    Stalled, StallEnded,
     ReturnsLost, ReturnDelayed, Ready,
 )  # fmt: skip
 
@@ -172,6 +175,10 @@ def _of_handler(signal: HandlerSignal) -> Sentence | None:
             return Sentence(ERROR, message, name | {"failures": signal.failures})
         case BreakerClosed():
             return Sentence(INFO, "a trial succeeded; at full speed again", name)
+        case Stalled():
+            return Sentence(ERROR, f"takes no events: {signal.reason}", name)
+        case StallEnded():
+            return Sentence(INFO, "takes events again", name | {"reason": signal.reason})
         case WaitingForOlder():
             facts = {"events": signal.events, "seconds": round(signal.seconds, 1)}
             message = "older events are held elsewhere; in order, they come first"

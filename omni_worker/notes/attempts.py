@@ -56,7 +56,12 @@ class AttemptNotes:
         self._handler = handler
         self._signals = signals
         self._rests_until = 0.0  # loop time
-        self.works = True
+        self.failure: OmniWorkerError | None = None  # None while notes work
+
+    @property
+    def works(self) -> bool:
+        """Return True unless the last try to read or write a note failed."""
+        return self.failure is None
 
     async def recall(self, delivery: Delivery) -> Note | None:
         """Return the note on an event; None if there is none, or if notes do not work."""
@@ -67,7 +72,7 @@ class AttemptNotes:
         except OmniWorkerError as error:
             self._give_up(error)
             return None
-        self.works = True
+        self.failure = None
         return None if entry is None else read_note(entry.value)
 
     async def keep(self, delivery: Delivery, note: Note) -> None:
@@ -79,7 +84,7 @@ class AttemptNotes:
         except OmniWorkerError as error:
             self._give_up(error)
         else:
-            self.works = True
+            self.failure = None
 
     async def keep_all(self, notes: Iterable[tuple[Delivery, Note]]) -> None:
         """Write many notes concurrently."""
@@ -100,8 +105,8 @@ class AttemptNotes:
 
     def _give_up(self, error: OmniWorkerError) -> None:
         self._rests_until = asyncio.get_running_loop().time() + REST
-        if self.works:
-            self.works = False
+        reported, self.failure = self.failure is not None, error
+        if not reported:
             self._signals.emit(NotesFailed(handler=self._handler, cause=error))
 
 

@@ -30,6 +30,7 @@ class Report:
 
     not_alive: tuple[str, ...] = ()
     not_ready: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # ready all the same
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -46,6 +47,7 @@ def examine(bus: EventBus, disconnected_for: float) -> Report:
     """Look at a running bus; called on its loop."""
     not_alive: list[str] = []
     not_ready: list[str] = []
+    warnings: list[str] = []
     if not bus.is_connected:
         lost = f"not connected to {bus.settings.shown_urls} for {disconnected_for:.0f} s"
         (not_alive if disconnected_for >= DISCONNECTED else not_ready).append(lost)
@@ -57,40 +59,51 @@ def examine(bus: EventBus, disconnected_for: float) -> Report:
         if subscription.lapsed:
             leases = "lease" if subscription.lapsed == 1 else "leases"
             not_alive.append(f"{name}: {subscription.lapsed} {leases} lapsed")
+        not_ready += [f"{name} takes no events: {reason}" for reason in subscription.stalls]
+        warnings += [f"{name}: {warning}" for warning in subscription.warnings]
         if bus.is_connected:
             not_alive += [f"{name}: {silence}" for silence in _silences(subscription)]
     return Report(
         not_alive=tuple(not_alive),
         not_ready=tuple(not_ready),
+        warnings=tuple(warnings),
         facts={"handlers": [_facts(subscription) for subscription in bus.subscriptions]},
     )
 
 
 def health_routes(report: Callable[[], Report]) -> Routes:
-    """Routes `/healthz` and `/readyz`: 200, or 503 with the reasons."""
+    """Routes `/healthz` and `/readyz`: 200, perhaps with warnings, or 503 with the reasons."""
 
     def healthz(_: Request) -> Answer:
         latest = report()
-        return _answer(latest.not_alive, latest.facts)
+        return _answer(latest.not_alive, latest)
 
     def readyz(_: Request) -> Answer:
         latest = report()
-        return _answer(latest.why_not_ready, latest.facts)
+        return _answer(latest.why_not_ready, latest)
 
     return {"/healthz": healthz, "/readyz": readyz}
 
 
 def report_fact(report: Report) -> dict[str, Any]:
     """Make a report a fact for the parent, which asks for the rest by the command `facts`."""
-    return {"notAlive": report.not_alive, "notReady": report.not_ready}
+    return {
+        "notAlive": report.not_alive,
+        "notReady": report.not_ready,
+        "warnings": report.warnings,
+    }
 
 
 def report_of_fact(value: object) -> Report | None:
     """Read a worker's report; None when it is none."""
     match value:
-        case {"notAlive": list(not_alive), "notReady": list(not_ready)}:
-            if all(isinstance(reason, str) for reason in (*not_alive, *not_ready)):
-                return Report(not_alive=tuple(not_alive), not_ready=tuple(not_ready))
+        case {"notAlive": list(not_alive), "notReady": list(not_ready), "warnings": list(warnings)}:
+            if all(isinstance(reason, str) for reason in (*not_alive, *not_ready, *warnings)):
+                return Report(
+                    not_alive=tuple(not_alive),
+                    not_ready=tuple(not_ready),
+                    warnings=tuple(warnings),
+                )
     return None
 
 
@@ -136,6 +149,7 @@ class Health:
         return Report(
             not_alive=(*((blocked,) if blocked is not None else ()), *seen.not_alive),
             not_ready=seen.not_ready,
+            warnings=seen.warnings,
             facts={
                 "pid": os.getpid(),
                 "uptime": round(time.monotonic() - self._born, 1),
@@ -183,8 +197,13 @@ def _facts(subscription: Subscription) -> dict[str, Any]:
     }
 
 
-def _answer(reasons: tuple[str, ...], facts: Mapping[str, Any]) -> Answer:
-    body = {"status": "failing" if reasons else "ok", "reasons": list(reasons), **facts}
+def _answer(reasons: tuple[str, ...], report: Report) -> Answer:
+    body = {
+        "status": "failing" if reasons else "ok",
+        "reasons": list(reasons),
+        "warnings": list(report.warnings),
+        **report.facts,
+    }
     return Answer(
         status=FAILING if reasons else OK,
         content_type=JSON,

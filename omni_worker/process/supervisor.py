@@ -117,6 +117,7 @@ class Supervisor:
         """Report all workers as one; called from any thread."""
         not_alive: list[str] = []
         not_ready: list[str] = ["stopping"] if self._stop.asked.is_set() else []
+        warnings: list[str] = []
         now = time.monotonic()
         for child in self._children:
             name = f"worker {child.number}"
@@ -129,9 +130,11 @@ class Supervisor:
                     not_alive.append(f"{name}: no word for {now - child.heard_at:.0f} s")
                 not_alive += [f"{name}: {reason}" for reason in child.report.not_alive]
                 not_ready += [f"{name}: {reason}" for reason in child.report.not_ready]
+                warnings += [f"{name}: {warning}" for warning in child.report.warnings]
         return Report(
             not_alive=tuple(not_alive),
             not_ready=tuple(not_ready),
+            warnings=tuple(warnings),
             facts={
                 "pid": os.getpid(),
                 "uptime": round(now - self._born, 1),

@@ -26,6 +26,7 @@ from .conditions import (
     ReturnDelayed,
     ReturnsLost,
     Stalled,
+    StallEnded,
     StreamReplaced,
     WaitingForOlder,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "Signal",
     "Signals",
     "Skipped",
+    "StallEnded",
     "Stalled",
     "StreamReplaced",
     "ThreadStuck",

@@ -112,6 +112,13 @@ class Stalled(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StallEnded(HandlerSignal):
+    """Nothing keeps a stalled handler from its events any longer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingForOlder(HandlerSignal):
     """Older events are held by other processes; with ``order_by`` they come first."""
 

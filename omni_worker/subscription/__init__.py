@@ -99,6 +99,17 @@ class Subscription:
         return max(0, self._parts.streams - len(self._pulled))
 
     @property
+    def stalls(self) -> list[str]:
+        """Reasons that keep the handler from taking events."""
+        return list(self._flow.stalls.values())
+
+    @property
+    def warnings(self) -> list[str]:
+        """Facts that do not keep it from its events, and need a person."""
+        failure = self._parts.attempts.failure
+        return [] if failure is None else [f"attempts cannot be noted: {failure}"]
+
+    @property
     def lapsed(self) -> int:
         """Deliveries still held whose lease has run out: the server has given them away."""
         return sum(

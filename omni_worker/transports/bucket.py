@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ..errors import ApiError
+from ..errors import ApiError, BucketUnavailable, PermissionDenied
 from ..topology import DUPLICATE_WINDOW, NANO
 from .base import Entry, StoredMessage
 from .headers import format_headers
@@ -13,7 +14,13 @@ from .infos import StreamInfo
 
 # A cluster answers with the second code if another write has overtaken this one on its way.
 WRONG_REVISIONS = (10071, 10164)
+SEALED = 10109
+FULL = (10077, 10122)  # max_bytes; the storage of the account or the server
+NO_RESPONDERS = (10076, 10039)
 _REMOVALS = ("DEL", "PURGE")
+
+
+log = logging.getLogger("omni_worker.transport.server")
 
 
 class BucketStore(Protocol):
@@ -33,16 +40,25 @@ class BucketStore(Protocol):
 
 
 class Bucket:
-    """A KeyValue of the port, over the stream `KV_<name>`."""
+    """A KeyValue of the port, over the stream `KV_<name>`.
 
-    def __init__(self, store: BucketStore, name: str) -> None:
+    A bucket that was deleted is created again, where that is allowed; what it held is lost.
+    """
+
+    def __init__(
+        self, store: BucketStore, name: str, *, ttl: float, replicas: int, create: bool
+    ) -> None:
         self._store = store
+        self._name = name
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
+        self._ttl = ttl
+        self._replicas = replicas
+        self._create = create
 
-    async def ensure(self, *, ttl: float, replicas: int) -> None:
+    async def ensure(self) -> None:
         """Create the bucket if it is missing; an existing one is used unchanged."""
-        if await self._store.stream_info(self._stream) is not None:
+        if not self._create or await self._store.stream_info(self._stream) is not None:
             return
         try:
             await self._store.create_stream(
@@ -53,18 +69,20 @@ class Bucket:
                     "storage": "file",
                     "discard": "new",
                     "max_msgs_per_subject": 1,
-                    "max_age": int(ttl * NANO),
-                    "duplicate_window": int(min(DUPLICATE_WINDOW, ttl) * NANO),
-                    "num_replicas": replicas,
+                    "max_age": int(self._ttl * NANO),
+                    "duplicate_window": int(min(DUPLICATE_WINDOW, self._ttl) * NANO),
+                    "num_replicas": self._replicas,
                     "allow_rollup_hdrs": True,
                     "deny_delete": True,
                     "allow_direct": True,
                 }
             )
-        except ApiError:
-            # Another process created it between our check and our creation.
+        except (ApiError, PermissionDenied) as error:
+            # Another process may have created it between our check and our creation.
             if await self._store.stream_info(self._stream) is None:
-                raise
+                raise BucketUnavailable(
+                    f"the bucket {self._name} is missing and cannot be created: {error}"
+                ) from error
 
     async def get(self, key: str) -> Entry | None:
         """Return the value, None if there is none."""
@@ -85,7 +103,7 @@ class Bucket:
         """Replace exactly this revision."""
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
         try:
-            return await self._store.put(self._prefix + key, value, format_headers(headers))
+            return await self._put(key, value, format_headers(headers))
         except ApiError as error:
             if error.err_code in WRONG_REVISIONS:
                 return None
@@ -93,12 +111,46 @@ class Bucket:
 
     async def put(self, key: str, value: bytes) -> int:
         """Write over any existing value."""
-        return await self._store.put(self._prefix + key, value, b"")
+        return await self._put(key, value, b"")
 
     async def delete(self, key: str) -> None:
         """Write a delete marker; the marker expires after the bucket's ttl."""
         headers = {"KV-Operation": "DEL"}
-        await self._store.put(self._prefix + key, b"", format_headers(headers))
+        await self._put(key, b"", format_headers(headers))
+
+    async def _put(self, key: str, value: bytes, headers: bytes) -> int:
+        """Write; after a deletion once more. Raises BucketUnavailable with what to do."""
+        try:
+            return await self._store.put(self._prefix + key, value, headers)
+        except PermissionDenied as error:
+            raise BucketUnavailable(f"the bucket {self._name}: {error}") from error
+        except ApiError as error:
+            if error.err_code in WRONG_REVISIONS:
+                raise
+            if error.err_code not in NO_RESPONDERS or not await self._is_created_again():
+                raise BucketUnavailable(self._why(error)) from error
+        return await self._store.put(self._prefix + key, value, headers)
+
+    async def _is_created_again(self) -> bool:
+        """Return True if the bucket was missing and exists now."""
+        if not self._create or await self._store.stream_info(self._stream) is not None:
+            return False
+        await self.ensure()
+        log.warning("the bucket %s was deleted and is created again", self._name)
+        return True
+
+    def _why(self, error: ApiError) -> str:
+        name = f"the bucket {self._name}"
+        if error.err_code in NO_RESPONDERS and not self._create:
+            create = "omni-worker plan MODULE:APP --apply creates it"
+            return f"{name} is missing, and provisioning is off: {create}"
+        if error.err_code in NO_RESPONDERS:
+            return f"{name} does not answer; its stream is {self._stream}"
+        if error.err_code in FULL:
+            return f"{name} is full: raise the limits of its stream {self._stream}"
+        if error.err_code == SEALED:
+            return f"{name} is sealed: delete its stream {self._stream}, it is created again"
+        return f"{name} refuses writes: {error}"
 
 
 def _is_removal(message: StoredMessage) -> bool:

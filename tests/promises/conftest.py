@@ -51,6 +51,22 @@ class World:
         """As a foreign program: bytes on a subject."""
         await self.buses[0].transport.publish(Message(subject, body, id), timeout=5)
 
+    async def update_stream(self, name: str, **change: Any) -> None:
+        """As an operator: change a stream's configuration."""
+        operators = self.buses[0].transport.operators
+        info = await operators.stream_info(name)
+        assert info is not None
+        await operators.update_stream({**info.config.raw, **change})
+
+    async def delete_stream(self, name: str) -> None:
+        """As an operator: delete a stream."""
+        if isinstance(self.server, MemoryServer):
+            self.server.delete_stream(name)
+        else:
+            transport = self.buses[0].transport
+            assert isinstance(transport, JetStreamTransport)
+            await transport._api.ask(f"STREAM.DELETE.{name}")
+
     async def letters(self) -> list[dict[str, Any]]:
         """Every dead letter's whole event, in order."""
         operators = self.buses[0].transport.operators

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from omni_worker import Context, Draft, Event
-from omni_worker.signals import Duplicate, HandedBack, Listener
-from omni_worker.subscription.gates import breaker
+from omni_worker.notes import attempts
+from omni_worker.process.health import examine
+from omni_worker.signals import Duplicate, HandedBack, Listener, Signal, Stalled, StallEnded
+from omni_worker.subscription.gates import breaker, guard
 from omni_worker.transports.base import Delivery, Source
 
 from ..waiting import until
@@ -352,6 +354,83 @@ async def test_exactly_once_tells_events_apart_by_app_stream_and_content(world: 
     ]  # fmt: skip
     assert second.counts.recognised == 1
     assert [one.sequence for one in duplicates] in ([2], [3])  # whichever began second
+
+
+async def test_exactly_once_goes_on_when_its_bucket_was_deleted(world: World) -> None:
+    bus = await world.bus()
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    await bus.subscribe("custom.thing", handle, durable="d", exactly_once=True)
+    await bus.publish("custom.thing", 0)
+    await until(lambda: handled == [0])
+    await world.delete_stream("KV_omni-worker-guards")
+    for number in range(1, 6):
+        await bus.publish("custom.thing", number)
+    await until(lambda: len(handled) == 6)
+
+    assert sorted(handled) == [0, 1, 2, 3, 4, 5]
+
+
+async def test_exactly_once_without_a_working_bucket_says_so_and_goes_on_once_mended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "STALLED_AFTER", 0.3)
+    bus = await world.bus()
+    heard: list[Signal] = []
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    bus.signals.add(Listener(heard.append, (Stalled, StallEnded)))
+    subscription = await bus.subscribe("custom.thing", handle, durable="d", exactly_once=True)
+    await bus.publish("custom.thing", 0)
+    await until(lambda: handled == [0])
+    await world.update_stream("KV_omni-worker-guards", max_msg_size=10)
+    for number in range(1, 31):
+        await bus.publish("custom.thing", number)
+    await until(lambda: heard)
+    [reason] = subscription.stalls
+    not_ready = examine(bus, 0.0).not_ready
+    await world.update_stream("KV_omni-worker-guards", max_msg_size=-1)
+    await until(lambda: len(handled) == 31)
+    await until(lambda: len(heard) == 2)
+
+    assert "the bucket omni-worker-guards refuses writes" in reason
+    assert not_ready == (f"handler d takes no events: {reason}",)
+    assert [type(one) for one in heard] == [Stalled, StallEnded]
+    assert examine(bus, 0.0).not_ready == ()
+    assert sorted(handled) == list(range(31))
+
+
+async def test_notes_that_cannot_be_kept_are_a_warning_and_the_work_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "REST", 0.1)
+    bus = await world.bus()
+    handled: list[int] = []
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("once")
+        handled.append(event.payload)
+
+    await bus.subscribe("custom.thing", handle, durable="d", retry_delay=0.05)
+    await bus.publish("custom.thing", 0)
+    await until(lambda: handled == [0])
+    await world.update_stream("KV_omni-worker-notes", max_msg_size=10)
+    await bus.publish("custom.thing", 1)
+    await until(lambda: handled == [0, 1])
+    seen = examine(bus, 0.0)
+    await world.update_stream("KV_omni-worker-notes", max_msg_size=-1)
+    await bus.publish("custom.thing", 2)
+    await until(lambda: handled == [0, 1, 2])
+
+    assert seen.not_ready == ()
+    assert "attempts cannot be noted: the bucket omni-worker-notes" in seen.warnings[0]
 
 
 async def test_exactly_once_retries_a_failure(world: World) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import pytest
 
+from omni_worker.errors import BucketUnavailable
 from omni_worker.nats_server import LOOPBACK, NatsServer
 from omni_worker.settings import Settings
 from omni_worker.transports.base import Transport
@@ -76,6 +77,10 @@ class JetStreamBackend:
         writer.close()
         await writer.wait_closed()
 
+    async def delete_stream(self, name: str) -> None:
+        transport = await self.beside()
+        await transport._api.ask(f"STREAM.DELETE.{name}")
+
     async def disconnect(self) -> None:
         await self.proxy.cut()
 
@@ -96,3 +101,39 @@ class TestJetStream(TransportSuite):
     async def backend(self, nats_server: NatsServer) -> AsyncIterator[JetStreamBackend]:
         async with JetStreamBackend(nats_server) as backend:
             yield backend
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"max_bytes": 10}, "the bucket notes is full: raise the limits of its stream KV_notes"),
+        ({"sealed": True}, "the bucket notes is sealed: delete its stream KV_notes"),
+    ],
+)
+async def test_a_bucket_says_what_to_do_when_it_takes_no_writes(
+    nats_server: NatsServer, change: dict[str, Any], says: str
+) -> None:
+    async with JetStreamBackend(nats_server) as backend:
+        transport = await backend.connect()
+        bucket = await transport.bucket("notes", ttl=60)
+        await bucket.put("key", b"value")
+        info = await transport.operators.stream_info("KV_notes")
+        assert info is not None
+
+        await transport.operators.update_stream({**info.config.raw, **change})
+
+        with pytest.raises(BucketUnavailable, match=says):
+            await bucket.create("other", b"value")
+
+
+async def test_a_missing_bucket_is_not_created_without_provisioning(
+    nats_server: NatsServer,
+) -> None:
+    async with JetStreamBackend(nats_server) as backend:
+        transport = JetStreamTransport(backend.settings(provision="off"))
+        await transport.open("suite")
+        backend.transports.append(transport)
+        bucket = await transport.bucket("notes", ttl=60)
+
+        with pytest.raises(BucketUnavailable, match="missing, and provisioning is off"):
+            await bucket.create("key", b"value")

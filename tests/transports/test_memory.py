@@ -51,6 +51,9 @@ class MemoryBackend:
         self.server.store(subject, body, headers)
         await asyncio.sleep(0)  # as over a wire: the server has acted on it before we go on
 
+    async def delete_stream(self, name: str) -> None:
+        self.server.delete_stream(name)
+
     async def disconnect(self) -> None:
         for transport in self.transports:
             transport.disconnect()

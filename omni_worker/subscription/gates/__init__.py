@@ -3,7 +3,8 @@
 A gate is an object with three methods, all of them optional:
 
 * ``opened(flow)`` is called once, before anything is read. Through the ``Flow`` a gate steers its
-  handler: ``flow.hold(reason)`` stops pulling until ``flow.release(reason)``.
+  handler: ``flow.hold(reason)`` stops pulling until ``flow.release(reason)``, and
+  ``flow.stall(what, reason)`` tells people why it stands still.
 * ``async through(run, go)`` surrounds every run, as a middleware surrounds a handler: it
   returns ``await go(run)``, waits before it, or returns an outcome of its own and does not run at
   all. ``HandBack`` gives the event back to the server, no attempt spent.
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from ...handlers import Handler
 from ...outcomes import Outcome
-from ...signals import Signal, Signals
+from ...signals import Signal, Signals, Stalled, StallEnded
 from ..run import Run
 
 if TYPE_CHECKING:
@@ -49,7 +50,19 @@ class Flow:
         self.slots = slots
         self.leases = leases
         self.credit = credit
+        self.stalls: dict[str, str] = {}  # what stands still → the reason, in words
         self._stopping = asyncio.Event()
+
+    def stall(self, what: str, reason: str) -> None:
+        """Report, once, what keeps the handler from its events."""
+        if what not in self.stalls:
+            self.emit(Stalled(handler=self.handler, reason=reason))
+        self.stalls[what] = reason
+
+    def stall_ended(self, what: str) -> None:
+        """Report that it goes on, if it was reported to stand still."""
+        if (reason := self.stalls.pop(what, None)) is not None:
+            self.emit(StallEnded(handler=self.handler, reason=reason))
 
     def hold(self, reason: str) -> None:
         """Stop pulling, until every reason that was given is released."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from ...errors import OmniWorkerError
@@ -16,7 +17,9 @@ from ...wire import read_envelope
 from ..run import Run
 from . import Flow, Gate, Go
 
-GUARD_DELAY = 1.0  # seconds until an unavailable guard is asked again
+PAUSES = (0.5, 1.0, 2.0, 4.0, 5.0)  # seconds until guards that do not work are tried again
+STALLED_AFTER = 3.0  # seconds of failures until they are reported: most end with the next election
+GUARDS = "guards"
 
 
 class ExactlyOnce(Gate):
@@ -24,6 +27,9 @@ class ExactlyOnce(Gate):
 
     def __init__(self, guards: Guards) -> None:
         self._guards = guards
+        self._failed_since: float | None = None  # loop time
+        self._failures = 0
+        self._trial: asyncio.TimerHandle | None = None  # until then no guard is asked for
 
     def opened(self, flow: Flow) -> None:
         """Take the leases: a guard lives as long as the lease of its delivery."""
@@ -32,10 +38,15 @@ class ExactlyOnce(Gate):
 
     async def through(self, run: Run, go: Go) -> Outcome:
         """Run only if no process has run it, and none runs it now."""
+        if self._trial is not None:
+            return self._handed_back()
         try:
             guard = await self._guards.enter(guarded(run.delivery), self._leases.ack_wait)
         except OmniWorkerError as error:
-            return HandBack(GUARD_DELAY, f"it is unknown whether it runs elsewhere: {error}")
+            self._on_failure(error)
+            return self._handed_back()
+        if self._failed_since is not None:
+            self._on_success()
         if isinstance(guard, DoneBefore):
             if guard.duplicate:
                 self._flow.emit(Duplicate(handler=self._flow.handler, delivery=run.delivery))
@@ -55,6 +66,40 @@ class ExactlyOnce(Gate):
         with suppress(OmniWorkerError):  # it ran: an ack that gets through still settles it
             await guard.finish()
         return CONFIRM
+
+    def close(self) -> None:
+        """Try no longer."""
+        if self._trial is not None:
+            self._trial.cancel()
+
+    def _handed_back(self) -> HandBack:
+        pause = PAUSES[min(self._failures, len(PAUSES)) - 1]
+        return HandBack(pause, "it is unknown whether it runs elsewhere")
+
+    def _on_failure(self, error: OmniWorkerError) -> None:
+        """Stop pulling for a pause: events that only come to be handed back cost their attempts."""
+        now = self._flow.now()
+        if self._failed_since is None:
+            self._failed_since = now
+        if self._trial is None:
+            pause = PAUSES[min(self._failures, len(PAUSES) - 1)]
+            self._failures += 1
+            self._flow.hold(GUARDS)
+            self._trial = asyncio.get_running_loop().call_later(pause, self._try_again)
+        if now - self._failed_since >= STALLED_AFTER:
+            self._flow.stall(GUARDS, f"exactly_once has no guards: {error}")
+
+    def _try_again(self) -> None:
+        self._trial = None
+        self._flow.release(GUARDS)
+
+    def _on_success(self) -> None:
+        self._failed_since = None
+        self._failures = 0
+        if self._trial is not None:
+            self._trial.cancel()
+            self._try_again()
+        self._flow.stall_ended(GUARDS)
 
 
 def guarded(delivery: Delivery) -> Guarded:

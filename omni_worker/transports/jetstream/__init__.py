@@ -133,9 +133,11 @@ class JetStreamTransport:
 
     async def bucket(self, name: str, *, ttl: float) -> Bucket:
         """Return a bucket, created if it is missing and provisioning is on."""
-        bucket = Bucket(self._api, name)
-        if self._settings.provision == "on":
-            await bucket.ensure(ttl=ttl, replicas=self._settings.replicas)
+        bucket = Bucket(
+            self._api, name, ttl=ttl,
+            replicas=self._settings.replicas, create=self._settings.provision == "on",
+        )  # fmt: skip
+        await bucket.ensure()
         return bucket
 
     def _check_server(self) -> None:

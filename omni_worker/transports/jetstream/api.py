@@ -146,7 +146,7 @@ class Api:
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
         """Store one message with its own headers, by request; return its sequence."""
         reply = await self._requests.ask(subject, body, headers=headers, timeout=10.0)
-        return int(_checked(subject, reply)["seq"])
+        return int(_checked("a write", reply)["seq"])
 
     async def _stored(self, stream: str, which: Mapping[str, Any]) -> StoredMessage | None:
         found = await self._ask_or_none(f"STREAM.MSG.GET.{stream}", which, timeout=READ_TIMEOUT)

@@ -148,9 +148,11 @@ class MemoryTransport:
 
     async def bucket(self, name: str, *, ttl: float) -> Bucket:
         """Return a bucket, created if it is missing and provisioning is on."""
-        bucket = Bucket(self._operators, name)
-        if self._settings.provision == "on":
-            await bucket.ensure(ttl=ttl, replicas=self._settings.replicas)
+        bucket = Bucket(
+            self._operators, name, ttl=ttl,
+            replicas=self._settings.replicas, create=self._settings.provision == "on",
+        )  # fmt: skip
+        await bucket.ensure()
         return bucket
 
     # --- faults ----------------------------------------------------------------------------

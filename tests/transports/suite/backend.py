@@ -32,6 +32,9 @@ class Backend(Protocol):
     async def store(self, subject: bytes, body: bytes, headers: bytes | None = None) -> None:
         """Publish as a foreign program does: any bytes, no id."""
 
+    async def delete_stream(self, name: str) -> None:
+        """Delete a stream, as an operator does."""
+
     async def disconnect(self) -> None:
         """`disconnect`: break every link; none can be made until ``reconnect``."""
 

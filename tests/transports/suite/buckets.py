@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from omni_worker.errors import BucketUnavailable
 from omni_worker.transports.base import Entry, Transport
 
 from ...waiting import until
@@ -122,3 +125,28 @@ class Buckets:
         stream = await transport.operators.stream_info("KV_notes")
         assert stream is not None
         assert stream.raw["config"]["max_age"] == 60 * 10**9
+
+    async def test_a_bucket_that_was_deleted_is_created_again(
+        self, backend: Backend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bucket = await (await backend.connect()).bucket("notes", ttl=60)
+        await bucket.create("key", b"lost")
+        await backend.delete_stream("KV_notes")
+
+        revision = await bucket.create("key", b"value")
+
+        assert revision is not None
+        assert Entry(b"value", revision) == await bucket.get("key")
+        assert "the bucket notes was deleted and is created again" in caplog.text
+
+    async def test_a_bucket_that_refuses_writes_says_so_by_name(self, backend: Backend) -> None:
+        transport = await backend.connect()
+        bucket = await transport.bucket("notes", ttl=60)
+        await bucket.put("key", b"value")
+        info = await transport.operators.stream_info("KV_notes")
+        assert info is not None
+
+        await transport.operators.update_stream({**info.config.raw, "max_msg_size": 80})
+
+        with pytest.raises(BucketUnavailable, match="the bucket notes refuses writes"):
+            await bucket.create("other", b"value" * 20)
