@@ -117,6 +117,7 @@ class AccountInfo:
     max_consumers: int
     max_storage: int  # bytes
     max_memory: int  # bytes
+    requires_max_bytes: bool  # of every stream
     raw: Json = field(repr=False)
 
 
@@ -225,6 +226,7 @@ def read_account(raw: Json) -> AccountInfo:
         max_consumers=_int(limits, "max_consumers", -1),
         max_storage=_int(limits, "max_storage", -1),
         max_memory=_int(limits, "max_memory", -1),
+        requires_max_bytes=bool(limits.get("max_bytes_required")),
         raw=raw,
     )
 

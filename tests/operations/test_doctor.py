@@ -16,6 +16,7 @@ import pytest
 
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer
+from omni_worker.operations.doctor.buckets import bucket_findings
 from omni_worker.operations.doctor.consumers import consumer_findings
 from omni_worker.operations.doctor.finding import Finding, Level
 from omni_worker.operations.doctor.rights import APPLYING, READING, RETRYING, missing_rights
@@ -406,3 +407,32 @@ async def test_several_filters_over_many_subjects_are_told(nats_server: NatsServ
     assert [one.says for one in found[2_000]] == [
         "both on CUSTOM: 2 filters over 2000 subjects make each delivery slow"
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "account", "says"),
+    [
+        ({"sealed": True}, {}, "sealed: handlers with exactly_once take no events"),
+        ({"max_bytes": 1_000}, {}, "950 bytes of 1000 bytes used; when full, handlers with"),
+        (None, {"max_bytes_required": True}, "creates no stream without max_bytes: handlers with"),
+    ],
+)
+def test_a_bucket_that_takes_no_writes_is_found_with_what_stops(
+    config: dict[str, Any] | None, account: dict[str, Any], says: str
+) -> None:
+    name = "KV_omni-worker-guards"
+    streams = [] if config is None else [{"config": {"name": name, **config}}]
+    infos = [read_stream_info({**one, "state": {"bytes": 950}}) for one in streams]
+
+    found = bucket_findings(infos, read_account({"limits": account}))
+
+    about = [one for one in found if one.what == "omni-worker-guards"]
+    assert len(about) == 1
+    assert says in about[0].says
+    assert about[0].advice
+
+
+def test_a_bucket_that_works_or_that_is_not_needed_yet_is_not_mentioned() -> None:
+    info = read_stream_info({"config": {"name": "KV_omni-worker-notes", "max_bytes": -1}})
+
+    assert bucket_findings([info], read_account({})) == []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...errors import ApiError, PermissionDenied
 from ...transports.base import Transport
-from ...transports.infos import StreamInfo
+from ...transports.infos import AccountInfo, StreamInfo
+from .buckets import bucket_findings
 from .consumers import consumer_findings
 from .finding import Finding, Level, as_json, denied
 from .rights import list_of_rights, tried_rights
@@ -24,8 +25,10 @@ async def examine(
     operators = transport.operators
     found = [version(transport.server_version), features(transport.server_version)]
     found.append(payload(transport.max_payload))
+    account: AccountInfo | None = None
     try:
-        found.append(limits(await operators.account()))
+        account = await operators.account()
+        found.append(limits(account))
     except PermissionDenied as error:
         found.append(denied("limits", error))
     except ApiError as error:
@@ -38,6 +41,7 @@ async def examine(
     if streams is not None:
         configs = [info.config for info in streams]
         found += [*stream_findings(configs), *full_streams(streams)]
+        found += bucket_findings(streams, account)
         found += await tried_rights(transport, configs)
         found += await list_of_rights(operators, domain)
         found += await consumer_findings(operators, streams)
