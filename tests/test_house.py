@@ -43,6 +43,7 @@ UPWARDS: dict[tuple[str, str], str] = {
 # became of an event.
 LOGGED: dict[tuple[str, str], str] = {
     ("transports.jetstream", ""): "the connection and its requests; a transport has no listeners",
+    ("transports/bucket.py", "the bucket %s was deleted"): "a bucket that is created again",
     ("provision.py", ""): "streams that are made or differ, before any handler runs",
     ("operations", ""): "a command of a person's; no handler runs",
     ("signals", "a listener failed"): "a listener that fails cannot be told to listeners",
