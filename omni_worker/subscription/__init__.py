@@ -22,6 +22,7 @@ from .leases import Leases
 from .parts import Parts
 from .slots import Slots
 from .source_state import SourceState
+from .surplus import Surplus
 
 __all__ = ["Counts", "Parts", "SourceState", "Subscription"]
 
@@ -69,13 +70,19 @@ class Subscription:
             gate.opened(self._flow)
         self._order = parts.order
         self._execution = Execution(parts, self._flow, self._states, self._back)
+        self._surplus = Surplus(
+            self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
+        )
         self._draining = False
 
     # --- for users -------------------------------------------------------------------------
 
     @property
     def held(self) -> int:
-        """Deliveries buffered or running: never more than concurrency + prefetch."""
+        """Deliveries buffered or running: never more than concurrency + prefetch.
+
+        With several consumers, one more for each further one, until it is handed back.
+        """
         return self._credit.held
 
     @property
@@ -193,6 +200,7 @@ class Subscription:
         self._flow.stop()
         for gate in self._parts.gates:
             gate.close()
+        await self._surplus.close()
         await asyncio.gather(*(source.stop() for source in self._pulled))
         try:
             await self._hand_back_waiting()
@@ -228,12 +236,14 @@ class Subscription:
             slots.buffer.append(delivery)  # as slots.offer, without the call
             if slots.waking is None:
                 slots.wake_one()
+        if self._credit.is_shared and not delivery.source.outstanding:
+            self._on_dry(delivery)
 
     def replenish(self, source: Source) -> None:
         """Request again after a pull ended; only a little where nothing came."""
         state = self._states.get(source)
         if state is not None:
-            state.window = 1
+            state.window = 0
         self._credit.refill()
 
     def resumed(self, source: Source) -> None:
@@ -271,13 +281,25 @@ class Subscription:
 
     # --- inside ----------------------------------------------------------------------------
 
+    def _on_dry(self, delivery: Delivery) -> None:
+        """Request again from a source that delivered all, or note that this was one too many."""
+        if self._credit.held > self._credit.limit and delivery.source in self._pulled:
+            self._surplus.add(delivery)
+        else:
+            self._credit.refill()
+
     async def _hand_back_waiting(self) -> None:
         waiting = self._execution.waiting(self._states.values())
         self._slots.buffer.clear()
+        await self._hand_back(waiting, "the handler stops")
+
+    async def _hand_back(
+        self, deliveries: list[Delivery], reason: str = "every slot is taken"
+    ) -> None:
         try:
-            await self._back.all(waiting)
+            await self._back.all(deliveries, reason)
         finally:
-            for delivery in waiting:
+            for delivery in deliveries:
                 state = self._states.get(delivery.source)
                 if state is not None:
                     self._execution.release(state, delivery)

@@ -1,9 +1,17 @@
-"""Credit: how many deliveries may be held, and how many to ask of which source."""
+"""Credit: how many deliveries may be held, and how many to request from which source.
+
+One source is requested from in bulk. Several share: each has a request open while a place is
+free, and only a source that delivers has a larger one, which ends by itself soon after the source
+has nothing more. So an idle source keeps one place at most, and that one only until another
+source needs it: by requests that were open when the last place was taken, one delivery for each
+further source may come in addition. See surplus.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import ceil
 
 from ..tasks import own
 from ..transports.base import Source
@@ -14,11 +22,12 @@ MAX_ADAPTIVE_BYTES = 4 * 1024 * 1024  # and not more than this: cold bytes are r
 ORDERED_AHEAD = 16  # times concurrency, where events of one key wait for each other
 HORIZON = 0.1  # seconds of work to have at hand: more than a round trip, less than a hold-up
 SHORTEST_MEASURE = 0.005  # seconds
+SILENT_AFTER = 0.05  # seconds; a source with events pending answers sooner, unless it is far away
 TAKEN_BACK_AFTER = 0.1  # seconds; a gate that holds for a moment is not worth the round trips
 
 
 class Credit:
-    """Credit of one handler: never more than concurrency + prefetch are held or requested.
+    """Credit of one handler: not more than concurrency + prefetch are held or requested.
 
     Without a fixed ``prefetch`` it follows the handler's measured rate: a fast one gets large
     requests, which are cheaper for the server, a slow one holds few.
@@ -36,13 +45,12 @@ class Credit:
     ) -> None:
         self._states = states
         self._concurrency = concurrency
-        self._streams = streams
+        self._streams = streams  # sources that are expected
+        self.is_shared = streams > 1
         self._now = now
         self._adaptive = prefetch is None
-        # One request has to wait at every stream, or its events would wait for ever.
         ahead = ORDERED_AHEAD if ordered else 1
-        least = concurrency * ahead if prefetch is None else prefetch
-        self._floor = max(least, streams if prefetch is None else streams - concurrency)
+        self._floor = concurrency * ahead if prefetch is None else prefetch
         # What waits behind its key uses up credit: ask early, or other keys would wait with it.
         self._low = 7 / 8 if ordered else 1 / 2
         self._set_limit(concurrency + self._floor)
@@ -53,8 +61,10 @@ class Credit:
         self._reasons: set[str] = set()  # why nothing is asked for, for now
         self._timer: asyncio.TimerHandle | None = None
         self._taking_back: asyncio.Task[None] | None = None
+        self._widening: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []  # called when a delivery is given back
         self._only: Source | None = None
+        self._turn = 0  # of the latest request, where sources take turns
         self._measured_at = now()
         self._released = 0
         self._released_bytes = 0
@@ -64,10 +74,9 @@ class Credit:
         self.held -= 1
         self._released += 1
         self._released_bytes += size
-        only = self._only  # as refill_if_low, without the call: this is for every event
-        outstanding = only.outstanding if only is not None else self._outstanding()
-        if self.held + outstanding <= self._low_mark:
-            self.refill()
+        self._until_low -= 1
+        if self._until_low <= 0:
+            self.refill_if_low()
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for call in waiting:
@@ -90,7 +99,7 @@ class Credit:
         count = min(count, self.room)
         if self.is_open and count > 0:
             self._set_limit(max(self.limit, self.held + self._outstanding() + count))
-            source.request(count)
+            source.request(count, brief=self.is_shared and count > 1)
 
     @property
     def is_open(self) -> bool:
@@ -120,6 +129,8 @@ class Credit:
         """Request nothing any longer."""
         self._closed = True
         self._cancel_timer()
+        if self._widening is not None:
+            self._widening.cancel()
         if self._taking_back is not None:
             self._taking_back.cancel()
 
@@ -138,41 +149,110 @@ class Credit:
         try:
             await asyncio.gather(*(source.withdraw() for source in list(self._states)))
         finally:
+            for state in self._states.values():
+                state.window = 0
             # Released in between: what was requested then was not sent, and nothing else would
             # ask again.
             self.refill()
 
     def sources_changed(self) -> None:
         """Adapt to a source that came, went, or may be requested from or not."""
-        self._only = None
-        if self._streams == 1 and len(self._states) == 1:
+        alone, self._only = self._only, None
+        self._streams = max(self._streams, len(self._states))
+        self.is_shared = self._streams > 1
+        if not self.is_shared and self._states:
             [(source, state)] = self._states.items()
             self._only = source if state.is_asked else None
+        elif alone is not None and alone.outstanding > 1:
+            self._take_back()  # it was alone, and has requested all there is for a long time
         self.refill()
 
     def refill_if_low(self) -> None:
         """Request again once half of the prefetch is used: fewer, larger requests."""
-        only = self._only
-        outstanding = only.outstanding if only is not None else self._outstanding()
-        if self.held + outstanding <= self._low_mark:
+        used = self._used()
+        if self.is_shared or used <= self._low_mark:
             self.refill()
+        else:
+            self._until_low = used - self._low_mark
 
     def refill(self) -> None:
         """Request as much as may be held."""
-        if not self.is_open:
-            return
-        if self._adaptive:
-            self._adapt()
-        free = self.limit - self._kept_free - self.held - self._outstanding()
-        if self._only is not None:
-            self._only.request(free)
-            return
+        if self.is_open:
+            if self._adaptive:
+                self._adapt()
+            if self._only is not None:
+                free = self.limit - self._kept_free - self.held - self._only.outstanding
+                self._only.request(free)
+            else:
+                self._share()
+        # Until then nothing is to do: a delivery is requested or held, and counts once.
+        self._until_low = self._used() - self._low_mark
+
+    def _used(self) -> int:
+        """Count what is held and requested; of several sources each may have one more open."""
+        only = self._only
+        if only is not None:
+            return self.held + only.outstanding
+        used = self.held
+        for source in self._states:
+            if source.outstanding > 1:
+                used += source.outstanding - 1
+        return used
+
+    # --- several sources --------------------------------------------------------------------
+
+    def _share(self, widen: bool = False) -> None:
+        """Divide the free places; what is open and silent keeps none of them.
+
+        For the last places the sources take turns. One that does not answer in its turn has
+        nothing, and others are asked as well: to ``widen``, as many again as are silent.
+        """
+        now = self._now()
+        places = free = self.limit - self._kept_free - self.held
+        silent = 0
+        wanting: list[SourceState] = []
         for source, state in self._states.items():
-            if free > 0 and source.outstanding == 0 and state.is_asked:
-                count = min(free, state.window)
-                state.window = min(self.limit, state.window * 2)
-                source.request(count)
-                free -= count
+            outstanding = source.outstanding
+            if outstanding:
+                is_silent = now - state.asked_at >= SILENT_AFTER
+                silent += is_silent
+                free -= outstanding - is_silent
+            if state.is_asked and (outstanding == 0 or 2 * outstanding <= state.window):
+                wanting.append(state)
+        if places <= 0:
+            return
+        free -= silent == len(self._states)  # one of them may take the last place
+        wanting.sort(key=lambda one: (one.source.outstanding > 0, one.turn))
+        most = max(free, silent) if widen and free > 0 else free
+        missed = False
+        for after, state in enumerate(wanting):
+            outstanding = state.source.outstanding
+            if (free if outstanding else most) <= 0:
+                missed = missed or not outstanding
+                continue
+            # All that was requested has come, or half: more next time.
+            state.window = min(self.limit, 2 * state.window or 1)
+            fair = max(1, ceil(free / (len(wanting) - after)))
+            count = min(state.window - outstanding, fair)
+            free -= count
+            most -= count
+            self._request(state, count, now)
+        if missed and self._widening is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._widening = loop.call_later(SILENT_AFTER, self._widen)
+
+    def _request(self, state: SourceState, count: int, now: float) -> None:
+        """Request from one of several: a large request ends soon, for the others."""
+        self._turn += 1
+        state.turn = self._turn
+        state.asked_at = now
+        state.source.request(count, brief=count > 1)
+
+    def _widen(self) -> None:
+        self._widening = None
+        if self.is_open:
+            self._share(widen=True)
+            self._until_low = self._used() - self._low_mark
 
     def _outstanding(self) -> int:
         return sum(source.outstanding for source in self._states)
@@ -185,7 +265,7 @@ class Credit:
         mean_size = self._released_bytes / self._released
         affordable = min(MAX_ADAPTIVE, MAX_ADAPTIVE_BYTES / max(1.0, mean_size))
         wanted = max(self._floor, self._released / elapsed * HORIZON)
-        self._set_limit(self._concurrency + max(self._streams, int(min(affordable, wanted))))
+        self._set_limit(self._concurrency + max(1, int(min(affordable, wanted))))
         self._measured_at = now
         self._released = self._released_bytes = 0
 
@@ -193,3 +273,4 @@ class Credit:
         self.limit = limit
         # Of what is ahead of the running ones: with that used up, none of them waits for a request.
         self._low_mark = self._concurrency + (limit - self._concurrency) * self._low
+        self._until_low = 0.0  # number of deliveries to be given back until it is reached

@@ -39,13 +39,13 @@ class HandingBack:
         if not self._leases.has_lapsed(delivery):
             self._settler.hand_back(delivery, delay, reason)
 
-    async def all(self, deliveries: list[Delivery]) -> None:
+    async def all(self, deliveries: list[Delivery], reason: str = "the handler stops") -> None:
         """Hand back in stream order, each with a note: without it an event would be a suspect."""
         try:
             await self._note(deliveries)
         finally:
             for delivery in sorted(deliveries, key=lambda one: one.sequence):
-                self.one(delivery)
+                self.one(delivery, reason=reason)
 
     async def _note(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._is_connected():

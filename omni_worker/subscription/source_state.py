@@ -18,7 +18,8 @@ class SourceState:
     """State of one source: held deliveries, settled ones, and those that wait for a retry."""
 
     __slots__ = (
-        "held", "highest", "is_asked", "look_up_until", "settled", "source", "troubles", "window",
+        "asked_at", "held", "highest", "is_asked", "look_up_until", "settled", "source", "troubles",
+        "turn", "window",
     )  # fmt: skip
 
     def __init__(self, source: Source) -> None:
@@ -30,9 +31,10 @@ class SourceState:
         # Until this sequence a first delivery may be a repeat: a server killed with -9 forgets
         # its last acks and counts.
         self.look_up_until = 0
-        # How much to ask of it at once where there are several: an idle source must not sit on
-        # the credit of a busy one. It doubles while the source delivers what was asked.
-        self.window = 1
+        # Where there are several: how much to request at once, and when it was requested last.
+        self.window = 0
+        self.asked_at = float("-inf")  # loop time
+        self.turn = 0
         self.is_asked = True  # not while older events are under way elsewhere: see gaps
 
     def succeed(self, lost: SourceState) -> None:

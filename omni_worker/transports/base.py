@@ -150,8 +150,12 @@ class Source(Protocol):
     def silent_for(self) -> float:
         """Return the seconds a request has waited without a good sign; 0.0 if none is waiting."""
 
-    def request(self, count: int) -> None:
-        """Request ``count`` more deliveries."""
+    def request(self, count: int, *, brief: bool = False) -> None:
+        """Request ``count`` more deliveries.
+
+        A ``brief`` request ends within half a second, with the deliveries that exist until then;
+        the receiver hears of its end by ``replenish`` if some are missing.
+        """
 
     def ack(self, delivery: Delivery) -> None:
         """Send an ack, which settles; otherwise like `answer`."""

@@ -14,7 +14,7 @@ _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)", re.IGNORECASE)
 class Beat:
     """Interval of the server's heartbeats, and the silence that means a loss."""
 
-    every: float  # seconds
+    every: float  # seconds; 0.0: none
     silence: float  # seconds: two heartbeats may be missing, and a second of patience
     expires: float = EXPIRES
     together: bool = False  # requests end, and so heartbeats come, at one time for all consumers
@@ -22,12 +22,16 @@ class Beat:
     def options(self, now: float) -> bytes:
         """Time limits of a request made ``now``, by a clock that all consumers share."""
         expires = until_together(now, self.expires) if self.together else self.expires
+        if not self.every:
+            return b'"expires":%d}' % (expires * 1e9)
         return b'"expires":%d,"idle_heartbeat":%d}' % (expires * 1e9, self.every * 1e9)
 
 
 # A cluster whose leader died sends no notice: a consumer with traffic must detect it soon.
 BUSY = Beat(every=2.0, silence=5.0)
 QUIET = Beat(every=5.0, silence=11.0, together=True)
+# Where several consumers share: one that has nothing more returns what it does not need.
+BRIEF = Beat(every=0.0, silence=5.0, expires=0.5)
 
 
 def until_together(now: float, longest: float) -> float:

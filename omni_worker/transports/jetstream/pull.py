@@ -21,7 +21,7 @@ from ..headers import status_of
 from ..infos import ConsumerInfo
 from .acks import Answers
 from .connection import Connection
-from .heartbeats import BUSY, QUIET, still_pending
+from .heartbeats import BRIEF, BUSY, QUIET, still_pending
 from .last_deliveries import AskConsumerInfo, LastDeliveries
 from .loggers import PULLS
 from .requests import Requests
@@ -75,12 +75,12 @@ class Pull:
             return 0.0
         return asyncio.get_running_loop().time() - self._well_at
 
-    def request(self, count: int) -> None:
+    def request(self, count: int, *, brief: bool = False) -> None:
         """Request ``count`` more; a request that cannot be sent is repeated after a reconnect."""
         if self._stopped or self._withdrawing or count <= 0 or not self._connection.is_up:
             return
         count = min(count, self._limit)
-        beat = QUIET if self._was_quiet else BUSY
+        beat = BRIEF if brief else QUIET if self._was_quiet else BUSY
         now = asyncio.get_running_loop().time()
         body = b'{"batch":%d,' % count + beat.options(now + self._connection.phase)
         if self._connection.send(
@@ -90,9 +90,10 @@ class Pull:
                 self._heard_at = now
                 if not (self._silences or self._trouble):
                     self._well_at = self._heard_at
+            if not (brief and self.outstanding):  # the earlier one's heartbeats go on
+                self._beat = beat
             self.outstanding += count
             self._last_count = count
-            self._beat = beat
             self._was_quiet = False
 
     def ack(self, delivery: Delivery) -> None:
@@ -250,7 +251,7 @@ class Pull:
             case 100:
                 self._trouble = 0
             case 404 | 408:
-                self._was_quiet = True
+                self._was_quiet = self._beat is not BRIEF
                 self._ended(still_pending(headers, self.outstanding))
             case 409:
                 self._on_conflict(line.lower(), headers)

@@ -29,6 +29,9 @@ class Puller(Protocol):
     def take(self, record: Record, count: int, consumer_sequence: int) -> None:
         """Take a message; ``count`` is the number of its deliveries, this one included."""
 
+    def ended(self, missing: int) -> None:
+        """Handle the end of a request with a time limit; so many were not delivered."""
+
     def gone(self, cause: Exception) -> None:
         """Handle the end of the consumer that a request waits at."""
 
@@ -87,11 +90,23 @@ class MemoryConsumer:
         self._ack_wait = config["ack_wait"] / _NANO
         self.wake()
 
-    def pull(self, puller: Puller, count: int) -> None:
-        """Hand out ``count`` messages as they come, in turn with other waiting pullers."""
+    def pull(self, puller: Puller, count: int, ends: float | None = None) -> None:
+        """Hand out ``count`` messages as they come, in turn with other waiting pullers.
+
+        The request is withdrawn after ``ends`` seconds.
+        """
         self._touch()
-        self._waiting.append(_Request(puller, count))
+        request = _Request(puller, count)
+        self._waiting.append(request)
+        if ends is not None:
+            asyncio.get_running_loop().call_later(ends, self._end_request, request)
         self.wake()
+
+    def _end_request(self, request: _Request) -> None:
+        if request in self._waiting:
+            self._waiting.remove(request)
+            self._set_timer()
+            request.puller.ended(request.left)
 
     def withdraw(self, puller: Puller) -> None:
         """Forget the requests of a puller that is gone; its deliveries repeat after ack_wait."""

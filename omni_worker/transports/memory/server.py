@@ -177,14 +177,16 @@ class MemoryServer:
 
     # --- what a client sends ---------------------------------------------------------------
 
-    def pull(self, stream: str, name: str, puller: Puller, count: int) -> None:
-        """Hand ``count`` messages of a consumer to ``puller`` as they come."""
+    def pull(
+        self, stream: str, name: str, puller: Puller, count: int, ends: float | None = None
+    ) -> None:
+        """Hand ``count`` messages to ``puller`` as they come, for at most ``ends`` seconds."""
         consumer = self.consumer(stream, name)
         if consumer is None:
             text = f"consumer {name} on {stream} does not exist any more"
             puller.gone(TransportError(text))
         else:
-            consumer.pull(puller, count)
+            consumer.pull(puller, count, ends)
 
     def withdraw(self, stream: str, name: str, puller: Puller) -> None:
         """Forget the requests of ``puller``."""

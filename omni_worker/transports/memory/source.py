@@ -14,6 +14,7 @@ from .link import Link, LinkLost
 from .server import MemoryServer
 from .stream import Record
 
+BRIEF = 0.5  # seconds until a brief request ends
 ACKS_KEPT = 4_096  # re-sent after a broken link: they may be lost
 
 
@@ -53,12 +54,13 @@ class MemorySource:
             return 0.0
         return asyncio.get_running_loop().time() - self._cut_at
 
-    def request(self, count: int) -> None:
+    def request(self, count: int, *, brief: bool = False) -> None:
         """Request ``count`` more; a request that cannot be sent is repeated after a reconnect."""
         if self._stopped or count <= 0 or not self._link.is_up:
             return
         self.outstanding += count
-        self._link.send(partial(self._server.pull, self.stream, self.consumer, self, count))
+        ends = BRIEF if brief else None
+        self._link.send(partial(self._server.pull, self.stream, self.consumer, self, count, ends))
 
     def ack(self, delivery: Delivery) -> None:
         """Send an ack."""
@@ -142,6 +144,10 @@ class MemorySource:
         """Send a delivery over the link."""
         self._link.hand_over(partial(self._receive, record, count, consumer_sequence))
 
+    def ended(self, missing: int) -> None:
+        """Handle the end of a brief request."""
+        self._link.hand_over(partial(self._end_request, missing))
+
     def gone(self, cause: Exception) -> None:
         """Handle the end of the consumer."""
         self._link.hand_over(partial(self._lose, cause))
@@ -178,6 +184,11 @@ class MemorySource:
                 count,
             )
         )
+
+    def _end_request(self, missing: int) -> None:
+        self.outstanding = max(0, self.outstanding - missing)
+        if not self._stopped:
+            self._receiver.replenish(self)
 
     def _lose(self, cause: Exception) -> None:
         if not self._stopped:
