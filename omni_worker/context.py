@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, TypeVar, Unpack
 
 from .errors import ConfigError, InvalidPayload
-from .events import Event, Published, names_of
+from .events import Event, Published, names_of, raw_metadata
 from .ids import derived_id
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .subjects import build_subject
@@ -181,11 +181,13 @@ class Context:
 
     def _cause(self, draft: Draft) -> None:
         """Make a draft an event of this run: inherit what is not given, and derive its id."""
-        event, metadata = self.event, self.event.metadata
+        metadata = raw_metadata(self.event)
         if draft.id is None:
             draft.id = self._derived_id(draft)
-        draft.correlation_id = draft.correlation_id or metadata.correlation_id or event.id
-        draft.trace_id = draft.trace_id or metadata.trace_id or event.id
+        draft.correlation_id = (
+            draft.correlation_id or metadata.get("correlationId") or self.correlation_id
+        )
+        draft.trace_id = draft.trace_id or metadata.get("traceId") or self.trace_id
         draft.traceparent = draft.traceparent or self.traceparent
 
     def _derived_id(self, draft: Draft) -> str:

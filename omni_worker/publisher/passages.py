@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pydantic import BaseModel
 
-from ..events import Event, Metadata, Published, addressed
+from ..events import Event, Published, addressed, raw_metadata
 from ..subjects import Address
 from ..transports.base import Message, Stored
 from ..wire import ENVELOPE
@@ -22,7 +22,7 @@ class Passage:
     """
 
     __slots__ = (
-        "by_hand", "compose", "confirmation", "coroutine", "draft", "event", "given", "id", "index",
+        "by_hand", "compose", "confirmation", "coroutine", "draft", "event", "id", "index",
         "message", "metadata", "store", "subject", "waits_for",
     )  # fmt: skip
 
@@ -43,7 +43,6 @@ class Passage:
         self.subject: str
         self.metadata: dict[str, Any]
         self.event: Event[Any]
-        self.given: tuple[Any, ...]
 
     async def __call__(self, event: Event[Any]) -> Published:
         """Publish the event, as the middlewares left it."""
@@ -56,7 +55,6 @@ class Passage:
         self.subject = subject
         self.metadata = metadata
         self.event = event = event_of(self.draft, self.id, timestamp, metadata)
-        self.given = tuple(vars(event.metadata).values())
         return event
 
     def is_unchanged(self, event: Event[Any]) -> bool:
@@ -67,13 +65,10 @@ class Passage:
         if event is not self.event or self.draft.metadata:
             return False
         fields = vars(event)
-        metadata = fields["metadata"]
-        return bool(
+        return (
             fields["id"] is self.id
             and fields["type"] is self.draft.type
-            and type(metadata) is Metadata
-            and tuple(vars(metadata).values()) == self.given
-            and not metadata.__pydantic_extra__
+            and (fields["metadata"] is self.metadata or metadata_of(event) == self.metadata)
         )
 
     def confirm(self, result: Stored | Exception) -> None:
@@ -91,8 +86,6 @@ Compose = Callable[[Passage, Event[Any]], Message]
 Store = Callable[[Passage, Message], Awaitable[Stored]]
 
 _ANY_EVENT = Event[Any]  # pydantic takes longer to look it up than to make one
-_ALIASES = {name: str(field.alias) for name, field in Metadata.model_fields.items()}
-_NAMES = {alias: name for name, alias in _ALIASES.items()}
 _EVENT_FIELDS = frozenset(Event.model_fields)
 
 # What pydantic's own constructor fills in, once its checks are through.
@@ -103,7 +96,7 @@ _set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
 _set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
-def event_of(draft: Draft, id: str, timestamp: int, metadata: Mapping[str, Any]) -> Event[Any]:
+def event_of(draft: Draft, id: str, timestamp: int, metadata: dict[str, Any]) -> Event[Any]:
     """The event that middlewares see, on the subject it is about to be published to.
 
     ``id``, the draft's type and ``metadata`` are checked already.
@@ -114,7 +107,7 @@ def event_of(draft: Draft, id: str, timestamp: int, metadata: Mapping[str, Any])
         event = _ANY_EVENT(**fields, metadata=metadata, **extra)
     else:
         # Past pydantic, which would check it all again.
-        fields["metadata"] = _metadata(metadata)
+        fields["metadata"] = metadata
         event = _new(_ANY_EVENT)
         _set_fields(event, fields)
         _set_fields_set(event, set(_EVENT_FIELDS))
@@ -123,33 +116,6 @@ def event_of(draft: Draft, id: str, timestamp: int, metadata: Mapping[str, Any])
     return addressed(event, Address(draft.type, draft.channel, draft.instance))
 
 
-def _metadata(given: Mapping[str, Any]) -> Metadata:
-    """Metadata of known keys, all of them text."""
-    get = given.get
-    fields = {
-        "correlation_id": get("correlationId"),
-        "trace_id": get("traceId"),
-        "source": get("source"),
-        "instance_id": get("instanceId"),
-        "channel_type": get("channelType"),
-        "person_id": get("personId"),
-        "platform_identity_id": get("platformIdentityId"),
-    }
-    metadata = _new(Metadata)
-    _set_fields(metadata, fields)
-    _set_fields_set(metadata, set(map(_NAMES.__getitem__, given)))
-    _set_extra(metadata, {})
-    _set_private(metadata, None)
-    return metadata
-
-
 def metadata_of(event: Event[Any]) -> dict[str, Any]:
-    """The keys that say something, by their names on the wire."""
-    metadata = event.metadata
-    if type(metadata) is not Metadata:
-        return metadata.model_dump(by_alias=True, exclude_none=True)
-    # By hand: pydantic's dump takes three times as long.
-    given = {_ALIASES[name]: value for name, value in vars(metadata).items() if value is not None}
-    if more := metadata.model_extra:
-        given.update((name, value) for name, value in more.items() if value is not None)
-    return given
+    """Return the keys that say something, by their names on the wire."""
+    return {key: value for key, value in raw_metadata(event).items() if value is not None}
