@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,11 +15,12 @@ from pydantic import ValidationError
 
 from .context import Context, current_context
 from .errors import InvalidEvent, InvalidPayload
-from .events import Event, addressed, set_slot
+from .events import Event, came_on, set_slot
+from .finite import payload_is_finite
 from .handlers import Handler
 from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .schemas import Invalid, SchemaRegistry
-from .subjects import Address, matches, parse_subject
+from .subjects import matches, parse_subject, prefixes_of
 from .threads import DaemonThreads
 from .transports.base import Delivery
 from .validation import explain, quiet
@@ -31,8 +31,6 @@ Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
 
 FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
 TYPES_REMEMBERED = 1_024
-SUBJECTS_REMEMBERED = 20_000
-BYTES_REMEMBERED = 8 * 1024 * 1024  # of subjects and their addresses
 LONGEST_REMEMBERED = 256  # characters of a type
 _N, _I = b"NI"  # N and I begin NaN and Infinity: a body without them holds neither
 
@@ -57,9 +55,9 @@ class Dispatcher:
         self._model = handler.model
         self._validate = quiet(handler.model).validate_json
         self._reject_on: tuple[type[BaseException], ...] = (Reject, *handler.options.reject_on)
+        self._is_finite = payload_is_finite(handler.model)
         self._wanted: dict[str, bool] = {}  # by type
-        self._addresses: dict[str, Address] = {}  # by subject: those that are ours
-        self._address_bytes = 0
+        self._prefixes: dict[str, tuple[str, ...]] = {}  # of subjects that are ours, by type
         self._validates = handler.options.validate
         # The handler behind its middlewares. The caller turns what it raises into an ``ending``.
         self.call = _chain(_innermost(handler, threads), middlewares)
@@ -71,21 +69,24 @@ class Dispatcher:
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:
         """Read the event of a delivery, or return the outcome if it is not for this handler."""
         # As wire.read_fast, in place: this is for every event.
-        body, event = delivery.body, None
-        if not ((_N in body or _I in body) and may_hold_nan(body)) and len(body) <= LARGE:
+        body, event, is_finite = delivery.body, None, self._is_finite
+        if (is_finite or not ((_N in body or _I in body) and may_hold_nan(body))) and len(
+            body
+        ) <= LARGE:
             try:
                 event = self._validate(body)
             except ValidationError:
                 event = None
-        if event is None:
+        # What the payload cannot hold, unknown keys of the envelope can.
+        if event is None or (is_finite and event.__pydantic_extra__ and may_hold_nan(body)):
             return self._read_slowly(delivery)
-        address = self._addresses.get(delivery.subject)
-        if address is None or address.type != event.type:
-            found = self._locate(delivery.subject, event.type)
-            if not isinstance(found, Address):
-                return found
-            address = found
-        set_slot(event, "_address", address)  # as ``addressed``, without the call
+        subject, type = delivery.subject, event.type
+        prefixes = self._prefixes.get(type)
+        if prefixes is None or not subject.startswith(prefixes):
+            refused = self._refused(subject, type)
+            if refused is not None:
+                return refused
+        set_slot(event, "_address", (subject, type))  # as ``came_on``, without the call
         return self._validated(event) if self._validates else event
 
     async def run(self, event: Event[Any], context: Context) -> Outcome:
@@ -133,33 +134,30 @@ class Dispatcher:
         try:
             envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
             # The type comes first: another type's payload need not fit our model.
-            found = self._locate(subject, envelope.type)
-            if not isinstance(found, Address):
-                return found
-            return self._validated(addressed(to_event(self._model, envelope), found))
+            refused = self._refused(subject, envelope.type)
+            if refused is not None:
+                return refused
+            return self._validated(came_on(to_event(self._model, envelope), subject))
         except InvalidEvent as error:
             if not any(matches(one, subject) for one in self._handler.filters):
                 return _foreign(subject)
             return Rejected(error, unreadable=True)
 
-    def _locate(self, subject: str, type: str) -> Address | Outcome:
-        """Find the event's address, or the outcome if it is not ours. The subject comes first."""
+    def _refused(self, subject: str, type: str) -> Outcome | None:
+        """Return the outcome of an event that is not ours, else None. The subject comes first."""
         if not any(matches(one, subject) for one in self._handler.filters):
             return _foreign(subject)
         try:
-            address = parse_subject(subject, type)
+            parse_subject(subject, type)
         except InvalidEvent as error:
             return Rejected(Unreadable(str(error)), unreadable=True)
         if not self._wants(type):
             return Skip(type)
-        # Instances can be many or long, and some publishers make one per event.
-        size = 2 * sys.getsizeof(subject)  # the address repeats it
-        self._address_bytes += size
-        if len(self._addresses) >= SUBJECTS_REMEMBERED or self._address_bytes > BYTES_REMEMBERED:
-            self._addresses.clear()
-            self._address_bytes = size
-        self._addresses[subject] = address
-        return address
+        if type not in self._prefixes and len(type) <= LONGEST_REMEMBERED:
+            if len(self._prefixes) >= TYPES_REMEMBERED:
+                self._prefixes.clear()
+            self._prefixes[type] = prefixes_of(type, self._handler.filters)
+        return None
 
     def _validated(self, event: Event[Any]) -> Event[Any] | Outcome:
         if self._validates:

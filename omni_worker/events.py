@@ -5,6 +5,7 @@ Only its shape; bytes are wire's business, subjects are subjects'.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, NamedTuple, Self, cast
@@ -24,7 +25,7 @@ from pydantic_core import CoreSchema
 from pydantic_core import core_schema as schemas
 from typing_extensions import TypeVar
 
-from .subjects import Address
+from .subjects import Address, parse_subject
 
 T = TypeVar("T", default=Any)  # a bare Event holds any payload
 
@@ -72,7 +73,9 @@ class _ReadLater:
         as_json = schemas.union_schema(
             [
                 schemas.dict_schema(text, text),
-                schemas.typed_dict_schema(fields, extra_behavior="allow"),
+                schemas.no_info_after_validator_function(
+                    _finite, schemas.typed_dict_schema(fields, extra_behavior="allow")
+                ),
             ],
             mode="left_to_right",
         )
@@ -87,6 +90,11 @@ class _ReadLater:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return handler(cast(schemas.JsonOrPythonSchema, schema)["python_schema"])
+
+
+def _finite(metadata: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(metadata, allow_nan=False)  # JSON has no NaN, pydantic's parser takes it
+    return metadata
 
 
 def _serialize(metadata: Any, go: SerializerFunctionWrapHandler) -> Any:
@@ -205,6 +213,15 @@ def addressed(event: Event[T], address: Address) -> Event[T]:
     return event
 
 
+def came_on(event: Event[T], subject: str) -> Event[T]:
+    """Attach the subject an event came on; it is parsed when the address is asked for.
+
+    The event's type is known to be a prefix of the subject.
+    """
+    set_slot(event, "_address", (subject, event.type))
+    return event
+
+
 def names_of(event: Event[Any]) -> dict[str, str]:
     """Log fields that identify an event. Long ids are cut: a publisher may send any length."""
     names = {
@@ -227,10 +244,14 @@ def _same_address(copy: AnyEvent, original: AnyEvent) -> AnyEvent:
 def _address_of(event: Event[Any]) -> Address | None:
     try:
         # Not by getattr: pydantic would look among the envelope's unknown keys as well.
-        address: Address | None = object.__getattribute__(event, "_address")
+        address: Address | tuple[str, str] | None = object.__getattribute__(event, "_address")
     except AttributeError:
         return None
-    return address
+    if address is None or isinstance(address, Address):
+        return address
+    parsed = parse_subject(*address)
+    set_slot(event, "_address", parsed)
+    return parsed
 
 
 class Published(NamedTuple):

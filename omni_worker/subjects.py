@@ -139,6 +139,23 @@ def matches(pattern: str, subject: str) -> bool:
     return len(wanted) == len(got)
 
 
+def prefixes_of(type: str, filters: Iterable[str]) -> tuple[str, ...]:
+    """Return prefixes under which every subject of a type matches a filter.
+
+    Not all that match have one: a filter that ends in a token, or has `*` after the type, gives
+    none.
+    """
+    head = type.split(".")
+    found = []
+    for one in filters:
+        *fixed, last = one.split(".")
+        more = fixed[len(head) :]
+        begins = all(want in ("*", got) for want, got in zip(fixed, head, strict=False))
+        if last == ">" and begins and "*" not in more:
+            found.append(".".join([*head, *more, ""]))
+    return tuple(found)
+
+
 def covers(wide: str, narrow: str) -> bool:
     """Tell whether every subject ``narrow`` can match is matched by ``wide``."""
     return intersection(wide, narrow) == narrow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from omni_worker import App, Event, Reject, Retry
-from omni_worker.dispatch import BYTES_REMEMBERED, Dispatcher
+from omni_worker.dispatch import Dispatcher
 from omni_worker.handlers import declare
 from omni_worker.outcomes import Failed, Outcome, Rejected
 from omni_worker.schemas import SchemaRegistry
@@ -125,7 +124,7 @@ async def test_a_models_validator_that_raises_anything_makes_a_letter(by_registr
     assert t.runs(handle) == []
 
 
-async def test_the_memory_for_addresses_is_bounded_in_bytes() -> None:
+async def test_no_subject_is_remembered() -> None:
     async def handle(event: Event[Any]) -> None: ...
 
     handler = declare(handle, app="app", types=["custom.>"], options={})
@@ -133,14 +132,50 @@ async def test_the_memory_for_addresses_is_bounded_in_bytes() -> None:
     body = b'{"id":"1","type":"custom.thing","payload":{}}'
     source: Any = None
 
-    for number in range(5_000):
-        subject = f"custom.thing.whatsapp.{number}-{'a' * 3_800}"
+    for number in range(50):
+        subject = f"custom.thing.whatsapp.{number}"
         delivery = Delivery(source, subject, body, None, b"", sequence=1, stored_at=0, count=1)
-        assert isinstance(dispatcher.read(delivery), Event)
+        event = dispatcher.read(delivery)
+        assert isinstance(event, Event)
+        assert event.instance == str(number)
 
-    kept = dispatcher._addresses
-    size = sum(sys.getsizeof(one) + sys.getsizeof(kept[one].instance) for one in kept)
-    assert 0 < size <= BYTES_REMEMBERED
+    assert dispatcher._prefixes == {"custom.thing": ("custom.thing.",)}
+
+
+@pytest.mark.parametrize(
+    ("types", "channel", "subject", "is_ours"),
+    [
+        (["custom.thing"], None, "custom.thing", True),
+        (["custom.thing"], None, "custom.thing.whatsapp.wa-1", True),
+        (["custom.thing"], "whatsapp", "custom.thing.whatsapp.wa-1", True),
+        (["custom.thing"], "whatsapp", "custom.thing.discord.d-1", False),
+        (["custom.thing"], "whatsapp", "custom.thing.whatsappx.d-1", False),
+        (["custom.thing"], "whatsapp", "custom.thing", False),
+        (["custom.*"], "whatsapp", "custom.thing.whatsapp.wa-1", True),
+        (["custom.*"], "whatsapp", "custom.thing.discord.wa-1", False),
+        (["custom.>"], None, "custom.thing.whatsapp.wa-1", True),
+    ],
+)
+async def test_an_event_is_ours_by_its_subject_also_when_its_type_was_seen_before(
+    types: list[str], channel: str | None, subject: str, is_ours: bool
+) -> None:
+    async def handle(event: Event[Any]) -> None: ...
+
+    handler = declare(handle, app="app", types=types, channel=channel, options={})
+    dispatcher = Dispatcher(handler, registry=SchemaRegistry())
+    body = b'{"id":"1","type":"custom.thing","payload":{}}'
+    source: Any = None
+
+    def read(on: str) -> Any:
+        return dispatcher.read(
+            Delivery(source, on, body, None, b"", sequence=1, stored_at=0, count=1)
+        )
+
+    first, second = read(subject), read(subject)
+    read("custom.thing.whatsapp.wa-2")
+    third = read(subject)
+
+    assert [isinstance(one, Event) for one in (first, second, third)] == [is_ours] * 3
 
 
 @pytest.mark.parametrize("depth", [2_000, 20_000])

@@ -18,7 +18,7 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
     "errors", "masking", "tasks", "outcomes", "routes", "subjects", "events", "payloads",
-    "validation", "schemas", "retry", "options", "settings",
+    "validation", "finite", "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
     "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base",
