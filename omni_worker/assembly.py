@@ -11,7 +11,7 @@ from typing import Any
 from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
 from .handlers import Handler
-from .notes import AttemptNotes, Guards, attempts, guards
+from .notes import AttemptNotes, Guards, SettledNotes, attempts, guards
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Publisher
 from .schemas import SchemaRegistry
@@ -147,6 +147,11 @@ class RawCopies:
 def _attempt_notes(handler: Handler, setup: HandlerSetup) -> AttemptNotes:
     bucket = _bucket(setup, attempts.BUCKET, attempts.TTL)
     return AttemptNotes(bucket, handler, setup.signals)
+
+
+def settled_notes(handler: Handler, setup: HandlerSetup) -> SettledNotes:
+    """Build what processes tell each other about settled events."""
+    return SettledNotes(_bucket(setup, attempts.BUCKET, attempts.TTL), handler.name)
 
 
 def _bucket(setup: HandlerSetup, name: str, ttl: float) -> Callable[[], Awaitable[Any]]:

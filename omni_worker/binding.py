@@ -22,12 +22,14 @@ from .handler_consumers import (
     planned_consumers,
 )
 from .handlers import Handler
+from .notes import SettledNotes
 from .provision import Provisioner
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .signals import (
     ConsumerLost,
     ConsumerRecreated,
+    ConsumerReset,
     HandlerSignal,
     RecreationFailed,
     Signals,
@@ -36,7 +38,7 @@ from .signals import (
 from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .threads import DaemonThreads
-from .topology import ConsumerSpec, short_hash
+from .topology import ConsumerSpec, origin_of, short_hash
 from .transports.base import Operators, Source, Transport
 from .transports.infos import ConsumerInfo
 
@@ -45,6 +47,7 @@ log = logging.getLogger("omni_worker.worker")
 REFRESH = 10.0  # seconds between looks at the server's consumer
 BUSY_REFRESH = 1.0  # where much is handled: what others settled since would run again here
 BUSY = 100  # events handled since the last look
+FORGOTTEN = 10_000  # deliveries that a server may forget when it is killed; more is a reset
 RECREATE_PAUSE = 1.0  # seconds between tries to make a consumer again
 
 
@@ -57,6 +60,10 @@ class Bound:
     ack_floor: int  # stream sequence
     stream_created: int  # epoch nanoseconds; 0: not known
     created: int = 0  # the consumer itself
+    origin: str = ""  # the consumer that this one follows after a loss
+    deliveries: int = 0  # so far
+    resumptions: int = 0  # of the link, when it was read
+    highest: int = 0  # settled then
 
 
 async def plan_consumers(
@@ -109,6 +116,7 @@ class Binding:
         recreate: bool,
         keep: bool,
         signals: Signals,
+        settled: SettledNotes,
     ) -> None:
         self.subscription = subscription
         self.bound: dict[Source, Bound] = {}
@@ -121,6 +129,7 @@ class Binding:
         self._signals = signals
         self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settled = settled
         self._handled = 0  # at the last look
 
     @property
@@ -143,6 +152,7 @@ class Binding:
             if info.created != bound.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
             self._take_in(bound, info)
+            await self._share_settled(bound)
 
     def on_lost(self, source: Source, cause: Exception) -> None:
         """The port's word that a consumer is gone."""
@@ -185,23 +195,67 @@ class Binding:
         created = await self._stream_created(spec.stream)
         source = await self._transport.consume(spec.stream, spec.name, self.subscription)
         bound = Bound(spec, source, 0, created)
+        bound.origin = origin_of(info)
+        if after is not None and spec.start_sequence is not None:
+            if spec.origin == bound.origin:
+                await self._learn_settled(bound, after)
+            else:
+                after.forget_all()
+                self._emit(ConsumerReset, bound)
         self.bound[source] = bound
-        self._take_in(bound, info)
         self.subscription.attach(source, after)
+        self._take_in(bound, info)
 
     async def _stream_created(self, stream: str) -> int:
         info = await self._operators.stream_info(stream)
         return 0 if info is None else info.created
 
     def _take_in(self, bound: Bound, info: ConsumerInfo) -> None:
-        bound.created = info.created
+        resumptions = self.subscription.resumptions
+        if self._is_reset(bound, info):
+            bound.origin = origin_of(info)
+            self.subscription.forget_settled(bound.source)
+            self._emit(ConsumerReset, bound)
+        bound.created, bound.deliveries = info.created, info.deliveries
         bound.ack_floor = info.ack_floor
-        self.subscription.settled_up_to(bound.source, bound.ack_floor)
+        bound.resumptions = resumptions
+        is_idle = not (info.num_pending or info.num_ack_pending)
+        self.subscription.settled_up_to(bound.source, bound.ack_floor, is_idle=is_idle)
         # Another version of the app may have changed it: leases follow the server's word.
         self.subscription.lease(info.config.ack_wait)
 
+    def _is_reset(self, bound: Bound, info: ConsumerInfo) -> bool:
+        """Tell whether an operator set the consumer back, by a new one or by a reset."""
+        if info.created != bound.created:
+            return origin_of(info) != bound.origin
+        if bound.resumptions == self.subscription.resumptions:
+            return 2 * info.deliveries < bound.deliveries
+        # A server that was killed has forgotten its last deliveries, too.
+        return info.deliveries < bound.deliveries - FORGOTTEN
+
+    async def _share_settled(self, bound: Bound) -> None:
+        """Note what is settled, for other processes, if something keeps the ack floor down."""
+        memory = self.subscription.settled_of(bound.source)
+        if memory is None:
+            return
+        if bound.ack_floor < bound.highest:
+            await self._settled.share(memory, bound.spec.stream, self._origin(bound))
+        bound.highest = memory.highest
+
+    async def _learn_settled(self, bound: Bound, state: SourceState) -> None:
+        stream = await self._operators.stream_info(bound.spec.stream)
+        if stream is not None and bound.spec.start_sequence is not None:
+            start, end = bound.spec.start_sequence, stream.state.last_sequence
+            name, origin = bound.spec.stream, self._origin(bound)
+            await self._settled.learn(state.settled, name, origin, start, end)
+
+    def _origin(self, bound: Bound) -> str:
+        return f"{bound.stream_created}.{bound.spec.name}.{bound.origin}"
+
     async def _make_again(self, bound: Bound, state: SourceState) -> None:
         """Recreate the consumer, retrying until it works, from the first event maybe unsettled."""
+        # Before any other process reads it.
+        await self._settled.share(state.settled, bound.spec.stream, self._origin(bound))
         while True:
             try:
                 spec, kept = await self._where_to_start(bound, state)
@@ -226,13 +280,13 @@ class Binding:
             # The server makes a consumer of subjects its stream does not store: it reads nothing.
             await self._provisioner.routes(bound.spec.filters, literal=False)
             self._emit(StreamReplaced, bound)
-            return replace(bound.spec, start_sequence=1), None
+            return replace(bound.spec, start_sequence=1, origin=""), None
         # What waits below the floor was settled by another process: it must not run again.
         state.forget_settled(bound.ack_floor)
         unsettled = state.lowest_unsettled()
         floor = bound.ack_floor + 1
         start = floor if unsettled is None else min(floor, unsettled)
-        return replace(bound.spec, start_sequence=start), state
+        return replace(bound.spec, start_sequence=start, origin=bound.origin), state
 
     def _emit(self, kind: Callable[..., HandlerSignal], bound: Bound, **facts: Any) -> None:
         names = {"stream": bound.spec.stream, "consumer": bound.spec.name}

@@ -53,6 +53,7 @@ class Trouble:
     letter: Failure | None = None  # given up; only its dead letter is still to be stored
     letter_tries: int = 0
     retry_in: float | None = None  # seconds; until then the event is kept here, and with it its key
+    consumer: str = ""  # that delivers it again
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from ..assembly import HandlerSetup, build_subscription, settler_for
+from ..assembly import HandlerSetup, build_subscription, settled_notes, settler_for
 from ..binding import BUSY_REFRESH, REFRESH, Binding, plan_consumers
 from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected
@@ -262,9 +262,10 @@ class EventBus:
             handler, self._provisioner, self.registry, self.settings, self._subscriptions.consumers
         )
         self._subscriptions.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
+        setup = self._setup(signals)
         subscription, threads = build_subscription(
             handler,
-            self._setup(signals),
+            setup,
             middlewares=self.middlewares if middlewares is None else middlewares,
             gates=gates,
             streams=len(specs),
@@ -279,6 +280,7 @@ class EventBus:
             recreate=self.settings.provision == "on",
             keep=is_shared(handler) or self.settings.session is not None,
             signals=signals,
+            settled=settled_notes(handler, setup),
         )
         self._subscriptions.add(subscription, binding)
         try:

@@ -15,6 +15,7 @@ from ..signals import (
     BreakerOpened,
     ConsumerLost,
     ConsumerRecreated,
+    ConsumerReset,
     CutOff,
     DeadLetterDelayed,
     DeadLetterDropped,
@@ -52,7 +53,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, Lapsed,
     CutOff, NeverEnded, ThreadStuck, GuardLost, GuardNotExtended,
     Duplicate, IdUsedAgain,
-    ConsumerLost, ConsumerRecreated, RecreationFailed, StreamReplaced,
+    ConsumerLost, ConsumerRecreated, ConsumerReset, RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     Stalled, StallEnded,
     ReturnsLost, ReturnDelayed, Ready,
@@ -162,6 +163,8 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
         case StreamReplaced(consumer=name):
             old = f"stream {signal.stream} is new: its old sequences mean nothing"
             return Sentence(ERROR, f"{old}, consumer {name} starts at the first")
+        case ConsumerReset(consumer=name):
+            return Sentence(WARNING, f"consumer {name} was reset by others: its events run again")
         case ConsumerRecreated(consumer=name, sequence=sequence):
             return Sentence(WARNING, f"consumer {name} is recreated from sequence {sequence}")
     return None

@@ -2,6 +2,7 @@
 
 from .attempts import AttemptNotes, Note, NoteState
 from .guards import Busy, DoneBefore, Guard, Guarded, Guards, digest_of
+from .settled import SettledNotes
 
 __all__ = [
     "AttemptNotes",
@@ -12,5 +13,6 @@ __all__ = [
     "Guards",
     "Note",
     "NoteState",
+    "SettledNotes",
     "digest_of",
 ]

@@ -48,6 +48,14 @@ class StreamReplaced(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerReset(HandlerSignal):
+    """An operator reset or recreated a consumer: what it delivers runs again."""
+
+    stream: str
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnsLost(Signal):
     """The consumer of events sent back from dead letters was deleted or cannot be read."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ..recently_settled import SettledMemory
 from ..settle import Counts
 from ..signals import CutOff
 from ..tasks import of_handler
@@ -74,6 +75,7 @@ class Subscription:
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
         self._draining = False
+        self.resumptions = 0  # how often the link was renewed
 
     # --- for users -------------------------------------------------------------------------
 
@@ -150,6 +152,8 @@ class Subscription:
         state = SourceState(source)
         if after is not None:
             state.succeed(after)
+        elif (sibling := self._sibling(source)) is not None:
+            state.join(sibling)
         self._states[source] = state
         if fed:
             return
@@ -173,11 +177,30 @@ class Subscription:
         self._credit.sources_changed()
         return state
 
-    def settled_up_to(self, source: Source, ack_floor: int) -> None:
-        """Take over the server's ack floor: everything up to this sequence is settled."""
+    def settled_up_to(self, source: Source, ack_floor: int, *, is_idle: bool = False) -> None:
+        """Take over the server's ack floor: everything up to this sequence is settled.
+
+        A source that ``is_idle`` has nothing unsettled at all.
+        """
+        state = self._states.get(source)
+        if state is None:
+            return
+        state.forget_settled(ack_floor)
+        state.floor = float("inf") if is_idle else ack_floor
+        floors = [one.floor for one in self._of_stream(source.stream)]
+        lowest = min(floors)
+        state.settled.forget(ack_floor if lowest == float("inf") else int(lowest))
+
+    def forget_settled(self, source: Source) -> None:
+        """Run again whatever this source delivers: an operator reset or recreated the consumer."""
         state = self._states.get(source)
         if state is not None:
-            state.forget_settled(ack_floor)
+            state.forget_all()
+
+    def settled_of(self, source: Source) -> SettledMemory | None:
+        """Return what is known to be settled in a source's stream."""
+        state = self._states.get(source)
+        return None if state is None else state.settled
 
     def on_room(self, call: Callable[[], None]) -> None:
         """Call once, when the next delivery is released: its caller has more to hand over."""
@@ -248,9 +271,10 @@ class Subscription:
 
     def resumed(self, source: Source) -> None:
         """Handle a renewed link: repeats may come as first deliveries, leases must be extended."""
+        self.resumptions += 1
         state = self._states.get(source)
         if state is not None:
-            state.look_up_until = state.highest
+            state.look_up_until = max(state.highest, state.settled.highest)
             self._leases.touch(state)
             if self._order is not None and source in self._pulled:
                 self._order.wait_for_older(state)
@@ -268,7 +292,7 @@ class Subscription:
             return True
         held = state.held.get(delivery.sequence)
         if held is None or held.stored_at != delivery.stored_at:
-            return False
+            return self._is_held_elsewhere(state, delivery)
         # Ours again: the newest delivery carries the lease, the run goes on. It may come from the
         # consumer that was made in the place of a lost one.
         held.source = delivery.source
@@ -280,6 +304,26 @@ class Subscription:
         return True
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _of_stream(self, stream: str) -> list[SourceState]:
+        return [state for one, state in self._states.items() if one.stream == stream]
+
+    def _sibling(self, source: Source) -> SourceState | None:
+        """Return the state of another source of the same stream."""
+        others = self._of_stream(source.stream)
+        return next((one for one in others if one.source is not source), None)
+
+    def _is_held_elsewhere(self, state: SourceState, delivery: Delivery) -> bool:
+        """Return True if another source of the stream delivered the event, and it is held.
+
+        This delivery gets no answer: when it comes again the event is settled, or is wanted.
+        """
+        for other in self._of_stream(delivery.source.stream):
+            held = other.held.get(delivery.sequence) if other is not state else None
+            if held is not None and held.stored_at == delivery.stored_at:
+                self._credit.refill_if_low()
+                return True
+        return False
 
     def _on_dry(self, delivery: Delivery) -> None:
         """Request again from a source that delivered all, or note that this was one too many."""

@@ -1,4 +1,7 @@
-"""SourceState: what a subscription knows of one of its sources."""
+"""SourceState: what a subscription knows of one of its sources.
+
+Sources of one stream share what is settled and what is in trouble: an event may come by either.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ class SourceState:
     """State of one source: held deliveries, settled ones, and those that wait for a retry."""
 
     __slots__ = (
-        "asked_at", "held", "highest", "is_asked", "look_up_until", "settled", "source", "troubles",
-        "turn", "window",
+        "asked_at", "floor", "held", "highest", "is_asked", "look_up_until", "settled", "source",
+        "troubles", "turn", "window",
     )  # fmt: skip
 
     def __init__(self, source: Source) -> None:
@@ -27,6 +30,7 @@ class SourceState:
         self.held: dict[int, Delivery] = {}  # by sequence: buffered or running
         self.settled = SettledMemory()
         self.troubles: dict[Key, Trouble] = {}
+        self.floor = 0.0  # stream sequence up to which all is settled; inf: all there is
         self.highest = 0
         # Until this sequence a first delivery may be a repeat: a server killed with -9 forgets
         # its last acks and counts.
@@ -42,7 +46,21 @@ class SourceState:
         self.held = lost.held  # what still runs is recognised when it comes again
         self.settled = lost.settled
         self.troubles = lost.troubles
-        self.highest = self.look_up_until = lost.highest
+        self.highest = lost.highest
+        # Another process may have told of events that never came here.
+        self.look_up_until = max(lost.highest, lost.settled.highest)
+
+    def join(self, other: SourceState) -> None:
+        """Share the knowledge of another source of the same stream: its events may come here."""
+        self.settled = other.settled
+        self.troubles = other.troubles
+        self.look_up_until = max(self.look_up_until, other.highest, other.settled.highest)
+
+    def forget_all(self) -> None:
+        """Forget what is settled or in trouble: an operator wants it run again."""
+        self.settled.clear()
+        self.troubles.clear()
+        self.look_up_until = 0
 
     def is_first(self, delivery: Delivery) -> bool:
         """Return True if this is surely the first delivery of an event."""
@@ -92,11 +110,18 @@ class SourceState:
         key = (delivery.sequence, delivery.stored_at)
         if key not in troubles and len(troubles) >= TROUBLES_KEPT:
             troubles.pop(next(iter(troubles)))
+        trouble.consumer = delivery.source.consumer
         troubles[key] = trouble
 
     def forget_settled(self, ack_floor: int) -> None:
         """Forget what the server counts as settled: no retry of it will come."""
-        for key in [key for key in self.troubles if key[0] <= ack_floor]:
+        consumer = self.source.consumer
+        settled = [
+            key
+            for key, trouble in self.troubles.items()
+            if key[0] <= ack_floor and trouble.consumer in (consumer, "")
+        ]
+        for key in settled:
             del self.troubles[key]
 
     def lowest_unsettled(self) -> int | None:

@@ -32,6 +32,7 @@ class ConsumerSpec:
     durable: bool = True
     inactive: float = 3600.0  # seconds
     start_sequence: int | None = None  # a recreated consumer starts here, whatever start_from is
+    origin: str = ""  # of a recreated consumer: the first of those that follow each other
 
 
 class NoticeKind(StrEnum):
@@ -132,11 +133,20 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
 
 def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
     """Return the metadata that marks a consumer as ours; equal in all versions of an app."""
-    return {
+    tag = {
         TAG + "app": spec.app,
         TAG + "queue": spec.queue,
         TAG + "start_from": _start_word(spec.start_from),
     }
+    return {**tag, TAG + "origin": spec.origin} if spec.origin else tag
+
+
+def origin_of(info: ConsumerInfo) -> str:
+    """Return the consumer in whose place this one was created by us, else the consumer itself.
+
+    It differs where an operator recreated the consumer: he wants its events to run again.
+    """
+    return info.config.metadata.get(TAG + "origin") or str(info.created)
 
 
 def plan_consumer(

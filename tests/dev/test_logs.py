@@ -32,6 +32,7 @@ from omni_worker.listeners.sentences import ALWAYS
 from omni_worker.signals import (
     ConsumerLost,
     ConsumerRecreated,
+    ConsumerReset,
     DeadLetterDelayed,
     DeadLetterDropped,
     DeadLettered,
@@ -431,7 +432,8 @@ def test_every_kind_that_is_always_logged_has_a_line_with_fields_of_its_own(
     assert line["message"]
     assert "signal" not in line
     if isinstance(signal, HandlerSignal) and not isinstance(
-        signal, ConsumerLost | ConsumerRecreated | RecreationFailed | StreamReplaced
+        signal,
+        ConsumerLost | ConsumerRecreated | ConsumerReset | RecreationFailed | StreamReplaced,
     ):
         assert line["handler"] == one.handler.name
 
