@@ -4,7 +4,7 @@ Events in: transports → subscription → dispatch → your handler → settle 
 Events out: app, bus or context → publisher → schemas, subjects, wire → transports.
 """
 
-from . import signals
+from . import payloads, signals
 from .app import App
 from .bus import EventBus
 from .context import Context
@@ -41,56 +41,16 @@ from .outcomes import (
     Retry,
     Skip,
 )
-from .payloads import (
-    AccessAllowedEvent,
-    AccessAllowedHandler,
-    AccessAllowedPayload,
-    AccessDeniedEvent,
-    AccessDeniedHandler,
-    AccessDeniedPayload,
-    IdentityCreatedEvent,
-    IdentityCreatedHandler,
-    IdentityCreatedPayload,
-    IdentityLinkedEvent,
-    IdentityLinkedHandler,
-    IdentityLinkedPayload,
-    IdentityMergedEvent,
-    IdentityMergedHandler,
-    IdentityMergedPayload,
-    IdentityUnlinkedEvent,
-    IdentityUnlinkedHandler,
-    IdentityUnlinkedPayload,
-    InstanceConnectedEvent,
-    InstanceConnectedHandler,
-    InstanceConnectedPayload,
-    InstanceDisconnectedEvent,
-    InstanceDisconnectedHandler,
-    InstanceDisconnectedPayload,
-    InstanceQrCodeEvent,
-    InstanceQrCodeHandler,
-    InstanceQrCodePayload,
-    MediaProcessedEvent,
-    MediaProcessedHandler,
-    MediaProcessedPayload,
-    MediaReceivedEvent,
-    MediaReceivedHandler,
-    MediaReceivedPayload,
-    MessageDeliveredEvent,
-    MessageDeliveredHandler,
-    MessageDeliveredPayload,
-    MessageFailedEvent,
-    MessageFailedHandler,
-    MessageFailedPayload,
-    MessageReadEvent,
-    MessageReadHandler,
-    MessageReadPayload,
-    MessageReceivedEvent,
-    MessageReceivedHandler,
-    MessageReceivedPayload,
-    MessageSentEvent,
-    MessageSentHandler,
-    MessageSentPayload,
-)
+from .payloads.agent import *
+from .payloads.base import *
+from .payloads.chat import *
+from .payloads.identity import *
+from .payloads.instance import *
+from .payloads.job import *
+from .payloads.media import *
+from .payloads.message import *
+from .payloads.reaction import *
+from .payloads.voice import *
 from .publisher import Draft, PublishManyError, PublishMiddleware, PublishNext
 from .retry import RetryPolicy
 from .routes import Answer, Request, Routes
@@ -103,12 +63,6 @@ from .subscription.gates import Gate, Go
 from .subscription.run import Run
 
 __all__ = [
-    "AccessAllowedEvent",
-    "AccessAllowedHandler",
-    "AccessAllowedPayload",
-    "AccessDeniedEvent",
-    "AccessDeniedHandler",
-    "AccessDeniedPayload",
     "Answer",
     "ApiError",
     "App",
@@ -128,53 +82,11 @@ __all__ = [
     "HandBack",
     "Handler",
     "HandlerOptions",
-    "IdentityCreatedEvent",
-    "IdentityCreatedHandler",
-    "IdentityCreatedPayload",
-    "IdentityLinkedEvent",
-    "IdentityLinkedHandler",
-    "IdentityLinkedPayload",
-    "IdentityMergedEvent",
-    "IdentityMergedHandler",
-    "IdentityMergedPayload",
-    "IdentityUnlinkedEvent",
-    "IdentityUnlinkedHandler",
-    "IdentityUnlinkedPayload",
-    "InstanceConnectedEvent",
-    "InstanceConnectedHandler",
-    "InstanceConnectedPayload",
-    "InstanceDisconnectedEvent",
-    "InstanceDisconnectedHandler",
-    "InstanceDisconnectedPayload",
-    "InstanceQrCodeEvent",
-    "InstanceQrCodeHandler",
-    "InstanceQrCodePayload",
     "Invalid",
     "InvalidEvent",
     "InvalidPayload",
     "InvalidSubject",
     "Kept",
-    "MediaProcessedEvent",
-    "MediaProcessedHandler",
-    "MediaProcessedPayload",
-    "MediaReceivedEvent",
-    "MediaReceivedHandler",
-    "MediaReceivedPayload",
-    "MessageDeliveredEvent",
-    "MessageDeliveredHandler",
-    "MessageDeliveredPayload",
-    "MessageFailedEvent",
-    "MessageFailedHandler",
-    "MessageFailedPayload",
-    "MessageReadEvent",
-    "MessageReadHandler",
-    "MessageReadPayload",
-    "MessageReceivedEvent",
-    "MessageReceivedHandler",
-    "MessageReceivedPayload",
-    "MessageSentEvent",
-    "MessageSentHandler",
-    "MessageSentPayload",
     "Metadata",
     "Middleware",
     "NoStream",
@@ -210,3 +122,4 @@ __all__ = [
     "parse_subject",
     "signals",
 ]
+__all__ += payloads.__all__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from .extensions import (
     overrides,
     routes_of,
 )
-from .handler_consumers import clash
+from .handler_consumers import clash, unprefixed_types
 from .handlers import Handler, declare
 from .lifespan import alive
 from .options import HandlerOptions
@@ -125,6 +126,8 @@ class App:
                 self._refuse_taken(handler)
             except ConfigError as error:
                 raise ConfigError(f"@app.on({shown}): {error} ({where})") from None
+            for doubt in unprefixed_types(handler, self.registry):
+                warnings.warn(f"@app.on: {doubt} ({where})", stacklevel=2)
             self.declarations.append(Declaration(handler, (self,)))
             return call
 

@@ -124,14 +124,17 @@ def copy_spec(
 
 
 def misspelt_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
-    """Return a line for each unknown type of the handler that is similar to a known type.
+    """Return a line for each type of the handler that is probably meant otherwise."""
+    doubts = (registry.doubt(type) for type in handler.literal_types)
+    return [doubt for doubt in doubts if doubt is not None]
 
-    No error: another program may publish the type; then it is handled like any other.
-    """
+
+def unprefixed_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
+    """Return a line for each type of the handler that looks like an own one without `custom.`."""
     return [
-        f"{type} is not a known event type; did you mean {near}?"
+        f"{registry.doubt(type)} A type of another program: registry.extend({type!r})"
         for type in handler.literal_types
-        if (near := registry.nearest(type)) is not None
+        if (registry.nearest(type) or "").startswith("custom.")
     ]
 
 

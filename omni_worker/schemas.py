@@ -14,8 +14,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import ConfigError, InvalidSubject, UnknownEventType
 from .events import DEAD_LETTER, Event
-from .payloads import CORE_PAYLOADS, Payload
-from .subjects import DEEP_DOMAINS, check_type
+from .payloads import CORE_PAYLOADS, UNTYPED, Payload
+from .subjects import check_type
 from .validation import explain, quiet
 
 log = logging.getLogger("omni_worker.schemas")
@@ -26,7 +26,12 @@ SYSTEM_TYPES = (
     "system.replay.started",
     "system.replay.completed",
     "system.health.degraded",
+    "system.connector.stalled",
+    "system.connector.recovered",
+    "system.consumer.created",
+    "system.consumer.deleted",
 )
+OWN_DOMAINS = ("custom", "system")  # where types are registered; all others are core types
 STREAM_OF_DOMAIN = {
     "message": "MESSAGE",
     "instance": "INSTANCE",
@@ -37,10 +42,23 @@ STREAM_OF_DOMAIN = {
     "system": "SYSTEM",
 }
 
+# Types whose payload never changed: other programs rely on it.
+FIXED = frozenset(
+    f"{domain}.{action}"
+    for domain, actions in (
+        ("message", "received sent delivered read failed"),
+        ("instance", "connected disconnected qr_code"),
+        ("identity", "created linked merged unlinked"),
+        ("media", "received processed"),
+        ("access", "allowed denied"),
+    )
+    for action in actions.split()
+)
+
 TYPES_WARNED = 1_000  # types without a schema that are named in the log
 NEAR = 0.85  # similarity of a misspelt type to the intended one; 1 is identical
 
-TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "OMNI_WORKER")
+TAKEN_STREAMS = (*STREAM_OF_DOMAIN.values(), "REACTION", "AGENT", "SESSION", "OMNI_WORKER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +67,9 @@ class Schema:
 
     type: str
     model: builtins.type[BaseModel] | None = None
-    stream: str | None = None  # overrides the stream of the type's domain
+    stream: str | None = None  # overrides the stream of the type's domain, with a copy of it
     description: str = ""
+    home: str | None = None  # another program's stream that stores the type; never made by us
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +112,57 @@ class SchemaRegistry:
             check_type(type)
         except InvalidSubject as error:
             raise ConfigError(f"register: {error}") from None
-        if type.split(".", 1)[0] not in DEEP_DOMAINS or type == DEAD_LETTER:
+        if type.split(".", 1)[0] not in OWN_DOMAINS or type == DEAD_LETTER:
             raise ConfigError(
                 f"register({type!r}): only custom.* and system.* types of yours can be registered;"
-                " a handler takes schema= for any type"
+                " a handler takes schema= for any type, and extend adds a type of another program"
             )
         if model is not None:
             check_model(model, f"register({type!r}, {model!r})")
         if stream is not None:
             stream = _override(type, stream)
-        schema = Schema(type, model, stream, description)
+        return self._add("register", Schema(type, model, stream, description))
+
+    def extend(
+        self,
+        type: str,
+        model: builtins.type[BaseModel] | None = None,
+        *,
+        stream: str | None = None,
+        description: str = "",
+    ) -> Schema:
+        """Add a core type of another program that this version does not know.
+
+        It can be published and is validated then. ``stream`` names the other program's stream
+        that stores it, for error texts and ``get_stream``: it is never made by us. A type that a
+        later version knows may still be added: the model given here wins. Raises ConfigError for
+        `custom.*` and `system.*`, a type whose payload is fixed, such as message.received, a type
+        that was added with another schema, and as ``register``.
+        """
+        try:
+            check_type(type)
+        except InvalidSubject as error:
+            raise ConfigError(f"extend: {error}") from None
+        if type.split(".", 1)[0] in OWN_DOMAINS:
+            raise ConfigError(
+                f"extend({type!r}): custom.* and system.* types are registered;"
+                f" write register({type!r}, Model)"
+            )
+        if type in FIXED:
+            raise ConfigError(
+                f"extend({type!r}): the payload of this type is fixed; a handler takes schema="
+            )
+        if model is not None:
+            check_model(model, f"extend({type!r}, {model!r})")
+        if stream is not None:
+            check_name(stream, f"extend({type!r}, stream={stream!r})")
+        return self._add("extend", Schema(type, model, None, description, home=stream))
+
+    def _add(self, by: str, schema: Schema) -> Schema:
+        type = schema.type
         known = self._schemas.get(type)
-        if known is not None and known != schema and known not in _CORE.values():
-            raise ConfigError(f"register({type!r}): already registered, with another schema")
+        if known is not None and known != schema and known is not _CORE.get(type):
+            raise ConfigError(f"{by}({type!r}): already registered, with another schema")
         self._schemas[type] = schema
         return schema
 
@@ -141,10 +198,10 @@ class SchemaRegistry:
         return self._schemas.get(type)
 
     def get_stream(self, type: str) -> str | None:
-        """Return the stream of a type: its override, else its domain's, else None."""
+        """Return the stream of a type: its override or home, else its domain's, else None."""
         schema = self._schemas.get(type)
-        if schema is not None and schema.stream is not None:
-            return schema.stream
+        if schema is not None and (named := schema.stream or schema.home) is not None:
+            return named
         return STREAM_OF_DOMAIN.get(type.split(".", 1)[0])
 
     def list(self) -> list[Schema]:
@@ -156,10 +213,7 @@ class SchemaRegistry:
         if type in self._schemas:
             return
         if not type.startswith("custom."):
-            raise UnknownEventType(
-                f"event type {type!r} is not known: register custom.* types,"
-                f" or use one of {', '.join(_neighbours(type, self._schemas))}"
-            )
+            raise UnknownEventType(f"event type {type!r} is not known; {self._advice(type)}")
         if type not in self._warned and len(self._warned) < TYPES_WARNED:
             self._warned.add(type)
             (warn or log.warning)(
@@ -167,16 +221,18 @@ class SchemaRegistry:
             )
 
     def nearest(self, type: str) -> str | None:
-        """Find the known type of which an unknown one is probably a misspelling.
+        """Find the type that is probably meant by an unknown one.
 
-        None for `custom.*`, where any name is possible, and for a clearly different word such as
-        `instance.reconnected`: other programs extend the core domains.
+        It is misspelt, or it is an own type without `custom.` (of a domain in which no known type
+        is). None for `custom.*`, where any name is possible, and for a clearly different word such
+        as `instance.reconnected`: other programs extend the core domains.
         """
         domain, _, action = type.partition(".")
         if type in self._schemas or domain == "custom":
             return None
-        if domain not in STREAM_OF_DOMAIN:
-            return next(iter(difflib.get_close_matches(type, self._schemas, 1, NEAR)), None)
+        if domain not in self._domains():
+            near = difflib.get_close_matches(type, self._schemas, 1, NEAR)
+            return near[0] if near else f"custom.{type}"
         actions = [one.partition(".")[2] for one in _neighbours(type, self._schemas)]
         near = [
             one
@@ -185,16 +241,49 @@ class SchemaRegistry:
         ]
         return f"{domain}.{near[0]}" if near else None
 
+    def doubt(self, type: str) -> str | None:
+        """Return a sentence about a type that is probably meant otherwise, else None.
+
+        No error: another program may publish the type; then it is handled like any other.
+        """
+        known = f"{type} is not a known event type"
+        if (near := self.nearest(type)) is not None:
+            if not near.startswith("custom."):
+                return f"{known}; did you mean {near}?"
+            return f"{known}; types of your own begin with custom.: did you mean {near}?"
+        core = None if type in self._schemas else core_type_of(type)
+        if core is None:
+            return None
+        channel = type.removeprefix(f"{core}.").partition(".")[0]
+        return f"{known}; did you mean {core} with channel={channel!r}?"
+
     def include(self, other: SchemaRegistry) -> None:
-        """Add every type of another registry."""
+        """Add every type of another registry. Raises ConfigError where the two disagree."""
         for schema in other._schemas.values():
-            if self._schemas.get(schema.type) != schema:
-                self.register(
-                    schema.type,
-                    schema.model,
-                    stream=schema.stream,
-                    description=schema.description,
-                )
+            if schema is not _CORE.get(schema.type):
+                self._add("register", schema)
+
+    def _domains(self) -> set[str]:
+        return {*STREAM_OF_DOMAIN, *(type.partition(".")[0] for type in self._schemas)}
+
+    def _advice(self, type: str) -> str:
+        """Tell what to do about a type that cannot be published."""
+        doubt = self.doubt(type)
+        meant = f"{doubt.partition('; ')[2]} " if doubt else ""
+        known = _neighbours(self.nearest(type) or core_type_of(type) or type, self._schemas)
+        listed = f"{'K' if meant else 'k'}nown are {', '.join(known)}; " if known else ""
+        add = "register" if type.startswith("system.") else "extend"
+        return f"{meant}{listed}registry.{add}({type!r}, Model) adds a type of another program"
+
+
+def core_type_of(subject: str) -> str | None:
+    """Return the longest core type with which a subject begins, None if there is none."""
+    head = subject
+    while head:
+        if head in _CORE:
+            return head
+        head = head.rpartition(".")[0]
+    return None
 
 
 def is_model(candidate: object) -> bool:
@@ -235,7 +324,7 @@ def _override(type: str, stream: str) -> str | None:
 
 def _neighbours(type: str, known: dict[str, Schema]) -> list[str]:
     domain = type.split(".", 1)[0] + "."
-    return sorted(name for name in known if name.startswith(domain)) or ["message.received", "…"]
+    return sorted(name for name in known if name.startswith(domain))
 
 
 _CORE: dict[str, Schema] = {
@@ -243,5 +332,5 @@ _CORE: dict[str, Schema] = {
         type: Schema(type, model, description=(model.__doc__ or "").strip())
         for type, model in CORE_PAYLOADS.items()
     },
-    **{type: Schema(type) for type in SYSTEM_TYPES},
+    **{type: Schema(type) for type in (*UNTYPED, *SYSTEM_TYPES)},
 }

@@ -18,7 +18,6 @@ MAX_SUBJECT = 2048  # bytes; the server's control line ends at 4096 and carries 
 
 # White space and control characters break the protocol line, lone surrogates cannot be encoded.
 _TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
-DEEP_DOMAINS = ("custom", "system")  # their types may have more than two tokens
 
 
 class Address(NamedTuple):
@@ -191,13 +190,9 @@ def fold(filters: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_type(type: str) -> str:
-    """Refuse an invalid event type: lowercase `domain.action`, deeper in custom and system only."""
-    tokens = _tokens(type, "event type")
-    if len(tokens) < 2 or (len(tokens) > 2 and tokens[0] not in DEEP_DOMAINS):
-        raise InvalidSubject(
-            f"event type {_shown(type)}: expected domain.action"
-            " (custom.* and system.* may have more tokens)"
-        )
+    """Refuse an invalid event type: two or more lowercase tokens, `domain.action`."""
+    if len(_tokens(type, "event type")) < 2:
+        raise InvalidSubject(f"event type {_shown(type)}: expected domain.action, two tokens")
     if type != type.lower():
         raise InvalidSubject(
             f"event type {_shown(type)}: expected lowercase, {_shown(type.lower())}"

@@ -481,6 +481,24 @@ async def test_a_registry_of_ones_own_is_used() -> None:
             await app.publish("custom.x", {"a": "private"})
 
 
+def test_an_own_type_without_its_prefix_is_answered_where_it_is_declared() -> None:
+    app = App("router")
+
+    with pytest.warns(UserWarning, match=r"did you mean custom\.order\.placed\?.*test_app\.py:\d+"):
+        app.on("order.placed", durable="d")(handle)
+
+    assert [handler.types for handler in app.handlers] == [("order.placed",)]  # and allowed
+
+
+def test_a_type_of_another_program_that_was_added_is_declared_in_silence() -> None:
+    app = App("router")
+    app.registry.extend("order.placed", Model)
+
+    app.on("order.placed", durable="d")(handle)
+
+    assert len(app.handlers) == 1
+
+
 async def test_a_handler_for_a_type_that_looks_misspelt_is_told_at_the_start(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -160,7 +160,6 @@ def test_channels_read_once_are_kept() -> None:
         (("message",), {}, "domain.action"),
         (("message..received",), {}, "empty token in subject"),
         (("Message.Received",), {}, "lowercase"),
-        (("message.received.whatsapp",), {}, "domain.action"),
         (("*",), {}, "two tokens"),
         (("message.>.x",), {}, "last token"),
         ((5,), {}, "event type 5"),

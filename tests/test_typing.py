@@ -22,8 +22,8 @@ from typing import Unpack
 
 from omni_worker import (
     App, Context, Draft, Event, EventBus, HandlerOptions, Invalid, MessageReceivedEvent,
-    MessageReceivedHandler, MessageReceivedPayload, Published, Reject, Retry, RetryPolicy,
-    Settings, StartFrom, Valid, build_subject,
+    MessageReceivedHandler, MessageReceivedPayload, Published, ReceivedContent, Reject, Retry,
+    RetryPolicy, Settings, StartFrom, Valid, build_subject,
 )
 from pydantic import BaseModel
 
@@ -68,7 +68,13 @@ def plain(event: Event[Received], ctx: Context) -> None:
 
 
 
-async def received(event: Event[MessageReceivedPayload]) -> None: ...
+async def received(event: Event[MessageReceivedPayload]) -> None:
+    sent = MessageReceivedPayload(
+        external_id="1", chat_id="c", from_="ana", content=ReceivedContent(type="text", text="hi")
+    )
+    by_key = MessageReceivedPayload.model_validate({"from": "ana"})
+    reveal_type(sent.from_)
+    await app.publish("message.received", by_key)
 
 
 def start(replayed: bool) -> StartFrom:
@@ -223,8 +229,9 @@ def test_a_users_file_checks_and_every_type_is_known(mypy: Callable[[str], list[
     assert [line for line in said if "error:" in line] == []
     revealed = [re.findall(r'is "(.*)"', line)[0] for line in said if "Revealed" in line]
     assert revealed == [
-        "str", "bool", "str | None", "str", "def (event: omni_worker.events.Event[user.Received])"
-        " -> typing.Coroutine[Any, Any, None]", "str",
+        "str", "bool", "str | None", "str", "str",
+        "def (event: omni_worker.events.Event[user.Received]) -> typing.Coroutine[Any, Any, None]",
+        "str",
     ]  # fmt: skip
 
 

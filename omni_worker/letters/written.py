@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from ..errors import InvalidEvent
 from ..masking import without_secrets
+from ..schemas import core_type_of
 from ..subjects import parse_subject
 from ..transports.base import StoredMessage
 from ..validation import explain
@@ -169,7 +170,7 @@ def _envelope(original: StoredMessage) -> Envelope | None:
 
 def _type_of(subject: str) -> str:
     try:
-        return clean(parse_subject(subject).type)
+        return clean(core_type_of(subject) or parse_subject(subject).type)
     except InvalidEvent:
         return clean(subject)
 

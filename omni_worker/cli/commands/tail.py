@@ -11,7 +11,7 @@ from ...errors import InvalidSubject
 from ...letters.read import stored_time
 from ...listeners.pretty import address
 from ...operations.tail import as_json, past_and_live, plain, read
-from ...schemas import SchemaRegistry
+from ...schemas import SchemaRegistry, core_type_of
 from ...settings import Settings
 from ...subjects import check_subject_pattern, filters_for, is_wild
 from ...transports.base import StoredMessage, Transport
@@ -103,7 +103,7 @@ def _filters(pattern: str) -> tuple[str, ...]:
     try:
         if pattern.endswith(">") or (pattern.count(".") > 1 and is_wild(pattern)):
             return (check_subject_pattern(pattern),)
-        if pattern.count(".") > 1 and not pattern.startswith(("custom.", "system.")):
+        if core_type_of(pattern) not in (None, pattern):  # a channel follows the type
             return (check_subject_pattern(pattern),)
         return filters_for([pattern])
     except InvalidSubject as error:
