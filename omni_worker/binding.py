@@ -221,6 +221,7 @@ class Binding:
         bound.resumptions = resumptions
         is_idle = not (info.num_pending or info.num_ack_pending)
         self.subscription.settled_up_to(bound.source, bound.ack_floor, is_idle=is_idle)
+        self.subscription.unanswered.saw(bound.source, info)
         # Another version of the app may have changed it: leases follow the server's word.
         self.subscription.lease(info.config.ack_wait)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Sequence
 
 from .errors import ApiError, TopologyError, TransportError
@@ -34,6 +35,7 @@ from .topology import (
     route,
     stream_config,
     unserved,
+    with_limit,
     with_sources,
     would_store,
 )
@@ -45,6 +47,8 @@ log = logging.getLogger("omni_worker.provision")
 SOMEBODY_WAS_FASTER = (10148, 10149, 10013, 10058, 10065)
 TRIES = 5
 NARROWS_AFTER = 1.0  # seconds in which a process that has just started begins to pull
+TOO_MANY_UNSETTLED = 10121  # max_ack_pending is above a limit, which the text names
+_LIMIT = re.compile(r"limit of (\d+)")
 
 
 class Provisioner:
@@ -249,12 +253,19 @@ async def write_stream(operators: Operators, change: CreateStream | UpdateStream
 async def write_consumer(
     operators: Operators, change: CreateConsumer | UpdateConsumer
 ) -> ConsumerInfo:
-    """Carry out one change of a consumer. Raises ApiError when the server refuses."""
-    match change:
-        case CreateConsumer(stream=stream, config=config):
-            return await operators.create_consumer(stream, config)
-        case UpdateConsumer(stream=stream, config=config):
-            return await operators.update_consumer(stream, config)
+    """Carry out one change of a consumer. Raises ApiError when the server refuses.
+
+    Where the server or the account allows fewer unsettled events, it is as many as they allow.
+    """
+    is_new = isinstance(change, CreateConsumer)
+    write = operators.create_consumer if is_new else operators.update_consumer
+    try:
+        return await write(change.stream, change.config)
+    except ApiError as error:
+        limit = _LIMIT.search(str(error)) if error.err_code == TOO_MANY_UNSETTLED else None
+        if limit is None:
+            raise
+        return await write(change.stream, with_limit(change.config, int(limit.group(1))))
 
 
 def _lacking(stream: str, missing: Sequence[str]) -> str:

@@ -309,7 +309,7 @@ def test_a_consumer_is_made_without_what_would_lose_events() -> None:
 
     assert config == {
         "name": "r1", "durable_name": "r1", "ack_policy": "explicit",
-        "ack_wait": 30_000_000_000, "max_deliver": -1, "max_ack_pending": 65_536,
+        "ack_wait": 30_000_000_000, "max_deliver": -1, "max_ack_pending": 1_000_000,
         "replay_policy": "instant", "num_replicas": 0, "deliver_policy": "new",
         "filter_subjects": ["message.received", "message.received.>"],
         "metadata": {"omni-worker.app": "router", "omni-worker.queue": "",

@@ -29,6 +29,7 @@ from ..signals import (
     HandlerSignal,
     IdUsedAgain,
     Lapsed,
+    NearlyFull,
     NeverEnded,
     NotesFailed,
     Ready,
@@ -55,7 +56,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     Duplicate, IdUsedAgain,
     ConsumerLost, ConsumerRecreated, ConsumerReset, RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
-    Stalled, StallEnded,
+    NearlyFull, Stalled, StallEnded,
     ReturnsLost, ReturnDelayed, Ready,
 )  # fmt: skip
 
@@ -178,6 +179,8 @@ def _of_handler(signal: HandlerSignal) -> Sentence | None:
             return Sentence(ERROR, message, name | {"failures": signal.failures})
         case BreakerClosed():
             return Sentence(INFO, "a trial succeeded; at full speed again", name)
+        case NearlyFull():
+            return Sentence(WARNING, f"soon takes no events: {signal.reason}", name)
         case Stalled():
             return Sentence(ERROR, f"takes no events: {signal.reason}", name)
         case StallEnded():

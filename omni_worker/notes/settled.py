@@ -18,6 +18,7 @@ from ..errors import OmniWorkerError
 from ..recently_settled import BLOCK, Block, SettledMemory
 from ..transports.base import KeyValue
 
+PATIENCE = 2.0  # seconds for one of these; without notes some events run once more
 TRIES = 5  # to write a block that others write, too
 MOST_READ = 512  # blocks, the highest of them
 
@@ -37,10 +38,16 @@ class SettledNotes:
 
         What others noted in the same blocks is learned.
         """
+        end = asyncio.get_running_loop().time() + PATIENCE
         for number, _ in list(memory.changed()):
             try:
-                is_written = await self._merge(self._key(stream, origin, number), number, memory)
-            except OmniWorkerError:  # a bucket that takes no writes is reported by health
+                async with asyncio.timeout_at(end):
+                    key = self._key(stream, origin, number)
+                    is_written = await self._merge(key, number, memory)
+            except (
+                OmniWorkerError,
+                TimeoutError,
+            ):  # a bucket that takes no writes is reported by health
                 is_written = False
             if not is_written:
                 memory.share_again(number)
@@ -58,8 +65,9 @@ class SettledNotes:
             if block is not None:
                 memory.learn(number, block)
 
-        with suppress(OmniWorkerError):  # then some run once more
-            await asyncio.gather(*(read(number) for number in numbers))
+        with suppress(OmniWorkerError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*(read(number) for number in numbers))
 
     async def _merge(self, key: str, number: int, memory: SettledMemory) -> bool:
         bucket = await self._notes()

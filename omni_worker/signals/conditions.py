@@ -113,6 +113,13 @@ class Resumed(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NearlyFull(HandlerSignal):
+    """A consumer is near its limit of unanswered events; at the limit it delivers nothing new."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled(HandlerSignal):
     """Something has kept a handler from taking events for a while."""
 

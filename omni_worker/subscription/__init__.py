@@ -24,6 +24,7 @@ from .parts import Parts
 from .slots import Slots
 from .source_state import SourceState
 from .surplus import Surplus
+from .unanswered import Unanswered
 
 __all__ = ["Counts", "Parts", "SourceState", "Subscription"]
 
@@ -74,6 +75,7 @@ class Subscription:
         self._surplus = Surplus(
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
+        self.unanswered = Unanswered(self._flow)
         self._draining = False
         self.resumptions = 0  # how often the link was renewed
 
@@ -116,7 +118,8 @@ class Subscription:
     def warnings(self) -> list[str]:
         """Facts that do not keep it from its events, and need a person."""
         failure = self._parts.attempts.failure
-        return [] if failure is None else [f"attempts cannot be noted: {failure}"]
+        notes = [] if failure is None else [f"attempts cannot be noted: {failure}"]
+        return [*notes, *self.unanswered.warnings]
 
     @property
     def lapsed(self) -> int:
@@ -167,6 +170,7 @@ class Subscription:
         """Forget a lost source: buffered deliveries are dropped, running ones may only be acked."""
         state = self._states.pop(source, None)
         self._pulled.pop(source, None)
+        self.unanswered.forget(source)
         if state is None:
             return None
         if self._order is not None:

@@ -26,6 +26,7 @@ from .consumers import (
     retry_consumer,
     retry_subject,
     short_hash,
+    with_limit,
 )
 from .streams import (
     DAY,
@@ -109,6 +110,7 @@ __all__ = [
     "stream_config",
     "stream_differences",
     "unserved",
+    "with_limit",
     "with_sources",
     "with_subjects",
     "would_store",

@@ -14,8 +14,9 @@ from ..subjects import covers, fold
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
 
-# Delayed naks count against it (NATS-Server#6093), so it is far above what we ever hold.
-MAX_ACK_PENDING = 65_536
+# Delayed naks count against it (NATS-Server#6093): each event that waits for its retry. A waiting
+# one costs the server a quarter of a kilobyte, and nothing while it waits.
+MAX_ACK_PENDING = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +211,7 @@ def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, 
         "ack_policy": "explicit",
         "ack_wait": int(spec.ack_wait * NANO),
         "max_deliver": -1,
-        "max_ack_pending": MAX_ACK_PENDING,
+        "max_ack_pending": _max_ack_pending(consumer),
         "inactive_threshold": 0 if spec.durable else int(spec.inactive * NANO),
     }
     changes = {
@@ -277,12 +278,24 @@ def _updated(
         **kept,
         "ack_wait": int(spec.ack_wait * NANO),
         "max_deliver": -1,
-        "max_ack_pending": MAX_ACK_PENDING,
+        "max_ack_pending": _max_ack_pending(config),
         **_filter_fields(filters),
     }
     if not spec.durable:
         updated["inactive_threshold"] = int(spec.inactive * NANO)
     return updated
+
+
+def with_limit(config: Config, most: int) -> dict[str, Any]:
+    """Return a consumer's configuration for a server or account that allows fewer unsettled."""
+    metadata = {**(config.get("metadata") or {}), TAG + "limit": str(most)}
+    return {**config, "max_ack_pending": most, "metadata": metadata}
+
+
+def _max_ack_pending(config: ConsumerConfig) -> int:
+    """Return the number of unsettled events to allow: where the server sets a limit, that."""
+    limit = config.metadata.get(TAG + "limit")
+    return config.max_ack_pending if limit == str(config.max_ack_pending) else MAX_ACK_PENDING
 
 
 def _filter_fields(filters: Sequence[str]) -> dict[str, Any]:

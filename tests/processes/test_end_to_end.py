@@ -187,7 +187,7 @@ async def test_the_seven_streams_and_the_consumer_are_made_as_designed(
     assert config["deliver_policy"] == "new"
     assert config["max_deliver"] == -1
     assert config["ack_wait"] == 30 * 10**9
-    assert config["max_ack_pending"] == 65_536
+    assert config["max_ack_pending"] == 1_000_000
     assert config["filter_subjects"] == ["message.received", "message.received.>"]
     for absent in ("filter_subject", "deliver_group", "backoff", "inactive_threshold"):
         assert absent not in config

@@ -80,6 +80,14 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
             " max_ack_pending allows: nothing further is delivered",
             "look at its worker; after ack_wait the events of a dead worker are delivered again",
         )  # fmt: skip
+    elif most >= 1_000 and unacked >= 0.8 * most:
+        yield Finding(
+            Level.WARN, "consumers",
+            f"{where}: {unacked} events are not acknowledged, of at most {most} (max_ack_pending):"
+            " soon nothing further is delivered",
+            "find out why so many wait for a retry; a higher limit of the server or account is"
+            " used by `omni-worker plan --apply`",
+        )  # fmt: skip
     elif waiting and not (unacked or info.num_waiting or info.is_push_bound or info.is_paused):
         yield Finding(
             Level.WARN, "consumers",
