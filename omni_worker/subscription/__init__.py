@@ -85,9 +85,11 @@ class Subscription:
     def held(self) -> int:
         """Deliveries buffered or running: never more than concurrency + prefetch.
 
-        With several consumers, one more for each further one, until it is handed back.
+        With several consumers, one more for each further one, until it is handed back; with an
+        order, up to 10 000 more that wait behind their key.
         """
-        return self._credit.held
+        parked = 0 if self._order is None else len(self._order.parked)
+        return self._credit.held + parked
 
     @property
     def running(self) -> int:

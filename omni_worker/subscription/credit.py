@@ -82,6 +82,13 @@ class Credit:
             for call in waiting:
                 call()
 
+    def set_aside(self) -> None:
+        """Count one delivery as not held any longer, although it is: see gates/parked."""
+        self.held -= 1
+        self._until_low -= 1
+        if self._until_low <= 0:
+            self.refill_if_low()
+
     def on_room(self, call: Callable[[], None]) -> None:
         """Call once, when the next delivery is given back."""
         self._waiting.append(call)

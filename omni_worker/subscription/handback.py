@@ -12,7 +12,8 @@ from ..transports.base import Delivery, Source
 from .leases import Leases
 from .source_state import SourceState
 
-NOTES_TIME = 2.0  # seconds a handback may take to be noted
+NOTES_TIME = 2.0  # seconds a handback may take to be noted, and longer for very many:
+NOTES_A_SECOND = 2_000  # a slow machine writes more
 
 
 class HandingBack:
@@ -56,5 +57,5 @@ class HandingBack:
                 if one.source in self._states
             ]
             with suppress(TimeoutError):
-                async with asyncio.timeout(NOTES_TIME):
+                async with asyncio.timeout(NOTES_TIME + len(notes) / NOTES_A_SECOND):
                     await self._notes.keep_all(notes)

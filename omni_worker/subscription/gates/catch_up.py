@@ -21,6 +21,7 @@ from ...transports.infos import ConsumerInfo
 from ..credit import Credit
 from ..leases import Leases
 from ..source_state import SourceState
+from .parked import Parked
 
 LOOK = 0.1  # seconds between two looks at the consumer
 PROBE = 1.0  # seconds between two deliveries asked for while others hold the older ones
@@ -52,6 +53,7 @@ class Gaps:
         consumer_info: AskConsumerInfo,
         leases: Leases,
         credit: Credit,
+        parked: Parked,
         *,
         on_closed: Callable[[Gap], None],
         handler: Handler,
@@ -60,6 +62,7 @@ class Gaps:
         self._consumer_info = consumer_info
         self._leases = leases
         self._credit = credit
+        self._parked = parked
         self._on_closed = on_closed
         self._handler = handler
         self._emit = signals.emit
@@ -152,7 +155,7 @@ class Gaps:
             gap.window = 1
         if gap.window:
             gap.probed_at = now
-            spare = self._credit.room + source.outstanding - elsewhere
+            spare = self._credit.room + self._parked.room + source.outstanding - elsewhere
             self._credit.ask(source, min(elsewhere, gap.window, spare) - source.outstanding)
 
     def _say(self, events: int, left: float) -> None:

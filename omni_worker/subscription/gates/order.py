@@ -16,6 +16,7 @@ from ..source_state import SourceState
 from . import Flow, Gate, Go
 from .catch_up import AskConsumerInfo, Gap, Gaps
 from .keys import Lanes
+from .parked import Parked
 
 
 class Order(Gate):
@@ -34,10 +35,12 @@ class Order(Gate):
         self._leases = flow.leases
         self._credit = flow.credit
         self._slots = flow.slots
+        self.parked = Parked(flow.credit)
         self._gaps = Gaps(
             self._consumer_info,
             flow.leases,
             flow.credit,
+            self.parked,
             on_closed=self._gap_closed,
             handler=flow.handler,
             signals=flow.signals,
@@ -49,7 +52,10 @@ class Order(Gate):
             has_key = self._lanes.enter(run.delivery, run.event)
         except Exception as error:  # of the user's function: a failure of the handler
             return Failed(error)
-        return await go(run) if has_key else KEPT
+        if has_key:
+            return await go(run)
+        self.parked.add(run.delivery)
+        return KEPT
 
     def keeps(self, delivery: Delivery) -> bool:
         """Return True if the event waits for a retry: its attempt is spent, its key is held."""
@@ -63,7 +69,10 @@ class Order(Gate):
 
     def may_begin(self, state: SourceState, delivery: Delivery) -> bool:
         """Return True if a new delivery may begin in its turn; otherwise it is gathered."""
-        return not self._gaps.gather(state, delivery)
+        if not self._gaps.gather(state, delivery):
+            return True
+        self.parked.add(delivery)
+        return False
 
     def owes(self, state: SourceState, delivery: Delivery) -> bool:
         """Return True if its key waits for this unsettled event; not if it was given up."""
@@ -72,8 +81,10 @@ class Order(Gate):
     def leave(self, delivery: Delivery) -> None:
         """Remove a finished or dropped event: the next one of its key may begin."""
         self._later.discard(delivery)
+        self.parked.remove(delivery)
         following = self._lanes.leave(delivery)
         if following is not None:
+            self.parked.remove(following)
             self._slots.offer_first(following)
 
     def keep(self, delivery: Delivery, delay: float) -> bool:
@@ -81,6 +92,7 @@ class Order(Gate):
         if not self._open:
             return False
         self._later.add(delivery)
+        self.parked.add(delivery)
         self._leases.call_later(delay, self._retry, delivery)
         return True
 
@@ -96,10 +108,12 @@ class Order(Gate):
     def _retry(self, delivery: Delivery) -> None:
         if delivery in self._later:  # not released since
             self._later.discard(delivery)
+            self.parked.remove(delivery)
             self._slots.offer_first(delivery)
 
     def _gap_closed(self, gap: Gap) -> None:
         for delivery in gap.gathered:
             if gap.state.held.get(delivery.sequence) is delivery:  # not released since
+                self.parked.remove(delivery)
                 self._slots.offer(delivery)
         self._credit.sources_changed()
