@@ -294,7 +294,7 @@ class App:
             await bus.close()
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT, as ``omni-worker run`` does; for ``python main.py``.
+        """Run until SIGTERM, SIGHUP or SIGINT, as ``omni-worker run`` does; for ``python main.py``.
 
         Blocks, on a loop of its own; sets up logging if nothing has. Raises SystemExit with the
         code of a failure.

@@ -17,6 +17,7 @@ from ..process.parent_routes import parent_routes
 from ..process.router import Router
 from ..process.supervisor import COUNT, NUMBER, Supervisor
 from ..process.worker import Stop
+from ..settings import Settings
 from . import Probing, complain
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("omni_worker.supervisor")
 
 PARENT = "*"
+DEFAULT_GRACE: float = Settings.model_fields["grace"].default
 
 
 def workers_command(
@@ -51,6 +53,7 @@ async def _supervise(command: list[str], count: int, probing: Probing | None) ->
         command,
         count,
         environment=_for_children(),
+        grace=_grace(),
         stop=stop,
         on_ready=lambda: _ready(notify, count),
         on_report=notify.alive,
@@ -74,6 +77,14 @@ async def _supervise(command: list[str], count: int, probing: Probing | None) ->
     if code == DONE:
         log.info("stopped")
     return code
+
+
+def _grace() -> float:
+    """Grace of a worker that has not told its own yet, in seconds."""
+    try:
+        return Settings().grace
+    except ConfigError:  # each worker says what is wrong
+        return DEFAULT_GRACE
 
 
 def open_http(probing: Probing | None, router: Router) -> HttpServer | None:

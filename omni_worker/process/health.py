@@ -119,6 +119,11 @@ class Health:
         self._beats = 0
         self._born = time.monotonic()
 
+    @property
+    def blocked(self) -> str | None:
+        """Since when and by whom the loop is blocked, None while it turns."""
+        return self._watchdog.blocked
+
     def start(self) -> None:
         """Begin to watch the running loop."""
         self._watchdog.start()

@@ -20,6 +20,7 @@ from ..nats_server import die_with_parent
 from .channel import ANSWER_WITHIN, PARENT_FD, CommandError, NoAnswer, WorkerChannel
 from .exit_codes import CALLED_WRONGLY, DONE, FAILED, INTERRUPTED
 from .health import Report, report_of_fact
+from .last_resort import LATE, PROBE
 from .worker import FORCED_END, SAME_SIGNAL, Stop
 
 log = logging.getLogger("omni_worker.supervisor")
@@ -56,9 +57,11 @@ class WorkerProcess:
         self.started_at = 0.0
         self.heard_at = 0.0
         self.ready_at: float | None = None
+        self.grace: float | None = None  # seconds, by its own word
         self.loaded = asyncio.Event()  # its code could be imported, once: only then it reports
         self.early_deaths = 0
         self.death = "not started yet"
+        self.code: int | None = None  # of its last life
 
     def begin(self) -> None:
         """Begin a new life; nothing of the last one counts."""
@@ -81,12 +84,14 @@ class Supervisor:
         count: int,
         *,
         environment: Mapping[str, str],
+        grace: float,
         stop: Stop,
         on_ready: Callable[[], None],
         on_report: Callable[[Report], None],
     ) -> None:
         self._command = list(command)
         self._environment = dict(environment)
+        self._grace = grace  # seconds, of a worker that has not told its own
         self._stop = stop
         self._on_ready = on_ready
         self._on_report = on_report
@@ -244,7 +249,7 @@ class Supervisor:
             channel.drain()
             child.channel = None
         child.process = None
-        child.death = _how_it_ended(code)
+        child.code, child.death = code, _how_it_ended(code)
         self._count(child, time.monotonic())
         return code
 
@@ -255,6 +260,8 @@ class Supervisor:
 
     def _take_in(self, child: WorkerProcess, name: str, value: object) -> None:
         """Take a fact of a worker; an unknown one is ignored."""
+        if name == "grace" and isinstance(value, int | float):
+            child.grace = float(value)
         report = report_of_fact(value) if name == "health" else None
         if report is None:
             return
@@ -270,21 +277,35 @@ class Supervisor:
     # --- all of them -------------------------------------------------------------------------
 
     async def _end(self, lives: list[asyncio.Task[None]]) -> int:
-        """Let every worker end; a second request ends them at once."""
+        """Let every worker end; a second request ends them at once, and the grace does."""
         self._send_all(signal.SIGTERM)
+        graces = [self._grace if one.grace is None else one.grace for one in self._children]
+        # A worker whose loop is blocked ends itself before that, unless C code blocks even that.
+        limit = max(graces) + LATE + 2 * PROBE
         ending = asyncio.create_task(asyncio.wait(lives))
         forced = asyncio.create_task(self._stop.forced.wait())
         try:
-            await asyncio.wait([ending, forced], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ending, forced], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if not ending.done():
                 await self._force(ending)
+                return INTERRUPTED
+            if self._ended_late():
                 return INTERRUPTED
         finally:
             forced.cancel()
             ending.cancel()
         return DONE if self._verdict is None else self._verdict
 
+    def _ended_late(self) -> bool:
+        """Return True if a worker had to end itself: something blocked its loop."""
+        return any(one.code == INTERRUPTED for one in self._children)
+
     async def _force(self, ending: asyncio.Task[object]) -> None:
+        if not self._stop.forced.is_set():
+            for child in self._children:
+                if child.process is not None:
+                    log.error("worker %d does not end: killed", child.number)
+            self._send_all(signal.SIGKILL)
         self._send_all(signal.SIGTERM)
         # Again: a worker counts from when it took the first one, a little later than we did.
         await asyncio.wait([ending], timeout=SAME_SIGNAL + 0.1)

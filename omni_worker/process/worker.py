@@ -18,6 +18,7 @@ from ..settings import Settings
 from ..transports.base import Transport
 from .exit_codes import DONE, FAILED, INTERRUPTED
 from .health import Health
+from .last_resort import LastResort
 from .notify import Notify, pm2_kill_timeout
 from .router import Router, serve_channel
 
@@ -103,16 +104,24 @@ async def run_worker(
     """Run an app until it is asked to stop or cannot go on; return the exit code.
 
     0 after SIGTERM, SIGINT or SIGHUP, 1 after a failure (said in one line), 130 when a second
-    signal ended it at once. ``notify`` tells whatever runs us, ``health`` knows how we are, and
-    ``router`` answers requests from now to the end.
+    signal ended it at once, or the grace was over and something blocked the event loop.
+    ``notify`` tells whatever runs us, ``health`` knows how we are, and ``router`` answers requests
+    from now to the end.
     """
+    health = health or Health()
+    grace = (settings or app.settings or Settings()).grace
+    last_resort = None
     if stop is None:
         stop = Stop()
         stop.listen()
-    health = health or Health()
+        last_resort = LastResort(
+            stop_signals(), grace=grace, same_signal=SAME_SIGNAL, blocked=lambda: health.blocked
+        )
+        last_resort.open()
     notify = notify or Notify({})
     router = router or Router()
     if notify.parent is not None:
+        notify.parent.fact("grace", grace)
         notify.parent.on("facts", health.facts)
         serve_channel(notify.parent, router)
     notify.listen(stop.ask)
@@ -135,6 +144,8 @@ async def run_worker(
         router.close()
         notify.close()
         health.stop()
+        if last_resort is not None:
+            last_resort.close()
 
 
 async def _run(living: Coroutine[Any, Any, int], stop: Stop) -> int:

@@ -234,7 +234,7 @@ async def test_a_parent_asks_its_workers_over_the_channel(stage: Stage, plain: C
         2,
         environment={**clean_environment(), "NATS_URL": stage.url, "PYTHONPATH": str(stage.folder),
                      "EFFECTS": str(stage.folder / "effects.jsonl"), "WORKER": "w"},
-        stop=stop,
+        grace=30.0, stop=stop,
         on_ready=lambda: None,
         on_report=lambda _: None,
     )  # fmt: skip

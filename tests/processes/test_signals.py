@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
+import pytest
 from nats.aio.client import Client
+
+from omni_worker.process.exit_codes import INTERRUPTED
+from omni_worker.process.last_resort import LATE, PROBE
+from omni_worker.process.worker import SAME_SIGNAL
 
 from ..waiting import until
 from .support import Stage, consumer, publish_foreign
@@ -33,6 +40,18 @@ app = App("pools")
 async def ask(event):
     pid = await asyncio.get_running_loop().run_in_executor(pool, os.getpid)
     effect("handled", id=event.id, pid=pid)
+"""
+
+
+BLOCKS = """
+import time
+
+app = App("blocks")
+
+@app.on("message.received", durable="r1")
+async def block(event):
+    effect("begun", id=event.id)
+    time.sleep(3600)
 """
 
 
@@ -122,3 +141,61 @@ async def test_a_printed_line_is_seen_before_the_worker_ends(stage: Stage, plain
 
     await until(lambda: "printed" in worker.said(), what="the printed line")
     assert worker.is_running
+
+
+async def test_a_blocked_loop_ends_its_worker_after_the_grace(stage: Stage, plain: Client) -> None:
+    worker = await stage.run(stage.app(BLOCKS), grace=0.5)
+    await publish_foreign(plain, 1)
+    await stage.until_effects(1, "begun")
+
+    code = await worker.stop(0.5 + LATE + PROBE + 3.0)
+
+    assert code == INTERRUPTED
+    [said] = worker.messages("error")
+    assert "ended at once, what it held runs again elsewhere: the event loop is blocked" in said
+    assert "by handler r1 (play.py:" in said
+
+
+async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(
+    stage: Stage, plain: Client
+) -> None:
+    worker = await stage.run(stage.app(BLOCKS), grace=60)
+    await publish_foreign(plain, 1)
+    await stage.until_effects(1, "begun")
+    begun = time.monotonic()
+
+    worker.signal(signal.SIGINT)
+    await asyncio.sleep(SAME_SIGNAL + 0.1)  # what comes within a second is the same request
+    worker.signal(signal.SIGINT)
+    await until(lambda: not worker.is_running, PROBE + 5.0)
+
+    assert time.monotonic() - begun < SAME_SIGNAL + PROBE + 3.0
+
+
+async def test_a_blocked_worker_does_not_keep_its_parent(stage: Stage, plain: Client) -> None:
+    parent = stage.spawn(stage.app(BLOCKS), "--workers", "2", grace=0.5)
+    await until(lambda: sum("ready" in said for said in parent.messages()) == 2)
+    await publish_foreign(plain, 1)
+    await stage.until_effects(1, "begun")
+
+    code = await parent.stop(0.5 + LATE + PROBE + 5.0)
+
+    assert code == INTERRUPTED
+    assert sum("ended at once" in said for said in parent.messages("error")) == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+async def test_a_request_to_stop_ends_a_start_at_whatever_moment(
+    stage: Stage, options: tuple[str, ...]
+) -> None:
+    app = stage.app(PRINTS)
+    codes: list[int] = []
+    said = ""
+    for number in range(10):
+        worker = stage.spawn(app, *options)
+        await asyncio.sleep(number * 0.08)  # the moment in question
+        codes.append(await worker.stop(10.0))
+        said += worker.said()
+
+    assert set(codes) <= {0, -signal.SIGTERM}
+    assert "Traceback" not in said

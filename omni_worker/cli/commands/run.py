@@ -56,12 +56,12 @@ def command(
     target: str, log_format: str | None, log_level: str,
     workers: int, health_port: int | None, health_host: str,
 ) -> int:  # fmt: skip
-    """Run the handlers of an app until SIGTERM or Ctrl-C.
+    """Run the handlers of an app until SIGTERM, SIGHUP or Ctrl-C.
 
     MODULE:APP is where the App object lives: `myapp:app`, `shop.workers:app`; without APP it is
-    looked for in MODULE, MODULE.app and MODULE.worker. On SIGTERM or Ctrl-C, running handlers may
+    looked for in MODULE, MODULE.app and MODULE.worker. When asked to stop, running handlers may
     finish within OMNI_WORKER_GRACE (30 s); events that have not started are handed back at once.
-    A second Ctrl-C stops at once.
+    A second signal stops at once, and so does the grace plus 5 s if a handler blocks the loop.
 
     Exit codes: 0 stopped, 1 failed, 2 called wrongly, 130 stopped at once.
     """
