@@ -27,7 +27,7 @@ PROBE = 1.0  # seconds a loop gets to show that it turns
 
 
 class LastResort:
-    """Thread that ends the process at ``grace`` + 5 s, or at a second signal, if nobody else can.
+    """Thread that ends the process at ``grace`` + 5 s, or at a second signal, if the loop cannot.
 
     While the loop turns it only passes signals on: stopping in good order is the loop's business.
     """
