@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Collection, Coroutine, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -115,7 +116,8 @@ class Context:
     ) -> Published:
         """Publish an event this one caused.
 
-        Correlation and trace are inherited; channel and instance never are. The id is derived from
+        Correlation, trace and tenant are inherited, and the incoming event is the ``causationId``;
+        channel and instance never are. The id is derived from
         the incoming event: a second run of the handler publishes the same id, and the server keeps
         one copy. A given ``id`` wins. Raises as ``EventBus.publish`` does.
         """
@@ -189,6 +191,16 @@ class Context:
         )
         draft.trace_id = draft.trace_id or metadata.get("traceId") or self.trace_id
         draft.traceparent = draft.traceparent or self.traceparent
+        inherited: dict[str, Any] = {"causationId": self.event.id}
+        tenant, version = metadata.get("tenantId"), metadata.get("envelopeVersion")
+        # Always both: one without the other is refused by the programs that read them.
+        if tenant is not None and version is not None:
+            inherited |= {"tenantId": tenant, "envelopeVersion": version}
+        if not draft.metadata:
+            draft.metadata = inherited
+            return
+        with suppress(TypeError):  # publishing refuses what is no mapping, with an error text
+            draft.metadata = inherited | {**draft.metadata}
 
     def _derived_id(self, draft: Draft) -> str:
         subject = build_subject(draft.type, draft.channel, draft.instance)

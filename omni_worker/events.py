@@ -37,6 +37,18 @@ LONGEST_NAME = 128  # characters of an id or a type in a log line
 set_slot = object.__setattr__  # past pydantic's own, which would refuse the slot
 
 
+class _AsWritten:
+    """Any value: what newer programs write is passed on, a number as a number, and never checked.
+
+    A value of another type than expected must not make the whole event unreadable.
+    """
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return schemas.any_schema()
+
+
 class Metadata(BaseModel):
     """Facts about an event beside its payload, snake_case here, camelCase on the wire.
 
@@ -52,6 +64,19 @@ class Metadata(BaseModel):
     channel_type: str | None = None
     person_id: str | None = None
     platform_identity_id: str | None = None
+    causation_id: Annotated[str | None, _AsWritten()] = None  # the event that caused this one
+    ingest_mode: Annotated[str | None, _AsWritten()] = None  # realtime or history-sync
+    tenant_id: Annotated[str | None, _AsWritten()] = None  # only with envelope_version
+    envelope_version: Annotated[int | None, _AsWritten()] = None
+
+
+# The names on the wire of all fields, and of those that only text can be.
+ALIASES = {name: str(field.alias) for name, field in Metadata.model_fields.items()}
+TEXT_KEYS = {
+    ALIASES[name]
+    for name, field in Metadata.model_fields.items()
+    if not any(isinstance(one, _AsWritten) for one in field.metadata)
+}
 
 
 class _ReadLater:
@@ -67,8 +92,9 @@ class _ReadLater:
         known = schemas.typed_dict_field(schemas.nullable_schema(text), required=False)
         fields = {
             key: known
-            for name, field in Metadata.model_fields.items()
-            for key in (name, str(field.alias))
+            for name, alias in ALIASES.items()
+            if alias in TEXT_KEYS
+            for key in (name, alias)
         }
         as_json = schemas.union_schema(
             [
@@ -202,9 +228,6 @@ def raw_metadata(event: Event[Any]) -> Mapping[str, Any]:
     # By hand: pydantic's dump takes three times as long.
     given = {ALIASES[name]: value for name, value in vars(metadata).items()}
     return given | (metadata.model_extra or {})
-
-
-ALIASES = {name: str(field.alias) for name, field in Metadata.model_fields.items()}
 
 
 def addressed(event: Event[T], address: Address) -> Event[T]:

@@ -669,7 +669,9 @@ async def test_correlation_and_trace_are_inherited_channel_and_instance_never(
     await context(publisher).publish("custom.out", {})
 
     [body], [message] = transport.bodies, transport.messages
-    assert body["metadata"] == {"correlationId": "c", "traceId": "t", "source": "router"}
+    assert body["metadata"] == {
+        "correlationId": "c", "traceId": "t", "source": "router", "causationId": "in",
+    }  # fmt: skip
     assert message.subject == "custom.out"
     assert message.headers == {"traceparent": TRACE}
 
@@ -681,6 +683,70 @@ async def test_without_a_correlation_the_incoming_events_id_begins_one(
 
     assert transport.bodies[0]["metadata"]["correlationId"] == "in"
     assert transport.bodies[0]["metadata"]["traceId"] == "in"
+
+
+def as_read(metadata: dict[str, Any]) -> Event[Any]:
+    """An event as a handler gets it, from JSON."""
+    envelope = {"id": "in", "type": "custom.in", "payload": {}, "timestamp": 1}
+    return Event[Any].model_validate_json(json.dumps(envelope | {"metadata": metadata}))
+
+
+@pytest.mark.parametrize("version", [1, 2.0, "1", 2**70])
+@pytest.mark.parametrize("is_built", [False, True])
+async def test_a_tenant_is_passed_on_as_it_was_written_with_the_envelopes_version(
+    publisher: Publisher, transport: Recorder, version: Any, is_built: bool
+) -> None:
+    tenant = {"tenantId": "acme", "envelopeVersion": version}
+    run = context(publisher)
+    run.event = as_read(tenant)
+    if is_built:
+        assert (run.event.metadata.tenant_id, run.event.metadata.envelope_version) == (
+            "acme", version,
+        )  # fmt: skip
+
+    await run.publish("custom.out", {})
+    await run.publish_many([Draft(type="custom.out", metadata={"mood": "calm"})])
+
+    for body in transport.bodies:
+        passed_on = {key: body["metadata"][key] for key in tenant}
+        assert passed_on == tenant
+        assert type(passed_on["envelopeVersion"]) is type(version)
+        assert body["metadata"]["causationId"] == "in"
+    assert transport.bodies[1]["metadata"]["mood"] == "calm"
+
+
+@pytest.mark.parametrize("half", [{"tenantId": "acme"}, {"envelopeVersion": 1}, {"tenantId": None}])
+async def test_half_of_a_tenant_is_not_passed_on(
+    publisher: Publisher, transport: Recorder, half: dict[str, Any]
+) -> None:
+    run = context(publisher)
+    run.event = as_read(half)
+
+    await run.publish("custom.out", {})
+
+    assert transport.bodies[0]["metadata"].keys().isdisjoint({"tenantId", "envelopeVersion"})
+
+
+async def test_a_cause_and_a_tenant_that_are_given_win(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    run = context(publisher)
+    run.event = as_read({"tenantId": "acme", "envelopeVersion": 1})
+    given = {"causationId": "earlier", "tenantId": "other"}
+
+    await run.publish("custom.out", {}, metadata=given)
+
+    assert transport.bodies[0]["metadata"].items() >= {**given, "envelopeVersion": 1}.items()
+    assert given == {"causationId": "earlier", "tenantId": "other"}
+
+
+@pytest.mark.parametrize("odd", [5, ["x"], {"a": 1}, None])
+async def test_odd_values_of_newer_metadata_make_no_event_unreadable(odd: Any) -> None:
+    event = as_read({"causationId": odd, "ingestMode": odd, "tenantId": odd, "traceId": "t"})
+
+    assert event.metadata.causation_id == odd
+    assert event.metadata.ingest_mode == odd
+    assert event.model_dump(mode="json", by_alias=True)["metadata"]["tenantId"] == odd
 
 
 async def ids(run: Context) -> list[str]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from ..errors import ConfigError, InvalidEvent
-from ..events import Metadata
+from ..events import TEXT_KEYS
 from ..topology import DUPLICATE_WINDOW
 
 MAX_ID = 256  # characters; it travels in a header
-METADATA_KEYS = {field.alias for field in Metadata.model_fields.values()}
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: that takes three times as long to make
@@ -84,7 +83,7 @@ def given_metadata(draft: Draft) -> dict[str, Any]:
 def check_metadata(event_type: str, metadata: Mapping[str, Any]) -> None:
     """Refuse metadata that no reader could read."""
     for key, value in metadata.items():
-        if value is not None and not isinstance(value, str) and key in METADATA_KEYS:
+        if value is not None and not isinstance(value, str) and key in TEXT_KEYS:
             # Every reader, we as well, would refuse the whole event for it.
             kind = type(value).__name__
             raise InvalidEvent(f"{event_type}: metadata {key}: expected a string, got {kind}")
