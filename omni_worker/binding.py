@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,7 @@ from .signals import (
 )
 from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
+from .tasks import own
 from .threads import DaemonThreads
 from .topology import ConsumerSpec, origin_of, short_hash
 from .transports.base import Operators, Source, Transport
@@ -47,7 +49,6 @@ log = logging.getLogger("omni_worker.worker")
 REFRESH = 10.0  # seconds between looks at the server's consumer
 BUSY_REFRESH = 1.0  # where much is handled: what others settled since would run again here
 BUSY = 100  # events handled since the last look
-FORGOTTEN = 10_000  # deliveries that a server may forget when it is killed; more is a reset
 RECREATE_PAUSE = 1.0  # seconds between tries to make a consumer again
 
 
@@ -62,6 +63,8 @@ class Bound:
     created: int = 0  # the consumer itself
     origin: str = ""  # the consumer that this one follows after a loss
     deliveries: int = 0  # so far
+    deliveries_before: int = 0  # when it was read before that
+    read_at: float = 0.0  # loop time
     resumptions: int = 0  # of the link, when it was read
     highest: int = 0  # settled then
 
@@ -130,6 +133,8 @@ class Binding:
         self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = settled
+        self._doubted: set[Source] = set()
+        subscription.doubts.ask = self.on_doubt
         self._handled = 0  # at the last look
 
     @property
@@ -169,6 +174,32 @@ class Binding:
         task = asyncio.get_running_loop().create_task(self._make_again(bound, state))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def on_doubt(self, source: Source) -> None:
+        """Read a consumer whose deliveries are doubtful, or may be: its link was renewed."""
+        bound = self.bound.get(source)
+        if bound is None or source in self._doubted:
+            return
+        self._doubted.add(source)
+        task = asyncio.get_running_loop().create_task(self._judge(bound), name=own("judging"))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _judge(self, bound: Bound) -> None:
+        source = bound.source
+        try:
+            while source in self.bound:
+                with suppress(TransportError):
+                    info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
+                    if info is not None and source in self.bound:
+                        self._take_in(bound, info)
+                    break
+                if self.subscription.doubts.lowest(source) is None:
+                    break
+                await asyncio.sleep(RECREATE_PAUSE)
+        finally:
+            self._doubted.discard(source)
+        self.subscription.judge(source)
 
     def fail(self, cause: Exception) -> None:
         """Nothing more will come; ``failure`` says why."""
@@ -216,11 +247,18 @@ class Binding:
             bound.origin = origin_of(info)
             self.subscription.forget_settled(bound.source)
             self._emit(ConsumerReset, bound)
+            bound.deliveries = bound.deliveries_before = 0
+        now = asyncio.get_running_loop().time()
+        if now - bound.read_at >= BUSY_REFRESH / 2:  # longer than what a killed server forgets
+            bound.deliveries_before = min(bound.deliveries, info.deliveries)
+            bound.read_at = now
         bound.created, bound.deliveries = info.created, info.deliveries
         bound.ack_floor = info.ack_floor
         bound.resumptions = resumptions
         is_idle = not (info.num_pending or info.num_ack_pending)
-        self.subscription.settled_up_to(bound.source, bound.ack_floor, is_idle=is_idle)
+        self.subscription.settled_up_to(
+            bound.source, bound.ack_floor, is_idle=is_idle, deliveries=info.deliveries
+        )
         self.subscription.unanswered.saw(bound.source, info)
         # Another version of the app may have changed it: leases follow the server's word.
         self.subscription.lease(info.config.ack_wait)
@@ -229,10 +267,11 @@ class Binding:
         """Tell whether an operator set the consumer back, by a new one or by a reset."""
         if info.created != bound.created:
             return origin_of(info) != bound.origin
-        if bound.resumptions == self.subscription.resumptions:
-            return 2 * info.deliveries < bound.deliveries
-        # A server that was killed has forgotten its last deliveries, too.
-        return info.deliveries < bound.deliveries - FORGOTTEN
+        # A server that was killed forgets its last deliveries, but not those of a look before.
+        is_new_link = bound.resumptions != self.subscription.resumptions
+        known = bound.deliveries_before if is_new_link else bound.deliveries
+        doubtful = self.subscription.doubts.lowest(bound.source)
+        return info.deliveries < known or (doubtful is not None and doubtful <= known)
 
     async def _share_settled(self, bound: Bound) -> None:
         """Note what is settled, for other processes, if something keeps the ack floor down."""

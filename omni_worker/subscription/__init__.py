@@ -16,13 +16,14 @@ from ..signals import CutOff
 from ..tasks import of_handler
 from ..transports.base import Delivery, Source
 from .credit import Credit
+from .doubts import Doubts
 from .execution import Execution
 from .gates import Flow
 from .handback import HandingBack
 from .leases import Leases
 from .parts import Parts
 from .slots import Slots
-from .source_state import SourceState
+from .source_state import SourceState, is_held_elsewhere
 from .surplus import Surplus
 from .unanswered import Unanswered
 
@@ -76,6 +77,7 @@ class Subscription:
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
         self.unanswered = Unanswered(self._flow)
+        self.doubts = Doubts()
         self._draining = False
         self.resumptions = 0  # how often the link was renewed
 
@@ -173,6 +175,7 @@ class Subscription:
         state = self._states.pop(source, None)
         self._pulled.pop(source, None)
         self.unanswered.forget(source)
+        self.doubts.take(source)
         if state is None:
             return None
         if self._order is not None:
@@ -183,19 +186,31 @@ class Subscription:
         self._credit.sources_changed()
         return state
 
-    def settled_up_to(self, source: Source, ack_floor: int, *, is_idle: bool = False) -> None:
+    def settled_up_to(
+        self, source: Source, ack_floor: int, *, is_idle: bool = False, deliveries: int = 0
+    ) -> None:
         """Take over the server's ack floor: everything up to this sequence is settled.
 
-        A source that ``is_idle`` has nothing unsettled at all.
+        A source that ``is_idle`` has nothing unsettled at all. ``deliveries`` is how many its
+        consumer made so far; a lower number is a reset.
         """
         state = self._states.get(source)
         if state is None:
             return
+        state.deliveries = deliveries
         state.forget_settled(ack_floor)
         state.floor = float("inf") if is_idle else ack_floor
-        floors = [one.floor for one in self._of_stream(source.stream)]
-        lowest = min(floors)
+        lowest = min(one.floor for one in self._of_stream(source.stream))
         state.settled.forget(ack_floor if lowest == float("inf") else int(lowest))
+
+    def judge(self, source: Source) -> None:
+        """Go on with doubtful deliveries: what is still known as settled is answered, unrun."""
+        for delivery in self.doubts.take(source):
+            state = self._states.get(source)
+            if state is not None and state.settled.holds(delivery.sequence, delivery.stored_at):
+                self._parts.settler.settled_before(delivery)
+            else:
+                self.receive(delivery)
 
     def forget_settled(self, source: Source) -> None:
         """Run again whatever this source delivers: an operator reset or recreated the consumer."""
@@ -284,6 +299,7 @@ class Subscription:
             self._leases.touch(state)
             if self._order is not None and source in self._pulled:
                 self._order.wait_for_older(state)
+            self.doubts.ask(source)
         self._credit.refill()
 
     def lost(self, source: Source, cause: Exception) -> None:
@@ -293,12 +309,17 @@ class Subscription:
     def _recognise(self, state: SourceState, delivery: Delivery) -> bool:
         """Return True if the delivery needs no run: it was settled before, or is held right now."""
         if state.settled.holds(delivery.sequence, delivery.stored_at):
-            self._parts.settler.settled_before(delivery)
+            if delivery.count == 1 and delivery.consumer_sequence <= state.deliveries:
+                self.doubts.add(delivery)
+            else:
+                self._parts.settler.settled_before(delivery)
             self._credit.refill_if_low()
             return True
         held = state.held.get(delivery.sequence)
         if held is None or held.stored_at != delivery.stored_at:
-            return self._is_held_elsewhere(state, delivery)
+            # This delivery gets no answer: when it comes again the event is settled, or is wanted.
+            self._credit.refill_if_low()
+            return is_held_elsewhere(self._of_stream(delivery.source.stream), delivery)
         # Ours again: the newest delivery carries the lease, the run goes on. It may come from the
         # consumer that was made in the place of a lost one.
         held.source = delivery.source
@@ -318,18 +339,6 @@ class Subscription:
         """Return the state of another source of the same stream."""
         others = self._of_stream(source.stream)
         return next((one for one in others if one.source is not source), None)
-
-    def _is_held_elsewhere(self, state: SourceState, delivery: Delivery) -> bool:
-        """Return True if another source of the stream delivered the event, and it is held.
-
-        This delivery gets no answer: when it comes again the event is settled, or is wanted.
-        """
-        for other in self._of_stream(delivery.source.stream):
-            held = other.held.get(delivery.sequence) if other is not state else None
-            if held is not None and held.stored_at == delivery.stored_at:
-                self._credit.refill_if_low()
-                return True
-        return False
 
     def _on_dry(self, delivery: Delivery) -> None:
         """Request again from a source that delivered all, or note that this was one too many."""

@@ -6,6 +6,7 @@ Sources of one stream share what is settled and what is in trouble: an event may
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from ..notes import Note, NoteState
 from ..recently_settled import SettledMemory
@@ -21,8 +22,8 @@ class SourceState:
     """State of one source: held deliveries, settled ones, and those that wait for a retry."""
 
     __slots__ = (
-        "asked_at", "floor", "held", "highest", "is_asked", "look_up_until", "settled", "source",
-        "troubles", "turn", "window",
+        "asked_at", "deliveries", "floor", "held", "highest", "is_asked", "look_up_until",
+        "settled", "source", "troubles", "turn", "window",
     )  # fmt: skip
 
     def __init__(self, source: Source) -> None:
@@ -30,6 +31,7 @@ class SourceState:
         self.held: dict[int, Delivery] = {}  # by sequence: buffered or running
         self.settled = SettledMemory()
         self.troubles: dict[Key, Trouble] = {}
+        self.deliveries = 0  # of the consumer, to all processes, when it was read last
         self.floor = 0.0  # stream sequence up to which all is settled; inf: all there is
         self.highest = 0
         # Until this sequence a first delivery may be a repeat: a server killed with -9 forgets
@@ -128,3 +130,12 @@ class SourceState:
         """Return the first sequence that this process still has to answer: held, or waiting."""
         waiting = [sequence for sequence, _ in self.troubles]
         return min([*waiting, *self.held], default=None)
+
+
+def is_held_elsewhere(states: Iterable[SourceState], delivery: Delivery) -> bool:
+    """Return True if another source of the stream delivered the event, and it is held."""
+    for state in states:
+        held = None if state.source is delivery.source else state.held.get(delivery.sequence)
+        if held is not None and held.stored_at == delivery.stored_at:
+            return True
+    return False

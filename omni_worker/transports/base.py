@@ -97,6 +97,12 @@ class Delivery:
         self.leased_at = 0.0
         self.lapsed = False
 
+    @property
+    def consumer_sequence(self) -> int:
+        """Number of this delivery among all of its consumer; after a reset it starts at 1."""
+        words = self.reply.split(b".")
+        return int(words[6] if len(words) == 9 else words[8])
+
     def ack(self) -> None:
         """Acknowledge: the message is settled and the server forgets the delivery."""
         self.source.ack(self)

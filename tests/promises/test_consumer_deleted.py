@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from omni_worker import Event, Retry, recently_settled
+from omni_worker import Event, EventBus, Retry, recently_settled
+from omni_worker.nats_server import NatsServer
 from omni_worker.notes.settled import read_block, write_block
 from omni_worker.recently_settled import SettledMemory
 from omni_worker.topology import consumer_config
@@ -128,3 +129,26 @@ def test_a_noted_block_is_read_as_it_was_and_a_broken_one_not_at_all() -> None:
     assert read_block(write_block(block)[:-4]) is None
     assert read_block(b"") is None
     assert len(write_block(block)) < 4_000
+
+
+@pytest.mark.parametrize("new_link", [False, True], ids=["same link", "new link"])
+async def test_what_a_reset_delivers_again_runs_again(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture, new_link: bool
+) -> None:
+    handled = Handled()
+    async with EventBus(nats_server.url, name="tests") as bus:
+        subscription = await handled.subscribe(bus)
+        for number in range(1, 50):
+            await bus.publish("custom.thing", number)
+        await until(lambda: len(handled.runs) == 49)
+        transport: Any = bus.transport
+        [known] = bus._subscriptions.bindings
+        if new_link:  # from now on first deliveries may be repeats
+            transport._connection.force_reconnect("a test")
+            await until(lambda: subscription.resumptions > 0)
+            await until(lambda: known.bound and all(one.deliveries for one in known.bound.values()))
+
+        await transport._requests.ask("$JS.API.CONSUMER.RESET.CUSTOM.d", b'{"seq":1}')
+        await until(lambda: set(handled.runs.values()) == {2})
+
+    assert ("was reset by others" in caplog.text) == new_link
