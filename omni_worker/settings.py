@@ -93,6 +93,13 @@ class Settings(BaseSettings):
     """File with our own certificate, if the server asks for one; needs `NATS_KEY` too."""
     key: Path | None = Field(default=None, validation_alias=_env("NATS_KEY"))
     """File with the private key of that certificate."""
+    tls_first: Literal["on", "off"] = Field(default="off", validation_alias=_env("NATS_TLS_FIRST"))
+    """`on`: TLS before the server's first word, for servers with `handshake_first`."""
+    inbox_prefix: str = Field(
+        default="_INBOX", pattern=r"^[^\s.*>]+(\.[^\s.*>]+)*$",
+        validation_alias=_env("NATS_INBOX_PREFIX"),
+    )  # fmt: skip
+    """Begins the subjects of answers, where the account may not subscribe to `_INBOX.>`."""
     js_domain: str | None = Field(default=None, validation_alias=_env("NATS_JS_DOMAIN"))
     """JetStream domain, if the streams are behind a leaf node."""
 
@@ -189,7 +196,8 @@ class Settings(BaseSettings):
     @property
     def wants_tls(self) -> bool:
         """Return True if a plaintext connection must be refused before any secret is sent."""
-        return bool(self.ca or self.cert) or any(url.startswith("tls://") for url in self.urls)
+        asked = self.ca or self.cert or self.tls_first == "on"
+        return bool(asked) or any(url.startswith("tls://") for url in self.urls)
 
     @property
     def shown_urls(self) -> str:

@@ -312,6 +312,25 @@ async def test_tls_with_a_ca_of_ones_own_connects(tmp_path, certificates, scheme
         await works(server.url.replace("nats:", f"{scheme}:"), ca=certificates.ca)
 
 
+async def test_tls_before_the_servers_first_word_connects(tmp_path, certificates):
+    config = tls(certificates).replace("}", ", handshake_first: true }")
+    with configured(tmp_path, config) as server:
+        await works(server.url, ca=certificates.ca, tls_first="on")
+
+
+async def test_answers_come_to_an_inbox_of_ones_own(tmp_path):
+    users = "authorization: { users: [{ user: w, password: w, permissions: {"
+    config = f'{users} publish: ">", subscribe: "_INBOX_w.>" }} }}] }}'
+    with configured(tmp_path, config) as server:
+        url = with_login(server.url, "w:w")
+        await works(url, inbox_prefix="_INBOX_w")
+        async with connected(url, inbox_prefix="_INBOX_w") as transport:
+            await make_consumer(transport)
+            reader = Reader()
+            await read(transport, reader)
+            await until(lambda: reader.deliveries)
+
+
 async def test_mutual_tls_connects(tmp_path, certificates):
     with configured(tmp_path, tls(certificates, verify=True)) as server:
         await works(

@@ -21,6 +21,7 @@ from nats import errors
 from nats.aio import client as nats_client
 from nats.aio.transport import TcpTransport
 
+from .dial import dial
 from .parser import Parser, Sink
 
 log = logging.getLogger("omni_worker.transport")
@@ -234,7 +235,10 @@ class _Transport(TcpTransport):
         _transports.add(self)
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
-        await super().connect(uri, READ_SIZE, connect_timeout)  # type: ignore[arg-type]
+        # nats-py tries one address after the other, all within one timeout.
+        streams = await dial(uri.hostname, uri.port, limit=READ_SIZE, timeout=connect_timeout)
+        self._bare_io_reader, self._bare_io_writer = streams
+        self._io_reader, self._io_writer = streams
 
     def __bool__(self) -> bool:
         return True  # nats-py puts a transport of its own in the place of a falsy one

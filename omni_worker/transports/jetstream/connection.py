@@ -14,6 +14,7 @@ from typing import Any
 
 import backoff
 from nats import errors as nats_errors
+from nats.nuid import NUID
 
 from ...errors import (
     ConnectError,
@@ -163,6 +164,10 @@ class Connection:
         """Raise PermissionDenied if the server refused this subscription."""
         if subject in self._denied:
             raise self._denied[subject]
+
+    def new_inbox(self) -> bytes:
+        """Return a subject for answers that only this connection hears."""
+        return b"%b.%b" % (self._settings.inbox_prefix.encode(), bytes(NUID().next()))
 
     # --- messages --------------------------------------------------------------------------
 

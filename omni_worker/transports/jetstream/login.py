@@ -40,6 +40,7 @@ def login_options(settings: Settings, url: str) -> dict[str, Any]:
     if settings.wants_tls:
         options["tls"] = tls_context(settings)
         options["tls_hostname"] = _name_to_verify(settings, server)
+        options["tls_handshake_first"] = settings.tls_first == "on"
     return options
 
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from nats.nuid import NUID
 from pydantic_core import from_json
 
 from ...errors import (
@@ -64,7 +63,7 @@ class Outbox:
     ) -> None:
         self._connection = connection
         self._owner = owner
-        self._inbox = b"_INBOX." + bytes(NUID().next()) + b"."
+        self._inbox = connection.new_inbox() + b"."
         self._answers = self._inbox + b"*"
         self._token = 0
         self._pending: dict[bytes, _Publish] = {}

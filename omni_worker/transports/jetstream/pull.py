@@ -13,8 +13,6 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from nats.nuid import NUID
-
 from ...errors import PermissionDenied, TransportError
 from ..base import ACK, Delivery, Receiver
 from ..headers import status_of
@@ -49,7 +47,7 @@ class Pull:
         self._created = created  # creation time: a recreated consumer of the same name has another
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
-        self._inbox = b"_INBOX." + bytes(NUID().next())
+        self._inbox = self._connection.new_inbox()
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
         self._limit = 1 << 30  # of one request, where the consumer sets one
         self._heard = False  # since the last check of the watch
@@ -158,7 +156,7 @@ class Pull:
             log.debug("consumer %s: stopping before all deliveries came: %r", self.consumer, error)
 
     def _open_inbox(self) -> None:
-        self._inbox = b"_INBOX." + bytes(NUID().next())
+        self._inbox = self._connection.new_inbox()
         self._sid = self._connection.listen(self._inbox, self._on_message)
         self.outstanding = 0
         self._silences = 0

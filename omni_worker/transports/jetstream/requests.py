@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from nats.nuid import NUID
-
 from ...errors import NotConnected, PermissionDenied, TransportError
 from ..headers import status_of
 from .connection import Connection
@@ -31,7 +29,7 @@ class Requests:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._inbox = b"_INBOX." + bytes(NUID().next())
+        self._inbox = connection.new_inbox()
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
         self._subjects: dict[bytes, str] = {}  # subject of each request, to name a denied one
         self._token = 0
