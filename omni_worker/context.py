@@ -20,7 +20,7 @@ from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .subjects import build_subject
 from .transports.base import Delivery
 from .transports.headers import parse_headers
-from .wire import TRACEPARENT, encode_payload, read_traceparent
+from .wire import TRACEPARENT, encode_payload, read_traceparent, was_replayed
 
 T = TypeVar("T")
 
@@ -68,8 +68,8 @@ class Context:
 
     @property
     def replay(self) -> bool:
-        """True if ``omni-worker replay`` runs a past event again."""
-        return self._around.replay
+        """True if a past event runs again, by ``omni-worker replay`` or by Omni's own replay."""
+        return self._around.replay or was_replayed(raw_metadata(self.event), self._delivery.body)
 
     @property
     def handler(self) -> str:

@@ -190,6 +190,9 @@ class Options:
     validate: Annotated[
         bool, Option("Check incoming payloads with the registered model.", _switch)
     ] = False
+    live_only: Annotated[
+        bool, Option("Skip messages that a channel sends again from its history.", _switch)
+    ] = False
     reject_on: Annotated[
         tuple[type[BaseException], ...],
         Option("Exceptions that make a dead letter at once.", _exceptions),
@@ -232,6 +235,7 @@ class HandlerOptions(TypedDict, total=False):
     start_from: StartFrom
     schema: type[BaseModel] | None
     validate: bool
+    live_only: bool
     reject_on: type[BaseException] | tuple[type[BaseException], ...]
     exactly_once: bool
     order_by: Callable[[Any], Hashable] | None

@@ -42,7 +42,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The subject matched, the type did not: acknowledged, counted, never run."""
+    """The subject matched, the handler does not want the event: acknowledged, counted, never run.
+
+    It is of another type, of a synchronised history, or a replay that does not fit its model.
+    """
 
     event_type: str
 

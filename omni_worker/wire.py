@@ -27,6 +27,7 @@ from .payloads import Payload
 from .validation import explain, lacking, quiet
 
 TRACEPARENT = "traceparent"
+REPLAYED = "replay"  # the source of an event that was published again
 ENVELOPE = frozenset({"id", "type", "payload", "timestamp", "metadata"})
 # Bytes. For each key a payload lacks, pydantic copies what it has of it: of a megabyte that takes
 # 10 ms. So a large body's keys are looked at before it is validated.
@@ -188,6 +189,24 @@ def _repaired(body: bytes) -> bytes:
         return body
     # An escaped backslash is put aside: the u after it begins no escape.
     return _LONE.sub(rb"\\ufffd", body.replace(rb"\\", b"\0")).replace(b"\0", rb"\\")
+
+
+def is_replay(metadata: Mapping[str, Any], payload: Any) -> bool:
+    """Tell whether another program published a past event again, with its own words for it."""
+    is_marked = isinstance(payload, Mapping) and "_replay" in payload
+    return is_marked and metadata.get("source") == REPLAYED
+
+
+def was_replayed(metadata: Mapping[str, Any], body: bytes) -> bool:
+    """Return ``is_replay`` of an event that was read, by its body: a model may drop the mark."""
+    if metadata.get("source") != REPLAYED:
+        return False
+    return is_replay(metadata, read_envelope(body, stored_at=0).payload)
+
+
+def is_history(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether a channel sent the message again, from its history."""
+    return metadata.get("ingestMode") == "history-sync"
 
 
 def to_event(model: type[Event[Any]], envelope: Envelope) -> Event[Any]:

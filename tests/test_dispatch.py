@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, model_validator
 
-from omni_worker import App, Event, Reject, Retry
+from omni_worker import App, Context, Event, Reject, Retry
 from omni_worker.dispatch import Dispatcher
 from omni_worker.handlers import declare
-from omni_worker.outcomes import Failed, Outcome, Rejected
+from omni_worker.outcomes import Failed, Outcome, Rejected, Skip
 from omni_worker.schemas import SchemaRegistry
 from omni_worker.testing import TestWorker
-from omni_worker.transports.base import Delivery
+from omni_worker.transports.base import Delivery, Message
+from omni_worker.transports.memory import MemoryTransport
+
+from .waiting import until
 
 
 async def ending_of(*errors: Exception | Sequence[Exception]) -> Outcome:
@@ -217,3 +221,96 @@ async def test_an_error_whose_text_ends_the_process_is_a_failure_with_its_type()
     assert t.attempts(handle) == 2
     assert t.dead_letters[0].payload["errorType"].endswith("Leaving")
     assert t.dead_letters[0].payload["error"] == "its text cannot be read: SystemExit"
+
+
+# --- events that are not new -------------------------------------------------------------------
+
+
+class Received(BaseModel):
+    chatId: str
+
+
+HISTORY = {"ingestMode": "history-sync"}
+REPLAY = {"source": "replay"}
+FITS = {"chatId": "c"}
+MARKED = {"instanceId": "wa-001", "channel": "whatsapp", "textContent": "hi", "_replay": True}
+
+
+def read_as_sent(payload: Any, metadata: dict[str, Any], **options: Any) -> Any:
+    """What dispatch makes of one event of a foreign program: an event, or the outcome."""
+
+    async def handle(event: Event[Any]) -> None: ...
+
+    handler = declare(handle, app="app", types=["message.received"], options=options)
+    source: Any = None
+    body = envelope(payload, metadata)
+    delivery = Delivery(
+        source, "message.received", body, None, b"", sequence=1, stored_at=0, count=1
+    )
+    return Dispatcher(handler, registry=SchemaRegistry()).read(delivery)
+
+
+def envelope(payload: Any, metadata: dict[str, Any]) -> bytes:
+    facts = {"id": "e", "type": "message.received", "timestamp": 1}
+    return json.dumps(facts | {"payload": payload, "metadata": metadata}).encode()
+
+
+@pytest.mark.parametrize("payload", [FITS, {"of": "an older sender"}])
+@pytest.mark.parametrize("metadata", [HISTORY, HISTORY | {"envelopeVersion": 1}])
+def test_a_message_of_a_synchronised_history_is_skipped_where_only_live_ones_are_wanted(
+    payload: Any, metadata: dict[str, Any]
+) -> None:
+    assert read_as_sent(payload, metadata, schema=Received, live_only=True) == Skip(
+        "message.received"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "live_only"),
+    [({"ingestMode": "realtime"}, True), ({}, True), ({"ingestMode": 5}, True), (HISTORY, False)],
+)
+def test_every_other_message_runs(metadata: dict[str, Any], live_only: bool) -> None:
+    read = read_as_sent(FITS, metadata, schema=Received, live_only=live_only)
+
+    assert isinstance(read, Event)
+
+
+@pytest.mark.parametrize("options", [{"schema": Received}, {"validate": True}])
+def test_a_replay_that_does_not_fit_the_model_is_skipped(options: dict[str, Any]) -> None:
+    assert read_as_sent(MARKED, REPLAY, **options) == Skip("message.received")
+
+
+@pytest.mark.parametrize("options", [{"schema": Received}, {"validate": True}])
+@pytest.mark.parametrize(
+    ("payload", "metadata"),
+    [
+        (MARKED, {}),
+        (MARKED, {"source": "omni"}),
+        ({"textContent": "hi"}, REPLAY),
+        ("_replay", REPLAY),
+    ],
+)
+def test_what_only_looks_like_a_replay_is_a_dead_letter(
+    options: dict[str, Any], payload: Any, metadata: dict[str, Any]
+) -> None:
+    assert isinstance(read_as_sent(payload, metadata, **options), Rejected)
+
+
+async def test_skipped_events_are_counted_and_a_replay_is_said_to_be_one() -> None:
+    app, replays, transport = App("again"), list[bool](), MemoryTransport()
+
+    @app.on("message.received", durable="d", live_only=True)
+    async def handle(event: Event[Received], ctx: Context) -> None:
+        replays.append(ctx.replay)
+
+    async with app.running(transport=transport) as bus:
+        for payload, metadata in (
+            (FITS, {}), (FITS, HISTORY), (MARKED, REPLAY), (FITS | MARKED, REPLAY), (FITS, REPLAY),
+        ):  # fmt: skip
+            body = envelope(payload, metadata)
+            await transport.publish(Message("message.received", body, ""), timeout=5)
+        [subscription] = bus.subscriptions
+        await until(lambda: subscription.counts.handled + subscription.counts.skipped == 5)
+
+    assert replays == [False, True, False]
+    assert (subscription.counts.skipped, subscription.counts.dead_lettered) == (2, 0)

@@ -120,7 +120,8 @@ def test_options_in_force_are_named_as_they_are_given() -> None:
     assert options_in_force(with_settings(options, Settings())) == {
         "concurrency": 10, "prefetch": "adaptive", "timeout": None, "ack_wait": 30.0,
         "max_retries": 2, "retry_delay": 1.0, "start_from": "2026-01-01 00:00:00+00:00",
-        "validate": False, "reject_on": ["ValueError", "KeyError"], "exactly_once": False,
+        "validate": False, "live_only": False, "reject_on": ["ValueError", "KeyError"],
+        "exactly_once": False,
         "order_by": True, "breaker": 20,
     }  # fmt: skip
 
