@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Unpack
 
-from .bus import EventBus, check_app_name
+from .bus import EventBus
+from .bus.names import check_app_name
 from .context import Context, current_context
 from .discovery import import_package
 from .dispatch import Middleware
@@ -227,28 +228,28 @@ class App:
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
-    async def publish(
+    def publish(
         self,
         type: str,
         payload: Any = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         **fields: Unpack[EventFields],
-    ) -> Published:
+    ) -> Coroutine[Any, Any, Published]:
         """Publish an event; inside a handler this is ``ctx.publish``.
 
         There correlation and trace are inherited and the id is derived; channel and instance never
         are. Raises NotConnected while the app is not running, else as ``EventBus.publish``.
         """
         by: Context | EventBus = self._run_inside() or self._running_bus()
-        return await by.publish(type, payload, timeout=timeout, **fields)
+        return by.publish(type, payload, timeout=timeout, **fields)
 
-    async def publish_many(
+    def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> list[Published]:
+    ) -> Coroutine[Any, Any, list[Published]]:
         """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
         by: Context | EventBus = self._run_inside() or self._running_bus()
-        return await by.publish_many(drafts, timeout=timeout)
+        return by.publish_many(drafts, timeout=timeout)
 
     @asynccontextmanager
     async def running(

@@ -10,14 +10,16 @@ from typing import Any
 
 from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
+from .events import Published
 from .handlers import Handler
+from .letter_storage import LetterStorage
 from .notes import AttemptNotes, Guards, SettledNotes, attempts, guards
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Publisher
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .settle import Counts, Settler
-from .signals import Signals
+from .signals import IdTaken, Signals
 from .subscription import Parts, Subscription
 from .subscription.gates import Gate
 from .subscription.gates.alone import Alone
@@ -28,7 +30,7 @@ from .subscription.gates.recall import Recall
 from .tasks import of_handler
 from .threads import DaemonThreads
 from .topology import OWN_STREAM
-from .transports.base import Message, Source, StoredMessage, Transport
+from .transports.base import Delivery, Message, Source, StoredMessage, Transport
 
 RAW_SUBJECT = "omni-worker.raw."
 
@@ -64,8 +66,7 @@ def build_subscription(
     noted = _attempt_notes(handler, setup)
     settler = Settler(
         handler,
-        publisher=setup.publisher,
-        copies=RawCopies(setup),
+        letters=LetterStorage(setup.publisher, setup.transport.operators, RawCopies(setup)),
         attempts=noted,
         counts=counts,
         signals=setup.signals,
@@ -86,6 +87,7 @@ def build_subscription(
             publisher=setup.publisher,
             loop=asyncio.get_running_loop(),
             state=setup.state,
+            on_taken=partial(_on_taken, handler, setup.signals),
         ),
         gates=[*outer, *gates, *_guard(handler, setup), breaker, alone],
         order=order,
@@ -98,6 +100,19 @@ def build_subscription(
         streams=streams,
     )
     return Subscription(parts), threads
+
+
+def _on_taken(handler: Handler, signals: Signals, delivery: Delivery, by: Published) -> None:
+    """Emit that another message has the id of an output."""
+    signals.emit(
+        IdTaken(
+            handler=handler,
+            delivery=delivery,
+            id=by.id,
+            by_stream=by.stream,
+            by_sequence=by.sequence,
+        )
+    )
 
 
 def _order(handler: Handler, setup: HandlerSetup) -> Order | None:
@@ -118,8 +133,7 @@ def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
     """Build the settler of a handler that this process does not run."""
     return Settler(
         handler,
-        publisher=setup.publisher,
-        copies=RawCopies(setup),
+        letters=LetterStorage(setup.publisher, setup.transport.operators, RawCopies(setup)),
         attempts=_attempt_notes(handler, setup),
         counts=Counts(),
         signals=setup.signals,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -15,8 +15,10 @@ from typing import Any, TypeVar, Unpack
 
 from .errors import ConfigError, InvalidPayload
 from .events import Event, Published, names_of, raw_metadata
-from .ids import derived_id
+from .ids import derived_id, other_ids
+from .outcomes import DONE, Failed, Outcome
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
+from .publisher.outputs import is_stored
 from .subjects import build_subject
 from .transports.base import Delivery
 from .transports.headers import parse_headers
@@ -38,12 +40,45 @@ class RunSetup:
     loop: asyncio.AbstractEventLoop
     state: Any = None  # the value that the app's lifespan yields
     replay: bool = False
+    on_taken: Callable[[Delivery, Published], None] | None = None  # another message has its id
+
+
+class _Call:
+    """A publish that a run asked for; dropped before it began, it makes the run fail.
+
+    Its coroutine holds it alone: Python drops both together.
+    """
+
+    __slots__ = ("_context", "_name", "is_begun")
+
+    def __init__(self, context: Context, name: str) -> None:
+        self._context = context
+        self._name = name
+        self.is_begun = False
+
+    def __del__(self) -> None:
+        if not self.is_begun:
+            name = self._name
+            error = ConfigError(
+                f"{name}(…) was called and never awaited, so nothing was published: write"
+                f" await ctx.{name}(…), in a plain def handler ctx.wait(ctx.{name}(…))"
+            )
+            self._context.ended = Failed(error)
 
 
 class Context:
     """A run of a handler: its event, the number of the attempt, and publishing as part of it."""
 
-    __slots__ = ("_around", "_counts", "_delivery", "_first_seen", "_log", "attempt", "event")
+    __slots__ = (
+        "_around",
+        "_counts",
+        "_delivery",
+        "_first_seen",
+        "_log",
+        "attempt",
+        "ended",
+        "event",
+    )
 
     def __init__(
         self,
@@ -58,6 +93,7 @@ class Context:
         self._delivery = delivery
         self._first_seen = first_seen
         self._around = around
+        self.ended: Outcome = DONE  # how the run ends if its handler returns
         self._counts: dict[str, int] | None = None
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
 
@@ -106,33 +142,73 @@ class Context:
         """Headers of the message, name → values."""
         return parse_headers(self._delivery.raw_headers)
 
-    async def publish(
+    def publish(
         self,
         type: str,
         payload: Any = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         **fields: Unpack[EventFields],
-    ) -> Published:
+    ) -> Coroutine[Any, Any, Published]:
         """Publish an event this one caused.
 
         Correlation, trace and tenant are inherited, and the incoming event is the ``causationId``;
-        channel and instance never are. The id is derived from
-        the incoming event: a second run of the handler publishes the same id, and the server keeps
-        one copy. A given ``id`` wins. Raises as ``EventBus.publish`` does.
+        channel and instance never are. The id is derived from the incoming event: a second run of
+        the handler publishes the same id, and the server keeps one copy; where another message has
+        it, the next one is taken. A given ``id`` wins. Raises as ``EventBus.publish`` does.
         """
-        draft = draft_of(type, payload, fields)
-        self._cause(draft)
-        return await self._around.publisher.publish(draft, timeout=timeout)
+        return self._publish(_Call(self, "publish"), type, payload, timeout, fields)
 
-    async def publish_many(
+    def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> list[Published]:
+    ) -> Coroutine[Any, Any, list[Published]]:
         """Publish many caused events, pipelined, in order; raises as ``EventBus.publish_many``."""
-        caused = map(self._caused, drafts)
-        return await self._around.publisher.publish_many(
-            list(caused) if isinstance(drafts, Collection) else caused, timeout=timeout
-        )
+        return self._publish_many(_Call(self, "publish_many"), drafts, timeout)
+
+    async def _publish(
+        self, call: _Call, type: str, payload: Any, timeout: float, fields: EventFields
+    ) -> Published:
+        call.is_begun = True
+        if asyncio.get_running_loop() is not self._around.loop:
+            raise wrong_loop()
+        draft = draft_of(type, payload, fields)
+        same = self._cause(draft)
+        published = await self._around.publisher.publish(draft, timeout=timeout)
+        if published.duplicate and same is not None:
+            return await self._until_stored(draft, published, same, timeout)
+        return published
+
+    async def _publish_many(
+        self, call: _Call, drafts: Iterable[Draft], timeout: float
+    ) -> list[Published]:
+        call.is_begun = True
+        if asyncio.get_running_loop() is not self._around.loop:
+            raise wrong_loop()
+        publisher = self._around.publisher
+        if not isinstance(drafts, Collection):  # what was read of it is gone: only sent, not kept
+            return await publisher.publish_many(
+                (caused for caused, _ in map(self._caused, drafts)), timeout=timeout
+            )
+        sent = [self._caused(draft) for draft in drafts]
+        done = await publisher.publish_many([draft for draft, _ in sent], timeout=timeout)
+        for index, (draft, same) in enumerate(sent):
+            if same is not None and done[index].duplicate:
+                done[index] = await self._until_stored(draft, done[index], same, timeout)
+        return done
+
+    async def _until_stored(
+        self, draft: Draft, published: Published, same: str, timeout: float
+    ) -> Published:
+        """Take the next id as long as what has this one is another message than ours."""
+        publisher, ids = self._around.publisher, other_ids(published.id)
+        while published.duplicate and published.id == draft.id:
+            if await is_stored(publisher, published, same):
+                break
+            if self._around.on_taken is not None:
+                self._around.on_taken(self._delivery, published)
+            draft.id = next(ids)
+            published = await publisher.publish(draft, timeout=timeout)
+        return published
 
     def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result, in a plain `def` handler.
@@ -175,17 +251,18 @@ class Context:
             )
         return self._log
 
-    def _caused(self, draft: Draft) -> Draft:
-        """Return a caused copy of a draft; the caller's draft is not changed."""
+    def _caused(self, draft: Draft) -> tuple[Draft, str | None]:
+        """Return a caused copy of a draft, and what its id is derived from."""
         caused = replace(draft)
-        self._cause(caused)
-        return caused
+        return caused, self._cause(caused)
 
-    def _cause(self, draft: Draft) -> None:
-        """Make a draft an event of this run: inherit what is not given, and derive its id."""
+    def _cause(self, draft: Draft) -> str | None:
+        """Make a draft an event of this run: inherit what is not given, and derive its id.
+
+        Return subject and digest that the id is derived from, None for a given id.
+        """
         metadata = raw_metadata(self.event)
-        if draft.id is None:
-            draft.id = self._derived_id(draft)
+        same = self._derive_id(draft) if draft.id is None else None
         draft.correlation_id = (
             draft.correlation_id or metadata.get("correlationId") or self.correlation_id
         )
@@ -198,11 +275,12 @@ class Context:
             inherited |= {"tenantId": tenant, "envelopeVersion": version}
         if not draft.metadata:
             draft.metadata = inherited
-            return
-        with suppress(TypeError):  # publishing refuses what is no mapping, with an error text
-            draft.metadata = inherited | {**draft.metadata}
+        else:
+            with suppress(TypeError):  # publishing refuses what is no mapping, with an error text
+                draft.metadata = inherited | {**draft.metadata}
+        return same
 
-    def _derived_id(self, draft: Draft) -> str:
+    def _derive_id(self, draft: Draft) -> str:
         subject = build_subject(draft.type, draft.channel, draft.instance)
         try:
             draft.content = content = encode_payload(draft.type, draft.payload)
@@ -212,7 +290,9 @@ class Context:
         if self._counts is None:
             self._counts = {}
         self._counts[same] = nth = self._counts.get(same, 0) + 1
-        return derived_id(_NAMESPACE, f"{self.event.id}\n{self._around.handler}\n{same}\n{nth}")
+        name = f"{self.event.id}\n{self._around.handler}\n{same}\n{nth}"
+        draft.id = derived_id(_NAMESPACE, name)
+        return same
 
 
 def event_fields(context: Context) -> dict[str, Any]:
@@ -225,3 +305,18 @@ def event_fields(context: Context) -> dict[str, Any]:
 
 
 current_context: ContextVar[Context | None] = ContextVar("omni_worker_context", default=None)
+
+
+def run_of(publisher: Publisher) -> Context | None:
+    """Return the run that the caller is part of, if it publishes by this publisher."""
+    context = current_context.get()
+    return context if context is not None and context.publisher is publisher else None
+
+
+def wrong_loop() -> ConfigError:
+    """Return the error of a call on another loop than the connection's: it would wait for ever."""
+    return ConfigError(
+        "this runs on another event loop than the app, as asyncio.run(…) in a thread makes"
+        " one: in a plain def handler write ctx.wait(ctx.publish(…)), in a thread of your own"
+        " asyncio.run_coroutine_threadsafe(app.publish(…), loop).result() with the app's loop"
+    )

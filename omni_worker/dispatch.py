@@ -18,7 +18,7 @@ from .errors import InvalidEvent, InvalidPayload
 from .events import Event, came_on, raw_metadata, set_slot
 from .finite import payload_is_finite
 from .handlers import Handler
-from .outcomes import DONE, Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
+from .outcomes import Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .schemas import Invalid, SchemaRegistry
 from .subjects import matches, parse_subject, prefixes_of
 from .threads import DaemonThreads
@@ -110,7 +110,7 @@ class Dispatcher:
             return self.ending(error)
         finally:
             current_context.set(None)
-        return DONE
+        return context.ended
 
     def ending(self, error: BaseException) -> Outcome:
         """Turn an exception into the outcome of its run; raise it again if the loop is gone."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 
 DRAWN_AT_ONCE = 256  # random ids: one question to the kernel for so many
+DERIVED = 16  # ids of one message that are derived, as others may have taken them
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # RFC 9562: the top bits are 10
 
 _drawn: list[str] = []  # the hexadecimal digits of ids to come
@@ -30,6 +32,18 @@ def derived_id(namespace: bytes, name: str) -> str:
     """UUID of version 5 of a name: the same name gives the same text everywhere."""
     digest = hashlib.sha1(namespace + name.encode(), usedforsecurity=False)
     return _text(digest.hexdigest(), "5")
+
+
+def other_ids(id: str) -> Iterator[str]:
+    """Ids to take, one after the other, where another message has ``id``, a UUID.
+
+    UUIDv5 of it and 1, 2, …, equal in every process; then random ones, which no one can foresee.
+    """
+    namespace = bytes.fromhex(id.replace("-", ""))
+    for number in range(1, DERIVED):
+        yield derived_id(namespace, str(number))
+    while True:
+        yield random_id()
 
 
 def _text(digits: str, version: str) -> str:

@@ -5,28 +5,21 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
-from .errors import EventTooLarge, OmniWorkerError
+from .errors import OmniWorkerError
 from .events import DEAD_LETTER
 from .handlers import Handler
-from .letters.written import (
-    Failure,
-    compose,
-    error_line,
-    letter_id,
-    with_body,
-    with_reference,
-)
+from .letter_storage import LetterStorage
+from .letters.written import Failure, error_line
 from .notes import AttemptNotes, Note, NoteState
 from .outcomes import Done, Failed, GivenUp, HandBack, Kept, Outcome, Rejected, Skip
-from .publisher import Publisher
 from .retry import RetryPolicy, retry_delay
 from .signals import (
     DeadLetterDelayed,
     DeadLetterDropped,
     DeadLettered,
     HandedBack,
+    IdTaken,
     Lapsed,
     Recognised,
     Retried,
@@ -68,13 +61,6 @@ class Counts:
     recognised: int = 0  # came again although settled, acknowledged unrun
 
 
-class RawCopies(Protocol):
-    """Storage of bodies that are too large for a dead letter."""
-
-    async def keep(self, original: StoredMessage) -> tuple[str, int]:
-        """Return stream and sequence of a message that holds the original's bytes."""
-
-
 class Settler:
     """Answer the deliveries of one handler."""
 
@@ -82,8 +68,7 @@ class Settler:
         self,
         handler: Handler,
         *,
-        publisher: Publisher,
-        copies: RawCopies,
+        letters: LetterStorage,
         attempts: AttemptNotes,
         counts: Counts,
         signals: Signals,
@@ -92,8 +77,7 @@ class Settler:
         self._handler = handler
         self._letter_retry = letter_retry
         self._policy = handler.options.retry or RetryPolicy()
-        self._publisher = publisher
-        self._copies = copies
+        self._letters = letters
         self._keeps_retries = handler.options.order_by is not None
         self._attempts = attempts
         self._counts = counts
@@ -290,23 +274,22 @@ class Settler:
             body=delivery.body,
             headers=parse_headers(delivery.raw_headers),
         )
-        name = self._handler.name
-        payload, metadata = compose(
+        return await self._letters.store(
             original,
             failure,
-            handler=name,
+            handler=self._handler.name,
             consumer=delivery.source.consumer,
             now=time.time_ns() // 1_000_000,
+            on_taken=lambda by: self._emit(
+                IdTaken(
+                    handler=self._handler,
+                    delivery=delivery,
+                    id=by.id,
+                    by_stream=by.stream,
+                    by_sequence=by.sequence,
+                )
+            ),
         )
-        id = letter_id(original, name)
-        try:
-            await self._publisher.publish_letter(id, with_body(payload, original.body), metadata)
-        except EventTooLarge:
-            stream, sequence = await self._copies.keep(original)
-            await self._publisher.publish_letter(
-                id, with_reference(payload, stream, sequence), metadata
-            )
-        return id
 
 
 def _failure(error: BaseException, attempts: int, unreadable: bool = False) -> Failure:

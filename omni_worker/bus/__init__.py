@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from ..assembly import HandlerSetup, build_subscription, settled_notes, settler_for
 from ..binding import BUSY_REFRESH, REFRESH, Binding, plan_consumers
+from ..context import run_of, wrong_loop
 from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected
 from ..events import Published
@@ -28,17 +29,17 @@ from ..publisher import (
     PublishMiddleware,
     draft_of,
 )
-from ..schemas import SchemaRegistry, check_name
+from ..schemas import SchemaRegistry
 from ..sent_back import Returns
 from ..settings import Settings
 from ..signalling_publisher import publisher_for
 from ..signals import Connected, Disconnected, Listener, Signals
-from ..subjects import check_token
 from ..subscription import Subscription
 from ..subscription.gates import Gate
 from ..tasks import KEEPER
 from ..topology import OWN_STREAM
 from ..transports.base import LinkChange, Transport
+from .names import check_app_name
 from .subscriptions import Subscriptions
 
 log = logging.getLogger("omni_worker.bus")
@@ -92,6 +93,7 @@ class EventBus:
         )
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the connection
 
     # --- life ------------------------------------------------------------------------------
 
@@ -110,6 +112,7 @@ class EventBus:
 
         May be called again after ``close`` and after the transport gave up.
         """
+        self._loop = asyncio.get_running_loop()
         await self.transport.open(self.name)
         await self._provisioner.ensure_streams()
         self.publisher.short_windows = self._provisioner.short_windows()
@@ -159,33 +162,45 @@ class EventBus:
 
     # --- publishing ------------------------------------------------------------------------
 
-    async def publish(
+    def publish(
         self,
         type: str,
         payload: Any = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         **fields: Unpack[EventFields],
-    ) -> Published:
-        """Publish one event and await the server's confirmation.
+    ) -> Coroutine[Any, Any, Published]:
+        """Publish one event and await the server's confirmation; in a handler ``ctx.publish``.
 
         Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
         InvalidEvent for what is refused before anything is sent, PublishError when it is
         unknown whether it is stored, another TransportError when it certainly is not.
         """
+        if (run := run_of(self.publisher)) is not None:
+            return run.publish(type, payload, timeout=timeout, **fields)
+        return self._publish(type, payload, timeout, fields)
+
+    async def _publish(
+        self, type: str, payload: Any, timeout: float, fields: EventFields
+    ) -> Published:
         self._check_connected()
         return await self.publisher.publish(draft_of(type, payload, fields), timeout=timeout)
 
-    async def publish_many(
+    def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> list[Published]:
+    ) -> Coroutine[Any, Any, list[Published]]:
         """Publish many, pipelined, in this order, every confirmation awaited.
 
         A list is checked whole before the first is sent. A generator is read while there is room,
         so that a million take no memory; it is not read on after a draft that is refused, or one
         whose time ran out. ``timeout``: seconds for each, from when it is sent. Raises
-        PublishManyError when some were not confirmed.
+        PublishManyError when some were not confirmed. In a handler ``ctx.publish_many``.
         """
+        if (run := run_of(self.publisher)) is not None:
+            return run.publish_many(drafts, timeout=timeout)
+        return self._publish_many(drafts, timeout)
+
+    async def _publish_many(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
         self._check_connected()
         return await self.publisher.publish_many(drafts, timeout=timeout)
 
@@ -347,15 +362,8 @@ class EventBus:
             raise self.transport.failure
         if not self._connected:
             raise NotConnected("the bus is not connected: await bus.connect() first")
-
-
-def check_app_name(name: str) -> None:
-    """Refuse an app name that cannot be part of a consumer's name or of a subject of ours."""
-    try:
-        check_token(name, f"app name {name!r}")
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    check_name(name, f"app name {name!r}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise wrong_loop()
 
 
 def _jetstream(settings: Settings) -> Transport:

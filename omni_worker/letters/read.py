@@ -18,6 +18,8 @@ from ..transports.base import StoredMessage
 from ..wire import read_envelope
 from .written import HANDLER_HEADER, STREAM_HEADER
 
+# What says which event a letter is about, and what comes back from it.
+FACTS_OF_ORIGIN = ("stream", "sequence", "storedAt", "handler", "subject", "headers", "retryOf")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -130,6 +132,30 @@ def matches_wanted(letter: DeadLetter, wanted: LetterFilter) -> bool:
         if wanted.error.lower() not in text:
             return False
     return wanted.until is None or letter.time <= wanted.until
+
+
+def body_of_same_letter(
+    message: StoredMessage, payload: Mapping[str, Any], *, source: str
+) -> bytes | Pointer | None:
+    """Return the event's bytes in a stored message that is the same letter as ``payload``.
+
+    The same: about the same event and handler, and it would be sent back in the same way. Its body
+    may be a pointer where ours is not. None: it is another message.
+    """
+    if message.subject != DEAD_LETTER:
+        return None
+    try:
+        envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
+    except InvalidEvent:
+        return None
+    stored = envelope.payload
+    if envelope.type != DEAD_LETTER or not isinstance(stored, Mapping):
+        return None
+    if envelope.metadata.get("source") != source:
+        return None
+    if any(stored.get(key) != payload.get(key) for key in FACTS_OF_ORIGIN):
+        return None
+    return original_body(stored)
 
 
 def original_body(payload: Mapping[str, Any]) -> bytes | Pointer | None:

@@ -19,6 +19,7 @@ from ..errors import InvalidEvent
 from ..masking import without_secrets
 from ..schemas import core_type_of
 from ..subjects import parse_subject
+from ..topology import OWN_STREAM
 from ..transports.base import StoredMessage
 from ..validation import explain
 from ..wire import Envelope, read_envelope
@@ -138,7 +139,7 @@ def compose(
         "errorType": failure.error_type,
         "traceback": failure.traceback,
         "headers": _trimmed(original.headers),
-        "retryOf": _brief(next(iter(original.headers.get(RETRY_OF_HEADER, ())), None)),
+        "retryOf": _retry_of(original),
     }
     return payload, _metadata(envelope, original)
 
@@ -166,6 +167,13 @@ def _envelope(original: StoredMessage) -> Envelope | None:
         return read_envelope(original.body, stored_at=original.stored_at // 1_000_000)
     except InvalidEvent:
         return None
+
+
+def _retry_of(original: StoredMessage) -> str | None:
+    """Return the letter an event was sent back from; an ordinary event has no such header."""
+    if original.stream != OWN_STREAM.name:
+        return None
+    return _brief(next(iter(original.headers.get(RETRY_OF_HEADER, ())), None))
 
 
 def _type_of(subject: str) -> str:

@@ -27,6 +27,7 @@ from ..signals import (
     GuardLost,
     GuardNotExtended,
     HandlerSignal,
+    IdTaken,
     IdUsedAgain,
     Lapsed,
     NearlyFull,
@@ -51,7 +52,7 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 
 # Heard always: what a person on duty wants to read. Two more are heard where runs are logged too.
 ALWAYS: tuple[type[Signal], ...] = (
-    Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, Lapsed,
+    Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, IdTaken, Lapsed,
     CutOff, NeverEnded, ThreadStuck, GuardLost, GuardNotExtended,
     Duplicate, IdUsedAgain,
     ConsumerLost, ConsumerRecreated, ConsumerReset, RecreationFailed, StreamReplaced,
@@ -135,6 +136,10 @@ def _of_event(signal: EventSignal) -> Sentence | None:
             message = "a dead letter could not be handled and is dropped here"
             fields = _facts(signal) | {"error": signal.error}
             return Sentence(ERROR, f"{message}; it stays in its stream", fields)
+        case IdTaken():
+            by = f"{signal.by_stream} #{signal.by_sequence}"
+            message = f"{by} has this id and is not what was published; the next id is tried"
+            return Sentence(WARNING, message, _facts(signal) | {"id": signal.id})
         case Lapsed():
             return Sentence(WARNING, "lapsed", _facts(signal))
         case Duplicate():

@@ -20,7 +20,7 @@ from ..events import DEAD_LETTER, Event, Published
 from ..ids import random_id
 from ..schemas import Invalid, SchemaRegistry
 from ..subjects import build_subject, matches
-from ..transports.base import Message, Stored, Transport
+from ..transports.base import Message, Operators, Stored, Transport
 from ..transports.headers import message_headers
 from ..wire import TRACEPARENT, encode_event, encode_payload, read_traceparent
 from .drafts import (
@@ -93,6 +93,11 @@ class Publisher:
         self.stamps: list[Stamp] = []  # each adds headers to what is published
         self.short_windows: Mapping[str, float] = {}
         self._said: set[str] = set()
+
+    @property
+    def operators(self) -> Operators:
+        """The server's streams and messages, to look at what is stored."""
+        return self._transport.operators
 
     async def publish(self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT) -> Published:
         """Publish one event and await the server's confirmation.

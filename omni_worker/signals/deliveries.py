@@ -66,6 +66,18 @@ class DeadLetterDelayed(EventSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdTaken(EventSignal):
+    """Another message has the ``id`` derived for a dead letter or an output; the next id is tried.
+
+    ``by_stream`` and ``by_sequence``: where that message is stored.
+    """
+
+    id: str
+    by_stream: str
+    by_sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterDropped(EventSignal):
     """A dead letter itself could not be handled; it is terminated and stays in its stream."""
 

@@ -92,7 +92,7 @@ class Execution:
                                 ended = await self._run_told(slot, delivery, context)
                             else:
                                 await (bare(event) if bare is not None else call(context, event))
-                                ended = DONE
+                                ended = context.ended
                         except BaseException as error:
                             ended = dispatcher.ending(error)
                         slot.is_running = False
