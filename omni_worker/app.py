@@ -246,7 +246,7 @@ class App:
 
     def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> Coroutine[Any, Any, list[Published]]:
+    ) -> Coroutine[Any, Any, Sequence[Published]]:
         """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
         by: Context | EventBus = self._run_inside() or self._running_bus()
         return by.publish_many(drafts, timeout=timeout)

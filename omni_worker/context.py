@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -161,7 +161,7 @@ class Context:
 
     def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> Coroutine[Any, Any, list[Published]]:
+    ) -> Coroutine[Any, Any, Sequence[Published]]:
         """Publish many caused events, pipelined, in order; raises as ``EventBus.publish_many``."""
         return self._publish_many(_Call(self, "publish_many"), drafts, timeout)
 
@@ -180,7 +180,7 @@ class Context:
 
     async def _publish_many(
         self, call: _Call, drafts: Iterable[Draft], timeout: float
-    ) -> list[Published]:
+    ) -> Sequence[Published]:
         call.is_begun = True
         if asyncio.get_running_loop() is not self._around.loop:
             raise wrong_loop()
@@ -190,7 +190,7 @@ class Context:
                 (caused for caused, _ in map(self._caused, drafts)), timeout=timeout
             )
         sent = [self._caused(draft) for draft in drafts]
-        done = await publisher.publish_many([draft for draft, _ in sent], timeout=timeout)
+        done = [*await publisher.publish_many([draft for draft, _ in sent], timeout=timeout)]
         for index, (draft, same) in enumerate(sent):
             if same is not None and done[index].duplicate:
                 done[index] = await self._until_stored(draft, done[index], same, timeout)

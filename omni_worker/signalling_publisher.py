@@ -5,7 +5,7 @@ It is outside the publish middlewares: the type is the one the caller gave.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import OmniWorkerError
@@ -47,7 +47,7 @@ class SignallingPublisher(Publisher):
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> list[Published]:
+    ) -> Sequence[Published]:
         """Publish many; see Publisher. What was never sent is no failure of its own."""
         sent: list[tuple[str, str | None]] = []
 

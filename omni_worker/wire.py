@@ -83,34 +83,56 @@ def encode_event(
     *,
     id: str,
     type: str,
-    content: bytes,
+    payload: Any = None,
+    content: bytes | None = None,
     timestamp: int,
     metadata: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The body of an event; ``content`` is its payload as JSON, metadata that is None is left out.
+    """The body of an event; metadata that is None is left out.
 
-    Raises InvalidPayload when metadata or ``extra`` are no JSON, and for NaN, infinity and what no
-    parser reads (too many levels, too long an integer) anywhere.
+    ``content`` is its payload as JSON, where that is known already. Raises InvalidPayload when a
+    part is no JSON, and for NaN, infinity and what no parser reads (too many levels, too long an
+    integer) anywhere.
     """
     if None in metadata.values():
         metadata = {key: value for key, value in metadata.items() if value is not None}
     rest: dict[str, Any] = {"timestamp": timestamp, "metadata": metadata}
     if extra:
         rest.update({key: value for key, value in extra.items() if key not in ENVELOPE})
+    body = _in_one_pass(id, type, payload, rest) if content is None else None
+    if body is None:
+        content = encode_payload(type, payload) if content is None else content
+        body = _around(id, type, content, rest)
+    if may_hold_nan(body):
+        _refuse_nan(type, body)
+    if len(body) > 2 * DEEPEST and _may_be_unreadable(body):
+        _refuse_unreadable(type, body)
+    return body
+
+
+def _in_one_pass(id: str, type: str, payload: Any, rest: Mapping[str, Any]) -> bytes | None:
+    """The usual body; None if a part is no JSON: which one is found by writing them apart."""
+    try:
+        plain = payload if payload.__class__ is dict else plain_payload(payload)
+        whole = {"id": id, "type": type, "payload": plain, **rest}
+        body = to_json(whole, inf_nan_mode="constants")
+        if b"null" in body:
+            _look_for_nan(type, whole)
+    except (PydanticSerializationError, UnicodeEncodeError, ValueError):
+        return None
+    return body
+
+
+def _around(id: str, type: str, content: bytes, rest: Mapping[str, Any]) -> bytes:
+    """The body around a payload that is JSON already: an event's id may be derived from it."""
     try:
         end = to_json(rest, inf_nan_mode="constants")
         if b"null" in end:
             _look_for_nan(type, rest)
     except (PydanticSerializationError, UnicodeEncodeError, ValueError) as error:
         raise InvalidPayload(f"{type}: the envelope is not JSON: {_reason(error)}") from None
-    # The payload is JSON already: where a handler's event gets its id from it, that is one pass.
-    body = b'{"id":%b,"type":%b,"payload":%b,%b' % (to_json(id), to_json(type), content, end[1:])
-    if may_hold_nan(body):
-        _refuse_nan(type, body)
-    if len(body) > 2 * DEEPEST and _may_be_unreadable(body):
-        _refuse_unreadable(type, body)
-    return body
+    return b'{"id":%b,"type":%b,"payload":%b,%b' % (to_json(id), to_json(type), content, end[1:])
 
 
 def plain_payload(payload: Any) -> Any:

@@ -21,7 +21,7 @@ ROOMS = [
     "validation", "finite", "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
     "handlers", "handler_consumers",
-    "transports", "transports.headers", "transports.base",
+    "transports", "transports.headers", "transports.base", "transports.results",
     "letters",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",

@@ -254,6 +254,21 @@ async def test_many_keep_their_order_and_each_has_its_confirmation(
     assert await publisher.publish_many([]) == []
 
 
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+async def test_the_confirmations_of_many_read_like_a_list(publisher: Publisher, count: int) -> None:
+    expected = [Published(f"é-{n}", "STREAM", n + 1, False) for n in range(count)]
+
+    published = await publisher.publish_many(draft(id=f"é-{n}") for n in range(count))
+
+    assert published == expected
+    assert list(published) == expected
+    assert [*reversed(published)] == expected[::-1]
+    assert (published[0], published[-1]) == (expected[0], expected[-1])
+    assert published[-3:] == expected[-3:]
+    assert published != expected[1:]
+    assert repr(published) == repr(expected)
+
+
 @pytest.mark.parametrize("with_middleware", [False, True])
 async def test_of_many_it_is_said_which_were_not_confirmed(
     publisher: Publisher, transport: Recorder, with_middleware: bool

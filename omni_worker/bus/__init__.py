@@ -188,7 +188,7 @@ class EventBus:
 
     def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> Coroutine[Any, Any, list[Published]]:
+    ) -> Coroutine[Any, Any, Sequence[Published]]:
         """Publish many, pipelined, in this order, every confirmation awaited.
 
         A list is checked whole before the first is sent. A generator is read while there is room,
@@ -200,7 +200,7 @@ class EventBus:
             return run.publish_many(drafts, timeout=timeout)
         return self._publish_many(drafts, timeout)
 
-    async def _publish_many(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
+    async def _publish_many(self, drafts: Iterable[Draft], timeout: float) -> Sequence[Published]:
         self._check_connected()
         return await self.publisher.publish_many(drafts, timeout=timeout)
 

@@ -13,7 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from ..errors import EventTooLarge, InvalidEvent, InvalidPayload, PublishError
 from ..events import DEAD_LETTER, Event, Published
@@ -22,15 +22,16 @@ from ..schemas import Invalid, SchemaRegistry
 from ..subjects import build_subject, matches
 from ..transports.base import Message, Operators, Stored, Transport
 from ..transports.headers import message_headers
-from ..wire import TRACEPARENT, encode_event, encode_payload, read_traceparent
+from ..wire import TRACEPARENT, encode_event, read_traceparent
+from .confirmations import Confirmations, Ids, errors_of
 from .drafts import (
     Draft,
     EventFields,
     check_id,
-    check_metadata,
     check_timeout,
+    complete,
+    complete_metadata,
     draft_of,
-    given_metadata,
 )
 from .middlewares import (
     PublishMiddleware,
@@ -60,7 +61,6 @@ log = logging.getLogger("omni_worker.publish")
 
 DEFAULT_TIMEOUT = 30.0  # seconds
 LETTER_TIMEOUT = 5.0  # seconds
-ONLY_TEXT = {str}
 
 
 class PublishManyError(PublishError):
@@ -118,7 +118,7 @@ class Publisher:
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> list[Published]:
+    ) -> Sequence[Published]:
         """Publish many, pipelined, in this order; every confirmation is awaited.
 
         A list is checked whole before the first is sent, and the error says which draft it is
@@ -136,8 +136,11 @@ class Publisher:
         prepared = self._prepare_all(drafts)
         if prepared and self.short_windows:
             timeout = min(self._within_window(one.subject, timeout) for _, one in prepared)
+        ids = Ids()
+        for id, _ in prepared:
+            ids.add(id)
         results = await self._transport.publish_many([one for _, one in prepared], timeout=timeout)
-        return _all_or_error([id for id, _ in prepared], results)
+        return _all_or_error(ids, results)
 
     def _prepare_all(self, drafts: Iterable[Draft]) -> list[tuple[str, Message]]:
         """Prepare a list. Raises what is wrong with the first bad draft, with its index."""
@@ -154,25 +157,26 @@ class Publisher:
             raise
         return prepared
 
-    async def _stream(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
+    async def _stream(self, drafts: Iterable[Draft], timeout: float) -> Sequence[Published]:
         """Each is checked while those before it are on their way."""
         if self.short_windows:
             timeout = min(timeout, 0.75 * min(self.short_windows.values()))
-        ids: list[str] = []
+        ids = Ids()
         stopped_by: list[Exception] = []
 
         def prepared() -> Iterator[Message]:
+            prepare, add = self._prepare, ids.add
             try:
                 for draft in drafts:
-                    id, message = self._prepare(draft)
-                    ids.append(id)
+                    id, message = prepare(draft)
+                    add(id)
                     yield message
             except Exception as error:  # a draft was refused, or the iterator of drafts failed
-                ids.append("")
+                ids.add("")
                 stopped_by.append(error)
 
         results = await self._transport.publish_many(prepared(), timeout=timeout)
-        return _all_or_error(ids, [*results, *stopped_by])
+        return _all_or_error(ids, [*results, *stopped_by] if stopped_by else results)
 
     async def publish_letter(
         self, id: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
@@ -188,7 +192,7 @@ class Publisher:
         """Everything that can be refused is refused here."""
         subject = build_subject(draft.type, draft.channel, draft.instance)
         id = check_id(draft.id) if draft.id is not None else random_id()
-        metadata = self._completed(given_metadata(draft), draft, id)
+        metadata = complete_metadata(draft, id, self.name)
         return id, self._message(draft, draft, id, subject, metadata, stamps=stamps)
 
     def _message(
@@ -207,11 +211,11 @@ class Publisher:
         checked = self._registry.validate(type, payload)
         if isinstance(checked, Invalid):
             raise InvalidPayload(f"{type}: the payload does not fit its schema: {checked.error}")
-        known = draft.content if event is draft else None
         body = encode_event(
             id=id,
             type=type,
-            content=known or encode_payload(type, payload),
+            payload=payload,
+            content=draft.content if event is draft else None,
             timestamp=time.time_ns() // 1_000_000,
             metadata=metadata,
             extra=event.extra if isinstance(event, Draft) else event.model_extra,
@@ -225,24 +229,9 @@ class Publisher:
             stamp(self.stamps, as_sent(draft, event, id, metadata), headers)
         return Message(subject, body, id, headers)
 
-    def _completed(
-        self, metadata: dict[str, Any], event: Draft | Event[Any], id: str
-    ) -> dict[str, Any]:
-        metadata["correlationId"] = metadata.get("correlationId") or id
-        metadata["traceId"] = metadata.get("traceId") or id
-        metadata["source"] = metadata.get("source") or self.name
-        channel, instance = event.channel, event.instance
-        if instance is not None:
-            metadata["instanceId"] = instance
-        if channel is not None:
-            metadata["channelType"] = channel
-        if set(map(type, metadata.values())) != ONLY_TEXT:
-            check_metadata(event.type, metadata)
-        return metadata
-
     # --- through the middlewares -----------------------------------------------------------
 
-    async def _pipelined(self, drafts: Iterable[Draft], timeout: float) -> list[Published]:
+    async def _pipelined(self, drafts: Iterable[Draft], timeout: float) -> Sequence[Published]:
         """Many through the middlewares, each of them while those before it are on their way."""
         if self.short_windows:
             timeout = min(timeout, 0.75 * min(self.short_windows.values()))
@@ -256,7 +245,11 @@ class Publisher:
             timeout,
         )
         await pipeline.run()
-        return _all_or_error(pipeline.ids, pipeline.results)
+        ids, results = pipeline.ids, pipeline.results
+        results += [NOT_SENT] * (len(ids) - len(results))
+        partly = [None if isinstance(one, Exception) else one for one in results]
+        errors = {index: one for index, one in enumerate(results) if isinstance(one, Exception)}
+        return _confirmed(partly, errors, ids)
 
     async def _through_middlewares(self, draft: Draft, timeout: float) -> Published:
         """The event as an object through every middleware; what comes out at the end is sent."""
@@ -273,7 +266,7 @@ class Publisher:
     def _begin(self, through: PublishMiddleware, passage: Passage) -> Awaitable[Published]:
         draft, id = passage.draft, check_id(passage.id)
         subject = build_subject(draft.type, draft.channel, draft.instance)
-        metadata = self._completed(given_metadata(draft), draft, id)
+        metadata = complete_metadata(draft, id, self.name)
         return through(passage.enter(subject, metadata, time.time_ns() // 1_000_000), passage)
 
     def _compose(self, passage: Passage, event: Event[Any]) -> Message:
@@ -281,7 +274,7 @@ class Publisher:
         id, subject, metadata = passage.id, passage.subject, passage.metadata
         if not passage.is_unchanged(event):
             id = check_id(event.id)
-            metadata = self._completed(metadata_of(event), event, id)
+            metadata = complete(metadata_of(event), event, id, self.name)
             subject = build_subject(event.type, event.channel, event.instance)
         return self._message(event, passage.draft, id, subject, metadata)
 
@@ -308,21 +301,24 @@ def _check_size(message: Message, most: int) -> None:
         )
 
 
-def _all_or_error(
-    ids: list[str], results: Sequence[Stored | Published | Exception]
-) -> list[Published]:
+def _all_or_error(ids: Ids, results: Sequence[Stored | Exception]) -> Sequence[Published]:
     """Every confirmation. Raises PublishManyError; what has no result was not sent any more."""
-    results = [*results, *[NOT_SENT] * (len(ids) - len(results))]
-    published: list[Published] = []
-    errors: dict[int, Exception] = {}
-    for index, (id, result) in enumerate(zip(ids, results, strict=True)):
-        if isinstance(result, Exception):
-            errors[index] = result
-        else:
-            published.append(Published(id, result.stream, result.sequence, result.duplicate))
-    if errors:
-        whole = iter(published)
-        partly = [None if index in errors else next(whole) for index in range(len(ids))]
-        index, first = next(iter(errors.items()))
-        raise PublishManyError(partly, errors, ids[index]) from first
-    return published
+    if len(results) < len(ids):
+        results = [*results, *[NOT_SENT] * (len(ids) - len(results))]
+    errors = errors_of(results)
+    if not errors:
+        return Confirmations(ids, results)
+    partly = [
+        None if isinstance(result, Exception) else Published(ids[index], *result)
+        for index, result in enumerate(results)
+    ]
+    return _confirmed(partly, errors, ids)
+
+
+def _confirmed(
+    partly: list[Published | None], errors: dict[int, Exception], ids: Sequence[str] | Ids
+) -> Sequence[Published]:
+    if not errors:
+        return cast(list[Published], partly)
+    index, first = next(iter(errors.items()))
+    raise PublishManyError(partly, errors, ids[index]) from first

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from ..errors import ConfigError, InvalidEvent
-from ..events import TEXT_KEYS
+from ..events import TEXT_KEYS, Event
 from ..topology import DUPLICATE_WINDOW
 
 MAX_ID = 256  # characters; it travels in a header
+_ONLY_TEXT = {str}
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: that takes three times as long to make
@@ -51,18 +52,51 @@ class EventFields(TypedDict, total=False):
 
 def draft_of(type: str, payload: Any, fields: EventFields) -> Draft:
     """The arguments of a ``publish`` as one value. Raises TypeError for one it does not take."""
-    given: dict[str, Any] = {**fields, "metadata": fields.get("metadata") or {}}
     try:
-        return Draft(type=type, payload=payload, **given)
+        draft = Draft(type=type, payload=payload, **fields)  # type: ignore[arg-type]
     except TypeError:
         known = EventFields.__annotations__
         unknown = ", ".join(f"{name}=" for name in fields if name not in known)
         takes = ", ".join(f"{name}=" for name in known)
         raise TypeError(f"publish() takes no {unknown}; it takes {takes} and timeout=") from None
+    if not draft.metadata:  # None as well
+        draft.metadata = {}
+    return draft
 
 
-def given_metadata(draft: Draft) -> dict[str, Any]:
-    """The metadata a draft asks for, by its names on the wire."""
+def complete_metadata(draft: Draft, id: str, source: str) -> dict[str, Any]:
+    """The metadata of a draft, by its names on the wire. Raises InvalidEvent."""
+    if draft.metadata or draft.person_id is not None or draft.platform_identity_id is not None:
+        return complete(_given_metadata(draft), draft, id, source)
+    # The usual draft, in one step; the address and the id are checked already.
+    correlation, trace = draft.correlation_id or id, draft.trace_id or id
+    metadata = {"correlationId": correlation, "traceId": trace, "source": source}
+    if draft.channel is not None and draft.instance is not None:
+        metadata["instanceId"] = draft.instance
+        metadata["channelType"] = draft.channel
+    if correlation.__class__ is not str or trace.__class__ is not str:
+        check_metadata(draft.type, metadata)
+    return metadata
+
+
+def complete(
+    metadata: dict[str, Any], event: Draft | Event[Any], id: str, source: str
+) -> dict[str, Any]:
+    """Add what every event has to the metadata given; returns it. Raises InvalidEvent."""
+    metadata["correlationId"] = metadata.get("correlationId") or id
+    metadata["traceId"] = metadata.get("traceId") or id
+    metadata["source"] = metadata.get("source") or source
+    channel, instance = event.channel, event.instance
+    if instance is not None:
+        metadata["instanceId"] = instance
+    if channel is not None:
+        metadata["channelType"] = channel
+    if set(map(type, metadata.values())) != _ONLY_TEXT:
+        check_metadata(event.type, metadata)
+    return metadata
+
+
+def _given_metadata(draft: Draft) -> dict[str, Any]:
     given = draft.metadata
     try:
         metadata: dict[str, Any] = {**given} if given else {}

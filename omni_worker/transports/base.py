@@ -310,7 +310,7 @@ class Transport(Protocol):
 
     async def publish_many(
         self, messages: Iterable[Message], *, timeout: float
-    ) -> list[Stored | Exception]:
+    ) -> Sequence[Stored | Exception]:
         """Store many, pipelined, in this order; each ends as its own result or error.
 
         Messages are read while there is room, each with ``timeout`` seconds of its own. After one

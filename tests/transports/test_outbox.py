@@ -8,8 +8,9 @@ import itertools
 import pytest
 
 from omni_worker.errors import ApiError, InvalidSubject, NoStream, PublishError, TransportError
-from omni_worker.transports.base import Message
+from omni_worker.transports.base import Message, Stored
 from omni_worker.transports.jetstream import JetStreamTransport, outbox
+from omni_worker.transports.jetstream.confirmations import Batch
 from omni_worker.transports.jetstream.frames import _written, frame
 
 from ..waiting import until
@@ -419,3 +420,39 @@ def test_long_subjects_fill_no_memory() -> None:
             frame(f"{number}.{'a' * 50_000}", b"", b"", b"", max_payload=10)
 
     assert _written.cache_info().currsize == kept
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b'{"stream":"S", "seq":7}', Stored("S", 7, False)),
+        (b'{"stream":"S","domain":"hub", "seq":7}', Stored("S", 7, False)),
+        (b'{"stream":"S", "seq":7,"duplicate": true}', Stored("S", 7, True)),
+        (b'{"stream":"S", "seq":7, "val":"12"}', Stored("S", 7, False)),
+        (b'{"seq":7,"stream":"S"}', Stored("S", 7, False)),
+        (b'{"stream":"T", "seq":7}', Stored("T", 7, False)),
+        (b'{"stream":"S", "seq":}', None),
+        (b'{"stream":"S", "seq":7', None),
+        (b'{"stream":"S", "seq":7]', None),
+        (b"", None),
+        (b":", None),
+        (b"[]", None),
+        (b'{"stream":"S"}', None),
+    ],
+)
+async def test_an_answer_reads_the_same_after_one_that_was_alike(answer, expected, nats_server):
+    async with connected(nats_server.url) as transport:
+        box = transport._outbox
+        await make_stream(transport)
+        await transport.publish(message(), timeout=5)
+        for usual in (b'{"stream":"S", "seq":1}', b'{"stream":"S","domain":"hub", "seq":1}'):
+            batch = Batch()
+            box._submit(batch, batch.add(), message(id=usual.decode()), 1e9, 0.0)
+            box._on_answer(box._inbox + b"%d" % box._token, b"", None, usual)
+        batch = Batch()
+        box._submit(batch, batch.add(), message(id="x"), 1e9, 0.0)
+
+        box._on_answer(box._inbox + b"%d" % box._token, b"", None, answer)
+
+        assert batch.left == (1 if expected is None else 0)
+        assert expected is None or batch.results == [expected]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from ...errors import NotConnected, PermissionDenied, TransportError
@@ -110,7 +110,7 @@ class JetStreamTransport:
 
     def publish_many(
         self, messages: Iterable[Message], *, timeout: float
-    ) -> Coroutine[Any, Any, list[Stored | Exception]]:
+    ) -> Coroutine[Any, Any, Sequence[Stored | Exception]]:
         """Store many, pipelined."""
         return self._outbox.publish_many(messages, timeout=timeout)
 

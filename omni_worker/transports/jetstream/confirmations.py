@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ...errors import TransportError
 from ..base import Stored
-
-_UNKNOWN = TransportError("not known yet")  # placeholder of a result that is still to come
+from ..results import Results
 
 
 class _Waiting:
@@ -37,6 +35,10 @@ class Single(_Waiting):
         if not self.done.done():
             self.done.set_result(result)
 
+    def put_stored(self, index: int, stream: str, sequence: int) -> None:
+        """Set the usual result: stored, and no duplicate."""
+        self.put(index, Stored(stream, sequence, False))
+
 
 class Batch(_Waiting):
     """Confirmations of one call: results as they come in, and one future for all of them."""
@@ -45,7 +47,7 @@ class Batch(_Waiting):
 
     def __init__(self) -> None:
         super().__init__()
-        self.results: list[Stored | Exception] = []
+        self.results = Results()
         self.left = 0
         self.is_whole = False  # all messages are added
 
@@ -55,9 +57,8 @@ class Batch(_Waiting):
 
     def add(self) -> int:
         """Add a message; return the index of its result."""
-        self.results.append(_UNKNOWN)
         self.left += 1
-        return len(self.results) - 1
+        return self.results.add()
 
     def end(self) -> None:
         """Mark the batch as complete."""
@@ -67,7 +68,14 @@ class Batch(_Waiting):
 
     def put(self, index: int, result: Stored | Exception) -> None:
         """Set one result: stored, or the reason why not."""
-        self.results[index] = result
+        self.results.put(index, result)
+        self.left -= 1
+        if not self.left and self.is_whole:
+            self._finish()
+
+    def put_stored(self, index: int, stream: str, sequence: int) -> None:
+        """Set the usual result: stored, and no duplicate."""
+        self.results.put_stored(index, stream, sequence)
         self.left -= 1
         if not self.left and self.is_whole:
             self._finish()

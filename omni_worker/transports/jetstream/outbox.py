@@ -21,6 +21,7 @@ from ...errors import (
 )
 from ..base import Message, Stored
 from ..headers import message_headers, status_of
+from ..results import Results
 from .confirmations import Batch, Single
 from .connection import Connection
 from .frames import frame
@@ -34,6 +35,7 @@ TURN = 128  # messages until the loop gets a turn to send them and to read confi
 RETRY_AFTER = 0.25  # seconds, after an answer that may soon change
 # The stream is full, out of resources, being replicated, or the id is in process (ADR-50, 10158).
 ID_ON_ITS_WAY = 10158
+MOST_HEADS = 100  # one for each stream
 TRANSIENT = frozenset({10077, 10023, 10118, ID_ON_ITS_WAY, 10008, 10074})
 
 
@@ -43,15 +45,22 @@ class _Publish:
     )  # fmt: skip
 
     def __init__(
-        self, waiting: Batch | Single, index: int, message: Message, data: bytes, deadline: float
+        self,
+        waiting: Batch | Single,
+        index: int,
+        message: Message,
+        data: bytes,
+        deadline: float,
+        resend_at: float,
+        unanswered: int,
     ) -> None:
         self.waiting = waiting
         self.index = index
         self.message = message
         self.data = data
         self.deadline = deadline
-        self.resend_at = 0.0
-        self.unanswered = 0  # copies sent without an answer: each may be stored
+        self.resend_at = resend_at
+        self.unanswered = unanswered  # copies sent without an answer: each may be stored
         self.trouble = ""
 
 
@@ -67,6 +76,7 @@ class Outbox:
         self._answers = self._inbox + b"*"
         self._token = 0
         self._pending: dict[bytes, _Publish] = {}
+        self._heads: dict[bytes, str] = {}  # of usual answers, up to the sequence: their stream
         self._size = 0  # bytes of the pending messages
         self._room: list[asyncio.Future[None]] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -94,19 +104,20 @@ class Outbox:
 
     async def publish(self, message: Message, *, timeout: float) -> Stored:
         """Store one message; see the Transport port."""
-        deadline = asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        deadline = now + timeout
         if self._is_full():
             await self._wait_for_room(message, deadline)
+            now = loop.time()
         single = Single()
-        self._submit(single, 0, message, deadline)
+        self._submit(single, 0, message, deadline, now)
         result: Stored | Exception = await single.done
         if isinstance(result, Exception):
             raise result
         return result
 
-    async def publish_many(
-        self, messages: Iterable[Message], *, timeout: float
-    ) -> list[Stored | Exception]:
+    async def publish_many(self, messages: Iterable[Message], *, timeout: float) -> Results:
         """Store many in this order; see the Transport port."""
         loop = asyncio.get_running_loop()
         batch = Batch()
@@ -114,16 +125,18 @@ class Outbox:
             for number, message in enumerate(messages):
                 if number % TURN == 0:
                     await asyncio.sleep(0)
-                deadline = loop.time() + timeout
-                if self._is_full():
+                now = loop.time()
+                deadline = now + timeout
+                if len(self._pending) >= WINDOW or self._size >= WINDOW_BYTES:  # it is full
                     try:
                         await self._wait_for_room(message, deadline)
+                        now = loop.time()
                         if batch.stops():  # else its own timeout would be added
                             raise _not_stored(message, "one before it was not stored")
                     except TransportError as error:  # a message that cannot be written in time
                         batch.put(batch.add(), error)
                         break
-                self._submit(batch, batch.add(), message, deadline)
+                self._submit(batch, batch.add(), message, deadline, now)
                 if batch.ends_early:
                     break
             batch.end()
@@ -137,7 +150,12 @@ class Outbox:
         return len(self._pending) >= WINDOW or self._size >= WINDOW_BYTES
 
     def _submit(
-        self, waiting: Batch | Single, index: int, message: Message, deadline: float
+        self,
+        waiting: Batch | Single,
+        index: int,
+        message: Message,
+        deadline: float,
+        now: float,
     ) -> None:
         """Write a message if the link is up; it waits for its confirmation either way."""
         connection = self._connection
@@ -158,9 +176,10 @@ class Outbox:
             )  # a problem of the link, not of the message
             waiting.put(index, error)
             return
-        self._pending[token] = pending = _Publish(waiting, index, message, data, deadline)
         self._size += len(data)
-        self._send(pending, asyncio.get_running_loop().time())
+        self._pending[token] = _Publish(
+            waiting, index, message, data, deadline, now + RESEND_AFTER, connection.send(data)
+        )
         if self._sweep is None:
             self._keep_sweeping()
 
@@ -171,12 +190,30 @@ class Outbox:
         pending = self._pending.get(token)
         if pending is None:
             return
-        if headers is not None and status_of(headers) == 503:
+        if headers is None:
+            head, _, end = body.rpartition(b":")
+            stream, digits = self._heads.get(head), end[:-1]
+            # Usually: no sequence has more than 20 digits.
+            if stream is not None and len(end) < 22 and digits.isdigit() and end[-1:] == b"}":
+                del self._pending[token]
+                self._size -= len(pending.data)
+                pending.waiting.put_stored(pending.index, stream, int(digits))
+                if self._room:
+                    self._make_room_if_half()
+                return
+        elif status_of(headers) == 503:
             self._on_no_responders(token, pending)
             return
+        self._on_unusual_answer(token, pending, body)
+
+    def _on_unusual_answer(self, token: bytes, pending: _Publish, body: bytes) -> None:
         answer = _read_answer(pending.message.subject, body)
         if answer is None:
             return  # another subscriber replied; the stream's own answer is still to come
+        if isinstance(answer, Stored) and not answer.duplicate and len(self._heads) < MOST_HEADS:
+            head = body.rpartition(b":")[0]
+            if _is_usual(head, answer.stream):
+                self._heads[head] = answer.stream
         if not isinstance(answer, ApiError):
             self._settle(token, answer)
             return
@@ -215,7 +252,11 @@ class Outbox:
         pending = self._forget(token)
         if pending is not None:
             pending.waiting.put(pending.index, result)
-        if self._room and len(self._pending) < WINDOW // 2 and self._size < WINDOW_BYTES // 2:
+        if self._room:
+            self._make_room_if_half()
+
+    def _make_room_if_half(self) -> None:
+        if len(self._pending) < WINDOW // 2 and self._size < WINDOW_BYTES // 2:
             self._make_room()
 
     def _forget(self, token: bytes) -> _Publish | None:
@@ -304,6 +345,16 @@ def _read_answer(subject: str, body: bytes) -> Stored | ApiError | None:
         return Stored(said["stream"], said["seq"], said.get("duplicate", False))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _is_usual(head: bytes, stream: str) -> bool:
+    """True if this head, a sequence and a brace are a whole answer: stored, no duplicate."""
+    try:
+        said = from_json(head + b":0}")
+    except ValueError:
+        return False
+    keys = said.keys() if isinstance(said, dict) else set()
+    return {"stream", "seq"} <= keys <= {"stream", "domain", "seq"} and said["stream"] == stream
 
 
 def _out_of_time(pending: _Publish) -> TransportError:
