@@ -21,8 +21,17 @@ from tests.processes.support import PROGRAM, clean_environment
 from tests.waiting import wait_until
 
 __all__ = [
-    "Measured", "Said", "Terminal", "call", "lines_of", "measure", "on_a_terminal", "operate",
-    "table_of", "too_wide",
+    "Measured",
+    "Said",
+    "Terminal",
+    "call",
+    "least",
+    "lines_of",
+    "measure",
+    "on_a_terminal",
+    "operate",
+    "table_of",
+    "too_wide",
 ]  # fmt: skip
 
 PATIENCE = 180.0  # seconds after which a command hangs, on a busy machine as well
@@ -66,6 +75,11 @@ def measure(url: str, *arguments: str, folder: Path) -> Measured:
     )  # fmt: skip
     said = Said(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
     return Measured(said, int(file.read_text()) / 1024)
+
+
+def least(folder: Path) -> float:
+    """Return the peak of a command that reads nothing: what importing the program costs, in MB."""
+    return measure("nats://nobody.invalid", "version", folder=folder).peak
 
 
 class Terminal:

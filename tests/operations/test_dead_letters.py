@@ -18,7 +18,7 @@ from tests.processes.support import (
 )
 
 from .conftest import LETTERS_WANTED, MANY
-from .support import lines_of, measure, operate, table_of
+from .support import least, lines_of, measure, operate, table_of
 
 COUNTING = """
 from omni_worker import App, Event
@@ -208,5 +208,5 @@ def test_many_letters_are_listed_in_little_memory(large_server: NatsServer, tmp_
     assert {one["handler"] for one in found} == {"wanted"}
     assert f"The last 50 of {MANY // 1000} 000" in every.said.out
     assert every.said.err == ""  # progress is for terminals
-    assert measured.peak < 50
-    assert every.peak < 50
+    assert measured.peak < least(tmp_path) + 8
+    assert every.peak < least(tmp_path) + 8
