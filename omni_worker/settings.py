@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .errors import ConfigError
 from .masking import without_secrets
 from .options import OPTIONS, Number
+from .subjects import Unaddressed
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -117,6 +118,9 @@ class Settings(BaseSettings):
     """Replicas of the streams we create; existing streams keep theirs."""
     provision: Literal["on", "off"] = "on"
     """`off`: streams and consumers are only checked, never created."""
+    unaddressed: Unaddressed = "bare"
+    """Subject of events without channel and instance, dead letters too: `bare` is the type alone,
+    `internal.global` adds these two, for programs of Omni that read `{type}.>` only."""
     inactive: float = Field(default=3600.0, gt=0)
     """Time until the server deletes a consumer without durable that no process uses."""
 
@@ -161,7 +165,7 @@ class Settings(BaseSettings):
             raise ValueError("not the URL of a server")
         return urls
 
-    @field_validator("provision", mode="before")
+    @field_validator("provision", "unaddressed", mode="before")
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

@@ -26,6 +26,7 @@ from .signals import (
     Signals,
     Skipped,
 )
+from .subjects import matches
 from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
 
@@ -34,6 +35,7 @@ LETTER_RETRY = RetryPolicy(retries=0, delay=1.0, factor=2.0, cap=300.0, jitter=0
 # The server's count includes handbacks and crashes of neighbours; below this multiple of the
 # allowed attempts it says nothing about the event.
 COUNT_FACTOR = 4
+ADDRESSED_LETTERS = f"{DEAD_LETTER}.*.>"  # with channel and instance: other programs, a setting
 
 
 @dataclass(slots=True)
@@ -226,7 +228,7 @@ class Settler:
         """
         failure = trouble.letter
         assert failure is not None
-        if delivery.subject == DEAD_LETTER:
+        if delivery.subject == DEAD_LETTER or matches(ADDRESSED_LETTERS, delivery.subject):
             delivery.term("a dead letter that cannot be handled")
             self._emit(
                 DeadLetterDropped(handler=self._handler, delivery=delivery, error=failure.error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .errors import InvalidSubject
 
@@ -18,6 +18,11 @@ MAX_SUBJECT = 2048  # bytes; the server's control line ends at 4096 and carries 
 
 # White space and control characters break the protocol line, lone surrogates cannot be encoded.
 _TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+# How an event without channel and instance is addressed; newer programs never publish bare.
+BARE = "bare"
+Unaddressed = Literal["bare", "internal.global"]
 
 
 class Address(NamedTuple):
@@ -55,6 +60,14 @@ def _built(type: str, channel: str | None, instance: str | None) -> str:
     check_channel(channel)
     check_instance(instance)
     return _bounded(f"{type}.{channel}.{instance}")
+
+
+def subject_on_the_wire(type: str, subject: str, unaddressed: str) -> str:
+    """Return where an event goes: a bare subject is written as the setting says.
+
+    ``unaddressed`` is `bare`, or the channel and instance of events that have none.
+    """
+    return subject if subject != type or unaddressed == BARE else f"{type}.{unaddressed}"
 
 
 def build_subscribe_pattern(

@@ -75,6 +75,7 @@ class EventBus:
         self.signals = Signals([LOG, *listeners])
         self.transport.watch(self._link_changed)
         self.publisher = publisher_for(self.transport, self.registry, name, self.signals)
+        self.publisher.unaddressed = self.settings.unaddressed
         self.middlewares: list[Middleware] = []
         self.state: Any = None  # what the app's lifespan yields
         self._provisioner = Provisioner(

@@ -19,7 +19,7 @@ from ..errors import EventTooLarge, InvalidEvent, InvalidPayload, PublishError
 from ..events import DEAD_LETTER, Event, Published
 from ..ids import random_id
 from ..schemas import Invalid, SchemaRegistry
-from ..subjects import build_subject, matches
+from ..subjects import Unaddressed, build_subject, matches, subject_on_the_wire
 from ..transports.base import Message, Operators, Stored, Transport
 from ..transports.headers import message_headers
 from ..wire import TRACEPARENT, encode_event, read_traceparent
@@ -92,6 +92,7 @@ class Publisher:
         self.middlewares: list[PublishMiddleware] = []
         self.stamps: list[Stamp] = []  # each adds headers to what is published
         self.short_windows: Mapping[str, float] = {}
+        self.unaddressed: Unaddressed = "bare"  # the setting
         self._said: set[str] = set()
 
     @property
@@ -227,6 +228,8 @@ class Publisher:
             headers[TRACEPARENT] = draft.traceparent
         if self.stamps and stamps:
             stamp(self.stamps, as_sent(draft, event, id, metadata), headers)
+        if subject == type:
+            subject = subject_on_the_wire(type, subject, self.unaddressed)
         return Message(subject, body, id, headers)
 
     # --- through the middlewares -----------------------------------------------------------

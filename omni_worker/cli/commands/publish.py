@@ -19,7 +19,7 @@ from ...listeners.pretty import visible_json
 from ...publisher import Draft
 from ...schemas import SchemaRegistry
 from ...settings import Settings
-from ...subjects import build_subject
+from ...subjects import build_subject, subject_on_the_wire
 from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain, say
 from ..connection import connect, for_a_person, with_advice
 from ..environment import warn_of_unknown_variables
@@ -60,9 +60,11 @@ def command(
         draft = Draft(
             type=type, payload=_read(data), channel=channel, instance=instance, id=id
         )  # fmt: skip
+        settings = Settings()
         subject = build_subject(type, channel, instance)
+        subject = subject_on_the_wire(type, subject, settings.unaddressed)
         SchemaRegistry().check_known(type, warn=lambda _: None)
-        published = asyncio.run(_publish(draft, Settings()))
+        published = asyncio.run(_publish(draft, settings))
     except (InvalidEvent, ConfigError, OSError, ValueError) as error:
         complain(str(error))
         return CALLED_WRONGLY

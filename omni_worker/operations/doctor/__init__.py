@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...errors import ApiError, PermissionDenied
+from ...subjects import Unaddressed
 from ...transports.base import Transport
 from ...transports.infos import AccountInfo, StreamInfo
 from .buckets import bucket_findings
@@ -16,7 +17,11 @@ __all__ = ["Finding", "Level", "Monitor", "as_json", "examine"]
 
 
 async def examine(
-    transport: Transport, monitor: Monitor | None = None, *, domain: str | None = None
+    transport: Transport,
+    monitor: Monitor | None = None,
+    *,
+    domain: str | None = None,
+    unaddressed: Unaddressed = "bare",
 ) -> list[Finding]:
     """Check everything this login can see; ``monitor`` reads the server's /jsz.
 
@@ -43,11 +48,11 @@ async def examine(
         found += [*stream_findings(configs), *full_streams(streams)]
         found += bucket_findings(streams, account)
         found += await tried_rights(transport, configs)
-        found += await list_of_rights(operators, domain)
+        found += await list_of_rights(operators, domain, unaddressed)
         found += await consumer_findings(operators, streams)
         found.append(await clock(operators, streams))
     else:
-        found += await list_of_rights(operators, domain)
+        found += await list_of_rights(operators, domain, unaddressed)
     found.append(await sync(monitor))
     return found
 

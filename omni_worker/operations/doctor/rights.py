@@ -9,7 +9,7 @@ from ...errors import PermissionDenied, TransportError
 from ...events import DEAD_LETTER
 from ...letters.marks import BUCKET as MARKS
 from ...notes.attempts import BUCKET as NOTES
-from ...subjects import covers, intersection
+from ...subjects import Unaddressed, covers, intersection, subject_on_the_wire
 from ...topology import holds_events, route
 from ...transports.base import Operators, Transport
 from ...transports.infos import Permissions, StreamConfig
@@ -39,7 +39,7 @@ RETRYING = Need("dead-letters retry and discard", ("omni-worker.retry.>", f"$KV.
 APPLYING = Need(
     "plan --apply", ("{api}.STREAM.CREATE.*", "{api}.STREAM.UPDATE.*", "{api}.CONSUMER.CREATE.>")
 )
-WORKING = Need("a worker", ("$JS.ACK.>", DEAD_LETTER, f"$KV.{NOTES}.>"))
+WORKING = Need("a worker", ("$JS.ACK.>", "{letter}", f"$KV.{NOTES}.>"))
 
 
 async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) -> list[Finding]:
@@ -73,7 +73,9 @@ async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) ->
     return found or [Finding(Level.OK, "rights", f"streams and consumers can be read ({stream})")]
 
 
-async def list_of_rights(operators: Operators, domain: str | None) -> list[Finding]:
+async def list_of_rights(
+    operators: Operators, domain: str | None, unaddressed: Unaddressed = "bare"
+) -> list[Finding]:
     """Check the other rights against the server's list of this login's permissions."""
     permissions = await operators.permissions()
     if permissions is None:
@@ -86,7 +88,7 @@ async def list_of_rights(operators: Operators, domain: str | None) -> list[Findi
         ]  # fmt: skip
     found = []
     for need in (READING, RETRYING, APPLYING, WORKING):
-        missing = missing_rights(permissions, need, domain=domain)
+        missing = missing_rights(permissions, need, domain=domain, unaddressed=unaddressed)
         if missing:
             level = Level.NOTE if need is WORKING else Level.WARN
             says = f"{need.who}: no right, or only a partial one, to publish {', '.join(missing)}"
@@ -96,11 +98,18 @@ async def list_of_rights(operators: Operators, domain: str | None) -> list[Findi
     return [Finding(Level.OK, "rights", "all that these commands and a worker need")]
 
 
-def missing_rights(permissions: Permissions, need: Need, *, domain: str | None = None) -> list[str]:
+def missing_rights(
+    permissions: Permissions,
+    need: Need,
+    *,
+    domain: str | None = None,
+    unaddressed: Unaddressed = "bare",
+) -> list[str]:
     """Return the subjects of a need that this login may not, or not fully, publish on."""
     allowed, denied = permissions.publish_allow, permissions.publish_deny
     api = f"$JS.{domain}.API" if domain else "$JS.API"
-    wanted = [one.replace("{api}", api) for one in need.subjects]
+    letter = subject_on_the_wire(DEAD_LETTER, DEAD_LETTER, unaddressed)
+    wanted = [one.replace("{api}", api).replace("{letter}", letter) for one in need.subjects]
     return [one for one in wanted if not _is_granted(one, allowed, denied)]
 
 
