@@ -119,8 +119,7 @@ class Settings(BaseSettings):
     provision: Literal["on", "off"] = "on"
     """`off`: streams and consumers are only checked, never created."""
     unaddressed: Unaddressed = "bare"
-    """Subject of events without channel and instance, dead letters too: `bare` is the type alone,
-    `internal.global` adds these two, for programs of Omni that read `{type}.>` only."""
+    """Ending of the subject of an event without channel and instance; `bare`: there is none."""
     inactive: float = Field(default=3600.0, gt=0)
     """Time until the server deletes a consumer without durable that no process uses."""
 
