@@ -345,7 +345,7 @@ class Subscription:
         if self._credit.held > self._credit.limit and delivery.source in self._pulled:
             self._surplus.add(delivery)
         else:
-            self._credit.refill()
+            self._credit.refill_if_low()
 
     async def _hand_back_waiting(self) -> None:
         waiting = self._execution.waiting(self._states.values())

@@ -177,7 +177,7 @@ class Credit:
     def refill_if_low(self) -> None:
         """Request again once half of the prefetch is used: fewer, larger requests."""
         used = self._used()
-        if self.is_shared or used <= self._low_mark:
+        if used <= self._low_mark:
             self.refill()
         else:
             self._until_low = used - self._low_mark
@@ -224,7 +224,7 @@ class Credit:
                 is_silent = now - state.asked_at >= SILENT_AFTER
                 silent += is_silent
                 free -= outstanding - is_silent
-            if state.is_asked and (outstanding == 0 or 2 * outstanding <= state.window):
+            if state.is_asked and (outstanding == 0 or outstanding < state.asked):
                 wanting.append(state)
         if places <= 0:
             return
@@ -237,10 +237,10 @@ class Credit:
             if (free if outstanding else most) <= 0:
                 missed = missed or not outstanding
                 continue
-            # All that was requested has come, or half: more next time.
-            state.window = min(self.limit, 2 * state.window or 1)
+            if 2 * outstanding <= state.window:  # half of it has come: more next time
+                state.window = min(self.limit, 2 * state.window or 1)
             fair = max(1, ceil(free / (len(wanting) - after)))
-            count = min(state.window - outstanding, fair)
+            count = max(0 if outstanding else 1, min(state.window - outstanding, fair))
             free -= count
             most -= count
             self._request(state, count, now)
@@ -253,7 +253,9 @@ class Credit:
         self._turn += 1
         state.turn = self._turn
         state.asked_at = now
-        state.source.request(count, brief=count > 1)
+        if count > 0:
+            state.source.request(count, brief=count > 1)
+        state.asked = state.source.outstanding
 
     def _widen(self) -> None:
         self._widening = None

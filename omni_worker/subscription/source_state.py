@@ -22,7 +22,7 @@ class SourceState:
     """State of one source: held deliveries, settled ones, and those that wait for a retry."""
 
     __slots__ = (
-        "asked_at", "deliveries", "floor", "held", "highest", "is_asked", "look_up_until",
+        "asked", "asked_at", "deliveries", "floor", "held", "highest", "is_asked", "look_up_until",
         "settled", "source", "troubles", "turn", "window",
     )  # fmt: skip
 
@@ -39,6 +39,7 @@ class SourceState:
         self.look_up_until = 0
         # Where there are several: how much to request at once, and when it was requested last.
         self.window = 0
+        self.asked = 0  # open then
         self.asked_at = float("-inf")  # loop time
         self.turn = 0
         self.is_asked = True  # not while older events are under way elsewhere: see gaps
