@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from .errors import InvalidSubject
 
@@ -68,6 +68,13 @@ def subject_on_the_wire(type: str, subject: str, unaddressed: str) -> str:
     ``unaddressed`` is `bare`, or the channel and instance of events that have none.
     """
     return subject if subject != type or unaddressed == BARE else f"{type}.{unaddressed}"
+
+
+def ways_to_write(type: str, subject: str) -> tuple[str, ...]:
+    """Return the subjects on which an event may be, whatever the setting says."""
+    if subject != type:
+        return (subject,)
+    return tuple(subject_on_the_wire(type, subject, one) for one in get_args(Unaddressed))
 
 
 def build_subscribe_pattern(

@@ -90,6 +90,35 @@ async def test_the_setting_changes_no_id() -> None:
     assert len(set(found["bare"])) == 3
 
 
+async def ids_of_a_run(settings: Settings, transport: MemoryTransport) -> list[str]:
+    """The ids of what a handler publishes for the first event there is."""
+    app, ids = App("router", settings=settings), list[str]()
+
+    @app.on("custom.question", durable="d", start_from="first")
+    async def answer(event: Event[Any], ctx: Context) -> None:
+        ids.append((await ctx.publish("custom.answer", {"n": 1})).id)
+
+    async with app.running(transport=MemoryTransport(transport.server)) as bus:
+        await bus.publish("custom.question", {}, id="q")
+        await until(lambda: ids)
+        await bus.transport.operators.delete_consumer("CUSTOM", "d")  # so that it runs again
+    return ids
+
+
+@pytest.mark.parametrize("first", [BARE, GLOBAL])
+@pytest.mark.parametrize("second", [BARE, GLOBAL])
+async def test_a_second_run_publishes_the_same_events_with_either_setting(
+    first: Settings, second: Settings
+) -> None:
+    transport = MemoryTransport()
+
+    ids = await ids_of_a_run(first, transport)
+    again = await ids_of_a_run(second, transport)
+
+    assert len({*ids, *again}) == 1
+    assert transport.server.streams["CUSTOM"].last_sequence == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "subject"),
     [(BARE, "system.dead_letter"), (GLOBAL, "system.dead_letter.internal.global")],

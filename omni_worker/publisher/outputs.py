@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from ..errors import InvalidEvent, PermissionDenied
 from ..events import Published
+from ..subjects import ways_to_write
 from ..wire import read_envelope
 
 if TYPE_CHECKING:
@@ -45,4 +46,6 @@ async def is_stored(publisher: Publisher, published: Published, same: str) -> bo
         return True
     subject, _, digest = same.partition("\n")
     content = to_json(envelope.payload, inf_nan_mode="constants")
-    return message.subject == subject and sha256(content).hexdigest() == digest
+    # A run before may have published it with the other setting for events without an address.
+    is_there = message.subject in ways_to_write(envelope.type, subject)
+    return is_there and sha256(content).hexdigest() == digest
