@@ -29,10 +29,8 @@ from .subscription.gates.order import Order
 from .subscription.gates.recall import Recall
 from .tasks import of_handler
 from .threads import DaemonThreads
-from .topology import OWN_STREAM
+from .topology import OWN_STREAM, raw_subject
 from .transports.base import Delivery, Message, Source, StoredMessage, Transport
-
-RAW_SUBJECT = "omni-worker.raw."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +64,7 @@ def build_subscription(
     noted = _attempt_notes(handler, setup)
     settler = Settler(
         handler,
-        letters=LetterStorage(setup.publisher, setup.transport.operators, RawCopies(setup)),
+        letters=_letter_storage(setup),
         attempts=noted,
         counts=counts,
         signals=setup.signals,
@@ -133,10 +131,19 @@ def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
     """Build the settler of a handler that this process does not run."""
     return Settler(
         handler,
-        letters=LetterStorage(setup.publisher, setup.transport.operators, RawCopies(setup)),
+        letters=_letter_storage(setup),
         attempts=_attempt_notes(handler, setup),
         counts=Counts(),
         signals=setup.signals,
+    )
+
+
+def _letter_storage(setup: HandlerSetup) -> LetterStorage:
+    return LetterStorage(
+        setup.publisher,
+        setup.transport.operators,
+        RawCopies(setup),
+        _bucket(setup, attempts.BUCKET, attempts.TTL),
     )
 
 
@@ -153,7 +160,7 @@ class RawCopies:
             return original.stream, original.sequence
         await setup.provisioner.ensure_own_stream()
         # Without headers, not even an id: the body alone may fill a message.
-        message = Message(RAW_SUBJECT + setup.publisher.name, original.body, "")
+        message = Message(raw_subject(setup.publisher.name), original.body, "")
         stored = await setup.transport.publish(message, timeout=DEFAULT_TIMEOUT)
         return OWN_STREAM.name, stored.sequence
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
-from .errors import EventTooLarge, PermissionDenied
+from .errors import EventTooLarge, OmniWorkerError, PermissionDenied
 from .events import Published
 from .ids import other_ids
+from .letters.notes import keep_letter
 from .letters.read import Pointer, body_of_same_letter
-from .letters.written import Failure, compose, letter_id, with_body, with_reference
+from .letters.written import Failure, compose, letter_digest, letter_id, with_body, with_reference
 from .publisher import Publisher
 from .topology import OWN_STREAM
-from .transports.base import Operators, StoredMessage
+from .transports.base import KeyValue, Operators, StoredMessage
+from .wire import read_envelope
 
 
 class RawCopies(Protocol):
@@ -25,10 +28,17 @@ class RawCopies(Protocol):
 class LetterStorage:
     """Stores dead letters over one publisher."""
 
-    def __init__(self, publisher: Publisher, operators: Operators, copies: RawCopies) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        operators: Operators,
+        copies: RawCopies,
+        notes: Callable[[], Awaitable[KeyValue]],
+    ) -> None:
         self._publisher = publisher
         self._operators = operators
         self._copies = copies
+        self._notes = notes
 
     async def store(
         self,
@@ -67,30 +77,45 @@ class LetterStorage:
         # we derive: the server then keeps that one, and answers as if ours were stored.
         for id in ids:
             published = await self._publisher.publish_letter(id, payload, metadata)
-            if not published.duplicate or await self._is_same(published, payload, original):
+            digest: str | None = letter_digest(payload, self._publisher.name)
+            if published.duplicate:
+                digest = await self._digest_of_same(published, payload, original)
+            if digest is not None:
+                await self._note(id, digest)
                 return id
             on_taken(published)
         raise AssertionError("the last id is random")
 
-    async def _is_same(
+    async def _note(self, id: str, digest: str) -> None:
+        """Note that the letter is ours, so that it is believed when it is sent back."""
+        with suppress(OmniWorkerError):  # without the note, the original itself is looked at
+            await keep_letter(await self._notes(), id, digest)
+
+    async def _digest_of_same(
         self, published: Published, payload: Mapping[str, Any], original: StoredMessage
-    ) -> bool:
-        """Tell if what is stored is this letter; where we may not look, it is not believed."""
+    ) -> str | None:
+        """Return the stored letter's digest if it is this one, where we may look; else None."""
         try:
             message = await self._operators.message(published.stream, published.sequence)
             if message is None:
-                return False
+                return None
             body = body_of_same_letter(message, payload, source=self._publisher.name)
             if isinstance(body, Pointer):
-                if body == Pointer(stream=original.stream, sequence=original.sequence):
-                    return True
-                if body.stream != OWN_STREAM.name:
-                    return False
-                copy = await self._operators.message(body.stream, body.sequence)
-                body = None if copy is None else copy.body
+                body = await self._body_at(body, original)
         except PermissionDenied:
-            return False
-        return body == original.body
+            return None
+        if body != original.body:
+            return None
+        stored = read_envelope(message.body, stored_at=0)
+        return letter_digest(stored.payload, self._publisher.name)
+
+    async def _body_at(self, pointer: Pointer, original: StoredMessage) -> bytes | None:
+        if pointer == Pointer(stream=original.stream, sequence=original.sequence):
+            return original.body
+        if pointer.stream != OWN_STREAM.name:
+            return None
+        copy = await self._operators.message(pointer.stream, pointer.sequence)
+        return None if copy is None else copy.body
 
 
 def _ids(first: str) -> Iterator[str]:

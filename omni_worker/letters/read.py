@@ -63,6 +63,7 @@ class DeadLetter:
     retry_of: str | None = None  # the dead letter from which this event was retried
     state: LetterState = LetterState.OPEN
     state_time: datetime | None = None
+    doubt: str | None = None  # why it is unverified; empty: it is verified; None: not looked at
     why_not: str = ""  # why it cannot be retried; empty if it can
 
 

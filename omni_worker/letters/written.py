@@ -6,6 +6,8 @@ Other programs read the first five payload keys; the rest serves to restore the 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
@@ -138,10 +140,16 @@ def compose(
         "handler": handler,
         "errorType": failure.error_type,
         "traceback": failure.traceback,
-        "headers": _trimmed(original.headers),
+        "headers": kept_headers(original.headers),
         "retryOf": _retry_of(original),
     }
     return payload, _metadata(envelope, original)
+
+
+def letter_digest(payload: Mapping[str, Any], source: object) -> str:
+    """Return what a note keeps of a dead letter: another one with its id has another digest."""
+    text = json.dumps([source, payload], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def with_body(payload: Mapping[str, Any], body: bytes) -> dict[str, Any]:
@@ -155,6 +163,18 @@ def with_body(payload: Mapping[str, Any], body: bytes) -> dict[str, Any]:
 def with_reference(payload: Mapping[str, Any], stream: str, sequence: int) -> dict[str, Any]:
     """Add a pointer to bytes that are too large for one message."""
     return {**payload, "bodyRef": {"stream": stream, "sequence": sequence}}
+
+
+def kept_headers(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the headers of an event that its dead letter keeps."""
+    kept: dict[str, list[str]] = {}
+    room = MAX_HEADERS
+    for name, values in headers.items():
+        room -= len(name) + sum(len(value) for value in values)
+        if room < 0:
+            break
+        kept[clean(name)] = [clean(value) for value in values]
+    return kept
 
 
 def clean(text: str) -> str:
@@ -213,14 +233,3 @@ def _metadata(envelope: Envelope | None, original: StoredMessage) -> dict[str, A
 def _brief(text: str | None) -> str | None:
     """Return None for text too long for an id or a name: a dead letter must fit in a message."""
     return text if text is not None and len(text) <= MAX_NAME else None
-
-
-def _trimmed(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    kept: dict[str, list[str]] = {}
-    room = MAX_HEADERS
-    for name, values in headers.items():
-        room -= len(name) + sum(len(value) for value in values)
-        if room < 0:
-            break
-        kept[clean(name)] = [clean(value) for value in values]
-    return kept

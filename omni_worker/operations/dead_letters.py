@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -36,8 +37,8 @@ from ..provision import Provisioner
 from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
 from ..transports.base import Message, StoredMessage, Transport
 from ..transports.headers import MESSAGE_ID
-from ..transports.timestamps import iso
 from .scan import Scan
+from .verification import Verification
 
 SHORTEST = 8  # minimum characters of an id that may be given for the whole id
 LONGEST = 20  # maximum digits of a sequence
@@ -91,6 +92,7 @@ class DeadLetters:
         self._create = create
         self._provisioner = Provisioner(transport.operators, create=create, replicas=replicas)
         self._marks = Marks(transport, create=create)
+        self._verification = Verification(transport)
 
     async def list(
         self,
@@ -133,6 +135,11 @@ class DeadLetters:
         """Return these dead letters with their states."""
         return [*await self._marked(letters)]
 
+    async def with_doubts(self, letters: Sequence[DeadLetter]) -> builtins.list[DeadLetter]:
+        """Return these dead letters with why each is unverified, if it is."""
+        doubts = await asyncio.gather(*(self._verification.doubt(one) for one in letters))
+        return [replace(one, doubt=doubt) for one, doubt in zip(letters, doubts, strict=True)]
+
     async def body(self, letter: DeadLetter) -> bytes | None:
         """Return the bytes of the failed event, None if they were not kept.
 
@@ -141,11 +148,13 @@ class DeadLetters:
         _, payload = await self._read(letter)
         return await self._original(letter, payload)
 
-    async def retry(self, letter: DeadLetter, *, again: bool = False) -> Retried:
+    async def retry(
+        self, letter: DeadLetter, *, again: bool = False, unverified: bool = False
+    ) -> Retried:
         """Send the event back to the handler it failed in, and to no other.
 
-        A second retry sends nothing unless ``again``: the dead letter is marked. Raises
-        CannotRetry.
+        A second retry sends nothing unless ``again``: the dead letter is marked. One that the
+        server does not confirm is sent only if ``unverified``. Raises CannotRetry.
         """
         if letter.why_not:
             raise CannotRetry(letter.sequence, letter.why_not)
@@ -154,6 +163,12 @@ class DeadLetters:
         subject = retry_subject(letter.app)
         if mark.state is LetterState.RETRIED and not again:
             return Retried(letter=_with_mark(letter, mark), subject=subject, before=True)
+        if not unverified and (doubt := await self._verification.doubt(letter)):
+            raise CannotRetry(
+                letter.sequence,
+                f"unverified: {doubt}; look into it with dead-letters show, and give --unverified"
+                " if you believe what it says",
+            )
         body, headers = await self._composed(letter)
         await self._ensure_way_back(letter.app)
         began = mark.at if mark.state is LetterState.RETRYING else _now()
@@ -255,7 +270,9 @@ class DeadLetters:
         found = original_body(payload)
         if not isinstance(found, Pointer):
             return found
-        message = await self._operators.message(found.stream, found.sequence)
+        message = await self._verification.body(letter, found)
+        if isinstance(message, str):
+            raise CannotRetry(letter.sequence, message)
         stored_at = payload.get("storedAt")
         if message is not None and (
             found != letter.origin or stored_at == message.stored_at // 1_000_000
@@ -334,29 +351,3 @@ def _with_mark(letter: DeadLetter, mark: Mark) -> DeadLetter:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def as_json(letter: DeadLetter, *, whole: bool = False) -> dict[str, Any]:
-    """Write a dead letter for programs; ``whole`` with its traceback."""
-    origin = letter.origin
-    return {
-        "number": letter.sequence,
-        "id": letter.id,
-        "stream": letter.stream,
-        "time": iso(letter.time),
-        "state": letter.state,
-        "stateTime": iso(letter.state_time),
-        "type": letter.event_type,
-        "eventId": letter.event_id,
-        "subject": letter.subject,
-        "origin": {"stream": origin.stream, "sequence": origin.sequence} if origin else None,
-        "app": letter.app,
-        "handler": letter.handler,
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "errorType": letter.error_type,
-        "correlationId": letter.correlation_id,
-        "traceId": letter.trace_id,
-        "retryOf": letter.retry_of,
-        "cannotRetry": letter.why_not or None,
-    } | ({"traceback": letter.traceback} if whole else {})

@@ -23,7 +23,7 @@ from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
 from ..wire import Envelope, read_envelope
 from .dead_letters import DeadLetters
-from .dead_letters import as_json as letter_as_json
+from .letter_json import as_json as letter_as_json
 from .scan import Scan
 
 RELATED = 200  # events of the same correlation that are kept; further ones are only counted

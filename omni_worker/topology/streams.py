@@ -87,6 +87,11 @@ OWN_STREAM = StreamSpec(
 )
 
 
+def raw_subject(app: str) -> str:
+    """Return the subject of an app's copies of events too large for their dead letters."""
+    return f"omni-worker.raw.{app}"
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
     """No stream is in the way: create it."""

@@ -13,7 +13,8 @@ import click
 from ....app import App
 from ....handlers import Handler
 from ....letters.read import DeadLetter
-from ....operations.dead_letters import CannotRetry, DeadLetters, as_json
+from ....operations.dead_letters import CannotRetry, DeadLetters
+from ....operations.letter_json import as_json
 from ... import FAILED, say
 from ...session import CalledWrongly, Progress, confirmed
 from ...tables import counted, json_text, printable, wrapped

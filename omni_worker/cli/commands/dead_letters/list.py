@@ -8,7 +8,8 @@ import click
 
 from ....app import App
 from ....letters.read import DeadLetter
-from ....operations.dead_letters import DeadLetters, as_json
+from ....operations.dead_letters import DeadLetters
+from ....operations.letter_json import as_json
 from ....settings import Settings
 from ....transports.base import Transport
 from ... import say
@@ -30,7 +31,8 @@ def command(filters: Filters, limit: int, json: bool) -> int:
     """List the dead letters that are open, the newest last.
 
     TRIES is how often the handler ran for it. A dead letter names its handler by its durable; with
-    --app, functions are shown and taken, too. With --json one object a line.
+    --app, functions are shown and taken, too. An unverified one may be forged: see retry. With
+    --json one object a line; "verified" is null with --limit 0.
 
     \b
     omni-worker dead-letters list --handler r1 --since 2h
@@ -53,11 +55,12 @@ def command(filters: Filters, limit: int, json: bool) -> int:
             else:
                 shown.append(letter)
         progress.clear()
+        verified = await letters.with_doubts(shown)
         if json:
-            for letter in shown:
+            for letter in verified:
                 say(json_text(as_json(letter)))
         else:
-            say(_listing(list(shown), count, filters, settings, app))
+            say(_listing(verified, count, filters, settings, app))
         return 0
 
     return run_with_app(filters.target, work)
@@ -77,7 +80,7 @@ def _listing(
     head = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
     rows = [
         [one.sequence, ago(one.time), one.event_type or "-", shown_handler(one, app) or "-",
-         one.attempts or "-", one.error or "-"]
+         one.attempts or "-", ("(unverified) " if one.doubt else "") + (one.error or "-")]
         for one in shown
     ]  # fmt: skip
     if everything:

@@ -22,10 +22,17 @@ from .chosen import Chosen, Filters, filter_options, for_each, handlers_of, show
 @filter_options
 @click.option("--every", is_flag=True, help="Every open dead letter, without a filter.")
 @click.option("--again", is_flag=True, help="Also those that were sent back already.")
+@click.option("--unverified", is_flag=True, help="Also those the server does not confirm.")
 @yes_option
 @json_option
 def command(
-    letters: tuple[str, ...], filters: Filters, every: bool, again: bool, yes: bool, json: bool
+    letters: tuple[str, ...],
+    filters: Filters,
+    every: bool,
+    again: bool,
+    unverified: bool,
+    yes: bool,
+    json: bool,
 ) -> int:
     """Send events back to the handler they failed in, and to no other.
 
@@ -33,6 +40,9 @@ def command(
     same app picks them up within ten seconds, or when it starts. An event that fails again becomes
     a new dead letter that names this one. Repeating the command is safe: an event that was sent
     back is not sent again without --again. With filters, it counts the dead letters and asks.
+
+    Every program that may publish can write a dead letter. One is believed if a worker noted it, or
+    the event it names is stored as it says and was read by that app; others need --unverified.
 
     \b
     omni-worker dead-letters retry 12 15
@@ -49,7 +59,7 @@ def command(
         senders: set[str] = set()
 
         async def retry(letter: DeadLetter) -> tuple[DeadLetter, str]:
-            retried = await found.retry(letter, again=again)
+            retried = await found.retry(letter, again=again, unverified=unverified)
             if retried.before:
                 when = ago(retried.letter.state_time)
                 return retried.letter, f"was sent back {when} ago; --again sends it once more"

@@ -10,7 +10,8 @@ import click
 
 from ....app import App
 from ....letters.read import DeadLetter, LetterState
-from ....operations.dead_letters import CannotRetry, DeadLetters, as_json
+from ....operations.dead_letters import CannotRetry, DeadLetters
+from ....operations.letter_json import as_json
 from ....settings import Settings
 from ....transports.base import Transport
 from ... import say
@@ -40,7 +41,7 @@ def command(letter: str, body: bool, target: str | None, json: bool) -> int:
 
     async def work(transport: Transport, settings: Settings, app: App | None) -> int:
         letters = DeadLetters(transport)
-        found = await get(letters, letter)
+        [found] = await letters.with_doubts([await get(letters, letter)])
         if json:
             content = await letters.body(found) if body else None
             say(json_text(as_json(found, whole=True) | _body_json(content), indent=2))
@@ -76,6 +77,7 @@ def _shown(letter: DeadLetter, app: App | None) -> list[str]:
         ("correlation", letter.correlation_id),
         ("trace", letter.trace_id),
         ("retry of", letter.retry_of),
+        ("unverified", letter.doubt or None),
         ("error", letter.error),
         ("error type", letter.error_type),
     ))  # fmt: skip
@@ -90,7 +92,8 @@ def _shown(letter: DeadLetter, app: App | None) -> list[str]:
     elif letter.state is LetterState.RETRIED:
         lines += wrapped("It was sent back already. Send it once more with retry --again.")
     else:
-        lines.append(f"Send it back:  omni-worker dead-letters retry {letter.sequence}")
+        flag = " --unverified" if letter.doubt else ""
+        lines.append(f"Send it back:  omni-worker dead-letters retry {letter.sequence}{flag}")
         lines.append(f"See the event: omni-worker dead-letters show {letter.sequence} --body")
     return lines
 
