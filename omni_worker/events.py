@@ -82,7 +82,8 @@ TEXT_KEYS = {
 class _ReadLater:
     """Metadata that is read from JSON as a plain dict, checked, and built when it is asked for.
 
-    The usual metadata is all text, which is checked fastest; any other is checked by its keys.
+    The usual metadata is all text, which is checked fastest; any other is checked by its keys; and
+    what is odd there is built at once, so that nothing is refused that Metadata takes.
     """
 
     def __get_pydantic_core_schema__(
@@ -102,6 +103,7 @@ class _ReadLater:
                 schemas.no_info_after_validator_function(
                     _finite, schemas.typed_dict_schema(fields, extra_behavior="allow")
                 ),
+                schemas.no_info_after_validator_function(_built_now, schemas.dict_schema(text)),
             ],
             mode="left_to_right",
         )
@@ -121,6 +123,10 @@ class _ReadLater:
 def _finite(metadata: dict[str, Any]) -> dict[str, Any]:
     json.dumps(metadata, allow_nan=False)  # JSON has no NaN, pydantic's parser takes it
     return metadata
+
+
+def _built_now(metadata: dict[str, Any]) -> Metadata:
+    return _built(_finite(metadata))
 
 
 def _serialize(metadata: Any, go: SerializerFunctionWrapHandler) -> Any:
@@ -146,12 +152,20 @@ class _BuiltOnAccess:
             metadata = fields["metadata"]
         except KeyError:
             raise AttributeError("metadata") from None
-        if type(metadata) is dict:
+        if type(metadata) is dict and _is_read_later(type(event)):
             metadata = fields["metadata"] = _built(metadata)
         return cast(Metadata, metadata)
 
     def __set__(self, event: Event[Any], metadata: Any) -> None:
         vars(event)["metadata"] = metadata
+
+    def __delete__(self, event: Event[Any]) -> None:
+        del vars(event)["metadata"]
+
+
+def _is_read_later(model: type[Event[Any]]) -> bool:
+    """Return False for a model of the user's that declares metadata of its own."""
+    return any(isinstance(one, _ReadLater) for one in model.model_fields["metadata"].metadata)
 
 
 class Event(BaseModel, Generic[T]):
@@ -204,6 +218,7 @@ class Event(BaseModel, Generic[T]):
 
     # A copy came on the same subject; pydantic's own copies do not know our slot.
     def __copy__(self) -> Self:
+        _build(self)  # the two share it
         return _same_address(super().__copy__(), self)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

@@ -17,7 +17,9 @@ LONGEST_REMEMBERED = 256  # characters of a type; a long one would fill the memo
 MAX_SUBJECT = 2048  # bytes; the server's control line ends at 4096 and carries a reply as well
 
 # White space and control characters break the protocol line, lone surrogates cannot be encoded.
-_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_ONE = r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
+_TOKEN = re.compile(_ONE)
+_INSTANCE = re.compile(rf"(?!\$){_ONE}(?:\.(?!\$){_ONE})*")
 
 
 # How an event without channel and instance is addressed; newer programs never publish bare.
@@ -40,18 +42,31 @@ def build_subject(type: str, channel: str | None = None, instance: str | None = 
     address another subject or break the protocol.
     """
     try:
-        if len(type) > LONGEST_REMEMBERED:
-            return _built.__wrapped__(type, channel, instance)
-        return _built(type, channel, instance)
-    except TypeError:  # what cannot be hashed is no text: the uncached way says which it was
-        return _built.__wrapped__(type, channel, instance)
+        head = _head.__wrapped__ if len(type) > LONGEST_REMEMBERED else _head
+        if channel is None and instance is None:
+            return head(type, None)
+        if channel is not None and instance is not None:
+            begin = head(type, channel)
+            # An instance is checked each time: there may be one for every event.
+            if len(instance) <= MAX_TOKEN and _INSTANCE.fullmatch(instance):
+                return _bounded(f"{begin}.{instance}")
+    except TypeError:  # what cannot be hashed or measured is no text
+        pass
+    return _built(type, channel, instance)
 
 
 @lru_cache(maxsize=4096)
-def _built(type: str, channel: str | None, instance: str | None) -> str:
+def _head(type: str, channel: str | None) -> str:
     check_type(type)
-    if channel is None and instance is None:
+    if channel is None:
         return type
+    check_channel(channel)
+    return f"{type}.{channel}"
+
+
+def _built(type: str, channel: str | None, instance: str | None) -> str:
+    """Build the long way, which names what is wrong."""
+    check_type(type)
     if channel is None or instance is None:
         given, missing = ("channel", "instance") if instance is None else ("instance", "channel")
         raise InvalidSubject(
@@ -305,7 +320,7 @@ def _pattern_tokens(pattern: str, what: str) -> list[str]:
 
 
 def _bounded(subject: str) -> str:
-    if len(subject.encode()) > MAX_SUBJECT:
+    if len(subject) > MAX_SUBJECT // 4 and len(subject.encode()) > MAX_SUBJECT:
         raise InvalidSubject(
             f"subject {subject[:60]!r}…: {len(subject.encode())} bytes, at most {MAX_SUBJECT}"
         )

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from omni_worker.errors import ConfigError, InvalidEvent, InvalidSubject
 from omni_worker.subjects import (
     MAX_TOKEN,
-    _built,
+    _head,
     build_subject,
     build_subscribe_pattern,
+    check_instance,
     check_subject_pattern,
     check_type_pattern,
     covers,
@@ -337,9 +338,32 @@ def test_a_raw_subject_the_server_would_refuse_or_that_is_its_own_is_refused(pat
 
 
 def test_long_subjects_fill_no_memory() -> None:
-    kept = _built.cache_info().currsize
+    kept = _head.cache_info().currsize
 
     for number in range(100):
         build_subject(f"custom.{f'{number:0100}.' * 15}x", "whatsapp", "wa-001")
 
-    assert _built.cache_info().currsize == kept
+    assert _head.cache_info().currsize == kept
+
+
+@given(st.text(alphabet="ab.$*> \n\u00e9\ud800", max_size=8))
+def test_an_instance_is_valid_however_it_is_looked_at(instance: str) -> None:
+    try:
+        check_instance(instance)
+    except InvalidSubject:
+        with pytest.raises(InvalidSubject):
+            build_subject("message.received", "whatsapp", instance)
+        return
+
+    subject = build_subject("message.received", "whatsapp", instance)
+
+    assert subject == f"message.received.whatsapp.{instance}"
+
+
+def test_instances_fill_no_memory() -> None:
+    kept = _head.cache_info().currsize
+
+    for number in range(10_000):
+        build_subject("message.received", "whatsapp", f"wa-{number}")
+
+    assert _head.cache_info().currsize <= kept + 1

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from ...errors import EventTooLarge, InvalidSubject
 
 MAX_CONTROL_LINE = 4096  # bytes of one protocol line; the server's default; INFO does not report it
-LONGEST_REMEMBERED = 512  # characters
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 
 
@@ -18,9 +16,10 @@ def frame(subject: str, reply: bytes, headers: bytes, body: bytes, *, max_payloa
     Raises EventTooLarge or InvalidSubject for a message for which the server would close the link,
     or which it would read wrongly. This is the last check; subjects are checked earlier, too.
     """
-    # A long one is not remembered: it would fill the memory of the cache.
-    written = _written if len(subject) <= LONGEST_REMEMBERED else _written.__wrapped__
-    where = written(subject)
+    where = subject.encode()
+    # Nearly all is printable ASCII, and that is seen in a tenth of the time of the search.
+    if not (subject.isascii() and subject.isprintable() and " " not in subject and where):
+        _check(subject, where)
     size = len(headers) + len(body)
     # The server counts the headers too; nats-py does not.
     if size > max_payload:
@@ -37,9 +36,6 @@ def frame(subject: str, reply: bytes, headers: bytes, body: bytes, *, max_payloa
     return b"%b%b%b\r\n" % (line, headers, body)
 
 
-@lru_cache(maxsize=4096)
-def _written(subject: str) -> bytes:
-    where = subject.encode()
+def _check(subject: str, where: bytes) -> None:
     if not where or _UNSAFE.search(where):
         raise InvalidSubject(f"{subject!r}: spaces and control characters break the protocol")
-    return where
