@@ -15,6 +15,7 @@ from .errors import InvalidSubject
 MAX_TOKEN = 128  # characters
 LONGEST_REMEMBERED = 256  # characters of a type; a long one would fill the memory of the cache
 MAX_SUBJECT = 2048  # bytes; the server's control line ends at 4096 and carries a reply as well
+SURELY_SHORT = MAX_SUBJECT // 4  # characters: no character has more than four bytes
 
 # White space and control characters break the protocol line, lone surrogates cannot be encoded.
 _ONE = r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
@@ -49,7 +50,8 @@ def build_subject(type: str, channel: str | None = None, instance: str | None = 
             begin = head(type, channel)
             # An instance is checked each time: there may be one for every event.
             if len(instance) <= MAX_TOKEN and _INSTANCE.fullmatch(instance):
-                return _bounded(f"{begin}.{instance}")
+                subject = f"{begin}.{instance}"
+                return subject if len(subject) <= SURELY_SHORT else _bounded(subject)
     except TypeError:  # what cannot be hashed or measured is no text
         pass
     return _built(type, channel, instance)
@@ -320,7 +322,7 @@ def _pattern_tokens(pattern: str, what: str) -> list[str]:
 
 
 def _bounded(subject: str) -> str:
-    if len(subject) > MAX_SUBJECT // 4 and len(subject.encode()) > MAX_SUBJECT:
+    if len(subject) > SURELY_SHORT and len(subject.encode()) > MAX_SUBJECT:
         raise InvalidSubject(
             f"subject {subject[:60]!r}…: {len(subject.encode())} bytes, at most {MAX_SUBJECT}"
         )
