@@ -175,12 +175,17 @@ class Credit:
         self.refill()
 
     def refill_if_low(self) -> None:
-        """Request again once half of the prefetch is used: fewer, larger requests."""
+        """Request again once half of the prefetch is used: fewer, larger requests.
+
+        Of several sources each has a request open before that, too, but a moment later.
+        """
         used = self._used()
         if used <= self._low_mark:
             self.refill()
         else:
             self._until_low = used - self._low_mark
+            if self.is_shared:
+                self._ask_dry_ones_soon()
 
     def refill(self) -> None:
         """Request as much as may be held."""
@@ -194,6 +199,8 @@ class Credit:
                 self._share()
         # Until then nothing is to do: a delivery is requested or held, and counts once.
         self._until_low = self._used() - self._low_mark
+        if self.is_shared:
+            self._ask_dry_ones_soon()
 
     def _used(self) -> int:
         """Count what is held and requested; of several sources each may have one more open."""
@@ -231,11 +238,9 @@ class Credit:
         free -= silent == len(self._states)  # one of them may take the last place
         wanting.sort(key=lambda one: (one.source.outstanding > 0, one.turn))
         most = max(free, silent) if widen and free > 0 else free
-        missed = False
         for after, state in enumerate(wanting):
             outstanding = state.source.outstanding
             if (free if outstanding else most) <= 0:
-                missed = missed or not outstanding
                 continue
             if 2 * outstanding <= state.window:  # half of it has come: more next time
                 state.window = min(self.limit, 2 * state.window or 1)
@@ -244,9 +249,6 @@ class Credit:
             free -= count
             most -= count
             self._request(state, count, now)
-        if missed and self._widening is None and not self._closed:
-            loop = asyncio.get_running_loop()
-            self._widening = loop.call_later(SILENT_AFTER, self._widen)
 
     def _request(self, state: SourceState, count: int, now: float) -> None:
         """Request from one of several: a large request ends soon, for the others."""
@@ -257,11 +259,23 @@ class Credit:
             state.source.request(count, brief=count > 1)
         state.asked = state.source.outstanding
 
+    def _ask_dry_ones_soon(self) -> None:
+        """Request soon where no request is open, as long as a place is free."""
+        if self._widening is not None or not self.is_open:
+            return
+        if any(state.is_asked and not one.outstanding for one, state in self._states.items()):
+            if self.held >= self.limit - self._kept_free:
+                self._until_low = 1  # when the next is given back
+                return
+            loop = asyncio.get_running_loop()
+            self._widening = loop.call_later(SILENT_AFTER, self._widen)
+
     def _widen(self) -> None:
         self._widening = None
         if self.is_open:
             self._share(widen=True)
             self._until_low = self._used() - self._low_mark
+            self._ask_dry_ones_soon()
 
     def _outstanding(self) -> int:
         return sum(source.outstanding for source in self._states)

@@ -63,6 +63,25 @@ async def test_while_one_stream_has_a_backlog_events_of_another_get_their_turn(
     assert subscription.counts.handed_back <= 2
 
 
+async def test_all_of_the_prefetch_is_used_though_no_slot_is_free(world: World) -> None:
+    go_on = asyncio.Event()
+
+    async def handle(event: Event[Any]) -> None:
+        await go_on.wait()
+
+    bus = await world.bus()
+    await fill(world, BUSY, 40)
+    options: dict[str, Any] = {"durable": "d", "concurrency": 2, "prefetch": 16}
+    subscription = await bus.subscribe([BUSY, OTHER], handle, start_from="first", **options)
+    await until(lambda: subscription.held >= 18)
+
+    held = subscription.held
+    go_on.set()
+    await until(lambda: subscription.counts.handled == 40)
+
+    assert held == 18
+
+
 async def test_a_full_worker_hands_back_what_came_by_a_request_that_was_still_open(
     world: World,
 ) -> None:
