@@ -23,6 +23,7 @@ ORDERED_AHEAD = 16  # times concurrency, where events of one key wait for each o
 HORIZON = 0.1  # seconds of work to have at hand: more than a round trip, less than a hold-up
 SHORTEST_MEASURE = 0.005  # seconds
 SILENT_AFTER = 0.05  # seconds; a source with events pending answers sooner, unless it is far away
+DRY_AFTER = 0.25  # seconds; what waits in the buffer is enough for every slot
 TAKEN_BACK_AFTER = 0.1  # seconds; a gate that holds for a moment is not worth the round trips
 
 
@@ -268,7 +269,8 @@ class Credit:
                 self._until_low = 1  # when the next is given back
                 return
             loop = asyncio.get_running_loop()
-            self._widening = loop.call_later(SILENT_AFTER, self._widen)
+            soon = DRY_AFTER if self._used() > self._low_mark else SILENT_AFTER
+            self._widening = loop.call_later(soon, self._widen)
 
     def _widen(self) -> None:
         self._widening = None

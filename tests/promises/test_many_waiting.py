@@ -24,19 +24,19 @@ async def test_when_most_of_what_may_be_unanswered_waits_a_line_and_a_warning_sa
     async def fail(event: Event[Any]) -> None:
         raise Retry(after=600)
 
-    subscription = await bus.subscribe("custom.thing", fail, durable="d", start_from="first")
+    subscription = await bus.subscribe("custom.thing", fail, durable="d", channel="whatsapp")
     config = (await world.info("CUSTOM", "d")).config.raw
     await bus.transport.operators.update_consumer("CUSTOM", {**config, "max_ack_pending": 1000})
     [known] = bus._subscriptions.bindings
 
     await asyncio.gather(
-        *(world.store("custom.thing", body(f"e-{n}", payload=n)) for n in range(900))
+        *(world.store("custom.thing.whatsapp.wa-1", body(f"e-{n}", payload=n)) for n in range(900))
     )
     await until(lambda: subscription.counts.retried == 900)
     await known.refresh()
     near = (list(subscription.warnings), list(subscription.stalls))
     await asyncio.gather(
-        *(world.store("custom.thing", body(f"f-{n}", payload=n)) for n in range(200))
+        *(world.store("custom.thing.whatsapp.wa-1", body(f"f-{n}", payload=n)) for n in range(200))
     )
     await until(lambda: subscription.counts.retried == 1000)
     await known.refresh()
@@ -53,7 +53,7 @@ async def test_a_consumer_allows_a_million_unanswered_events(world: World) -> No
 
     async def handle(event: Event[Any]) -> None: ...
 
-    await bus.subscribe("custom.thing", handle, durable="d")
+    await bus.subscribe("custom.thing", handle, durable="d", channel="whatsapp")
 
     assert (await world.info("CUSTOM", "d")).config.max_ack_pending == MAX_ACK_PENDING
 
@@ -69,7 +69,7 @@ async def test_where_the_server_allows_fewer_it_is_as_many_and_stays(
     with configured(tmp_path, limits) as server:
         for _ in range(2):
             async with EventBus(server.url, name="limits") as bus:
-                await bus.subscribe("custom.thing", handle, durable="d")
+                await bus.subscribe("custom.thing", handle, durable="d", channel="whatsapp")
                 info = await bus.transport.operators.consumer_info("CUSTOM", "d")
                 assert info is not None
                 seen.append((info.config.max_ack_pending, info.created))
