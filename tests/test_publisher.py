@@ -7,6 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any
 
@@ -527,6 +528,135 @@ async def test_a_timeout_around_the_confirmation_ends_its_own_event_only(
 
     assert isinstance(failed.value.errors[1], TimeoutError)
     assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
+
+
+async def test_a_task_group_in_a_middleware_cancels_its_own_event_only(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def fails() -> None:
+        raise KeyError("no")
+
+    async def grouped(event: Event[Any], call_next: Any) -> Published:
+        async with asyncio.TaskGroup() as group:
+            if event.id == "1":
+                group.create_task(fails())
+            published: Published = await call_next(event)
+            if event.id == "1":
+                await asyncio.Event().wait()
+        return published
+
+    publisher.middlewares.append(grouped)
+
+    with pytest.raises(PublishManyError, match="1 of 3") as failed:
+        await publisher.publish_many([draft(id=str(n)) for n in range(3)])
+
+    assert isinstance(failed.value.errors[1], ExceptionGroup)
+    assert [one and one.id for one in failed.value.published] == ["0", None, "2"]
+
+
+async def test_a_middleware_is_in_one_task_and_one_context_from_begin_to_end(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    inside: ContextVar[str] = ContextVar("inside", default="")
+    seen: list[tuple[str, bool]] = []
+
+    async def traced(event: Event[Any], call_next: Any) -> Published:
+        task, before = asyncio.current_task(), inside.get()
+        token = inside.set(event.id)
+        if int(event.id) % 2:
+            await asyncio.sleep(0)
+        published: Published = await call_next(event)
+        seen.append((before, (asyncio.current_task() is task) and inside.get() == event.id))
+        inside.reset(token)
+        return published
+
+    publisher.middlewares.append(traced)
+
+    await publisher.publish_many([draft(id=str(n)) for n in range(6)])
+
+    assert seen == [("", True)] * 6
+    assert inside.get() == ""
+
+
+async def test_a_middleware_that_cancels_its_task_ends_its_own_event_only(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def gives_up(event: Event[Any], call_next: Any) -> Published:
+        task = asyncio.current_task()
+        assert task is not None
+        if event.id in "13":
+            task.cancel()
+        if event.id == "3":
+            await asyncio.sleep(0)
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(gives_up)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(PublishManyError, match=r"2 of 5 .*middleware was cancelled"):
+            await publisher.publish_many([draft(id=str(n)) for n in range(5)])
+
+    assert [message.id for message in transport.messages] == ["0", "2", "4"]
+
+
+async def test_what_a_middleware_does_with_its_task_is_about_its_own_event(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    tasks: dict[str, Any] = {}
+
+    async def collects(event: Event[Any], call_next: Any) -> Published:
+        tasks[event.id] = asyncio.current_task()
+        if event.id == "2":
+            tasks["1"].cancel()  # it waits for its confirmation
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(collects)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(PublishManyError, match="1 of 4") as failed:
+            await publisher.publish_many([draft(id=str(n)) for n in range(4)])
+
+    assert list(failed.value.errors) == [1]
+    assert len(set(map(id, tasks.values()))) == 4
+
+
+async def test_a_middleware_may_send_in_a_task_of_its_own(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def in_a_task(event: Event[Any], call_next: Any) -> Published:
+        published: Published = await asyncio.create_task(call_next(event))
+        return published
+
+    publisher.middlewares.append(in_a_task)
+
+    published = await publisher.publish_many(draft(id=str(n)) for n in range(200))
+
+    assert [one.id for one in published] == [str(n) for n in range(200)]
+    assert [message.id for message in transport.messages] == [str(n) for n in range(200)]
+
+
+async def test_of_middlewares_that_wait_a_thousand_do_at_a_time(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    waiting, most = 0, 0
+
+    async def waits(event: Event[Any], call_next: Any) -> Published:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asyncio.sleep(0.01)
+        waiting -= 1
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(waits)
+
+    published = await publisher.publish_many(draft(id=str(n)) for n in range(3_000))
+
+    assert most > 1_000
+    assert [one.id for one in published] == [str(n) for n in range(3_000)]
 
 
 async def test_a_middleware_may_publish_again_and_another_event_meanwhile(

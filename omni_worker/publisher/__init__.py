@@ -267,7 +267,9 @@ class Publisher:
         return check_published(outermost, await self._begin(through, passage))
 
     def _begin(self, through: PublishMiddleware, passage: Passage) -> Awaitable[Published]:
-        draft, id = passage.draft, check_id(passage.id)
+        draft, id = passage.draft, passage.id
+        if draft.id is not None:
+            check_id(id)
         subject = build_subject(draft.type, draft.channel, draft.instance)
         metadata = complete_metadata(draft, id, self.name)
         return through(passage.enter(subject, metadata, time.time_ns() // 1_000_000), passage)

@@ -1,24 +1,24 @@
 """Pipeline: many events through publish middlewares, in order, without a task for each.
 
 A middleware that only publishes is driven by hand, many of them by one task: up to the message
-that it sends, and on from its confirmation. As soon as one waits for anything else, the task is
-its own, as in any asyncio program, and another task drives what comes after it.
+that it sends, and on from its confirmation, each in a context of its own. As soon as one waits for
+anything else, or asks for its task, the event gets one, as in any asyncio program.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
+from asyncio import _enter_task, _leave_task  # for tasks that are not asyncio's own
 from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Coroutine,
-    Generator,
     Iterable,
     Iterator,
     Sequence,
 )
+from contextvars import copy_context
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -29,17 +29,16 @@ from ..transports.base import Message, Stored, Transport
 from .drafts import Draft
 from .middlewares import coroutine_of
 from .passages import Compose, Passage
+from .rests import CUT_OFF, ENDED, Rest
 
-BATCH = 32  # events driven by hand at once, until the loop has a turn
+BATCH = 128  # events driven by hand at once, until the loop has a turn
 IN_FLIGHT = 2_048  # events begun and not ended; more do not go faster
 FEW_IN_FLIGHT = 2 * BATCH  # so many in any case, more only while the server is slow to confirm
 PATIENCE = 0.001  # seconds without a confirmation, after which one more batch is begun
 
 NOT_SENT = TransportError("not published: one before it was not stored in time")
-_CUT_OFF = PublishError("its publish middleware was cancelled", event_id="")
 # After these errors no further draft is read: a time ran out, or there is no connection.
 _GAVE_UP = (TransportError, PublishError, NotConnected)
-_ENDED = object()
 
 
 Begin = Callable[[Passage], Awaitable[Published]]
@@ -72,7 +71,7 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
         self._turns = Turns()
-        self._driven: Passage | None = None  # by hand, at this moment
+        self._is_opening = False  # a slot that begins drafts
         self._growing: asyncio.Task[None] | None = None
         self._confirmed = 0  # batches
         self._in_flight = 0
@@ -87,83 +86,91 @@ class Pipeline:
         if self._is_list:  # of a list it is known what was not sent any more
             self.ids += [draft.id or "" for draft in self._drafts]
 
-    def _open_slot(self, ready: Iterable[Passage] = (), parked: Sequence[Passage] = ()) -> None:
-        self._tasks.create_task(self._slot(ready, [*parked]))
+    def _open_slot(self, parked: Sequence[Passage] = ()) -> None:
+        if not parked:
+            if self._is_opening:
+                return
+            self._is_opening = True
+        self._tasks.create_task(self._slot([*parked]))
 
-    async def _slot(self, ready: Iterable[Passage], parked: list[Passage]) -> None:
+    async def _slot(self, parked: list[Passage]) -> None:
         """Drive one batch after the other, as long as there are drafts and room."""
+        ready: Iterable[Passage] = ()
+        if not parked:
+            self._is_opening = False
         while True:
-            kept = self._drive(ready, parked)
-            if kept is not None:
-                # Two: what is before it in a batch is sent before it, what follows after it.
-                if parked:
-                    self._open_slot(parked=parked)
-                self._open_slot(ready)
-                await self._finish(kept)
-                ready, parked = (), []
-            elif parked:
-                ready, parked = iter(await self._send_batch(parked)), []
+            if parked:
+                ready = await self._send_batch(parked)
             elif (first := next(begun := self._begin(), None)) is not None:
                 ready = chain([first], begun)
             else:
                 return
+            parked = self._drive(ready)
+            if not parked:  # all of them have ended, or have tasks of their own
+                await asyncio.sleep(0)
 
-    def _drive(self, ready: Iterable[Passage], parked: list[Passage]) -> Passage | None:
-        """Drive passages by hand into ``parked``; returns one that must have this task."""
-        task = asyncio.current_task()
+    def _drive(self, ready: Iterable[Passage]) -> list[Passage]:
+        """Drive passages by hand; returns those that wait for their confirmation."""
+        slot = asyncio.current_task()
+        assert slot is not None
+        parked: list[Passage] = []
         for passage in ready:
-            holders = sys.getrefcount(task)
-            passage.waits_for = self._step(passage)
-            if passage.waits_for is _ENDED:
+            if not passage.by_hand:
                 continue
-            waits_for = passage.waits_for
-            publishes = waits_for is not None and waits_for is passage.confirmation
-            if publishes:
+            passage.waits_for = waits_for = self._step(passage, slot)
+            if passage.by_hand and waits_for is passage:
                 parked.append(passage)
-            # A timeout or a cancel scope that it opened refers to the task that it would cancel.
-            if not publishes or sys.getrefcount(task) != holders:
-                self._driven = None
-                return passage
-        self._driven = None
-        return None
+            elif waits_for is not ENDED:
+                passage.own_task()
+                if parked:  # sent before it; what follows after it
+                    self._open_slot(parked)
+                    parked = []
+        return parked
 
-    def _step(self, passage: Passage) -> Any:
+    def _step(self, passage: Passage, slot: asyncio.Task[Any]) -> Any:
         """Run an event until it waits; returns what for."""
-        self._driven = passage
+        loop = self._loop
+        _leave_task(loop, slot)
+        _enter_task(loop, passage)  # type: ignore[arg-type]
         try:
-            return passage.coroutine.send(None)
+            return passage.context.run(passage.coroutine.send, None)
         except StopIteration as end:
-            self._end_well(passage, end.value)
+            published, index = end.value, passage.index
+            if published.__class__ is Published and index < self._turns.next:  # the usual end
+                self.results[index] = published
+                self._in_flight -= 1
+            else:
+                self._end_well(passage, published)
         except Exception as error:
             self._end(passage, error)
         except asyncio.CancelledError:  # of its own making: a failure like any other
-            self._end(passage, _CUT_OFF)
-        return _ENDED
+            self._end(passage, CUT_OFF)
+        finally:
+            _leave_task(loop, passage)  # type: ignore[arg-type]
+            _enter_task(loop, slot)
+        return ENDED
 
-    async def _finish(self, passage: Passage) -> None:
-        """Await the rest of an event in the task in which it waited first."""
-        passage.by_hand = False
-        try:
-            self._end_well(passage, await _Rest(passage.coroutine, passage.waits_for))
-        except Exception as error:
-            self._end(passage, error)
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            self._end(passage, _CUT_OFF)
+    def _open_task(self, passage: Passage) -> asyncio.Task[None]:
+        rest = Rest(passage, partial(self._end_well, passage), partial(self._end, passage))
+        return self._tasks.create_task(rest, context=passage.context)
 
     def _begin(self) -> Iterator[Passage]:
         """Read drafts, as long as there is room, and make a passage of each."""
+        ids, results = self.ids, self.results
         for _ in range(BATCH):
             if self._in_flight >= IN_FLIGHT or (draft := self._read()) is None:
                 return
             id = draft.id if draft.id is not None else random_id()
-            index = self._add(id, _CUT_OFF)
-            passage = Passage(draft, id, self._compose, self._store, index)
+            passage = Passage(draft, id, self._compose, self._store, len(ids), self._open_task)
+            passage.context = copy_context()
+            ids.append(id)
+            results.append(CUT_OFF)
             self._in_flight += 1
             try:
-                passage.coroutine = coroutine_of(self._begin_one(passage))
+                begun = passage.context.run(self._begin_one, passage)
+                passage.coroutine = coroutine_of(begun)
             except Exception as error:
+                passage.waits_for = ENDED
                 self._end(passage, error)
                 continue
             yield passage
@@ -176,14 +183,10 @@ class Pipeline:
         except StopIteration:
             pass
         except Exception as error:  # the iterator of drafts failed
-            self._add("", error)
+            self.ids.append("")
+            self.results.append(error)
         self._read_no_more()
         return None
-
-    def _add(self, id: str, result: Exception) -> int:
-        self.ids.append(id)
-        self.results.append(result)
-        return len(self.results) - 1
 
     def _end_well(self, passage: Passage, result: object) -> None:
         try:
@@ -199,7 +202,7 @@ class Pipeline:
         self._turns.pass_on(passage.index)
         if isinstance(result, Exception):
             refused = not isinstance(result, TransportError)
-            gave_up = type(result) in _GAVE_UP and result is not _CUT_OFF
+            gave_up = type(result) in _GAVE_UP and result is not CUT_OFF
             if gave_up or (refused and not self._is_list):
                 self._read_no_more()
 
@@ -209,11 +212,11 @@ class Pipeline:
             self._growing.cancel()
 
     def _store(self, passage: Passage, message: Message) -> Awaitable[Stored]:
-        if passage is not self._driven:  # in a task, its own or another
-            return self._send_alone(passage, message)
+        current: object = asyncio.current_task()
+        if current is not passage or not passage.by_hand:
+            return self._send_alone(passage, message)  # in a task, its own or another
         passage.message = message
-        passage.confirmation = self._loop.create_future()
-        return passage.confirmation
+        return passage
 
     async def _send_alone(self, passage: Passage, message: Message) -> Stored:
         [result] = await self._send(passage.index, passage.index, [message])
@@ -227,7 +230,7 @@ class Pipeline:
         results = await self._send(batch[0].index, batch[-1].index, messages)
         for passage, result in zip(batch, results, strict=True):
             passage.confirm(result)
-        return [passage for passage in batch if passage.by_hand]
+        return batch
 
     async def _send(
         self, first: int, last: int, messages: list[Message]
@@ -240,7 +243,7 @@ class Pipeline:
             self._turns.pass_to(last)  # all are on their way
 
         if self._in_flight < IN_FLIGHT and not self._is_over:
-            self._fill()
+            self._fill(first == last)
         try:
             results = await self._transport.publish_many(sending(), timeout=self._timeout)
         except Exception as error:  # of the whole batch: it is what became of each
@@ -250,9 +253,9 @@ class Pipeline:
             self._turns.pass_to(last)
         return [*results, *[NOT_SENT] * (len(messages) - len(results))]
 
-    def _fill(self) -> None:
+    def _fill(self, is_alone: bool) -> None:
         """Begin more: at once if few are on their way, else when confirmations are slow."""
-        if self._in_flight < FEW_IN_FLIGHT:
+        if self._in_flight < (IN_FLIGHT // 2 if is_alone else FEW_IN_FLIGHT):
             self._open_slot()
         elif self._growing is None or self._growing.done():
             self._growing = self._tasks.create_task(self._grow())
@@ -270,13 +273,13 @@ class Turns:
     """The order in which events are sent: that of their drafts, whichever is ready first."""
 
     def __init__(self) -> None:
-        self._next = 0
+        self.next = 0  # the first that is neither sent nor has ended
         self._ended: set[int] = set()  # before their turn came: they are not sent at all
         self._waiting: dict[int, asyncio.Future[None]] = {}
 
     async def wait(self, index: int) -> None:
         """Wait until every event before this one is sent or has ended."""
-        if index <= self._next:
+        if index <= self.next:
             return
         self._waiting[index] = turn = asyncio.get_running_loop().create_future()
         try:
@@ -286,38 +289,16 @@ class Turns:
 
     def pass_on(self, index: int) -> None:
         """Mark an event as ended."""
-        if index > self._next:
+        if index > self.next:
             self._ended.add(index)
-        elif index == self._next:
+        elif index == self.next:
             self.pass_to(index)
 
     def pass_to(self, index: int) -> None:
         """Every event up to this one is sent or has ended."""
-        self._next = max(self._next, index + 1)
-        while self._ended and self._next in self._ended:
-            self._ended.remove(self._next)
-            self._next += 1
-        if self._waiting and (turn := self._waiting.get(self._next)) and not turn.done():
+        self.next = max(self.next, index + 1)
+        while self._ended and self.next in self._ended:
+            self._ended.remove(self.next)
+            self.next += 1
+        if self._waiting and (turn := self._waiting.get(self.next)) and not turn.done():
             turn.set_result(None)
-
-
-class _Rest:
-    """The rest of a coroutine that was begun by hand and waits for ``first``."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Published], first: Any) -> None:
-        self._coroutine = coroutine
-        self._first = first
-
-    def __await__(self) -> Generator[Any, None, Published]:
-        waits_for = self._first
-        try:
-            while True:
-                try:
-                    yield waits_for
-                except BaseException as error:
-                    waits_for = self._coroutine.throw(error)
-                else:
-                    waits_for = self._coroutine.send(None)
-        except StopIteration as end:
-            published: Published = end.value
-            return published

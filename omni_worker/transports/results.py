@@ -90,7 +90,12 @@ class Results(Sequence[Stored | Exception]):
         return self._others[index if index >= 0 else len(self) + index]
 
     def __iter__(self) -> Iterator[Stored | Exception]:
-        return (self[index] for index in range(len(self)))
+        streams, others = self._streams, self._others
+        for index, (place, sequence) in enumerate(zip(self._places, self._sequences, strict=True)):
+            if place:
+                yield Stored(streams[place >> 1], sequence, place & 1 == 1)
+            else:
+                yield others[index]
 
     def __eq__(self, other: Any) -> bool:
         if not isinstance(other, Sequence):
