@@ -21,7 +21,7 @@ from .provision import Provisioner
 from .settle import Settler, Trouble
 from .signals import ReturnDelayed, ReturnsLost, Signals
 from .subscription import Subscription
-from .topology import NANO, retry_consumer
+from .topology import retry_consumer
 from .transports.base import Delivery, Source, Transport
 from .transports.headers import parse_headers
 from .transports.infos import ConsumerInfo
@@ -33,6 +33,7 @@ AT_ONCE = (
 )
 UNKNOWN_FOR = 30.0  # seconds an event waits for a process that knows its handler
 UNKNOWN_DELAY = 1.0  # seconds between two looks
+UNKNOWN_REMEMBERED = 10_000  # events with an unknown handler
 
 
 class UnknownHandler(Exception):
@@ -60,7 +61,9 @@ class Returns:
         self._signals = signals
         self._source: Source | None = None
         self._fed: set[Subscription] = set()
-        self._began = 0.0  # epoch seconds
+        # Of events with an unknown handler: (sequence, stored at) → loop time when first seen. Our
+        # clock and the server's may differ by hours.
+        self._unknown: dict[tuple[int, int], float] = {}
         self._denied = False
         self._told: set[Subscription] = set()  # those that call when they have room
         self._asking: asyncio.Handle | None = None
@@ -143,7 +146,6 @@ class Returns:
     # --- inside ----------------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        self._began = time.time()
         self._source = await self._transport.consume(self._spec.stream, self._spec.name, self)
         log.debug("reading what is sent back", extra={"consumer": self._spec.name})
         self._ask()
@@ -190,12 +192,15 @@ class Returns:
     def _on_unknown(self, name: str, delivery: Delivery) -> None:
         """Wait: another process may know the handler, or this one may declare it later.
 
-        After ``UNKNOWN_FOR`` seconds the event becomes a dead letter again.
+        After ``UNKNOWN_FOR`` seconds here the event becomes a dead letter again.
         """
-        since = max(self._began, delivery.stored_at / NANO)
-        if time.time() - since < UNKNOWN_FOR:
+        now, event = asyncio.get_running_loop().time(), (delivery.sequence, delivery.stored_at)
+        if len(self._unknown) >= UNKNOWN_REMEMBERED and event not in self._unknown:
+            self._unknown.pop(next(iter(self._unknown)))
+        if now - self._unknown.setdefault(event, now) < UNKNOWN_FOR:
             delivery.nak(UNKNOWN_DELAY)
             return
+        del self._unknown[event]
         task = asyncio.get_running_loop().create_task(self._give_up(name, delivery))
         self._giving_up.add(task)
         task.add_done_callback(self._given_up)

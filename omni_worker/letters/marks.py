@@ -25,6 +25,7 @@ class Mark:
     state: LetterState = LetterState.OPEN
     at: int = 0  # epoch milliseconds
     times: int = 0  # how often the event was sent back
+    after: int = 0  # last sequence of our own stream before the event was sent back
     revision: int = 0
 
 
@@ -48,14 +49,21 @@ class Marks:
         return await asyncio.gather(*(_read(bucket, letter.id) for letter in letters))
 
     async def write(
-        self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int
+        self,
+        letter: DeadLetter,
+        mark: Mark,
+        state: LetterState,
+        *,
+        at: int,
+        after: int | None = None,
     ) -> Mark | None:
         """Replace ``mark`` with a new state; None if another process was faster."""
+        after = mark.after if after is None else after
         bucket = await self._open_for_writing(letter.stream)
         times = mark.times + (
             state is LetterState.RETRYING and mark.state is not LetterState.RETRYING
         )
-        value = json.dumps({"state": state, "at": at, "times": times}).encode()
+        value = json.dumps({"state": state, "at": at, "times": times, "after": after}).encode()
         key = _key(letter.id)
         if mark.revision:
             revision = await bucket.update(key, value, mark.revision)
@@ -63,7 +71,7 @@ class Marks:
             revision = await bucket.create(key, value)
         if revision is None:
             return None
-        return Mark(state=state, at=at, times=times, revision=revision)
+        return Mark(state=state, at=at, times=times, after=after, revision=revision)
 
     async def _open(self, ttl: float) -> KeyValue:
         if self._bucket is None:
@@ -91,7 +99,7 @@ async def _read(bucket: KeyValue, id: str) -> Mark:
         raw = json.loads(entry.value)
         return Mark(
             state=LetterState(raw["state"]), at=int(raw["at"]), times=int(raw["times"]),
-            revision=entry.revision,
+            after=int(raw.get("after", 0)), revision=entry.revision,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         return Mark(revision=entry.revision)

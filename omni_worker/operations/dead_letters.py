@@ -7,7 +7,7 @@ import builtins
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import from_json
@@ -171,11 +171,12 @@ class DeadLetters:
             )
         body, headers = await self._composed(letter)
         await self._ensure_way_back(letter.app)
-        began = mark.at if mark.state is LetterState.RETRYING else _now()
-        if mark.state is not LetterState.RETRYING:
-            mark = await self._write(letter, mark, LetterState.RETRYING, at=began)
+        is_resumed = mark.state is LetterState.RETRYING
+        if not is_resumed:
+            after = await self._last_sequence()
+            mark = await self._write(letter, mark, LetterState.RETRYING, at=_now(), after=after)
         id = f"{letter.id}:{mark.times}"
-        if not await self._was_sent(letter.app, id, since=began):
+        if not (is_resumed and await self._was_sent(letter.app, id, after=mark.after)):
             await self._send(Message(subject, body, id, headers), letter)
         mark = await self._write(letter, mark, LetterState.RETRIED, at=_now())
         return Retried(letter=_with_mark(letter, mark), subject=subject)
@@ -315,28 +316,49 @@ class DeadLetters:
 
     async def _send(self, message: Message, letter: DeadLetter) -> None:
         try:
-            await self._transport.publish(message, timeout=TIMEOUT)
+            stored = await self._transport.publish(message, timeout=TIMEOUT)
         except EventTooLarge as error:
             raise CannotRetry(
                 letter.sequence,
                 f"with the headers for a retry the event is too large for the server ({error})",
             ) from None
+        if stored.duplicate:
+            there = await self._operators.message(stored.stream, stored.sequence)
+            if there is None or (there.subject, there.body) != (message.subject, message.body):
+                raise CannotRetry(
+                    letter.sequence,
+                    f"{stored.stream} #{stored.sequence} has the id that its retry would have, and"
+                    " is another message; try it again in two minutes",
+                )
 
-    async def _was_sent(self, app: str, id: str, *, since: int) -> bool:
-        """Search for the event of an interrupted retry: the duplicate window may be over."""
-        moment = datetime.fromtimestamp(since / 1000, UTC) - timedelta(seconds=60)
-        if _now() - since < 1_000:  # it began just now
-            return False
-        async with Scan(
-            self._transport, OWN_STREAM.name, filters=[retry_subject(app)], since=moment
-        ) as messages:
-            async for message in messages:
-                if id in message.headers.get(MESSAGE_ID, ()):
-                    return True
-        return False
+    async def _last_sequence(self) -> int:
+        info = await self._operators.stream_info(OWN_STREAM.name)
+        return 0 if info is None else info.state.last_sequence
 
-    async def _write(self, letter: DeadLetter, mark: Mark, state: LetterState, *, at: int) -> Mark:
-        written = await self._marks.write(letter, mark, state, at=at)
+    async def _was_sent(self, app: str, id: str, *, after: int) -> bool:
+        """Search for the event of an interrupted retry: the duplicate window may be over.
+
+        By sequence: the clocks of two operators and of the server may differ by hours.
+        """
+        first = after + 1
+        while True:
+            message = await self._operators.next_message(OWN_STREAM.name, first, retry_subject(app))
+            if message is None:
+                return False
+            if id in message.headers.get(MESSAGE_ID, ()):
+                return True
+            first = message.sequence + 1
+
+    async def _write(
+        self,
+        letter: DeadLetter,
+        mark: Mark,
+        state: LetterState,
+        *,
+        at: int,
+        after: int | None = None,
+    ) -> Mark:
+        written = await self._marks.write(letter, mark, state, at=at, after=after)
         if written is None:
             raise CannotRetry(
                 letter.sequence, "another retry or discard is in progress; look again"

@@ -160,11 +160,13 @@ async def test_a_retry_that_died_half_way_is_not_sent_twice(
     letters = bus.dead_letters
     write = letters._marks.write
 
-    async def die_before_the_end(letter: Any, mark: Any, state: LetterState, *, at: int) -> Any:
+    async def die_before_the_end(
+        letter: Any, mark: Any, state: LetterState, *, at: int, after: int | None = None
+    ) -> Any:
         if state is LetterState.RETRIED:
             raise KeyError("killed")
         # As long ago as the server needs to have forgotten the id.
-        return await write(letter, mark, state, at=at - 5_000)
+        return await write(letter, mark, state, at=at - 5_000, after=after)
 
     monkeypatch.setattr(letters._marks, "write", die_before_the_end)
     with pytest.raises(KeyError):
