@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import uuid
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
@@ -657,6 +658,42 @@ async def test_of_middlewares_that_wait_a_thousand_do_at_a_time(
 
     assert most > 1_000
     assert [one.id for one in published] == [str(n) for n in range(3_000)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_middlewares_do_each_event_is_sent_once_and_in_order(
+    publisher: Publisher, transport: Recorder, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("omni_worker.publisher.pipeline.IN_FLIGHT", 10)
+    monkeypatch.setattr("omni_worker.publisher.pipeline.BATCH", 4)
+    dice = random.Random(seed)
+    refused = {str(n) for n in range(300) if dice.random() < 0.1}
+
+    async def does_anything(event: Event[Any], call_next: Any) -> Published:
+        for _ in range(dice.choice([0, 0, 0, 1, 3])):
+            await asyncio.sleep(0)
+        if event.id in refused:
+            raise KeyError(event.id)
+        if dice.random() < 0.2:
+            async with asyncio.timeout(30):
+                published: Published = await call_next(event)
+        elif dice.random() < 0.2:
+            published = await asyncio.create_task(call_next(event))
+        else:
+            published = await call_next(event)
+        for _ in range(dice.choice([0, 0, 0, 1, 3])):
+            await asyncio.sleep(0)
+        return published
+
+    publisher.middlewares.append(does_anything)
+
+    async with asyncio.timeout(30):
+        with pytest.raises(PublishManyError) as failed:
+            await publisher.publish_many([draft(id=str(n)) for n in range(300)])
+
+    sent = [str(n) for n in range(300) if str(n) not in refused]
+    assert [message.id for message in transport.messages] == sent
+    assert [one.id for one in failed.value.published if one] == sent
 
 
 async def test_a_middleware_may_publish_again_and_another_event_meanwhile(

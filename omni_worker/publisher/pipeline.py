@@ -13,6 +13,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Coroutine,
     Iterable,
     Iterator,
     Sequence,
@@ -70,7 +71,11 @@ class Pipeline:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
-        self._turns = Turns()
+        self._turns = Turns(self._flush_soon)
+        # Messages of events with tasks of their own, until their turn, and what awaits the results.
+        self._ready: dict[int, list[tuple[Message, asyncio.Future[Stored | Exception]]]] = {}
+        self._is_flushing = False
+        self._slots = 0
         self._is_opening = False  # a slot that begins drafts
         self._growing: asyncio.Task[None] | None = None
         self._confirmed = 0  # batches
@@ -91,9 +96,20 @@ class Pipeline:
             if self._is_opening:
                 return
             self._is_opening = True
-        self._tasks.create_task(self._slot([*parked]))
+        self._slots += 1
+        self._start(self._slot([*parked]))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            self._tasks.create_task(work)
+        except RuntimeError:  # all of them are being cancelled
+            work.close()
 
     async def _slot(self, parked: list[Passage]) -> None:
+        await self._drive_on(parked)
+        self._slots -= 1
+
+    async def _drive_on(self, parked: list[Passage]) -> None:
         """Drive one batch after the other, as long as there are drafts and room."""
         ready: Iterable[Passage] = ()
         if not parked:
@@ -205,6 +221,8 @@ class Pipeline:
             gave_up = type(result) in _GAVE_UP and result is not CUT_OFF
             if gave_up or (refused and not self._is_list):
                 self._read_no_more()
+        if not self._slots and not self._is_over:
+            self._open_slot()  # the last one found no room
 
     def _read_no_more(self) -> None:
         self._is_over = True
@@ -219,10 +237,49 @@ class Pipeline:
         return passage
 
     async def _send_alone(self, passage: Passage, message: Message) -> Stored:
-        [result] = await self._send(passage.index, passage.index, [message])
+        index = passage.index
+        if index < self._turns.next:  # it was sent before, or has ended
+            [result] = await self._send(index, index, [message], alone=True)
+        else:
+            waiting = self._loop.create_future()
+            self._ready.setdefault(index, []).append((message, waiting))
+            self._flush_soon()
+            result = await waiting
         if isinstance(result, Exception):
             raise result
         return result
+
+    def _flush_soon(self) -> None:
+        """Send what is ready in its turn, all that become so in this turn of the loop together."""
+        if self._ready and not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        together: list[tuple[Message, asyncio.Future[Stored | Exception]]] = []
+        first = index = self._turns.next
+        while len(together) < BATCH:
+            given_up = self._turns.has_ended(index)
+            ready = [one for one in self._ready.pop(index, ()) if not one[1].done()]
+            if not ready and not given_up:
+                break
+            together += ready
+            index += 1
+        if not together:
+            return
+        self._start(self._send_together(first, index - 1, together))
+
+    async def _send_together(
+        self,
+        first: int,
+        last: int,
+        together: list[tuple[Message, asyncio.Future[Stored | Exception]]],
+    ) -> None:
+        results = await self._send(first, last, [one for one, _ in together], alone=True)
+        for (_, waiting), result in zip(together, results, strict=True):
+            if not waiting.done():
+                waiting.set_result(result)
 
     async def _send_batch(self, batch: list[Passage]) -> list[Passage]:
         """Send the messages of a batch; returns those to be driven on."""
@@ -233,7 +290,7 @@ class Pipeline:
         return batch
 
     async def _send(
-        self, first: int, last: int, messages: list[Message]
+        self, first: int, last: int, messages: list[Message], *, alone: bool = False
     ) -> Sequence[Stored | Exception]:
         """Send the messages of these events in their turn; returns what became of each."""
         await self._turns.wait(first)
@@ -243,7 +300,7 @@ class Pipeline:
             self._turns.pass_to(last)  # all are on their way
 
         if self._in_flight < IN_FLIGHT and not self._is_over:
-            self._fill(first == last)
+            self._fill(alone)
         try:
             results = await self._transport.publish_many(sending(), timeout=self._timeout)
         except Exception as error:  # of the whole batch: it is what became of each
@@ -272,7 +329,8 @@ class Pipeline:
 class Turns:
     """The order in which events are sent: that of their drafts, whichever is ready first."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_turn: Callable[[], None]) -> None:
+        self._on_turn = on_turn  # another event's turn has come
         self.next = 0  # the first that is neither sent nor has ended
         self._ended: set[int] = set()  # before their turn came: they are not sent at all
         self._waiting: dict[int, asyncio.Future[None]] = {}
@@ -286,6 +344,10 @@ class Turns:
             await turn
         finally:
             del self._waiting[index]
+
+    def has_ended(self, index: int) -> bool:
+        """Return True for an event that ended before its turn."""
+        return index in self._ended
 
     def pass_on(self, index: int) -> None:
         """Mark an event as ended."""
@@ -302,3 +364,4 @@ class Turns:
             self.next += 1
         if self._waiting and (turn := self._waiting.get(self.next)) and not turn.done():
             turn.set_result(None)
+        self._on_turn()
