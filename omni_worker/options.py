@@ -210,7 +210,7 @@ class Options:
     breaker: Annotated[
         int | None,
         Option(
-            "Failures in a row after which only single trial runs are made; 0: never.",
+            "Failures in a row after which only trials run until one succeeds; 0: never.",
             Number(0, 1_000_000),
             setting=True,
             default=20,

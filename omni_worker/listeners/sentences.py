@@ -180,7 +180,7 @@ def _of_handler(signal: HandlerSignal) -> Sentence | None:
     name = {"handler": signal.handler.name}
     match signal:
         case BreakerOpened():
-            message = "every event fails; one trial at a time until one succeeds"
+            message = "every event fails; only trials run until one succeeds"
             return Sentence(ERROR, message, name | {"failures": signal.failures})
         case BreakerClosed():
             return Sentence(INFO, "a trial succeeded; at full speed again", name)

@@ -453,7 +453,7 @@ async def test_exactly_once_retries_a_failure(world: World) -> None:
     assert attempts == [1, 2]
 
 
-async def test_when_everything_fails_one_trial_at_a_time_runs_and_the_backlog_survives(
+async def test_when_everything_fails_only_trials_run_and_the_backlog_survives(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.1)
@@ -500,3 +500,81 @@ async def test_stopping_does_not_wait_for_a_trial(
 
     async with asyncio.timeout(3):
         await subscription.unsubscribe(grace=10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 10},
+        {"concurrency": 10, "order_by": lambda event: event.payload},
+        {"concurrency": 1_000},
+    ],
+    ids=["plain", "order_by", "concurrency 1000"],
+)
+async def test_healthy_events_behind_many_poison_ones_run_within_five_seconds(
+    world: World, options: dict[str, Any]
+) -> None:
+    bus = await world.bus()
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        if event.payload < 28:
+            raise KeyError("poison")
+        handled.append(event.payload)
+
+    await bus.subscribe("custom.thing", handle, durable="d", **options)
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(28))
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(28, 228))
+    await until(lambda: bool(handled), timeout=5)
+    await until(lambda: len(handled) == 200, timeout=5)
+
+    assert sorted(handled) == list(range(28, 228))
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["plain", "order_by"])
+async def test_a_trial_is_of_events_that_have_not_failed_while_there_are_any(
+    world: World, monkeypatch: pytest.MonkeyPatch, ordered: bool
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.2)
+    bus = await world.bus()
+    tried: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        tried.append(event.payload)
+        raise ConnectionError("away")
+
+    order: dict[str, Any] = {"order_by": lambda event: event.payload} if ordered else {}
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="d", breaker=5, concurrency=5, retry_delay=0.05, **order
+    )
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(20))
+    await until(lambda: len(tried) >= 20, timeout=10)
+
+    assert sorted(tried[:20]) == list(range(20))
+    assert subscription.counts.dead_lettered == 0
+
+
+async def test_after_the_first_success_everything_that_waited_runs_at_once(world: World) -> None:
+    bus = await world.bus()
+    down = True
+    handled: list[int] = []
+    running = most = 0
+
+    async def handle(event: Event[Any]) -> None:
+        nonlocal running, most
+        if down:
+            raise ConnectionError("away")
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.1)
+        running -= 1
+        handled.append(event.payload)
+
+    subscription = await bus.subscribe("custom.thing", handle, durable="d", concurrency=10)
+    await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(200))
+    await until(lambda: subscription.is_on_trial)
+    down = False
+    await until(lambda: len(handled) == 200, timeout=10)
+
+    assert most == 10
+    assert subscription.counts.dead_lettered == 0

@@ -1,41 +1,46 @@
-"""Breaker: when every event fails, something they all need is down. Try one now and then.
+"""Breaker: when every event fails, something they all need is down. Try a few now and then.
 
-Otherwise three retries in seven seconds turn a whole backlog into dead letters.
+Otherwise three retries in seven seconds turn a whole backlog into dead letters. But many poison
+events in a row look the same, and good ones wait behind them: so a trial is many different events.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from ...outcomes import DONE, Failed, HandBack, Outcome, Retry
 from ...signals import BreakerClosed, BreakerOpened
 from ..run import Run
 from . import Flow, Gate, Go
 
-FIRST_PAUSE = 1.0  # seconds before the first trial
-LONGEST_PAUSE = 60.0  # seconds; each trial that fails doubles the pause up to here
+FIRST_PAUSE = 0.5  # seconds before the first trial
+LONGEST_PAUSE = 5.0  # seconds; each trial that fails doubles the pause up to here
+GATHERING = 0.05  # seconds a trial that is due waits for more events than its first
+HOLD = "breaker"
 
 
 class Breaker(Gate):
     """Open after ``limit`` failures in a row, until one run succeeds; 0 never opens.
 
-    While it is open runs go one at a time, with growing pauses before them. What waits keeps its
-    lease and spends no attempt.
+    While it is open events run in trials, with growing pauses before them. A trial is all events
+    that have a slot and never failed; only where there are none, one that failed before. The others
+    of those are handed back, so that they hold no slot. What waits spends no attempt.
     """
 
     lets_plain_runs_pass = True  # while it is closed
 
     def __init__(
-        self, limit: int, *, first_pause: float | None = None, longest_pause: float = LONGEST_PAUSE
+        self, limit: int, *, first_pause: float | None = None, longest_pause: float | None = None
     ) -> None:
         self._limit = limit
         self._first_pause = FIRST_PAUSE if first_pause is None else first_pause
-        self._longest_pause = longest_pause
+        self._longest_pause = LONGEST_PAUSE if longest_pause is None else longest_pause
         self._pause = self._first_pause
-        self._turn = asyncio.Lock()
-        self._woken = asyncio.Event()
+        self._waiting: dict[Run, asyncio.Future[bool]] = {}  # True: it may run
+        self._due = 0.0  # loop time of the next trial
+        self._timer: asyncio.TimerHandle | None = None
+        self._trial = 0  # number of the latest
+        self._failed_trial = 0  # number of the latest that made the pause longer
         self._closed = False
         self.failures = 0  # in a row
         self.is_open = False
@@ -43,66 +48,126 @@ class Breaker(Gate):
     def opened(self, flow: Flow) -> None:
         """Take the handler whose runs it counts."""
         self._flow = flow
+        self._concurrency = flow.handler.options.concurrency or 1
 
     async def through(self, run: Run, go: Go) -> Outcome:
-        """Run now or, while the breaker is open, in turn as a trial."""
-        if not self.is_open:
-            outcome = await go(run)
-            if outcome is not DONE or self.failures:
-                self.saw(outcome)
-            return outcome
-        async with self._trial() as turn:
-            if not turn:
-                return HandBack(0.0, "we stop")
+        """Run now or, while the breaker is open, in a trial."""
+        if self.is_open:
+            if not await self._may_run(run):
+                if self._closed:
+                    return HandBack(0.0, "we stop")
+                return HandBack(self._pause, "others are tried first")
             if self._flow.leases.has_lapsed(run.delivery):
                 return HandBack(0.0, "its lease ran out while it waited")
+            trial = self._trial
             outcome = await go(run)
             self.saw(outcome)
+            if self.is_open and trial > self._failed_trial and _is_failure(outcome):
+                self._failed_trial = trial
+                self._pause = min(self._longest_pause, self._pause * 2)
+                self._due = self._flow.now() + self._pause
+                self._schedule()
             return outcome
+        outcome = await go(run)
+        if outcome is not DONE or self.failures:
+            self.saw(outcome)
+        return outcome
 
     def saw(self, outcome: Outcome) -> None:
         """Count an ending; the plain runs tell theirs as well."""
         if outcome is DONE:
             self._succeeded()
-        elif isinstance(outcome, Failed) and not isinstance(outcome.error, Retry):
-            self._failed()  # a Retry was asked for, not suffered
+        elif _is_failure(outcome):
+            self._failed()
 
     def close(self) -> None:
         """End every wait for a trial."""
         self._closed = True
-        self._woken.set()
+        self._end_waits(may_run=False)
 
     def _succeeded(self) -> None:
-        """Close the breaker after a run that succeeded."""
+        """Close the breaker after a run that succeeded: what waits runs, all at once."""
         self.failures = 0
         if self.is_open:
             self.is_open = False
             self._pause = self._first_pause
-            self._woken.set()
+            self._end_waits(may_run=not self._closed)
             self._flow.emit(BreakerClosed(handler=self._flow.handler))
 
     def _failed(self) -> None:
         """Count a failure that may pass."""
         self.failures += 1
-        if self.is_open:
-            self._pause = min(self._longest_pause, self._pause * 2)
-        elif self._limit and self.failures >= self._limit:
+        if not self.is_open and self._limit and self.failures >= self._limit:
             self.is_open = True
-            if not self._closed:
-                self._woken.clear()
+            self._due = self._flow.now() + self._pause
             self._flow.emit(BreakerOpened(handler=self._flow.handler, failures=self.failures))
 
-    @asynccontextmanager
-    async def _trial(self) -> AsyncIterator[bool]:
-        """Wait for a turn. Yield False if the subscription stops first."""
-        async with self._turn:
-            if self.is_open:
-                try:
-                    async with asyncio.timeout(self._pause):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
-                else:
-                    yield not self.is_open
-                    return
-            yield True
+    # --- trials ----------------------------------------------------------------------------
+
+    async def _may_run(self, run: Run) -> bool:
+        """Wait for a trial, or for the end of the outage. Return False if others are tried."""
+        if self._closed or (_failed_before(run) and self._has_others()):
+            return False
+        self._waiting[run] = turn = asyncio.get_running_loop().create_future()
+        if len(self._waiting) >= self._concurrency:
+            self._flow.hold(HOLD)  # a trial needs no more than these
+        self._schedule()
+        try:
+            return await turn
+        finally:
+            self._waiting.pop(run, None)
+            if not self._waiting:
+                self._flow.release(HOLD)
+
+    def _has_others(self) -> bool:
+        """Return True if an event that never failed can be tried."""
+        if any(not _failed_before(one) for one in self._waiting):
+            return True
+        return any(delivery.count == 1 for delivery in self._flow.slots.buffer)
+
+    def _schedule(self) -> None:
+        """Set the time of the next trial, if there is something to try."""
+        if self._waiting and self._timer is None and self.is_open and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(self._due, loop.time() + GATHERING), self._try)
+
+    def _try(self) -> None:
+        """Begin a trial; what failed before makes room for others."""
+        self._timer = None
+        if not self._waiting or self._due - self._flow.now() > GATHERING:
+            self._schedule()  # an earlier trial has failed since
+            return
+        self._trial += 1
+        self._due = self._flow.now() + self._pause
+        trial = [one for one in self._waiting if not _failed_before(one)]
+        if not trial:
+            trial = [min(self._waiting, key=lambda one: one.trouble.failures)]
+        for run in trial:
+            _answer(self._waiting.pop(run), may_run=True)
+        for turn in self._waiting.values():
+            _answer(turn, may_run=False)
+        self._waiting.clear()
+        self._flow.release(HOLD)
+
+    def _end_waits(self, may_run: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for turn in self._waiting.values():
+            _answer(turn, may_run)
+        self._waiting.clear()
+        self._flow.release(HOLD)
+
+
+def _failed_before(run: Run) -> bool:
+    return run.trouble.failures > 0
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    """Return True for a failure that may pass. A Retry was asked for, not suffered."""
+    return isinstance(outcome, Failed) and not isinstance(outcome.error, Retry)
+
+
+def _answer(turn: asyncio.Future[bool], may_run: bool) -> None:
+    if not turn.done():
+        turn.set_result(may_run)
