@@ -113,7 +113,8 @@ class Breaker(Gate):
             self._flow.hold(HOLD)  # a trial needs no more than these
         self._schedule()
         try:
-            return await turn
+            may_run: bool = await turn
+            return may_run
         finally:
             self._waiting.pop(run, None)
             if not self._waiting:
