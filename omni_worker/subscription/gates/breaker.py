@@ -110,7 +110,7 @@ class Breaker(Gate):
             return False
         self._waiting[run] = turn = asyncio.get_running_loop().create_future()
         if len(self._waiting) >= self._concurrency:
-            self._flow.hold(HOLD)  # a trial needs no more than these
+            self._flow.hold(HOLD)  # they are enough for a trial
         self._schedule()
         try:
             may_run: bool = await turn
