@@ -70,7 +70,7 @@ async def test_handling_an_event(nats_server: NatsServer, options: dict[str, Any
     assert meter.timers <= 60, meter.counts
     assert meter.counts["requests"] <= 30, meter.counts
     assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
-    assert meter.calls.total() <= EVENTS * 17, shown
+    assert meter.calls.total() <= EVENTS * 12, shown
 
 
 async def test_publishing_many(nats_server: NatsServer) -> None:

@@ -45,7 +45,7 @@ class Client(nats_client.Client):
     ) -> None:  # fmt: skip
         super().__init__()
         self._wire = self._transport = _Transport()
-        self.sinks: dict[int, Sink] = {}
+        self.sinks: dict[bytes, Sink] = {}  # by subscription id, as it is written
         self._parser = Parser(self.sinks, self.on_control)
         self._ps = self._parser  # type: ignore[assignment]
         self._require_tls = require_tls

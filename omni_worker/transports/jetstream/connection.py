@@ -189,7 +189,7 @@ class Connection:
         """Unsubscribe, and drop messages on their way."""
         self.mute(sid)
         if self._client is not None:
-            self._client.sinks.pop(sid, None)
+            self._client.sinks.pop(b"%d" % sid, None)
 
     def send(self, data: bytes) -> bool:
         """Write if there is a link; return whether there was."""
@@ -316,7 +316,7 @@ class Connection:
 
     @staticmethod
     def _subscribe(client: Client, sid: int, subject: bytes, sink: Sink) -> None:
-        client.sinks[sid] = sink
+        client.sinks[b"%d" % sid] = sink
         client.send(b"SUB %b %d\r\n" % (subject, sid))
 
     def _read_info(self, info: dict[str, Any]) -> None:

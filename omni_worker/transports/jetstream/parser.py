@@ -19,7 +19,7 @@ MSG, HMSG = b"MH"  # the first bytes of a message, without headers and with them
 class Parser:
     """Parser from bytes to sink calls. A failing sink costs that message, not the connection."""
 
-    def __init__(self, sinks: dict[int, Sink], on_control: Callable[[bytes], None]) -> None:
+    def __init__(self, sinks: dict[bytes, Sink], on_control: Callable[[bytes], None]) -> None:
         self._sinks = sinks
         self._on_control = on_control
         self.reset()
@@ -67,7 +67,7 @@ class Parser:
                 self._need = stop + 2 - position
                 break
             position = stop + 2
-            sink = sinks.get(int(words[2]))
+            sink = sinks.get(words[2])
             if sink is None:
                 continue
             try:

@@ -237,9 +237,10 @@ class Pull:
             _, _, _, _, count, sequence, _, stored_at, _ = words
         else:
             count, sequence, _, stored_at = words[6:10]
+        nth = 1 if count == b"1" else int(count)
         where = subject.decode("utf-8", "surrogateescape")
         self._receiver.receive(
-            Delivery(self, where, body, headers, reply, int(sequence), int(stored_at), int(count))
+            Delivery(self, where, body, headers, reply, int(sequence), int(stored_at), nth)
         )
 
     def _on_status(self, status: int, headers: bytes) -> None:
