@@ -144,6 +144,7 @@ def _letter_storage(setup: HandlerSetup) -> LetterStorage:
         setup.transport.operators,
         RawCopies(setup),
         _bucket(setup, attempts.BUCKET, attempts.TTL),
+        setup.provisioner.letter_streams,
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from .errors import EventTooLarge, OmniWorkerError, PermissionDenied
+from .errors import ApiError, EventTooLarge, OmniWorkerError, PermissionDenied, TopologyError
 from .events import Published
 from .ids import other_ids
 from .letters.notes import keep_letter
@@ -15,7 +15,11 @@ from .letters.written import Failure, compose, letter_digest, letter_id, with_bo
 from .publisher import Publisher
 from .topology import OWN_STREAM
 from .transports.base import KeyValue, Operators, StoredMessage
+from .transports.infos import StreamConfig
 from .wire import read_envelope
+
+TOO_LARGE = 10054  # the server: a stream takes no message of this size
+SHORT_ERROR = 200  # characters of an error, where little fits
 
 
 class RawCopies(Protocol):
@@ -34,11 +38,13 @@ class LetterStorage:
         operators: Operators,
         copies: RawCopies,
         notes: Callable[[], Awaitable[KeyValue]],
+        streams: Callable[[], Sequence[StreamConfig]],
     ) -> None:
         self._publisher = publisher
         self._operators = operators
         self._copies = copies
         self._notes = notes
+        self._streams = streams
 
     async def store(
         self,
@@ -55,15 +61,33 @@ class LetterStorage:
         ``on_taken`` is called for each of its ids that another message has. ``now``: epoch
         milliseconds.
         """
+        await self._check_kept()
         payload, metadata = compose(original, failure, handler=handler, consumer=consumer, now=now)
-        ids = _ids(letter_id(original, handler))
+        first = letter_id(original, handler)
+        whole = with_body(payload, original.body)
         try:
-            return await self._publish(
-                ids, with_body(payload, original.body), metadata, original, on_taken
-            )
-        except EventTooLarge:
-            payload = with_reference(payload, *await self._copies.keep(original))
-            return await self._publish(ids, payload, metadata, original, on_taken)
+            return await self._publish(_ids(first), whole, metadata, original, on_taken)
+        except (EventTooLarge, ApiError) as error:
+            _raise_unless_too_large(error)
+        payload = with_reference(payload, *await self._copies.keep(original))
+        try:
+            return await self._publish(_ids(first), payload, metadata, original, on_taken)
+        except (EventTooLarge, ApiError) as error:
+            _raise_unless_too_large(error)
+        payload |= {"traceback": "", "headers": {}, "error": failure.error[:SHORT_ERROR]}
+        return await self._publish(_ids(first), payload, metadata, original, on_taken)
+
+    async def _check_kept(self) -> None:
+        """Refuse to store a letter where it would be confirmed and not be kept."""
+        for config in self._streams():
+            if config.retention != "interest":
+                continue
+            info = await self._operators.stream_info(config.name)
+            if info and info.config.retention == "interest" and not info.state.consumers:
+                raise TopologyError(
+                    f"stream {config.name} has retention interest and no consumer: it would confirm"
+                    " a dead letter and not keep it; recreate it with retention limits"
+                )
 
     async def _publish(
         self,
@@ -121,3 +145,8 @@ class LetterStorage:
 def _ids(first: str) -> Iterator[str]:
     yield first
     yield from other_ids(first)
+
+
+def _raise_unless_too_large(error: EventTooLarge | ApiError) -> None:
+    if isinstance(error, ApiError) and error.err_code != TOO_LARGE:
+        raise error

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .errors import ApiError, TopologyError, TransportError
+from .events import DEAD_LETTER
 from .subjects import is_wild
 from .topology import (
     DUPLICATE_WINDOW,
@@ -30,6 +31,7 @@ from .topology import (
     UpdateStream,
     copy_notice,
     is_narrower,
+    letter_risks,
     plan_consumer,
     plan_stream,
     route,
@@ -81,6 +83,15 @@ class Provisioner:
                 case Conflict() as conflict:
                     self._conflicts.append(conflict)
                     self._say_once(logging.WARNING, _in_the_way(conflict))
+        for config in self.letter_streams():
+            for risk in letter_risks(config):
+                text = f"stream {config.name} may lose dead letters: {risk.says}; {risk.advice}"
+                self._say_once(logging.WARNING, text)
+
+    def letter_streams(self) -> list[StreamConfig]:
+        """Return the streams that store dead letters, as last read: one, if any."""
+        names = route([DEAD_LETTER], self._standing)
+        return [config for config in self._standing if config.name in names]
 
     async def ensure_own_stream(self) -> None:
         """Ensure our stream for messages other than events; called when it is first needed."""

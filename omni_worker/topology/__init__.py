@@ -28,6 +28,7 @@ from .consumers import (
     short_hash,
     with_limit,
 )
+from .keeping import Risk, letter_risks
 from .streams import (
     DAY,
     DUPLICATE_WINDOW,
@@ -84,6 +85,7 @@ __all__ = [
     "Notice",
     "NoticeKind",
     "RefuseConsumer",
+    "Risk",
     "Standing",
     "StreamSpec",
     "StreamStep",
@@ -98,6 +100,7 @@ __all__ = [
     "copy_notice",
     "holds_events",
     "is_narrower",
+    "letter_risks",
     "origin_of",
     "plan_consumer",
     "plan_stream",

@@ -57,6 +57,22 @@ async def test_the_doctor_finds_what_strands_events(nats_server: NatsServer) -> 
     await client.close()
 
 
+async def test_the_doctor_sees_what_a_stream_may_lose_of_dead_letters(
+    nats_server: NatsServer,
+) -> None:
+    client = await plain_client(nats_server.url)
+    await client.jetstream().add_stream(
+        name="SYSTEM", subjects=["system.>"], max_bytes=50_000, max_msgs_per_subject=1
+    )
+    await client.close()
+
+    found = findings(nats_server.url)["SYSTEM"]
+
+    assert [one["level"] for one in found] == ["ok", "warn", "warn"]
+    assert "keeps only the last letters" in found[1]["says"]
+    assert "max_bytes 50000" in found[2]["says"]
+
+
 async def test_the_doctor_sees_streams_that_lack_and_that_are_in_the_way(
     nats_server: NatsServer,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...events import DEAD_LETTER
 from ...topology import (
     STREAMS,
     Conflict,
@@ -11,7 +12,9 @@ from ...topology import (
     Missing,
     Standing,
     holds_events,
+    letter_risks,
     plan_stream,
+    route,
 )
 from ...transports.infos import StreamConfig, StreamInfo
 from .finding import Finding, Level, size
@@ -48,6 +51,11 @@ def stream_findings(configs: Sequence[StreamConfig]) -> list[Finding]:
                         f" {', '.join(spec.subjects)}",
                     )
                 )  # fmt: skip
+    names = route([DEAD_LETTER], configs)
+    for config in configs:
+        for risk in letter_risks(config) if config.name in names else ():
+            says = f"may lose dead letters: {risk.says}"
+            found.append(Finding(Level.WARN, config.name, says, risk.advice))
     return found
 
 
