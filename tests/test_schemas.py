@@ -19,7 +19,7 @@ from omni_worker.payloads import (
     MessageReceivedPayload,
     ReceivedContent,
 )
-from omni_worker.schemas import Invalid, SchemaRegistry, Valid, check_name
+from omni_worker.schemas import Invalid, SchemaRegistry, Valid, check_name, core_type_of
 
 
 class Push(BaseModel):
@@ -420,3 +420,21 @@ def test_what_counts_is_the_payload_as_json() -> None:
     checked = registry.validate("custom.user", {b"name": b"bob", b"age": b"3"})
 
     assert checked == Valid(User(name="bob", age=3))
+
+
+@pytest.mark.parametrize(
+    ("subject", "type"),
+    [
+        ("agent.task.completed.internal.global", "agent.task.completed"),
+        ("media.processing.failed", "media.processing.failed"),
+        ("message.received.whatsapp.wa-001", "message.received"),
+        ("agent.memory.stored", None),
+        ("custom.order", None),
+        ("message", None),
+        ("", None),
+    ],
+)
+def test_the_type_of_an_unreadable_event_is_the_longest_that_its_subject_begins_with(
+    subject: str, type: str | None
+) -> None:
+    assert core_type_of(subject) == type
