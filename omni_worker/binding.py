@@ -67,6 +67,8 @@ class Bound:
     read_at: float = 0.0  # loop time
     resumptions: int = 0  # of the link, when it was read
     highest: int = 0  # settled then
+    server_id: str = ""  # that answered
+    restarted: int = -1  # the link, by its number, on which another server answered first
 
 
 async def plan_consumers(
@@ -253,6 +255,9 @@ class Binding:
             bound.deliveries_before = min(bound.deliveries, info.deliveries)
             bound.read_at = now
         bound.created, bound.deliveries = info.created, info.deliveries
+        if bound.server_id and bound.server_id != self._transport.server_id:
+            bound.restarted = resumptions
+        bound.server_id = self._transport.server_id
         bound.ack_floor = info.ack_floor
         bound.resumptions = resumptions
         is_idle = not (info.num_pending or info.num_ack_pending)
@@ -267,11 +272,19 @@ class Binding:
         """Tell whether an operator set the consumer back, by a new one or by a reset."""
         if info.created != bound.created:
             return origin_of(info) != bound.origin
-        # A server that was killed forgets its last deliveries, but not those of a look before.
+        # A server that was killed may have forgotten every delivery since its last flush, and one
+        # more kill before it flushes adds to that: no count of it says that an operator was there.
+        if bound.server_id and self._transport.server_id != bound.server_id:
+            return False
+        # One that moved within a cluster forgets its last ones, but not those of a look before.
         is_new_link = bound.resumptions != self.subscription.resumptions
         known = bound.deliveries_before if is_new_link else bound.deliveries
+        if info.deliveries < known:
+            return True
+        if bound.restarted == self.subscription.resumptions:
+            return False  # what is doubtful came before the last look at a server that forgot
         doubtful = self.subscription.doubts.lowest(bound.source)
-        return info.deliveries < known or (doubtful is not None and doubtful <= known)
+        return doubtful is not None and doubtful <= known
 
     async def _share_settled(self, bound: Bound) -> None:
         """Note what is settled, for other processes, if something keeps the ack floor down."""

@@ -283,6 +283,10 @@ class Transport(Protocol):
     def server_version(self) -> tuple[int, int, int]:
         """Version of the connected server."""
 
+    @property
+    def server_id(self) -> str:
+        """Identity of the connected server's process: another one after it was killed."""
+
     def watch(self, watcher: Callable[[LinkChange], None]) -> None:
         """Call ``watcher`` whenever a link comes up or is lost, not when it is closed."""
 

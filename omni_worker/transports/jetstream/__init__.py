@@ -53,6 +53,11 @@ class JetStreamTransport:
         return self._connection.failure
 
     @property
+    def server_id(self) -> str:
+        """The server's own; empty before the first connection."""
+        return str(self._connection.info.get("server_id", ""))
+
+    @property
     def max_payload(self) -> int:
         """Limit that the server reported; 1 MiB before the first connection."""
         return self._connection.max_payload

@@ -65,6 +65,11 @@ class MemoryTransport:
         return self._failed.result() if self._failed is not None and self._failed.done() else None
 
     @property
+    def server_id(self) -> str:
+        """A server in memory lives as long as its process."""
+        return "memory"
+
+    @property
     def max_payload(self) -> int:
         """Maximum size of a message, as the server's."""
         return self.server.max_payload
