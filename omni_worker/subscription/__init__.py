@@ -252,6 +252,8 @@ class Subscription:
             await self._slots.wait(grace)
         finally:  # a second signal cancels the wait, not the handing back
             await self._hand_back_running()
+            # An event that was being read or noted above has no slot now, if it waits for its key.
+            await self._hand_back_waiting()
             await self._slots.cancel()
             self._leases.close()
         await self._back.forget_ended()
