@@ -70,9 +70,8 @@ def build_subscription(
         signals=setup.signals,
     )
     order, breaker = _order(handler, setup), Breaker(handler.options.breaker or 0)
-    recall = Recall(noted, settler.attempts, breaker, ordered=order is not None)
-    breaker.note_wait = recall.note_wait
-    outer: list[Gate] = [order] if order is not None else []
+    recall, alone = Recall(noted, settler.attempts), Alone(noted)
+    outer: list[Gate] = [order, recall] if order is not None else [recall]
     parts = Parts(
         handler=handler,
         dispatcher=Dispatcher(
@@ -88,10 +87,9 @@ def build_subscription(
             state=setup.state,
             on_taken=partial(_on_taken, handler, setup.signals),
         ),
-        gates=[*outer, *gates, *_guard(handler, setup), breaker, Alone(recall)],
+        gates=[*outer, *gates, *_guard(handler, setup), breaker, alone],
         order=order,
         breaker=breaker,
-        recall=recall,
         signals=setup.signals,
         is_connected=lambda: setup.transport.is_connected,
         on_lost=on_lost,

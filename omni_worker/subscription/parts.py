@@ -16,7 +16,6 @@ from ..transports.base import Source
 from .gates import Gate
 from .gates.breaker import Breaker
 from .gates.order import Order
-from .gates.recall import Recall
 
 if TYPE_CHECKING:
     from . import Subscription
@@ -35,7 +34,6 @@ class Parts:
     gates: Sequence[Gate]  # the outermost first; two of them are named, the others only called
     order: Order | None
     breaker: Breaker
-    recall: Recall  # outside of them: it is passed before the event is read
     signals: Signals
     is_connected: Callable[[], bool]
     on_lost: Callable[[Source, Exception], None]

@@ -50,10 +50,8 @@ class Order(Gate):
         """Run an event that has its key; otherwise it waits here, without a slot, for its turn."""
         try:
             has_key = self._lanes.enter(run.delivery, run.event)
-        except BaseException as error:  # of the user's function, also SystemExit: a failure
+        except Exception as error:  # of the user's function: a failure of the handler
             return Failed(error)
-        finally:
-            run.leave_line()
         if has_key:
             return await go(run)
         self.parked.add(run.delivery)
