@@ -25,6 +25,7 @@ from .handler_consumers import (
 from .handlers import Handler
 from .notes import SettledNotes
 from .provision import Provisioner
+from .resets import Looks
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .signals import (
@@ -58,17 +59,10 @@ class Bound:
 
     spec: ConsumerSpec
     source: Source
+    looks: Looks
     ack_floor: int  # stream sequence
     stream_created: int  # epoch nanoseconds; 0: not known
-    created: int = 0  # the consumer itself
-    origin: str = ""  # the consumer that this one follows after a loss
-    deliveries: int = 0  # so far
-    deliveries_before: int = 0  # when it was read before that
-    read_at: float = 0.0  # loop time
-    resumptions: int = 0  # of the link, when it was read
-    highest: int = 0  # settled then
-    server_id: str = ""  # that answered
-    restarted: int = -1  # the link, by its number, on which another server answered first
+    highest: int = 0  # settled at the last look
 
 
 async def plan_consumers(
@@ -156,7 +150,7 @@ class Binding:
             info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
             if info is None or bound.source not in self.bound:
                 continue
-            if info.created != bound.created:  # another process made it again
+            if info.created != bound.looks.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
             self._take_in(bound, info)
             await self._share_settled(bound)
@@ -227,10 +221,9 @@ class Binding:
         info = await self._provisioner.ensure_consumer(spec)
         created = await self._stream_created(spec.stream)
         source = await self._transport.consume(spec.stream, spec.name, self.subscription)
-        bound = Bound(spec, source, 0, created)
-        bound.origin = origin_of(info)
+        bound = Bound(spec, source, Looks(origin_of(info)), 0, created)
         if after is not None and spec.start_sequence is not None:
-            if spec.origin == bound.origin:
+            if spec.origin == bound.looks.origin:
                 await self._learn_settled(bound, after)
             else:
                 after.forget_all()
@@ -244,22 +237,15 @@ class Binding:
         return 0 if info is None else info.created
 
     def _take_in(self, bound: Bound, info: ConsumerInfo) -> None:
-        resumptions = self.subscription.resumptions
-        if self._is_reset(bound, info):
-            bound.origin = origin_of(info)
+        link, server = self.subscription.resumptions, self._transport.server_id
+        doubtful = self.subscription.doubts.lowest(bound.source)
+        if bound.looks.is_reset(info, link=link, server=server, doubtful=doubtful):
+            bound.looks = Looks(origin_of(info))
             self.subscription.forget_settled(bound.source)
             self._emit(ConsumerReset, bound)
-            bound.deliveries = bound.deliveries_before = 0
         now = asyncio.get_running_loop().time()
-        if now - bound.read_at >= BUSY_REFRESH / 2:  # longer than what a killed server forgets
-            bound.deliveries_before = min(bound.deliveries, info.deliveries)
-            bound.read_at = now
-        bound.created, bound.deliveries = info.created, info.deliveries
-        if bound.server_id and bound.server_id != self._transport.server_id:
-            bound.restarted = resumptions
-        bound.server_id = self._transport.server_id
+        bound.looks.note(info, link=link, server=server, now=now)
         bound.ack_floor = info.ack_floor
-        bound.resumptions = resumptions
         is_idle = not (info.num_pending or info.num_ack_pending)
         self.subscription.settled_up_to(
             bound.source, bound.ack_floor, is_idle=is_idle, deliveries=info.deliveries
@@ -267,24 +253,6 @@ class Binding:
         self.subscription.unanswered.saw(bound.source, info)
         # Another version of the app may have changed it: leases follow the server's word.
         self.subscription.lease(info.config.ack_wait)
-
-    def _is_reset(self, bound: Bound, info: ConsumerInfo) -> bool:
-        """Tell whether an operator set the consumer back, by a new one or by a reset."""
-        if info.created != bound.created:
-            return origin_of(info) != bound.origin
-        # A server that was killed may have forgotten every delivery since its last flush, and one
-        # more kill before it flushes adds to that: no count of it says that an operator was there.
-        if bound.server_id and self._transport.server_id != bound.server_id:
-            return False
-        # One that moved within a cluster forgets its last ones, but not those of a look before.
-        is_new_link = bound.resumptions != self.subscription.resumptions
-        known = bound.deliveries_before if is_new_link else bound.deliveries
-        if info.deliveries < known:
-            return True
-        if bound.restarted == self.subscription.resumptions:
-            return False  # what is doubtful came before the last look at a server that forgot
-        doubtful = self.subscription.doubts.lowest(bound.source)
-        return doubtful is not None and doubtful <= known
 
     async def _share_settled(self, bound: Bound) -> None:
         """Note what is settled, for other processes, if something keeps the ack floor down."""
@@ -303,7 +271,7 @@ class Binding:
             await self._settled.learn(state.settled, name, origin, start, end)
 
     def _origin(self, bound: Bound) -> str:
-        return f"{bound.stream_created}.{bound.spec.name}.{bound.origin}"
+        return f"{bound.stream_created}.{bound.spec.name}.{bound.looks.origin}"
 
     async def _make_again(self, bound: Bound, state: SourceState) -> None:
         """Recreate the consumer, retrying until it works, from the first event maybe unsettled."""
@@ -339,7 +307,7 @@ class Binding:
         unsettled = state.lowest_unsettled()
         floor = bound.ack_floor + 1
         start = floor if unsettled is None else min(floor, unsettled)
-        return replace(bound.spec, start_sequence=start, origin=bound.origin), state
+        return replace(bound.spec, start_sequence=start, origin=bound.looks.origin), state
 
     def _emit(self, kind: Callable[..., HandlerSignal], bound: Bound, **facts: Any) -> None:
         names = {"stream": bound.spec.stream, "consumer": bound.spec.name}

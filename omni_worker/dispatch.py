@@ -80,11 +80,10 @@ class Dispatcher:
 
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:
         """Read the event of a delivery, or return the outcome if it is not for this handler."""
-        # As wire.read_fast, in place: this is for every event.
+        # Flat, for it is done for every event.
         body, event, is_finite = delivery.body, None, self._is_finite
-        if (is_finite or not ((_N in body or _I in body) and may_hold_nan(body))) and len(
-            body
-        ) <= LARGE:
+        has_no_nan = is_finite or not ((_N in body or _I in body) and may_hold_nan(body))
+        if has_no_nan and len(body) <= LARGE:
             try:
                 event = self._validate(body)
             except ValidationError:

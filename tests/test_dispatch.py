@@ -237,7 +237,7 @@ MARKED = {"instanceId": "wa-001", "channel": "whatsapp", "textContent": "hi", "_
 
 
 def read_as_sent(payload: Any, metadata: dict[str, Any], **options: Any) -> Any:
-    """What dispatch makes of one event of a foreign program: an event, or the outcome."""
+    """Read one event of a foreign program: return the event, or its outcome."""
 
     async def handle(event: Event[Any]) -> None: ...
 

@@ -146,7 +146,9 @@ async def test_what_a_reset_delivers_again_runs_again(
         if new_link:  # from now on first deliveries may be repeats
             transport._connection.force_reconnect("a test")
             await until(lambda: subscription.resumptions > 0)
-            await until(lambda: known.bound and all(one.deliveries for one in known.bound.values()))
+            await until(
+                lambda: known.bound and all(one.looks.deliveries for one in known.bound.values())
+            )
 
         await transport._requests.ask("$JS.API.CONSUMER.RESET.CUSTOM.d", b'{"seq":1}')
         await until(lambda: set(handled.runs.values()) == {2})

@@ -1,4 +1,4 @@
-"""One handler over several streams: they share one credit, and none waits for another."""
+"""Streams of one handler share its credit, and none waits for another."""
 
 from __future__ import annotations
 
