@@ -14,6 +14,7 @@ from omni_worker.settings import Settings
 from omni_worker.transports.base import Transport
 from omni_worker.transports.jetstream import JetStreamTransport
 
+from ..waiting import until
 from .proxy import Proxy
 from .suite import TransportSuite
 
@@ -137,3 +138,17 @@ async def test_a_missing_bucket_is_not_created_without_provisioning(
 
         with pytest.raises(BucketUnavailable, match="missing, and provisioning is off"):
             await bucket.create("key", b"value")
+
+
+async def test_a_server_that_was_killed_comes_back_with_another_identity(
+    nats_server: NatsServer,
+) -> None:
+    async with JetStreamBackend(nats_server) as backend:
+        transport = await backend.beside()
+        before = transport.server_id
+
+        nats_server.kill()
+        nats_server.start()
+        await until(lambda: transport.is_connected and transport.server_id != before)
+
+        assert transport.server_id

@@ -109,3 +109,9 @@ class Starting:
 
         await recorder.wait(3)
         assert recorder.sequences == [1, 2, 3]
+
+    async def test_all_see_the_same_server_by_its_identity(self, backend: Backend) -> None:
+        one, other = await backend.connect(), await backend.beside()
+
+        assert one.server_id
+        assert one.server_id == other.server_id
