@@ -85,8 +85,8 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
             Level.WARN, "consumers",
             f"{where}: {unacked} events are not acknowledged, of at most {most} (max_ack_pending):"
             " soon nothing further is delivered",
-            "find out why so many wait for a retry; a higher limit of the server or account is"
-            " used by `omni-worker plan --apply`",
+            "find out why so many wait for a retry: omni-worker dead-letters list and the worker's"
+            " log name the errors",
         )  # fmt: skip
     elif waiting and not (unacked or info.num_waiting or info.is_push_bound or info.is_paused):
         yield Finding(
