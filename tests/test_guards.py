@@ -136,3 +136,15 @@ def test_a_digest_ignores_how_json_was_formatted() -> None:
     assert written == digest_of("custom.note", {"b": [2, {"c": None}], "a": 1.0})
     assert written != digest_of("custom.note", {"a": 1, "b": ["2", {"c": None}]})
     assert written != digest_of("custom.other", {"a": 1, "b": [2, {"c": None}]})
+
+
+async def test_an_id_cannot_be_written_so_that_it_takes_the_guard_of_another_event() -> None:
+    bucket = AskedAgain()
+    bucket.breaks = False
+    await _guards(bucket).enter(ONE, 30)
+    forged = Guarded("CUSTOM", f"one\n{OTHER.digest}", OTHER.digest, 3)
+    guard = await _guards(bucket).enter(forged, 30)
+    assert isinstance(guard, Guard)
+    await guard.finish()
+
+    assert isinstance(await _guards(bucket).enter(OTHER, 30), Guard)

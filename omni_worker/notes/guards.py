@@ -215,7 +215,8 @@ class Guards:
 
 
 def _key(*names: str) -> str:
-    return hashlib.sha256("\n".join(names).encode("utf-8", "replace")).hexdigest()[:32]
+    # As JSON: an id of another program may hold whatever would stand between two names.
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:32]
 
 
 def _plain(value: Any) -> Any:
