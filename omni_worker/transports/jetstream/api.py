@@ -25,6 +25,7 @@ from ..timestamps import nanoseconds
 from .requests import NoAnswer, Reply, Requests
 
 NOT_FOUND = 404
+API_TYPES = "io.nats.jetstream.api."  # how the type of each of the API's answers begins
 USER_INFO = "$SYS.REQ.USER.INFO"
 JETSTREAM_OFF = (10076, 10039)  # not enabled, not enabled for the account
 NO_LEADER = 10008  # "JetStream system temporarily unavailable"
@@ -97,7 +98,9 @@ class Api:
     async def permissions(self) -> Permissions | None:
         """Return the permissions of this login as the server lists them; None if we may not ask."""
         try:
-            reply = await self._requests.ask(USER_INFO, timeout=FIRST_PATIENCE)
+            reply = await self._requests.ask(
+                USER_INFO, timeout=FIRST_PATIENCE, accept=_is_the_servers
+            )
         except (PermissionDenied, NoAnswer):
             return None
         if reply.status:
@@ -131,7 +134,7 @@ class Api:
             left = max(0.01, deadline - now())
             try:
                 reply = await self._requests.ask(
-                    self.prefix + verb, payload, timeout=min(patience, left)
+                    self.prefix + verb, payload, timeout=min(patience, left), accept=_is_the_apis
                 )
                 return _checked(verb, reply)
             except NoAnswer:
@@ -145,7 +148,9 @@ class Api:
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
         """Store one message with its own headers, by request; return its sequence."""
-        reply = await self._requests.ask(subject, body, headers=headers, timeout=10.0)
+        reply = await self._requests.ask(
+            subject, body, headers=headers, timeout=10.0, accept=_is_a_streams
+        )
         return int(_checked("a write", reply)["seq"])
 
     async def _stored(self, stream: str, which: Mapping[str, Any]) -> StoredMessage | None:
@@ -190,6 +195,35 @@ class Api:
             {"stream_name": stream, "config": dict(config), "action": action},
         )
         return read_consumer_info(made)
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    """Return the JSON object of an answer, an empty one for anything else."""
+    try:
+        found = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# Another program that subscribes to `>` may reply first; what it says must not end a worker.
+
+
+def _is_the_apis(reply: Reply) -> bool:
+    return bool(reply.status) or str(_object(reply).get("type")).startswith(API_TYPES)
+
+
+def _is_a_streams(reply: Reply) -> bool:
+    answer = _object(reply)
+    return (
+        bool(reply.status)
+        or isinstance(answer.get("error"), dict)
+        or ("stream" in answer and isinstance(answer.get("seq"), int))
+    )
+
+
+def _is_the_servers(reply: Reply) -> bool:
+    return bool(reply.status) or "server" in _object(reply)
 
 
 def _checked(verb: str, reply: Reply) -> dict[str, Any]:

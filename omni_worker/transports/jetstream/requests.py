@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import NotConnected, PermissionDenied, TransportError
@@ -20,8 +21,19 @@ class Reply:
     body: bytes
 
 
+Accept = Callable[[Reply], bool]
+
+
 class NoAnswer(TransportError):
     """Request on a working link got no answer."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    subject: str  # to name a denied one
+    future: asyncio.Future[Reply]
+    accept: Accept | None
+    refused: Reply | None = None  # last answer of another program
 
 
 class Requests:
@@ -30,8 +42,7 @@ class Requests:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inbox = connection.new_inbox()
-        self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
-        self._subjects: dict[bytes, str] = {}  # subject of each request, to name a denied one
+        self._waiting: dict[bytes, _Waiting] = {}
         self._token = 0
         connection.on_down.append(lambda: self._fail(_LinkLost()))
         connection.on_fail.append(self._fail)
@@ -46,10 +57,12 @@ class Requests:
         self._fail(NotConnected("the connection was closed"))
 
     async def ask(
-        self, subject: str, body: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0
-    ) -> Reply:
+        self, subject: str, body: bytes = b"", *, headers: bytes = b"", timeout: float = 5.0,
+        accept: Accept | None = None,
+    ) -> Reply:  # fmt: skip
         """Ask and wait for the answer; while the link is down, wait for the link first.
 
+        What ``accept`` refuses is an answer of another program, and the wait goes on.
         Raises PermissionDenied naming the subject, or TransportError when no answer comes.
         """
         loop = asyncio.get_running_loop()
@@ -59,46 +72,60 @@ class Requests:
             self._connection.check_heard(self._inbox + b".*")
             try:
                 left = max(0.01, deadline - loop.time())
-                return await self._ask_once(subject, body, headers, left)
+                return await self._ask_once(subject, body, headers, left, accept)
             except _LinkLost:
                 if loop.time() >= deadline:
                     raise TransportError(f"{subject}: the connection broke, no answer") from None
 
-    async def _ask_once(self, subject: str, body: bytes, headers: bytes, timeout: float) -> Reply:
+    async def _ask_once(
+        self, subject: str, body: bytes, headers: bytes, timeout: float, accept: Accept | None
+    ) -> Reply:
         self._token += 1
         token = b"%d" % self._token
         inbox, largest = b"%b.%b" % (self._inbox, token), self._connection.max_payload
         data = frame(subject, inbox, headers, body, max_payload=largest)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[token] = future
-        self._subjects[token] = subject
+        waiting = self._waiting[token] = _Waiting(subject, future, accept)
         self._connection.send(data)
         try:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            raise NoAnswer(f"{subject}: no answer in {timeout:.1f} s") from None
+            raise NoAnswer(_why_none(waiting, timeout)) from None
         finally:
             self._waiting.pop(token, None)
-            self._subjects.pop(token, None)
 
     def _on_reply(self, subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
-        future = self._waiting.get(subject[len(self._inbox) + 1 :])
-        if future is not None and not future.done():
-            future.set_result(Reply(status_of(headers), headers, body))
+        waiting = self._waiting.get(subject[len(self._inbox) + 1 :])
+        if waiting is None or waiting.future.done():
+            return
+        answer = Reply(status_of(headers), headers, body)
+        if waiting.accept is None or waiting.accept(answer):
+            waiting.future.set_result(answer)
+        else:
+            waiting.refused = answer  # the server's own is still to come
 
     def _on_denied(self, subject: str, error: PermissionDenied) -> None:
         if subject.encode() == self._inbox + b".*":
             self._fail(error)
-        for token, asked in self._subjects.items():
-            future = self._waiting[token]
-            if asked == subject and not future.done():
-                future.set_exception(error)
+        for waiting in self._waiting.values():
+            if waiting.subject == subject and not waiting.future.done():
+                waiting.future.set_exception(error)
 
     def _fail(self, error: Exception) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(error)
+        for waiting in self._waiting.values():
+            if not waiting.future.done():
+                waiting.future.set_exception(error)
+
+
+def _why_none(waiting: _Waiting, timeout: float) -> str:
+    none = f"{waiting.subject}: no answer in {timeout:.1f} s"
+    if waiting.refused is None:
+        return none
+    return (
+        f"{none} but one of another program, {waiting.refused.body[:40]!r}:"
+        " find the program that subscribes to this subject (to '>', perhaps) and replies"
+    )
 
 
 class _LinkLost(TransportError):
