@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from ...errors import TransportError
 from ..base import ACK
 from .connection import Connection
-from .requests import Requests
+from .requests import Reply, Requests
 
 # A delivery belongs to a request of ours, and the server reads in our order: all answers sent
 # before that request have arrived. So the acks of two full requests cover every broken link.
@@ -58,7 +58,9 @@ class Answers:
         """Acknowledge by request, repeated if needed: a second ack of a message does no harm."""
         for _ in range(CONFIRM_TRIES):
             try:
-                said = await self._requests.ask(reply.decode(), ACK, timeout=CONFIRM_TIMEOUT)
+                said = await self._requests.ask(
+                    reply.decode(), ACK, timeout=CONFIRM_TIMEOUT, accept=_is_the_consumers
+                )
             except TransportError as error:
                 log.debug("%s: not confirmed: %s", reply.decode(), error)
             else:
@@ -92,3 +94,12 @@ class Answers:
         frames = (*self._earlier, *self.acks, *self._unsent)
         if self._connection.send(b"".join(frames)):
             self._unsent.clear()
+
+
+def _is_the_consumers(reply: Reply) -> bool:
+    """Return True for a confirmation: the server confirms an ack with an empty message.
+
+    Another program that saw the ack, and replies with nothing, proves no more than that the server
+    passed it on; it passes it to the consumer at the same time.
+    """
+    return bool(reply.status) or not reply.body

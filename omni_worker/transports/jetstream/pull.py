@@ -244,6 +244,8 @@ class Pull:
         )
 
     def _on_status(self, status: int, headers: bytes) -> None:
+        if not status:
+            return  # another program replied to the request: that is no sign of the server
         self._heard = True
         line = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
         match status:
