@@ -99,7 +99,7 @@ class Answers:
 def _is_the_consumers(reply: Reply) -> bool:
     """Return True for a confirmation: the server confirms an ack with an empty message.
 
-    Another program that saw the ack, and replies with nothing, proves no more than that the server
-    passed it on; it passes it to the consumer at the same time.
+    An empty reply of another program counts, too: the server passes an ack to the consumer at the
+    same time as to other subscribers.
     """
     return bool(reply.status) or not reply.body
