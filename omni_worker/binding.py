@@ -139,9 +139,10 @@ class Binding:
         return self.subscription.counts.handled - self._handled >= BUSY
 
     async def bind(self, specs: Iterable[ConsumerSpec]) -> None:
-        """Make or check every consumer and begin to read it."""
+        """Make or check every consumer and begin to read it; after a failure call it again."""
         for spec in specs:
-            await self._bind_one(spec)
+            if all(bound.spec != spec for bound in self.bound.values()):
+                await self._bind_one(spec)
 
     async def refresh(self) -> None:
         """Read the consumers again: the server's ack_wait rules, the ack floor is a way back."""

@@ -43,6 +43,10 @@ class ConnectError(TransportError):
         self.is_answered = is_answered
 
 
+class Unanswered(TransportError):
+    """The server is connected and does not answer, as a cluster that has no leader does not."""
+
+
 class NotConnected(TransportError):
     """The bus was never connected, or is closed."""
 

@@ -40,6 +40,7 @@ from ..tasks import KEEPER
 from ..topology import OWN_STREAM
 from ..transports.base import LinkChange, Transport
 from .names import check_app_name
+from .patience import patiently
 from .subscriptions import Subscriptions
 
 log = logging.getLogger("omni_worker.bus")
@@ -115,7 +116,7 @@ class EventBus:
         """
         self._loop = asyncio.get_running_loop()
         await self.transport.open(self.name)
-        await self._provisioner.ensure_streams()
+        await patiently(self._provisioner.ensure_streams, self.settings)
         self.publisher.short_windows = self._provisioner.short_windows()
         self._connected = True
         if self._keeper is None or self._keeper.done():
@@ -274,8 +275,10 @@ class EventBus:
         handler = replace(handler, options=with_settings(handler.options, self.settings))
         for line in misspelt_types(handler, self.registry):
             log.warning("%s (%s)", line, handler.where)
-        specs = await plan_consumers(
-            handler, self._provisioner, self.registry, self.settings, self._subscriptions.consumers
+        taken, settings = self._subscriptions.consumers, self.settings
+        specs = await patiently(
+            lambda: plan_consumers(handler, self._provisioner, self.registry, settings, taken),
+            settings,
         )
         self._subscriptions.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
         setup = self._setup(signals)
@@ -300,7 +303,7 @@ class EventBus:
         )
         self._subscriptions.add(subscription, binding)
         try:
-            await binding.bind(specs)
+            await patiently(lambda: binding.bind(specs), settings)
         except BaseException:
             await self._subscriptions.drain(subscription, 0.0)
             raise

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +17,13 @@ from .scene import QUICK, Scene, load
 from .servers import Cluster, pause, resume
 
 HELD = 8 + 16  # concurrency and prefetch
+ANY = """
+app = App("plain")
+
+@app.on("message.received", durable="r1")
+async def handle(event):
+    effect("handled", id=event.id)
+"""
 LONGEST_STALL = 30.0  # seconds: an election, a hung link noticed, and 200 to 300 events
 
 
@@ -50,6 +57,21 @@ async def test_leaders_killed_under_load(tmp_path: Path, rows: list[Row]) -> Non
             assert not scene.run_again_in_one_process()
             assert not account.lettered
             assert max(stalls) < LONGEST_STALL
+
+
+async def test_a_worker_started_before_there_is_a_leader_waits_for_one(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    first, *others = cluster.nodes.values()
+    with ExitStack() as stack, Stage(tmp_path, cluster.url) as stage:
+        stack.enter_context(first)
+        worker = stage.spawn(stage.app(ANY), reconnect_max_retries="none")
+        await worker.until_said("JetStream does not answer")
+
+        for node in others:
+            stack.enter_context(node)
+
+        await worker.ready(timeout=60)
+        assert await worker.stop() == 0
 
 
 async def test_leaders_stopped_in_good_order(tmp_path: Path, rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import ApiError, PermissionDenied
+from ...errors import ApiError, PermissionDenied, Unanswered
 from ..base import StoredMessage
 from ..headers import parse_headers
 from ..infos import (
@@ -22,7 +22,7 @@ from ..infos import (
     read_stream_info,
 )
 from ..timestamps import nanoseconds
-from .requests import NoAnswer, Reply, Requests
+from .requests import Reply, Requests
 
 NOT_FOUND = 404
 API_TYPES = "io.nats.jetstream.api."  # how the type of each of the API's answers begins
@@ -101,7 +101,7 @@ class Api:
             reply = await self._requests.ask(
                 USER_INFO, timeout=FIRST_PATIENCE, accept=_is_the_servers
             )
-        except (PermissionDenied, NoAnswer):
+        except (PermissionDenied, Unanswered):
             return None
         if reply.status:
             return None
@@ -137,13 +137,15 @@ class Api:
                     self.prefix + verb, payload, timeout=min(patience, left), accept=_is_the_apis
                 )
                 return _checked(verb, reply)
-            except NoAnswer:
+            except Unanswered:
                 if left <= patience:
                     raise
                 patience = PATIENCE
             except ApiError as error:
-                if error.err_code != NO_LEADER or left <= LEADER_PAUSE:
+                if error.err_code != NO_LEADER:
                     raise
+                if left <= LEADER_PAUSE:
+                    raise Unanswered(str(error)) from error
                 await asyncio.sleep(LEADER_PAUSE)
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...errors import NotConnected, PermissionDenied, TransportError
+from ...errors import NotConnected, PermissionDenied, TransportError, Unanswered
 from ..headers import status_of
 from .connection import Connection
 from .frames import frame
@@ -22,10 +22,6 @@ class Reply:
 
 
 Accept = Callable[[Reply], bool]
-
-
-class NoAnswer(TransportError):
-    """Request on a working link got no answer."""
 
 
 @dataclass(slots=True)
@@ -91,7 +87,7 @@ class Requests:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            raise NoAnswer(_why_none(waiting, timeout)) from None
+            raise Unanswered(_why_none(waiting, timeout)) from None
         finally:
             self._waiting.pop(token, None)
 
