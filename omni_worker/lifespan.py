@@ -10,6 +10,7 @@ from typing import Any
 
 from .bus import EventBus
 from .extensions import Extension, overrides
+from .service import service
 
 LAST_STEPS = 3.0  # seconds each exit has in any case, when the handlers took all of the grace
 
@@ -44,6 +45,7 @@ async def alive(
     """
     grace = Grace(bus.settings.grace)
     async with AsyncExitStack() as stack:
+        stack.enter_context(service(bus))
         for extension in extensions:
             if overrides(extension, "running"):
                 await _enter(stack, extension, bus, grace)

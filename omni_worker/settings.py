@@ -137,6 +137,8 @@ class Settings(BaseSettings):
     breaker: int = _of_option("breaker")
 
     # The process.
+    service: Literal["on", "off"] = "on"
+    """`off`: the process is no NATS service; `nats service` and the dashboard do not see it."""
     grace: float = Field(default=30.0, ge=0)
     """Time that running handlers get when the worker stops."""
     guard_ttl: float = Field(default=86_400.0, ge=120)
@@ -164,7 +166,7 @@ class Settings(BaseSettings):
             raise ValueError("not the URL of a server")
         return urls
 
-    @field_validator("provision", "unaddressed", mode="before")
+    @field_validator("provision", "unaddressed", "service", mode="before")
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

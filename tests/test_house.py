@@ -30,7 +30,7 @@ ROOMS = [
     "letter_storage", "settle", "subscription",
     "assembly", "binding", "sent_back", "operations",
     "listeners", "listeners.sentences", "listeners.pretty", "listeners.logs",
-    "bus", "extensions", "lifespan", "app",
+    "bus", "extensions", "service", "lifespan", "app",
     "process", "testing",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

@@ -39,6 +39,7 @@ from ..subscription.gates import Gate
 from ..tasks import KEEPER
 from ..topology import OWN_STREAM
 from ..transports.base import LinkChange, Transport
+from .loop_lag import LoopLag
 from .names import check_app_name
 from .patience import patiently
 from .subscriptions import Subscriptions
@@ -79,6 +80,7 @@ class EventBus:
         self.publisher.unaddressed = self.settings.unaddressed
         self.middlewares: list[Middleware] = []
         self.state: Any = None  # what the app's lifespan yields
+        self.loop_lag = LoopLag()
         self._provisioner = Provisioner(
             self.transport.operators,
             create=self.settings.provision == "on",
@@ -341,7 +343,9 @@ class EventBus:
         try:
             looked = 0.0
             while not gave_up.done():
+                due = self.loop_lag.due(BUSY_REFRESH)
                 await asyncio.wait([gave_up], timeout=BUSY_REFRESH)
+                self.loop_lag.note(due)
                 looked += BUSY_REFRESH
                 if self.transport.is_connected:
                     await self._subscriptions.refresh(busy_only=looked < REFRESH)

@@ -6,7 +6,8 @@ import logging
 import os
 
 from ..process.channel import PARENT_FD
-from ..process.supervisor import COUNT, NUMBER
+from ..process.supervisor import COUNT
+from ..service import NUMBER
 from ..settings import unknown_variables
 
 log = logging.getLogger("omni_worker.settings")

@@ -15,8 +15,9 @@ from ..process.health import health_routes
 from ..process.notify import Notify
 from ..process.parent_routes import parent_routes
 from ..process.router import Router
-from ..process.supervisor import COUNT, NUMBER, Supervisor
+from ..process.supervisor import COUNT, Supervisor
 from ..process.worker import Stop
+from ..service import NUMBER
 from ..settings import Settings
 from . import Probing, complain
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..nats_server import die_with_parent
+from ..service import NUMBER
 from .channel import ANSWER_WITHIN, PARENT_FD, CommandError, NoAnswer, WorkerChannel
 from .exit_codes import CALLED_WRONGLY, DONE, FAILED, INTERRUPTED
 from .health import Report, report_of_fact
@@ -25,7 +26,6 @@ from .worker import FORCED_END, SAME_SIGNAL, Stop
 
 log = logging.getLogger("omni_worker.supervisor")
 
-NUMBER = "OMNI_WORKER_NUMBER"
 COUNT = "OMNI_WORKER_COUNT"
 
 AT_ONCE = 2.0  # seconds after being ready in which an end counts as one at once

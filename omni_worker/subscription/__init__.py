@@ -99,6 +99,11 @@ class Subscription:
         return sum(slot.delivery is not None for slot in self._slots.all)
 
     @property
+    def busy_seconds(self) -> float:
+        """Seconds that its slots were busy until now, all together."""
+        return self._slots.busy_seconds
+
+    @property
     def is_on_trial(self) -> bool:
         """True while the breaker is open: trials run until one succeeds."""
         return self._parts.breaker.is_open

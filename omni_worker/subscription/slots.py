@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from ..context import current_context
@@ -22,7 +23,7 @@ NEVER = float("inf")
 class Slot:
     """Slot: one task; ``delivery`` is what it runs or settles right now."""
 
-    __slots__ = ("context", "deadline", "delivery", "is_running", "task", "timed_out")
+    __slots__ = ("context", "deadline", "delivery", "is_running", "since", "task", "timed_out")
 
     def __init__(self, context: Context) -> None:
         self.context = context  # of its task
@@ -31,6 +32,7 @@ class Slot:
         self.is_running = False  # inside the handler
         self.deadline = NEVER  # loop time
         self.timed_out = False
+        self.since: float | None = perf_counter()  # when it was last woken; None while it is idle
 
     @property
     def is_cancelled(self) -> bool:
@@ -59,6 +61,7 @@ class Slots:
         self._barrier: asyncio.Event | None = None  # while a run wants to be alone
         self.buffer: deque[Delivery] = deque()
         self.all: set[Slot] = set()
+        self._busy = 0.0  # seconds
         # Each slot begins with it, whichever event or timer wakes it.
         self.context = copy_context()
         self.context.run(current_context.set, None)
@@ -106,7 +109,9 @@ class Slots:
             if not self.buffer:
                 idle = self._loop.create_future()
                 self.idle.append((slot, idle))
+                self._rest(slot)
                 await idle
+                slot.since = perf_counter()
                 self.woke(slot)
             elif self._barrier is not None:
                 await self.pass_barrier()
@@ -165,6 +170,20 @@ class Slots:
             slot.task.add_done_callback(partial(self._ended, slot))
             self.all.add(slot)
 
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that slots had something to do, all together, until now.
+
+        Taken when a slot wakes and when it rests, so that an event costs nothing.
+        """
+        now = perf_counter()
+        return self._busy + sum(now - slot.since for slot in self.all if slot.since is not None)
+
+    def _rest(self, slot: Slot) -> None:
+        if slot.since is not None:
+            self._busy += perf_counter() - slot.since
+            slot.since = None
+
     def woke(self, slot: Slot) -> None:
         """Note that a slot is awake: the next one may be woken."""
         if self.waking is slot:
@@ -180,6 +199,7 @@ class Slots:
     def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         """Replace a slot that ended, even before its first step: waiting events need another."""
         self.all.discard(slot)
+        self._rest(slot)
         self.woke(slot)
         if self.buffer and self.waking is None and not self.is_closed:
             self.wake_one()

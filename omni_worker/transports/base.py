@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from .infos import AccountInfo, ConsumerInfo, Permissions, StreamInfo
 
 Headers = Mapping[str, Sequence[str]]
+# From the subject of a request to its answer, None to leave it to others. Called by the reader.
+Serve = Callable[[str], bytes | None]
 
 ACK = b"+ACK"
 
@@ -326,3 +328,18 @@ class Transport(Protocol):
 
     async def bucket(self, name: str, *, ttl: float) -> KeyValue:
         """Return a key-value bucket, created if it is missing."""
+
+    def serve(
+        self, subject: str, answer: Serve, *, on_denied: Callable[[Exception], None]
+    ) -> Callable[[], None]:
+        """Answer requests on a core subject until the returned function is called, or the close.
+
+        Without the right to hear or to answer them, ``on_denied`` is called, once, and no request
+        is answered any more.
+        """
+
+    async def ask_all(self, subject: str, *, within: float) -> list[bytes]:
+        """Ask all who serve a core subject; return what came ``within`` seconds, in that order.
+
+        Empty at once if there are none. Raises PermissionDenied, or TransportError without a link.
+        """

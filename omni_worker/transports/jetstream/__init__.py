@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import NotConnected, PermissionDenied, TransportError
 from ...settings import Settings
-from ..base import LinkChange, Message, Operators, Receiver, Source, Stored
+from ..base import LinkChange, Message, Operators, Receiver, Serve, Source, Stored
 from ..bucket import Bucket
 from .api import Api
 from .connection import Connection
@@ -17,6 +17,7 @@ from .loggers import SERVER
 from .outbox import Outbox
 from .pull import Pull
 from .requests import Requests
+from .services import Services
 
 log = logging.getLogger(SERVER)
 
@@ -36,6 +37,7 @@ class JetStreamTransport:
         self._api = Api(self._requests, settings.js_domain)
         self.operators: Operators = self._api
         self._outbox = Outbox(self._connection, self._api.owner)
+        self._services = Services(self._connection)
         self._pulls: set[Pull] = set()
         self._watcher: asyncio.TimerHandle | None = None
         self._connection.on_up.append(self._on_up)
@@ -79,6 +81,7 @@ class JetStreamTransport:
             self._requests.listen()
             self._pulls.clear()  # those of a connection that was given up read nothing
             self._outbox.listen()
+            self._services.listen()
         try:
             self._check_server()
         except TransportError:
@@ -144,6 +147,16 @@ class JetStreamTransport:
         )  # fmt: skip
         await bucket.ensure()
         return bucket
+
+    def serve(
+        self, subject: str, answer: Serve, *, on_denied: Callable[[Exception], None]
+    ) -> Callable[[], None]:
+        """Answer requests on a core subject, after each reconnect as well."""
+        return self._services.serve(subject, answer, on_denied)
+
+    def ask_all(self, subject: str, *, within: float) -> Coroutine[Any, Any, list[bytes]]:
+        """Ask all who serve a core subject."""
+        return self._services.ask_all(subject, within)
 
     def _check_server(self) -> None:
         version = self.server_version

@@ -71,6 +71,8 @@ class Connection:
         self.on_change: list[Callable[[LinkChange], None]] = []
         self.on_fail: list[Callable[[Exception], None]] = []
         self.on_denied: list[Callable[[str, PermissionDenied], None]] = []
+        # Asked with verb and subject: True if its owner does without this right, and reports it.
+        self.is_optional: list[Callable[[str, str], bool]] = []
 
     # --- life ------------------------------------------------------------------------------
 
@@ -328,7 +330,9 @@ class Connection:
         verb, subject = what_is_denied(text)
         # Once per kind: every answer has a subject of its own, and an event's ends in an instance.
         kind = (verb, *subject.split(".")[:4])
-        if kind not in self._denials_said and len(self._denials_said) < DENIALS_SAID:
+        is_optional = any(knows(verb, subject) for knows in self.is_optional)
+        is_new = kind not in self._denials_said and len(self._denials_said) < DENIALS_SAID
+        if is_new and not is_optional:
             self._denials_said.add(kind)
             rights.error("permission denied: %s", text)
         if verb == "subscription":

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from ...errors import EventTooLarge, NotConnected, PublishError, TransportError
 from ...settings import Settings
-from ..base import LinkChange, Message, Operators, Receiver, Source, Stored
+from ..base import LinkChange, Message, Operators, Receiver, Serve, Source, Stored
 from ..bucket import Bucket
 from ..headers import message_headers
 from .link import Link, LinkLost
 from .operators import MemoryOperators
-from .server import VERSION, MemoryServer
+from .server import VERSION, MemoryServer, Service
 from .source import MemorySource
 
 __all__ = ["MemoryServer", "MemoryTransport"]
@@ -51,6 +51,7 @@ class MemoryTransport:
         self._is_open = False
         self._failed: asyncio.Future[Exception] | None = None
         self._watchers: list[Callable[[LinkChange], None]] = []
+        self._served: list[Service] = []
 
     # --- the port --------------------------------------------------------------------------
 
@@ -99,6 +100,9 @@ class MemoryTransport:
         for source in self._sources:
             await source.close()
         self._link.drain()
+        for service in self._served:
+            self.server.services.remove(service)
+        self._served.clear()
         self._sources.clear()
         self._kept.clear()
         self._link.cut()
@@ -159,6 +163,29 @@ class MemoryTransport:
         )  # fmt: skip
         await bucket.ensure()
         return bucket
+
+    def serve(
+        self, subject: str, answer: Serve, *, on_denied: Callable[[Exception], None]
+    ) -> Callable[[], None]:
+        """Answer requests on a subject while the link is up; nothing is denied here."""
+
+        def answer_if_up(asked: str) -> bytes | None:
+            return answer(asked) if self._link.is_up else None
+
+        service = (subject, answer_if_up)
+        self.server.services.append(service)
+        self._served.append(service)
+
+        def stop() -> None:
+            if service in self._served:
+                self._served.remove(service)
+                self.server.services.remove(service)
+
+        return stop
+
+    async def ask_all(self, subject: str, *, within: float) -> list[bytes]:
+        """Ask all who serve a subject; in memory they answer at once."""
+        return await self._ask(lambda: self.server.ask_services(subject), within)
 
     # --- faults ----------------------------------------------------------------------------
 

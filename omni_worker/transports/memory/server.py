@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ...errors import NoStream, TransportError
 from ...subjects import matches
-from ..base import Stored
+from ..base import Serve, Stored
 from ..headers import format_headers
 from ..timestamps import nanoseconds
 from .configs import (
@@ -27,6 +28,8 @@ from .stream import MemoryStream, Record
 
 MAX_PAYLOAD = 1_048_576
 VERSION = (2, 15, 1)  # the nats-server whose behaviour is followed
+
+Service = tuple[str, Serve]  # a subject, perhaps with wildcards, and who answers there
 
 
 class MemoryServer:
@@ -46,6 +49,7 @@ class MemoryServer:
         self.watchers: list[
             Callable[[str, Record], None]
         ] = []  # called for every published message
+        self.services: list[Service] = []
 
     def clock(self) -> int:
         """Return epoch nanoseconds by the loop's clock, never the same value twice."""
@@ -55,6 +59,15 @@ class MemoryServer:
         # An identity is (stream, sequence, time), even while a virtual clock does not move.
         self._last_time = max(self._last_time + 1, self._epoch + now)
         return self._last_time
+
+    def ask_services(self, subject: str) -> list[bytes]:
+        """Return the answer of each service that hears a subject and has one."""
+        answers = []
+        for heard, answer in self.services:
+            if matches(heard, subject):
+                with suppress(Exception):  # one that fails does not answer
+                    answers.append(answer(subject))
+        return [one for one in answers if one is not None]
 
     # --- messages --------------------------------------------------------------------------
 

@@ -13,12 +13,13 @@ from .ending import Ending
 from .operating import Operating
 from .outages import Outages
 from .publishing import Publishing
+from .serving import Serving
 from .starting import Starting
 
 __all__ = ["Backend", "TransportSuite"]
 
 
 class TransportSuite(
-    Publishing, Consuming, Ending, Starting, Answering, Operating, Buckets, Outages
+    Publishing, Consuming, Ending, Starting, Answering, Operating, Buckets, Outages, Serving
 ):
     """All of it."""
