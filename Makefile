@@ -14,7 +14,7 @@ BESIDE := -n $(JOBS) --dist loadgroup
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all soak docs bench bench-all check format lint types install pm2 clean
+.PHONY: help demo test test-all soak docs bench bench-all check format lint types install pm2 wheel clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -63,6 +63,10 @@ format: $(READY) ## Format the code and mend what can be mended
 	@$(RUN)/ruff check --quiet --fix . ; $(RUN)/ruff format .
 
 install: $(READY) ## Only make the virtual environment
+
+wheel: $(READY) ## Build the wheel: dist/omni_worker-….whl
+	@$(RUN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 pm2: $(READY) ## Install PM2 for its tests (needs node and npm)
 	@test -x $(VENV)/pm2/node_modules/.bin/pm2 \

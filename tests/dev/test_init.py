@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from omni_worker import Event, EventBus
+from omni_worker.cli.commands.init import programs
+from omni_worker.cli.requirement import requirement
 from omni_worker.nats_server import NatsServer
 
 from ..processes.support import PROGRAM, Stage, clean_environment
@@ -42,8 +44,10 @@ def test_its_project_passes_its_own_test_and_every_file_is_used(tmp_path: Path) 
     assert written == [
         ".gitignore",
         "Procfile",
+        "README.md",
         "app.py",
         "ecosystem.config.cjs",
+        "hello.json",
         "pyproject.toml",
         "test_app.py",
     ]
@@ -54,7 +58,7 @@ def test_its_project_passes_its_own_test_and_every_file_is_used(tmp_path: Path) 
 async def test_its_project_runs(tmp_path: Path, nats_server: NatsServer) -> None:
     init(Path(), tmp_path)
     command = (tmp_path / "Procfile").read_text()
-    target = re.fullmatch(r"worker: exec omni-worker run (\S+)\n", command)
+    target = re.search(r"^worker: exec omni-worker run (\S+)$", command, re.M)
     assert target is not None
 
     with Stage(tmp_path, nats_server.url) as stage:
@@ -88,3 +92,37 @@ def test_the_apps_name_is_one_the_server_takes(folder: str, name: str, tmp_path:
     init(Path(folder), tmp_path)
 
     assert f'App("{name}")' in (tmp_path / folder / "app.py").read_text()
+
+
+def test_omni_worker_beside_the_project_is_named_from_there_and_another_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "work" / "bot"
+    beside, elsewhere = tmp_path / "work" / ".venv" / "bin", tmp_path / "tools" / "bin"
+
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(beside))
+    assert programs(project) == [".venv/bin/omni-worker", "../.venv/bin/omni-worker"]
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(elsewhere))
+    assert programs(project) == [".venv/bin/omni-worker", f"{elsewhere}/omni-worker"]
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(project / ".venv" / "bin"))
+    assert programs(project) == [".venv/bin/omni-worker"]
+
+
+def test_a_requirement_leads_to_what_is_installed(tmp_path: Path) -> None:
+    checkout = {"url": tmp_path.as_uri(), "dir_info": {"editable": True}}
+    gone = {"url": (tmp_path / "gone.whl").as_uri(), "archive_info": {}}
+    repository = {
+        "url": "https://example.org/omni.git",
+        "vcs_info": {"vcs": "git", "commit_id": "1a2b"},
+        "subdirectory": "python",
+    }
+
+    assert requirement("0.1.0", None) == "omni-worker~=0.1.0"
+    assert requirement("0.1.0", checkout, ("server",)) == (
+        f"omni-worker[server] @ {tmp_path.as_uri()}"
+    )
+    assert requirement("0.1.0", gone) == "omni-worker~=0.1.0"
+    assert requirement("0.1.0", repository) == (
+        "omni-worker @ git+https://example.org/omni.git@1a2b#subdirectory=python"
+    )
+    assert requirement(None, None) == "omni-worker"
