@@ -19,7 +19,7 @@ from .blocks import ROOT
 ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 EXTRA = re.compile(r"(?:\.|[\w/]*\bomni-worker)\[(\w+)\]")
 # Programs of others: whether they take what we give them is not ours to know.
-OTHERS = {"cd", "export", "jq", "pm2", "honcho"}
+OTHERS = {"cd", "export", "honcho", "jq", "nats", "pm2"}
 
 
 def check_script(script: str) -> None:
