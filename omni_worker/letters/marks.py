@@ -64,7 +64,7 @@ class Marks:
             state is LetterState.RETRYING and mark.state is not LetterState.RETRYING
         )
         value = json.dumps({"state": state, "at": at, "times": times, "after": after}).encode()
-        key = _key(letter.id)
+        key = mark_key(letter.id)
         if mark.revision:
             revision = await bucket.update(key, value, mark.revision)
         else:
@@ -92,19 +92,23 @@ class Marks:
 
 
 async def _read(bucket: KeyValue, id: str) -> Mark:
-    entry = await bucket.get(_key(id))
-    if entry is None:
-        return Mark()
+    entry = await bucket.get(mark_key(id))
+    return Mark() if entry is None else read_mark(entry.value, entry.revision)
+
+
+def read_mark(value: bytes, revision: int) -> Mark:
+    """Read a mark; one that we cannot parse leaves its dead letter open."""
     try:
-        raw = json.loads(entry.value)
+        raw = json.loads(value)
         return Mark(
             state=LetterState(raw["state"]), at=int(raw["at"]), times=int(raw["times"]),
-            after=int(raw.get("after", 0)), revision=entry.revision,
+            after=int(raw.get("after", 0)), revision=revision,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):
-        return Mark(revision=entry.revision)
+        return Mark(revision=revision)
 
 
-def _key(id: str) -> str:
+def mark_key(id: str) -> str:
+    """Return the key of a dead letter's mark."""
     # The ids of other programs may hold any characters.
     return hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()[:32]

@@ -80,7 +80,7 @@ class AttemptNotes:
         if self._rests():
             return
         try:
-            await (await self._notes()).put(self._key(delivery), _write(note))
+            await (await self._notes()).put(self._key(delivery), self._write(delivery, note))
         except OmniWorkerError as error:
             self._give_up(error)
         else:
@@ -99,6 +99,22 @@ class AttemptNotes:
         stream = delivery.source.stream
         return note_key(self._handler.name, stream, delivery.sequence, delivery.stored_at)
 
+    def _write(self, delivery: Delivery, note: Note) -> bytes:
+        raw = {
+            "state": note.state,
+            "failures": note.failures,
+            "firstSeen": note.first_seen,
+            "error": note.error[:MAX_ERROR],
+            "alone": note.alone,
+            # Read by no worker: the key is a digest, and people ask whose failure this is.
+            "app": self._handler.app,
+            "handler": self._handler.name,
+            "stream": delivery.source.stream,
+            "sequence": delivery.sequence,
+            "subject": delivery.subject,
+        }
+        return json.dumps(raw).encode()
+
     def _rests(self) -> bool:
         """Return True shortly after a failure: no event waits for a bucket that does not answer."""
         return not self.works and asyncio.get_running_loop().time() < self._rests_until
@@ -114,18 +130,6 @@ def note_key(handler: str, stream: str, sequence: int, stored_at: int) -> str:
     """Return the key of the note on one event in one handler."""
     identity = f"{handler}\n{stream}\n{sequence}\n{stored_at}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
-
-
-def _write(note: Note) -> bytes:
-    return json.dumps(
-        {
-            "state": note.state,
-            "failures": note.failures,
-            "firstSeen": note.first_seen,
-            "error": note.error[:MAX_ERROR],
-            "alone": note.alone,
-        }
-    ).encode()
 
 
 def read_note(value: bytes) -> Note | None:

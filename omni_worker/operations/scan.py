@@ -36,6 +36,7 @@ class Scan:
     Each message comes once, in stream order, from ``since`` on, also across reconnects. ``total``
     is their number at the start. With ``follow`` the scan continues with messages stored later, and
     without ``since`` it yields only those; ``after`` is the sequence where an earlier scan ended.
+    ``between`` are the first and the last sequence to read; ``total`` then counts later ones, too.
     The scan waits through outages for as long as the transport does.
     """
 
@@ -48,6 +49,7 @@ class Scan:
         since: datetime | None = None,
         follow: bool = False,
         after: int | None = None,
+        between: tuple[int, int] | None = None,
     ) -> None:
         self.total = 0
         self.stream = stream
@@ -57,6 +59,7 @@ class Scan:
         self._since = since
         self._follow = follow
         self._after = after
+        self._between = between
         self._first = 1
         self.last = 0  # the last sequence at the start
         self._is_queue = False
@@ -68,6 +71,9 @@ class Scan:
             raise TopologyError(f"there is no stream {self.stream} on the server")
         self._first = max(1, info.state.first_sequence)
         self.last = info.state.last_sequence
+        if self._between is not None:
+            self._first = max(self._first, self._between[0])
+            self.last = min(self.last, self._between[1])
         self._is_queue = info.config.retention == "workqueue"
         if self._is_queue:
             self.total = info.state.messages
@@ -75,7 +81,7 @@ class Scan:
             after = self.last if self._after is None else self._after
             self.total = await self._begin(0 if self._since else after + 1)
         elif self.last >= self._first:
-            self.total = await self._begin(0)
+            self.total = await self._begin(0 if self._between is None else self._first)
         return self
 
     async def __aexit__(

@@ -34,6 +34,8 @@ class ConsumerStatus:
     redelivered: int = 0  # of these, the ones delivered more than once
     pulls: int = 0  # requests of workers that wait for events
     oldest: datetime | None = None  # when the first unsettled event was stored
+    deliveries: int = 0  # since it was created, repeated ones among them
+    created: int = 0  # epoch nanoseconds
     max_deliver: int = -1
     is_paused: bool = False  # by an operator, on the server: nothing is delivered
 
@@ -113,6 +115,8 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
         redelivered=info.num_redelivered,
         pulls=info.num_waiting,
         oldest=await first_unsettled(operators, info) if is_owing else None,
+        deliveries=info.deliveries,
+        created=info.created,
         max_deliver=info.config.max_deliver,
         is_paused=info.is_paused,
     )

@@ -1,0 +1,69 @@
+"""`omni-worker dashboard`: its options, checked before anything is served."""
+
+from __future__ import annotations
+
+import click
+
+from ...dashboard import Access
+from ...dashboard.access import check_address, read_networks, read_user
+from ...dashboard.serving import serve
+from ...settings import Settings
+from ...transports.base import Transport
+from .. import say
+from ..session import run_operation
+
+
+@click.command("dashboard")
+@click.option("--port", default=8787, show_default=True, help="The port it serves; 0: any.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address it binds.")
+@click.option("--allow-actions", is_flag=True, help="Permit retry and discard; else read-only.")
+@click.option(
+    "--user", metavar="NAME:PASSWORD", envvar="OMNI_WORKER_DASHBOARD_USER",
+    help="Require this login. Better: OMNI_WORKER_DASHBOARD_USER.",
+)  # fmt: skip
+@click.option("--user-header", metavar="NAME", help="Header with the user, of a reverse proxy.")
+@click.option("--proxy", multiple=True, metavar="ADDRESS", help="Proxy that may send that header.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Name it answers to.")
+@click.option("--no-payloads", is_flag=True, help="Never show what events hold.")
+def command(
+    port: int,
+    host: str,
+    allow_actions: bool,
+    user: str | None,
+    user_header: str | None,
+    proxy: tuple[str, ...],
+    allow_host: tuple[str, ...],
+    no_payloads: bool,
+) -> int:
+    """Serve pages that show handlers, events and dead letters, live.
+
+    It reads the server as the other commands do; no worker has to run. By default only this
+    machine reaches it, and nothing can be changed. On another address a login is required: --user,
+    or --user-header with --proxy behind a reverse proxy, which should also bring TLS.
+
+    \b
+    omni-worker dashboard --allow-actions
+    export OMNI_WORKER_DASHBOARD_USER=me:secret-words
+    omni-worker dashboard --host 0.0.0.0
+
+    Exit codes: 0 stopped, 1 failed, 2 called wrongly, 130 Ctrl-C.
+    """
+
+    async def work(transport: Transport, settings: Settings) -> int:
+        access = Access(
+            allow_actions=allow_actions,
+            users=read_user(user) if user else {},
+            user_header=user_header or "",
+            proxies=read_networks(proxy),
+            hosts=frozenset(name.lower() for name in allow_host),
+            payloads=not no_payloads,
+        )
+        check_address(host, access)
+
+        def told(url: str) -> None:
+            mode = "may retry and discard" if allow_actions else "read-only"
+            say(f"Dashboard of {settings.shown_urls}: {url} ({mode}; Ctrl-C ends)")
+
+        return await serve(transport, settings, access, host=host, port=port, told=told)
+
+    return run_operation(work, stays=True)

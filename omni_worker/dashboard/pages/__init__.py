@@ -1,0 +1,17 @@
+"""Pages: each file makes the facts of one page; the table of them, and of the actions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from ..page import Ask, Page
+from . import bulk, job, letter, letters, overview
+from .action import Form, Problem, Redirect
+
+PAGES: tuple[Page, ...] = (overview.PAGE, letters.PAGE, letter.PAGE, bulk.PAGE, job.PAGE)
+
+ACTIONS: dict[str, Callable[[Ask, Form], Awaitable[Redirect | Problem]]] = {
+    "/letters/retry": letter.retry,
+    "/letters/discard": letter.discard,
+    "/letters/bulk": bulk.begin,
+}

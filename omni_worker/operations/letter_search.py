@@ -1,0 +1,103 @@
+"""Letter search: the newest dead letters first, in steps; how many are open for each handler."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from ..events import DEAD_LETTER
+from ..letters.marks import BUCKET, STREAM, mark_key, read_mark
+from ..letters.read import DeadLetter, LetterFilter, LetterState, matches_wanted, read_letter
+from ..topology import route
+from ..transports.base import Transport
+from ..transports.infos import StreamConfig
+from .dead_letters import FILTERS, DeadLetters
+from .newest import windows
+from .scan import Scan
+
+OPEN = (LetterState.OPEN, LetterState.RETRYING)
+
+Whose = tuple[str | None, str | None]  # app and handler, as the dead letters name them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchStep:
+    """Dead letters that a search found so far, the newest first.
+
+    ``before`` continues it further back. ``share`` is how much of the stream was looked at.
+    """
+
+    letters: tuple[DeadLetter, ...]
+    before: int
+    share: float
+    is_complete: bool
+
+
+async def letter_stream(transport: Transport) -> str | None:
+    """Return the stream that stores dead letters."""
+    return letter_stream_of([info.config for info in await transport.operators.streams()])
+
+
+def letter_stream_of(standing: Sequence[StreamConfig]) -> str | None:
+    """Return the one of these streams that stores dead letters."""
+    return next(iter(route([DEAD_LETTER], standing)), None)
+
+
+async def search_letters(
+    transport: Transport, wanted: LetterFilter, *, limit: int, before: int | None = None
+) -> AsyncGenerator[SearchStep, None]:
+    """Yield what was found after each step, until ``limit`` were found or nothing is left."""
+    stream = await letter_stream(transport)
+    if stream is None:
+        yield SearchStep(letters=(), before=0, share=1.0, is_complete=True)
+        return
+    states = DeadLetters(transport)
+    found: list[DeadLetter] = []
+    async for window in windows(
+        transport, stream, filters=FILTERS, before=before, since=wanted.since
+    ):
+        letters = [read_letter(message) for message in window.messages]
+        page = [one for one in letters if matches_wanted(one, wanted)]
+        marked = await states.with_states(page)
+        found += [one for one in marked if wanted.all or one.state in OPEN]
+        is_complete = window.is_end and len(found) <= limit
+        low = found[limit - 1].sequence if len(found) > limit else window.low
+        span = max(1, window.last - window.first + 1)
+        share = 1.0 if is_complete else min(1.0, (window.last - window.low + 1) / span)
+        yield SearchStep(
+            letters=tuple(found[:limit]), before=low, share=share, is_complete=is_complete
+        )
+        if len(found) >= limit:
+            return
+
+
+async def count_open(transport: Transport) -> Counter[Whose]:
+    """Count the open dead letters of each app and handler. Reads all of them."""
+    counts: Counter[Whose] = Counter()
+    stream = await letter_stream(transport)
+    if stream is None:
+        return counts
+    closed = await _closed(transport)
+    async with Scan(transport, stream, filters=FILTERS) as messages:
+        async for message in messages:
+            letter = read_letter(message)
+            if not closed or mark_key(letter.id) not in closed:
+                counts[letter.app, letter.handler] += 1
+    return counts
+
+
+async def _closed(transport: Transport) -> set[str]:
+    """Return the keys of the dead letters that were retried or discarded, in one reading."""
+    closed: set[str] = set()
+    if await transport.operators.stream_info(STREAM) is None:
+        return closed
+    prefix = f"$KV.{BUCKET}."
+    async with Scan(transport, STREAM, filters=(f"{prefix}>",)) as messages:
+        async for message in messages:
+            key = message.subject.removeprefix(prefix)
+            if read_mark(message.body, 1).state in OPEN:
+                closed.discard(key)
+            else:
+                closed.add(key)
+    return closed

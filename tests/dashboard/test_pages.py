@@ -1,0 +1,336 @@
+"""Pages: what they show of a server on memory, and what they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from omni_worker.dashboard import Access, dashboard
+from omni_worker.errors import ConfigError
+from omni_worker.transports.memory import MemoryTransport
+from tests.waiting import until
+
+from .support import EVIL, Browser, failing, opened
+
+ACTIONS = Access(allow_actions=True)
+PAGES = ["/", "/letters", "/letter?number=1", "/letters/bulk?verb=retry", "/job?id=x"]
+
+
+async def test_the_overview_shows_a_failing_handler_with_its_error() -> None:
+    async with failing() as server, opened(server) as browser:
+        text = (await browser.get("/")).text
+        [handler] = (await browser.json("/"))["handlers"]
+
+    assert "1 handler needs you" in text
+    assert "no such chat" in text
+    assert (handler["handler"], handler["state"]) == ("r1", "failing")
+    assert handler["lastFiveMinutes"]["dead"] == 1
+
+
+async def test_dead_letters_are_listed_the_newest_first() -> None:
+    async with failing(count=3) as server, opened(server) as browser:
+        found = (await browser.json("/letters"))["letters"]
+
+    assert [one["number"] for one in found] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("handler=r1", 3),
+        ("handler=other", 0),
+        ("type=custom.order.placed", 3),
+        ("type=custom.order", 0),
+        ("error=SUCH+chat", 3),
+        ("error=timeout", 0),
+        ("since=1h", 3),
+        ("until=1h", 0),
+        ("before=3", 2),
+        ("before=1", 0),
+    ],
+)
+async def test_filters_choose_dead_letters(query: str, count: int) -> None:
+    async with failing(count=3) as server, opened(server) as browser:
+        found = (await browser.json(f"/letters?{query}"))["letters"]
+
+    assert len(found) == count
+
+
+async def test_a_filter_that_cannot_be_read_is_named() -> None:
+    async with failing() as server, opened(server) as browser:
+        text = (await browser.get("/letters?since=yesterday")).text
+
+    assert "since: expected 30s, 15m, 2h" in text
+
+
+async def test_a_payload_is_hidden_until_it_is_asked_for() -> None:
+    async with failing() as server, opened(server) as browser:
+        closed = (await browser.get("/letter?number=1")).text
+        open_ = (await browser.get("/letter?number=1&body=1")).text
+
+    assert "pin 0" not in closed
+    assert "pin 0" in open_
+
+
+async def test_a_dashboard_without_payloads_never_shows_one() -> None:
+    async with failing() as server, opened(server, Access(payloads=False)) as browser:
+        text = (await browser.get("/letter?number=1&body=1")).text
+
+    assert "pin 0" not in text
+
+
+async def test_a_letter_is_retried_by_a_form_and_leaves_the_list() -> None:
+    async with failing() as server, opened(server, ACTIONS) as browser:
+        form = {"token": await browser.token(), "number": "1", "from": "list", "handler": "r1"}
+        answer = await browser.post("/letters/retry", form)
+        [letter] = (await browser.json("/letters?all=1&before=2"))["letters"]
+
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/letters?handler=r1&done=retry&number=1"
+    assert letter["state"] == "retried"
+
+
+async def test_a_letter_is_discarded_and_can_still_be_read() -> None:
+    async with failing() as server, opened(server, ACTIONS) as browser:
+        await browser.post("/letters/discard", {"token": await browser.token(), "number": "1"})
+        left = (await browser.json("/letters"))["letters"]
+        shown = await browser.json("/letter?number=1")
+
+    assert left == []
+    assert shown["state"] == "discarded"
+
+
+@pytest.mark.parametrize("path", ["/letters/retry", "/letters/discard", "/letters/bulk"])
+async def test_read_only_refuses_a_hand_made_post(path: str) -> None:
+    async with failing() as server:
+        async with opened(server, ACTIONS) as allowed:
+            token = await allowed.token()
+            cookies = allowed.client.cookies
+        async with opened(server) as browser:
+            browser.client.cookies = cookies
+            form = {"token": token, "number": "1", "verb": "discard", "count": "1"}
+            answer = await browser.post(path, form, headers={"sec-fetch-site": "same-origin"})
+            left = (await browser.json("/letters"))["letters"]
+
+    assert answer.status_code == 403
+    assert "read-only" in answer.text
+    assert len(left) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "headers"),
+    [
+        ({}, {}),
+        ({"token": "x" * 64}, {}),
+        ({"token": "right"}, {"origin": "http://evil.example"}),
+        ({"token": "right"}, {"sec-fetch-site": "cross-site"}),
+        ({"token": "right"}, {"cookie": "omni-worker-dashboard=other"}),
+        ({"token": "right"}, {"content-type": "text/plain"}),
+        ({"token": "right"}, {"content-type": "multipart/form-data; boundary=x"}),
+        ({"token": "right", "more": "x" * 300_000}, {}),
+    ],
+)
+async def test_a_form_of_another_page_does_nothing(
+    form: dict[str, str], headers: dict[str, str]
+) -> None:
+    async with failing() as server, opened(server, ACTIONS) as browser:
+        token = await browser.token()
+        if form.get("token") == "right":
+            form = form | {"token": token}
+        if "cookie" in headers:
+            browser.client.cookies.clear()
+        answer = await browser.post("/letters/discard", form | {"number": "1"}, headers=headers)
+        left = (await browser.json("/letters"))["letters"]
+
+    assert answer.status_code in (400, 403, 413, 415)
+    assert len(left) == 1
+
+
+async def test_many_are_retried_after_a_counted_question() -> None:
+    async with failing(count=7) as server, opened(server, ACTIONS) as browser:
+        asked = (await browser.get("/letters/bulk?verb=discard&handler=r1")).text
+        form = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', asked))
+        answer = await browser.post("/letters/bulk", form)
+        job = answer.headers["location"]
+        await until(lambda: _is_over(browser, job))
+        done = await browser.json(job)
+        left = (await browser.json("/letters"))["letters"]
+
+    assert "Discard 7 dead letters?" in asked
+    assert (done["total"], done["done"], done["notDone"]) == (7, 7, {})
+    assert left == []
+
+
+async def _is_over(browser: Browser, job: str) -> bool:
+    return bool((await browser.json(job))["over"])
+
+
+async def test_letters_that_come_after_the_question_are_not_meant() -> None:
+    async with failing(count=3) as server, opened(server, ACTIONS) as browser:
+        form = {"token": await browser.token(), "verb": "discard", "count": "2",
+                "until": "2100-01-01"}  # fmt: skip
+        answer = await browser.post("/letters/bulk", form)
+        job = answer.headers["location"]
+        await until(lambda: _is_over(browser, job))
+        left = (await browser.json("/letters"))["letters"]
+
+    assert len(left) == 1
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"verb": "delete", "count": "1", "until": "2100-01-01"},
+        {"verb": "discard", "count": "0", "until": "2100-01-01"},
+        {"verb": "discard", "count": "9"},
+        {"verb": "discard", "count": "9", "until": "later"},
+        {"verb": "discard", "count": "9", "until": "2100-01-01", "since": "later"},
+    ],
+)
+async def test_a_question_that_was_not_asked_does_nothing(form: dict[str, str]) -> None:
+    async with failing() as server, opened(server, ACTIONS) as browser:
+        answer = await browser.post("/letters/bulk", form | {"token": await browser.token()})
+        left = (await browser.json("/letters"))["letters"]
+
+    assert answer.status_code == 400
+    assert len(left) == 1
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_answer_forbids_foreign_scripts_frames_and_caches(path: str) -> None:
+    async with failing() as server, opened(server) as browser:
+        answer = await browser.get(path)
+
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["cache-control"] == "no-store"
+    assert not re.search(r"<script(?! src)|\sstyle=|\son\w+=|javascript:", answer.text)
+
+
+async def test_hostile_names_errors_and_filters_are_text() -> None:
+    async with failing(error=EVIL, name="shop") as server, opened(server, ACTIONS) as browser:
+        texts = [(await browser.get(path)).text for path in PAGES]
+        for name in ("handler", "type", "error", "since", "until", "before", "number", "done"):
+            answer = await browser.client.get("/letters", params={name: EVIL})
+            texts.append(answer.text)
+        texts.append((await browser.client.get("/letter", params={"number": EVIL})).text)
+        texts.append((await browser.client.get("/letters/bulk", params={"verb": EVIL})).text)
+        texts.append((await browser.client.get("/job", params={"id": EVIL})).text)
+
+    assert any("&lt;script&gt;alert(1)" in text for text in texts)
+    for text in texts:
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "49\\x1b" not in text
+
+
+async def test_a_login_is_asked_for_on_every_path() -> None:
+    async with failing() as server, opened(server, Access(users={"me": "right-horse"})) as browser:
+        for path in [*PAGES, "/static/dashboard.css", "/nothing"]:
+            assert (await browser.get(path)).status_code == 401
+        browser.client.auth = ("me", "right-horse")
+        assert (await browser.get("/")).status_code == 200
+
+
+async def test_another_host_name_is_refused_on_every_path() -> None:
+    async with failing() as server, opened(server) as browser:
+        for path in [*PAGES, "/static/dashboard.css"]:
+            assert (await browser.get(path, host="evil.example")).status_code == 421
+
+
+async def test_it_works_mounted_in_another_app() -> None:
+    async with failing() as server:
+        outer = Starlette(routes=[Mount("/ops", dashboard(server, ACTIONS))])
+        browser = Browser(outer, base="/ops")
+        text = (await browser.get("/letters")).text
+        form = {"token": await browser.token(), "number": "1", "from": "list"}
+        answer = await browser.post("/letters/retry", form)
+        style = re.search(r'href="(/ops/static/dashboard\.css[^"]*)"', text)
+        assert style is not None
+        sheet = await browser.client.get(style[1])
+
+    assert answer.headers["location"].startswith("/ops/letters?")
+    assert sheet.headers["content-type"].startswith("text/css")
+    assert "immutable" in sheet.headers["cache-control"]
+    assert 'href="/letter' not in text
+
+
+async def test_an_outage_of_the_server_is_shown_and_not_a_traceback() -> None:
+    async with failing() as server, opened(server) as browser:
+        await server.close()
+        answer = await browser.get("/letters")
+
+    assert answer.status_code == 503
+    assert "did not answer" in answer.text
+
+
+async def test_live_changes_are_sent_as_they_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with failing() as server:
+        app = dashboard(server)
+        sent: asyncio.Queue[bytes] = asyncio.Queue()
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            await sent.put(message.get("body", b""))
+
+        scope = {
+            "type": "http", "method": "GET", "path": "/letters", "query_string": b"live=1",
+            "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "root_path": "",
+            "scheme": "http", "http_version": "1.1", "server": ("localhost", 80),
+        }  # fmt: skip
+        stream = asyncio.create_task(app(scope, receive, send))
+        try:
+            await until(lambda: _holds(sent, b'id="letter-1"'))
+            viewer = MemoryTransport(server.server)
+            await viewer.open("another")
+            from omni_worker.operations.dead_letters import DeadLetters
+
+            letters = DeadLetters(viewer)
+            await letters.discard(await letters.get(1))
+            await until(lambda: _holds(sent, b"No dead letters"))
+        finally:
+            gone.set()
+            stream.cancel()
+            await asyncio.gather(stream, return_exceptions=True)
+
+
+async def _holds(sent: asyncio.Queue[bytes], text: bytes) -> bool:
+    found = False
+    while not sent.empty():
+        found = text in sent.get_nowait() or found
+    return found
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import builtins
+
+    original = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] == "starlette":
+            raise ModuleNotFoundError("No module named 'starlette'", name="starlette")
+        return original(name, *rest)
+
+    import sys
+
+    for module in [one for one in sys.modules if one.startswith("omni_worker.dashboard.app")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", without)
+
+    with pytest.raises(ConfigError, match=r"pip install 'omni-worker\[dashboard\]'"):
+        dashboard(MemoryTransport())
