@@ -38,7 +38,7 @@ from .rendering import STATIC, Renderer
 
 log = logging.getLogger("omni_worker.dashboard")
 
-SOON = 0.6  # seconds a first answer may take to be more complete
+SOON = 0.4  # seconds a first answer may take to be more complete
 REST = 0.25  # seconds in which several changes are one
 DEAR = 5  # times as long as the facts took, nothing is asked again
 BEAT = 4.0  # seconds without news until a browser is told that all is as it was

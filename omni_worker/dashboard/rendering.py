@@ -19,6 +19,9 @@ PASSING = ("live", "format", "done")  # of one answer only
 NAVIGATION = (
     ("overview", "/", "Overview"),
     ("letters", "/letters", "Dead letters"),
+    ("events", "/events", "Events"),
+    ("workers", "/workers", "Workers"),
+    ("streams", "/streams", "Streams"),
 )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
 from ..letters.read import DeadLetter
 from ..operations.handler_status import HandlerStatus
+from ..operations.processes import HandlerActivity
 from .rates import KEPT
 from .watch import Activity
 
@@ -51,18 +53,27 @@ class HandlerLine:
     retrying: int
     lag: float  # seconds
     delivered: float  # in the last five minutes, as all of these
+    reported: float  # as handled, by the workers
     retried: float
     dead: float
+    has_open_breaker: bool = False  # in one of its processes
     last: str  # the last error, empty if there was none lately
 
     @property
     def handled(self) -> float:
-        """Return the runs that ended well: neither repeated nor given up."""
+        """Return the runs that ended well, as the workers say, else all but the others."""
+        if self.activity.is_reported:
+            return self.reported
         return max(0.0, self.delivered - self.retried - self.dead)
 
 
 def line_of(
-    status: HandlerStatus, activity: Activity, letters: int | None, now: datetime
+    status: HandlerStatus,
+    activity: Activity,
+    letters: int | None,
+    now: datetime,
+    *,
+    running: Sequence[HandlerActivity] = (),
 ) -> HandlerLine:
     """Put together what is known about a handler, and judge it."""
     at = now.timestamp()
@@ -76,21 +87,16 @@ def line_of(
         activity=activity,
         letters=letters,
         running=max(0, status.unacked - retrying),
+        has_open_breaker=any(one.breaker_open for one in running),
         retrying=retrying,
         lag=max(0.0, lag),
         delivered=activity.delivered.total(at, RECENT),
+        reported=activity.handled.total(at, RECENT),
         retried=activity.retried.total(at, RECENT),
         dead=activity.dead.total(at, RECENT),
         last=error_of(problem) if problem is not None and age < RECENT else "",
     )
-    return _with_state(line, age)
-
-
-def _with_state(line: HandlerLine, age: float) -> HandlerLine:
-    return HandlerLine(
-        **{name: getattr(line, name) for name in line.__dataclass_fields__ if name != "state"},
-        state=_judge(line, age),
-    )
+    return replace(line, state=_judge(line, age))
 
 
 def _judge(line: HandlerLine, age: float) -> State:
@@ -99,6 +105,8 @@ def _judge(line: HandlerLine, age: float) -> State:
         return State("failing", Care.FAIL, "events become dead letters")
     if status.is_unasked:
         return State("no worker", Care.FAIL, "events wait and no worker reads them")
+    if line.has_open_breaker:
+        return State("on trial", Care.FAIL, "its breaker is open: one event is tried now and then")
     if status.is_paused:
         return State("paused", Care.WARN, "paused on the server: nothing is delivered")
     if line.retrying or (line.retried and age < NOW):

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..errors import OmniWorkerError
+from ..errors import OmniWorkerError, PermissionDenied
 from ..letters.marks import STREAM as MARKS
 from ..letters.read import DeadLetter, read_letter
 from ..operations.dead_letters import FILTERS
 from ..operations.failures import Failure, failures
 from ..operations.handler_status import HandlerStatus, by_handler
 from ..operations.letter_search import Whose, count_open, letter_stream, letter_stream_of
+from ..operations.processes import WorkerProcess, processes
 from ..operations.scan import Scan
 from ..operations.status import consumer_statuses
 from ..tasks import own
@@ -32,7 +33,8 @@ from .rates import KEPT, Rates
 
 log = logging.getLogger("omni_worker.dashboard")
 
-EVERY = 2.0  # seconds between two looks while a browser is open
+EVERY = 1.0  # seconds between two looks while a browser is open
+DEAR = 4  # times as long as a look took, none follows
 IDLE = 10.0  # seconds without one
 AGAIN = 2.0  # seconds until something that failed is tried again
 LAST = 20  # failures kept for each handler
@@ -48,6 +50,8 @@ class Activity:
     """Recent work of a handler."""
 
     delivered: Rates = field(default_factory=Rates)
+    handled: Rates = field(default_factory=Rates)  # as its processes say
+    is_reported: bool = False  # a process told what it handled
     retried: Rates = field(default_factory=Rates)
     dead: Rates = field(default_factory=Rates)
     problems: deque[Problem] = field(default_factory=lambda: deque(maxlen=LAST))  # newest last
@@ -62,6 +66,8 @@ class Snapshot:
     at: datetime | None = None  # of the last look that succeeded
     handlers: tuple[HandlerStatus, ...] = ()
     streams: tuple[StreamInfo, ...] = ()
+    processes: tuple[WorkerProcess, ...] | None = None  # None: not asked yet
+    is_denied_processes: bool = False  # this login may not ask them
     letters: Mapping[Whose, int] | None = None  # open ones; None: not counted yet
     trouble: str = ""  # why the last look failed
 
@@ -81,6 +87,8 @@ class Watch:
         self._lookers = 0
         self._deliveries: dict[tuple[str, str, int], int] = {}
         self._looked_at = 0.0
+        self._handled: dict[tuple[str, str, str], int] = {}  # by process, app and handler
+        self._asked_at = 0.0
         self._began_at = time.time()
         self._letter_ends: tuple[int | None, int | None] = (None, None)
 
@@ -145,7 +153,9 @@ class Watch:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for each in (self._look, self._count, self._follow_failures, self._follow_letters):
+            for each in (
+                self._look, self._ask, self._count, self._follow_failures, self._follow_letters,
+            ):  # fmt: skip
                 tasks.create_task(self._repeat(each))
 
     async def _repeat(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -178,9 +188,36 @@ class Watch:
         )
         self._wanted.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(EVERY if self._lookers else IDLE):
+            async with asyncio.timeout(max(self._pause(), DEAR * (time.time() - now))):
                 await self._wanted.wait()
         await asyncio.sleep(SOON)
+
+    def _pause(self) -> float:
+        return EVERY if self._lookers else IDLE
+
+    async def _ask(self) -> None:
+        """Ask every worker process what it does."""
+        try:
+            found = await processes(self._transport)
+        except PermissionDenied:
+            self._show(processes=(), is_denied_processes=True)
+            await asyncio.sleep(IDLE)
+            return
+        now = time.time()
+        counts = {
+            (process.id, process.app, one.name): one.counts.get("handled", 0)
+            for process in found
+            for one in process.handlers
+        }
+        for key, handled in counts.items():
+            activity = self._activity(key[1], key[2])
+            activity.is_reported = True
+            before = self._handled.get(key)
+            if before is not None and handled > before:
+                activity.handled.spread(self._asked_at, now, handled - before)
+        self._handled, self._asked_at = counts, now
+        self._show(processes=tuple(found), is_denied_processes=False)
+        await asyncio.sleep(self._pause())
 
     def _count_deliveries(self, handler: HandlerStatus, now: float) -> None:
         for one in handler.consumers:

@@ -34,6 +34,9 @@ class ConsumerStatus:
     redelivered: int = 0  # of these, the ones delivered more than once
     pulls: int = 0  # requests of workers that wait for events
     oldest: datetime | None = None  # when the first unsettled event was stored
+    filters: tuple[str, ...] = ()
+    ack_wait: float = 0.0  # seconds
+    max_ack_pending: int = -1
     deliveries: int = 0  # since it was created, repeated ones among them
     created: int = 0  # epoch nanoseconds
     max_deliver: int = -1
@@ -115,6 +118,9 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
         redelivered=info.num_redelivered,
         pulls=info.num_waiting,
         oldest=await first_unsettled(operators, info) if is_owing else None,
+        filters=info.config.filters,
+        ack_wait=info.config.ack_wait,
+        max_ack_pending=info.config.max_ack_pending,
         deliveries=info.deliveries,
         created=info.created,
         max_deliver=info.config.max_deliver,

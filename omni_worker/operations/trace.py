@@ -57,6 +57,7 @@ class EventPlace:
     type: str = ""  # empty: the body cannot be read
     source: str | None = None
     correlation_id: str = ""
+    causation_id: str = ""  # the event in whose handler it was published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ class Trace:
     related: list[EventPlace] = field(
         default_factory=list
     )  # of the same correlation, in order of time
+    related_letters: list[DeadLetter] = field(default_factory=list)  # of the related events
     more_related: int = 0
     scanned: int = 0
 
@@ -94,7 +96,7 @@ async def trace_event(
     A place, `MESSAGE #8`, may be given instead of an id, also for a message that cannot be read
     and has no id.
     """
-    named = await _named_place(transport, id)
+    named = await named_place(transport, id)
     trace = Trace(id=named.id if named is not None else id)
     scanning = _Scanning(transport, since, progress)
     await scanning.look_for(trace, trace.id)
@@ -110,11 +112,11 @@ async def trace_event(
     )
     trace.letters = await DeadLetters(transport).with_states(trace.letters)
     for place in [*trace.places, *trace.returns]:
-        trace.consumers += await _words(transport, place)
+        trace.consumers += await consumer_words(transport, place)
     return trace
 
 
-async def _named_place(transport: Transport, text: str) -> EventPlace | None:
+async def named_place(transport: Transport, text: str) -> EventPlace | None:
     """Return the message at `STREAM #SEQUENCE`, None if it does not exist."""
     found = _PLACE.fullmatch(text.strip())
     if found is None:
@@ -181,11 +183,20 @@ def _take(trace: Trace, word: str, message: StoredMessage) -> None:
         letter = read_letter(message)
         if len(trace.letters) < RELATED and letter not in trace.letters:
             trace.letters.append(letter)
+    elif envelope.type == DEAD_LETTER and place.correlation_id == word:
+        letter = read_letter(message)
+        if len(trace.related_letters) < RELATED and letter not in trace.related_letters:
+            trace.related_letters.append(letter)
+        _relate(trace, place)
     elif place.correlation_id == word and message.stream != OWN_STREAM.name:
-        if len(trace.related) < RELATED:
-            trace.related.append(place)
-        else:
-            trace.more_related += 1
+        _relate(trace, place)
+
+
+def _relate(trace: Trace, place: EventPlace) -> None:
+    if len(trace.related) < RELATED:
+        trace.related.append(place)
+    else:
+        trace.more_related += 1
 
 
 def _place(message: StoredMessage, envelope: Envelope) -> EventPlace:
@@ -196,6 +207,7 @@ def _place(message: StoredMessage, envelope: Envelope) -> EventPlace:
         type=envelope.type,
         source=source if isinstance(source, str) else None,
         correlation_id=str(envelope.metadata.get("correlationId") or envelope.id),
+        causation_id=str(envelope.metadata.get("causationId") or ""),
     )
 
 
@@ -214,7 +226,8 @@ def _original_id(envelope: Envelope) -> object:
     return payload.get("originalEventId") if isinstance(payload, Mapping) else None
 
 
-async def _words(transport: Transport, place: EventPlace) -> list[ConsumerWord]:
+async def consumer_words(transport: Transport, place: EventPlace) -> list[ConsumerWord]:
+    """Return what is known of an event at each consumer that wants it."""
     words = []
     for info in await transport.operators.consumers(place.stream):
         filters = info.config.filters

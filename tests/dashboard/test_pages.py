@@ -10,15 +10,19 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from omni_worker import App, Event, Retry
 from omni_worker.dashboard import Access, dashboard
 from omni_worker.errors import ConfigError
-from omni_worker.transports.memory import MemoryTransport
+from omni_worker.transports.memory import MemoryServer, MemoryTransport
 from tests.waiting import until
 
 from .support import EVIL, Browser, failing, opened
 
 ACTIONS = Access(allow_actions=True)
-PAGES = ["/", "/letters", "/letter?number=1", "/letters/bulk?verb=retry", "/job?id=x"]
+PAGES = [
+    "/", "/handler?name=r1", "/letters", "/letter?number=1&body=1", "/letters/bulk?verb=retry",
+    "/job?id=x", "/events?payloads=1", "/event?id=order-0&body=1", "/workers", "/streams",
+]  # fmt: skip
 
 
 async def test_the_overview_shows_a_failing_handler_with_its_error() -> None:
@@ -334,3 +338,115 @@ def test_without_the_extra_the_command_says_what_to_install(
 
     with pytest.raises(ConfigError, match=r"pip install 'omni-worker\[dashboard\]'"):
         dashboard(MemoryTransport())
+
+
+async def test_a_handler_is_shown_with_its_processes_failures_and_letters() -> None:
+    async with failing(count=2) as server, opened(server) as browser:
+        await until(lambda: _knows_processes(browser))
+        text = (await browser.get("/handler?app=shop&name=r1")).text
+        found = await browser.json("/handler?app=shop&name=r1")
+
+    assert "no such chat" in text
+    assert 'href="/letter?number=2"' in text
+    assert "concurrency <b>10</b>" in text
+    assert [one["app"] for one in found["processes"]] == ["shop"]
+    assert len(found["lastFailures"]) == 2
+
+
+async def _knows_processes(browser: Browser) -> bool:
+    return bool((await browser.json("/workers"))["processes"])
+
+
+async def test_an_unknown_handler_is_not_found() -> None:
+    async with failing() as server, opened(server) as browser:
+        assert (await browser.get("/handler?name=other")).status_code == 404
+
+
+async def test_an_attempt_that_is_repeated_shows_its_error_before_it_is_a_letter() -> None:
+    server = MemoryServer()
+    app = App("shop")
+
+    @app.on("custom.order.placed", durable="r1")
+    async def handle(event: Event[Any]) -> None:
+        raise Retry(after=300) from ConnectionError("gateway closed")
+
+    viewer = MemoryTransport(server)
+    await viewer.open("dashboard")
+    async with app.running(transport=MemoryTransport(server)) as bus, opened(viewer) as browser:
+        await bus.publish("custom.order.placed", {})
+        await until(lambda: _is_retrying(browser))
+        [failure] = (await browser.json("/handler?name=r1"))["lastFailures"]
+
+    assert (failure["handler"], failure["attempt"]) == ("r1", 1)
+    assert failure["subject"] == "custom.order.placed"
+
+
+async def _is_retrying(browser: Browser) -> bool:
+    [handler] = (await browser.json("/"))["handlers"]
+    return bool(handler["state"] == "retrying" and handler["lastError"])
+
+
+async def test_events_are_listed_the_newest_first_without_their_payloads() -> None:
+    async with failing(count=3) as server, opened(server) as browser:
+        found = (await browser.json("/events?type=custom.>"))["events"]
+        closed = (await browser.get("/events")).text
+        opened_ = (await browser.get("/events?payloads=1")).text
+
+    assert [one["id"] for one in found] == ["order-2", "order-1", "order-0"]
+    assert "pin 0" not in closed
+    assert "pin 0" in opened_
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("type=custom.order.placed", 3),
+        ("type=custom.*", 0),
+        ("type=message.received", 0),
+        ("type=custom.>&channel=whatsapp", 0),
+    ],
+)
+async def test_events_are_chosen_by_type_and_channel(query: str, count: int) -> None:
+    async with failing(count=3) as server, opened(server) as browser:
+        assert len((await browser.json(f"/events?{query}"))["events"]) == count
+
+
+@pytest.mark.parametrize("type", ["Order", "a b.c", "custom", "$SYS.>", "x" * 400])
+async def test_a_type_that_cannot_be_is_explained(type: str) -> None:
+    async with failing() as server, opened(server) as browser:
+        answer = await browser.client.get("/events", params={"type": type})
+
+    assert answer.status_code == 200
+    assert 'role="alert"' in answer.text
+
+
+async def test_an_event_is_shown_with_its_fate_and_its_dead_letter() -> None:
+    async with failing() as server, opened(server) as browser:
+        text = (await browser.get("/event?id=order-0")).text
+        by_place = (await browser.get("/event?id=CUSTOM:1")).text
+        found = await browser.json("/event?id=order-0")
+
+    assert "dead letter #1" in text
+    assert "dead letter #1" in by_place
+    assert [one["consumer"] for one in found["consumers"]] == ["r1"]
+    assert "pin 0" not in text
+
+
+async def test_an_event_that_no_stream_holds_is_not_found() -> None:
+    async with failing() as server, opened(server) as browser:
+        answer = await browser.get("/event?id=other")
+
+    assert answer.status_code == 404
+    assert "Look through seven days" in answer.text
+
+
+async def test_streams_and_workers_are_listed() -> None:
+    async with failing() as server, opened(server) as browser:
+        streams = (await browser.json("/streams"))["streams"]
+        await until(lambda: _knows_processes(browser))
+        [process] = (await browser.json("/workers"))["processes"]
+
+    kinds = {one["name"]: one["kind"] for one in streams}
+    assert kinds["CUSTOM"] == "events"
+    assert kinds["KV_omni-worker-notes"] == "own"
+    assert process["slots"] == 10

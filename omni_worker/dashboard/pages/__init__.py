@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from ..page import Ask, Page
-from . import bulk, job, letter, letters, overview
+from . import bulk, event, events, handler, job, letter, letters, overview, streams, workers
 from .action import Form, Problem, Redirect
 
-PAGES: tuple[Page, ...] = (overview.PAGE, letters.PAGE, letter.PAGE, bulk.PAGE, job.PAGE)
+PAGES: tuple[Page, ...] = (
+    overview.PAGE, handler.PAGE, events.PAGE, event.PAGE, letters.PAGE, letter.PAGE, bulk.PAGE,
+    job.PAGE, workers.PAGE,
+    streams.PAGE,
+)  # fmt: skip
 
 ACTIONS: dict[str, Callable[[Ask, Form], Awaitable[Redirect | Problem]]] = {
     "/letters/retry": letter.retry,

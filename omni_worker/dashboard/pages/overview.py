@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ...operations.handler_status import HandlerStatus, as_json
+from ...operations.processes import HandlerActivity
 from ...transports.timestamps import iso
 from ..charts import Chart, stacked
 from ..page import Ask, Facts, Page, of_all
@@ -50,26 +51,38 @@ def handler_lines(watch: Watch, now: datetime) -> list[HandlerLine]:
         if name and (app, name) not in found and (counts.get((app, name)) or not found):
             found[app, name] = HandlerStatus(app=app, name=name)
     known = snapshot.letters is not None
+    running: dict[tuple[str | None, str], list[HandlerActivity]] = {}
+    for process in snapshot.processes or ():
+        for each in process.handlers:
+            running.setdefault((process.app, each.name), []).append(each)
     return [
-        line_of(one, watch.of(whose), counts.get(whose, 0) if known else None, now)
+        line_of(
+            one, watch.of(whose), counts.get(whose, 0) if known else None, now,
+            running=running.get(whose, ()),
+        )
         for whose, one in found.items()
-    ]
+    ]  # fmt: skip
 
 
 def spark(activity: Activity, now: datetime) -> Chart:
-    """Draw fifteen minutes of one handler: what ended well, was repeated, was given up."""
+    """Draw fifteen minutes of one handler."""
+    series = series_of(activity, now, BARS)
+    return stacked(series, width=WIDTH, height=HEIGHT, least_top=2.0)
+
+
+def series_of(activity: Activity, now: datetime, bars: int) -> list[tuple[str, list[float]]]:
+    """Return what ended well, was repeated and was given up, in parts of fifteen minutes."""
     at = now.timestamp()
-    retried = activity.retried.series(at, KEPT, BARS)
-    dead = activity.dead.series(at, KEPT, BARS)
-    delivered = activity.delivered.series(at, KEPT, BARS)
-    fine = [
-        max(0.0, all - again - given)
-        for all, again, given in zip(delivered, retried, dead, strict=True)
-    ]
-    return stacked(
-        (("fine", fine), ("again", retried), ("dead", dead)),
-        width=WIDTH, height=HEIGHT, least_top=2.0,
-    )  # fmt: skip
+    retried = activity.retried.series(at, KEPT, bars)
+    dead = activity.dead.series(at, KEPT, bars)
+    fine = activity.handled.series(at, KEPT, bars)
+    if not activity.is_reported:
+        delivered = activity.delivered.series(at, KEPT, bars)
+        fine = [
+            max(0.0, all - again - given)
+            for all, again, given in zip(delivered, retried, dead, strict=True)
+        ]
+    return [("fine", fine), ("again", retried), ("dead", dead)]
 
 
 def _is_shown(one: HandlerStatus) -> bool:

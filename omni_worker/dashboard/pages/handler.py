@@ -1,0 +1,151 @@
+"""Handler: one handler's consumers, processes, last failures and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ...letters.read import DeadLetter, LetterFilter
+from ...operations.failures import Failure
+from ...operations.failures import as_json as failure_json
+from ...operations.handler_status import HandlerStatus
+from ...operations.letter_json import as_json as letter_json
+from ...operations.letter_search import search_letters
+from ...operations.processes import HandlerActivity, WorkerProcess, process_json
+from ..charts import Chart, nice_top, stacked
+from ..page import Ask, Facts, Page, of_all
+from ..rates import KEPT
+from ..states import HandlerLine, error_of
+from ..watch import Problem
+from .letters import row_of
+from .overview import handler_lines, line_json, series_of
+
+BARS = 90  # of ten seconds each
+WIDTH, HEIGHT = 900, 150
+LETTERS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A failure in the list, with where it leads."""
+
+    time: datetime
+    error: str
+    is_letter: bool
+    attempt: int
+    path: str
+    values: dict[str, object]
+    subject: str
+
+
+async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
+    """Show one handler; its newest dead letters are read from the server."""
+    watch = ask.services.watch
+    app, name = ask.text("app") or None, ask.text("name")
+    lines = [one for one in handler_lines(watch, ask.now) if one.status.name == name]
+    if app is not None:
+        lines = [one for one in lines if one.status.app == app] or lines
+    if not lines:
+        yield {"line": None, "name": name, "status": 404, "json": {"error": "no such handler"}}
+        return
+    line = lines[0]
+    running = processes_of(watch.snapshot.processes or (), line.status)
+    chart, top = timeline(line, ask.now)
+    letters = await _letters(ask, name) if line.letters else ()
+    problems = [seen(one) for one in reversed(line.activity.problems)]
+    yield {
+        "line": line,
+        "span": watch.seconds(300.0),
+        "chart": chart,
+        "top": top,
+        "processes": running,
+        "is_asked": watch.snapshot.processes is not None,
+        "options": options_of(line.status, running),
+        "function": next((one.function for _, one in running if one.function), ""),
+        "mean": _mean([one for _, one in running]),
+        "problems": problems,
+        "rows": [row_of(one) for one in letters],
+        "since": ask.now - timedelta(seconds=KEPT),
+        "json": line_json(line, ask.now) | {
+            "processes": [process_json(one) for one, _ in running],
+            "lastFailures": [
+                failure_json(one) if isinstance(one, Failure) else letter_json(one)
+                for one in reversed(line.activity.problems)
+            ],
+        },
+    }  # fmt: skip
+
+
+def processes_of(
+    processes: tuple[WorkerProcess, ...], status: HandlerStatus
+) -> list[tuple[WorkerProcess, HandlerActivity]]:
+    """Return the processes that run a handler, each with what it does there."""
+    return [
+        (process, one)
+        for process in processes
+        if process.app == status.app
+        for one in process.handlers
+        if one.name == status.name
+    ]
+
+
+def timeline(line: HandlerLine, now: datetime) -> tuple[Chart, float]:
+    """Draw fifteen minutes, and name the rate at the upper edge."""
+    series = series_of(line.activity, now, BARS)
+    most = max((sum(column) for column in zip(*(values for _, values in series), strict=True)),
+               default=0.0)  # fmt: skip
+    seconds = KEPT / BARS
+    top = nice_top(max(most / seconds, 0.2) * 10) / 10
+    chart = stacked(series, width=WIDTH, height=HEIGHT, gap=2, least_top=top * seconds)
+    return chart, top
+
+
+def options_of(
+    status: HandlerStatus, running: list[tuple[WorkerProcess, HandlerActivity]]
+) -> list[tuple[str, Any]]:
+    """Return the options in force, as the server and the processes have them."""
+    found: dict[str, Any] = {}
+    for consumer in status.consumers:
+        found.setdefault("ack_wait", f"{consumer.ack_wait:g} s" if consumer.ack_wait else None)
+        found.setdefault("max_ack_pending", consumer.max_ack_pending)
+    for _, one in running:
+        found.setdefault("concurrency", one.concurrency)
+        found.setdefault("prefetch", "adaptive" if one.prefetch is None else one.prefetch)
+        found.setdefault("queue", one.queue)
+    return [(name, value) for name, value in found.items() if value not in (None, "")]
+
+
+def seen(one: Problem) -> Seen:
+    """Make the row of a failure."""
+    if isinstance(one, DeadLetter):
+        return Seen(
+            time=one.time, error=error_of(one), is_letter=True, attempt=one.attempts,
+            path="/letter", values={"number": one.sequence}, subject=one.subject or "",
+        )  # fmt: skip
+    return Seen(
+        time=one.time, error=one.error, is_letter=False, attempt=one.attempt, path="/event",
+        values={"id": f"{one.stream}:{one.sequence}"} if one.stream else {}, subject=one.subject,
+    )  # fmt: skip
+
+
+async def _letters(ask: Ask, name: str) -> tuple[DeadLetter, ...]:
+    found: tuple[DeadLetter, ...] = ()
+    wanted = LetterFilter(handlers={name})
+    async for step in search_letters(ask.services.transport, wanted, limit=LETTERS):
+        found = step.letters
+        if found:
+            break
+    return found
+
+
+def _mean(activities: list[HandlerActivity]) -> float:
+    runs = sum(one.runs for one in activities)
+    return sum(one.busy_seconds for one in activities) / runs if runs else 0.0
+
+
+PAGE = Page(
+    path="/handler", name="handler", title="Handler", facts=facts, version=of_all,
+    parent="overview",
+)  # fmt: skip
