@@ -14,7 +14,7 @@ BESIDE := -n $(JOBS) --dist loadgroup
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all soak docs bench bench-all check format lint types install pm2 wheel clean
+.PHONY: help demo test test-all soak docs bench bench-all check format lint types install pm2 wheel chromium pictures clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -71,6 +71,14 @@ wheel: $(READY) ## Build the wheel: dist/omni_worker-….whl
 pm2: $(READY) ## Install PM2 for its tests (needs node and npm)
 	@test -x $(VENV)/pm2/node_modules/.bin/pm2 \
 	    || npm install --silent --no-fund --no-audit --prefix $(VENV)/pm2 pm2@7
+
+chromium: ## Install the browser for the dashboard's tests (Debian, Ubuntu)
+	@command -v chromium >/dev/null || { \
+	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	    $$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium; }
+
+pictures: $(READY) chromium ## Take the docs' pictures of the dashboard anew
+	@$(RUN)/python -m tests.dashboard.pictures
 
 clean: ## Remove the virtual environment and all caches
 	@rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site

@@ -20,6 +20,7 @@ from ..errors import OmniWorkerError, PermissionDenied
 from ..letters.marks import STREAM as MARKS
 from ..letters.read import DeadLetter, read_letter
 from ..operations.dead_letters import FILTERS
+from ..operations.failures import STREAM as NOTES
 from ..operations.failures import Failure, failures
 from ..operations.handler_status import HandlerStatus, by_handler
 from ..operations.letter_search import Whose, count_open, letter_stream, letter_stream_of
@@ -84,6 +85,7 @@ class Watch:
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()  # a browser came
         self._recount = asyncio.Event()
+        self._has_notes = asyncio.Event()
         self._lookers = 0
         self._deliveries: dict[tuple[str, str, int], int] = {}
         self._looked_at = 0.0
@@ -183,6 +185,8 @@ class Watch:
         }
         self._deliveries = {key: self._deliveries[key] for key in known if key in self._deliveries}
         self._see_letters(streams)
+        if any(one.name == NOTES for one in streams):
+            self._has_notes.set()
         self._show(
             at=datetime.now(UTC), handlers=tuple(handlers), streams=tuple(streams), trouble=""
         )
@@ -248,6 +252,7 @@ class Watch:
         await self._recount.wait()
 
     async def _follow_failures(self) -> None:
+        await self._has_notes.wait()
         since = datetime.now(UTC) - timedelta(seconds=KEPT)
         async with aclosing(failures(self._transport, since=since)) as found:
             async for one in found:
@@ -255,7 +260,7 @@ class Watch:
                 activity.retried.add(one.time.timestamp())
                 activity.problems.append(one)
                 self._show()
-        await asyncio.sleep(AGAIN)  # no bucket yet: nothing failed so far
+        self._has_notes.clear()  # the bucket was deleted; the next look sees if it is back
 
     async def _follow_letters(self) -> None:
         stream = await letter_stream(self._transport)
