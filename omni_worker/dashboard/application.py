@@ -68,12 +68,14 @@ class Application:
                 Route(path, self._action(work), methods=["POST"]) for path, work in ACTIONS.items()
             ]
         routes.append(Mount("/static", _Static(directory=STATIC)))
-        return Starlette(
+        site = Starlette(
             routes=routes,
             middleware=[Middleware(Guard, access=self._services.access, secret=self._secret)],
             exception_handlers={OmniWorkerError: self._failed},
             lifespan=self._lifespan,
         )
+        site.state.watch = self._services.watch
+        return site
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:

@@ -91,7 +91,7 @@ class Watch:
         self._looked_at = 0.0
         self._handled: dict[tuple[str, str, str], int] = {}  # by process, app and handler
         self._asked_at = 0.0
-        self._began_at = time.time()
+        self.began_at = time.time()
         self._letter_ends: tuple[int | None, int | None] = (None, None)
 
     @property
@@ -101,7 +101,7 @@ class Watch:
 
     def seconds(self, most: float) -> float:
         """Return the span that rates cover, at most this one: they begin with the first look."""
-        return min(most, max(EVERY, time.time() - self._began_at))
+        return min(most, max(EVERY, time.time() - self.began_at))
 
     async def ready(self) -> Snapshot:
         """Return a snapshot that is a moment old; begin to look if this is the first call."""
