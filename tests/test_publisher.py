@@ -601,6 +601,49 @@ async def test_a_middleware_that_cancels_its_task_ends_its_own_event_only(
     assert [message.id for message in transport.messages] == ["0", "2", "4"]
 
 
+async def test_an_event_that_was_cancelled_before_its_turn_is_not_sent(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    async def gives_up(event: Event[Any], call_next: Any) -> Published:
+        task = asyncio.current_task()
+        assert task is not None
+        if event.id == "1":
+            task.cancel()
+        else:
+            for _ in range(5):
+                await asyncio.sleep(0)
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(gives_up)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(PublishManyError, match="1 of 3"):
+            await publisher.publish_many([draft(id=str(n)) for n in range(3)])
+
+    assert [message.id for message in transport.messages] == ["0", "2"]
+
+
+async def test_a_task_has_a_name_for_log_lines_before_it_is_a_task_of_its_own(
+    publisher: Publisher, transport: Recorder
+) -> None:
+    names: list[str] = []
+
+    async def logs(event: Event[Any], call_next: Any) -> Published:
+        task = asyncio.current_task()
+        assert task is not None
+        names.append(task.get_name())
+        published: Published = await call_next(event)
+        return published
+
+    publisher.middlewares.append(logs)
+
+    await publisher.publish_many([draft(id=str(n)) for n in range(3)])
+
+    assert names == ["publish-0", "publish-1", "publish-2"]
+    assert len(transport.timeouts) == 1  # all of them in one batch, as without a name
+
+
 async def test_what_a_middleware_does_with_its_task_is_about_its_own_event(
     publisher: Publisher, transport: Recorder
 ) -> None:

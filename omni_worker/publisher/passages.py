@@ -79,6 +79,10 @@ class Passage:
             raise AttributeError(name)
         return getattr(self.own_task(), name)
 
+    def get_name(self) -> str:
+        """Return the task's name. Logging asks for it with every line, which needs no task."""
+        return f"publish-{self.index}" if self.task is None else self.task.get_name()
+
     def own_task(self) -> asyncio.Task[None]:
         """Return the task that goes on with the event; it is opened once."""
         if self.task is None:

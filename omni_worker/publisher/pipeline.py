@@ -244,7 +244,10 @@ class Pipeline:
             waiting = self._loop.create_future()
             self._ready.setdefault(index, []).append((message, waiting))
             self._flush_soon()
-            result = await waiting
+            try:
+                result = await waiting
+            finally:
+                waiting.cancel()  # of an event that was cancelled meanwhile nothing is sent
         if isinstance(result, Exception):
             raise result
         return result
