@@ -247,7 +247,7 @@ class Pipeline:
             try:
                 result = await waiting
             finally:
-                waiting.cancel()  # of an event that was cancelled meanwhile nothing is sent
+                waiting.cancel()  # nothing is sent of an event that was cancelled
         if isinstance(result, Exception):
             raise result
         return result
