@@ -12,10 +12,12 @@ from ..settings import unknown_variables
 
 log = logging.getLogger("omni_worker.settings")
 
+DASHBOARD_FD = "OMNI_WORKER_DASHBOARD_FD"  # the socket that dev's dashboard is given
+
 # Read by commands and between our own processes, not by Settings.
 OTHERS = (
     "OMNI_WORKER_WORKERS", "OMNI_WORKER_HEALTH_HOST", "OMNI_WORKER_HEALTH_PORT",
-    "OMNI_WORKER_DASHBOARD_USER", COUNT, NUMBER, PARENT_FD,
+    "OMNI_WORKER_DASHBOARD_USER", DASHBOARD_FD, COUNT, NUMBER, PARENT_FD,
 )  # fmt: skip
 
 

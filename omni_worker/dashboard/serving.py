@@ -28,9 +28,13 @@ async def serve(
     *,
     host: str,
     port: int,
+    fd: int | None = None,
     told: Callable[[str], None] = lambda url: None,
 ) -> int:
-    """Serve until a signal; ``told`` hears the address. Return the exit code."""
+    """Serve until a signal; ``told`` hears the address. Return the exit code.
+
+    ``fd`` is a socket that listens already, in the place of host and port.
+    """
     app = dashboard(
         transport, access, server=settings.shown_urls, create=settings.provision == "on",
         replicas=settings.replicas,
@@ -44,7 +48,7 @@ async def serve(
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    listener = _listen(host, port)
+    listener = _listen(host, port) if fd is None else socket.socket(fileno=fd)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, proxy_headers=False, server_header=False,
         timeout_graceful_shutdown=PATIENCE,

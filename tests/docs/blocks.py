@@ -91,6 +91,7 @@ def normalised(text: str) -> str:
     """Without what differs each time: times, durations, ids, ports, processes, column widths."""
     text = re.sub(r"\b\d\d:\d\d:\d\d\b", "12:00:00", text)
     text = re.sub(r"\bnats://[\w.]+:\d+", "nats://localhost:4222", text)
+    text = re.sub(r"\bhttp://localhost:\d+", "http://localhost:8787", text)
     text = re.sub(r"\bpid \d+", "pid 4711", text)
     text = re.sub(r"<?\b\d+(\.\d+)? (ms|s|min)\b", "0 s", text)
     text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "some-id", text)

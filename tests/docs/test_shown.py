@@ -49,7 +49,7 @@ async def test_the_quick_start_happens_as_written(tmp_path: Path) -> None:
     assert app.endswith(handler)
 
     with started(folder, *dev.split()[1:]) as said:
-        await until_shown(shown("docs/quickstart.md", "12:00:00   nats-server of its own"), said)
+        await until_shown(shown("docs/quickstart.md", "12:00:00   dashboard on"), said)
         url = said().partition("nats-server of its own on ")[2].split()[0]
 
         sh(publish, folder, url)
@@ -61,7 +61,7 @@ async def test_the_quick_start_happens_as_written(tmp_path: Path) -> None:
         await until(lambda: "reloaded in" in said())
         sh(publish, folder, url)
         await until_shown(shown("docs/quickstart.md", "12:00:03   changed: app.py"), said)
-        await until_shown(shown("docs/dev.md", "12:00:00   nats-server of its own"), said)
+        await until_shown(shown("docs/dev.md", "12:00:00   dashboard on"), said)
         assert_printed(shown("docs/quickstart.md", "$ omni-worker dead-letters list"), folder, url)
 
         (folder / "app.py").write_text(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from ...dashboard import Access
@@ -10,6 +12,7 @@ from ...dashboard.serving import serve
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import say
+from ..environment import DASHBOARD_FD
 from ..session import run_operation
 
 
@@ -64,6 +67,10 @@ def command(
             mode = "may retry and discard" if allow_actions else "read-only"
             say(f"Dashboard of {settings.shown_urls}: {url} ({mode}; Ctrl-C ends)")
 
-        return await serve(transport, settings, access, host=host, port=port, told=told)
+        fd = os.environ.get(DASHBOARD_FD, "")
+        return await serve(
+            transport, settings, access, host=host, port=port, told=told,
+            fd=int(fd) if fd.isdigit() else None,
+        )  # fmt: skip
 
     return run_operation(work, stays=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from ...errors import OmniWorkerError
 from .. import CALLED_WRONGLY, FAILED, complain
 from .children import Children, DevProcess, Ended
+from .dev_dashboard import open_dashboard
 from .dev_server import DevServer, ServerEnded, open_server
 from .messages import Messages
 from .watcher import Changed, Watch
@@ -36,6 +37,7 @@ class DevOptions:
     ephemeral: bool
     use_running: bool
     log_level: str
+    dashboard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,19 @@ def run_dev(options: DevOptions) -> int:
     if missing:
         complain(f"--watch {missing[0]}: no such directory")
         return CALLED_WRONGLY
+    dashboard = open_dashboard(messages) if options.dashboard else None
     try:
         server = open_server(options.port, options.ephemeral, options.use_running, messages)
     except OmniWorkerError as error:
         complain(str(error))
         return FAILED
     try:
+        if dashboard is not None:
+            dashboard.start(server.environment)
         return Dev(options, server, messages).run()
     finally:
+        if dashboard is not None:
+            dashboard.close()
         server.close()
 
 
