@@ -25,18 +25,21 @@ def dashboard(
     access: Access | None = None,
     *,
     server: str = "",
+    target: str = "",
     create: bool = True,
     replicas: int = 1,
 ) -> Starlette:
     """Make the ASGI app; ``source`` must be connected when the first request comes.
 
-    ``server`` is shown as the address of the NATS server. ``create`` and ``replicas`` are for the
+    ``server`` is shown as the address of the NATS server; ``target`` is the MODULE:APP whose past
+    events may be run again, dry, in another process. ``create`` and ``replicas`` are for the
     stream that the first retry needs. Raises ConfigError if the extra is not installed.
     """
     try:
         from .application import Application
         from .jobs import Jobs
         from .page import Services
+        from .replays import Replays
         from .watch import Watch
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -47,6 +50,7 @@ def dashboard(
         transport=transport,
         watch=Watch(transport),
         jobs=Jobs(),
+        replays=Replays(target),
         letters=DeadLetters(transport, create=create, replicas=replicas),
         access=access or Access(),
         server=server,

@@ -83,6 +83,7 @@ class Application:
             yield
         finally:
             await self._services.jobs.close()
+            await self._services.replays.close()
             await self._services.watch.close()
 
     def _page(self, page: Page) -> Endpoint:

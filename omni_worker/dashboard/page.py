@@ -15,6 +15,7 @@ from ..operations.dead_letters import DeadLetters
 from ..transports.base import Transport
 from .access import Access
 from .jobs import Jobs
+from .replays import Replays
 from .watch import Snapshot, Watch
 from .wording import moment
 
@@ -30,6 +31,7 @@ class Services:
     transport: Transport
     watch: Watch
     jobs: Jobs
+    replays: Replays
     letters: DeadLetters
     access: Access
     server: str  # address of the NATS server, without secrets

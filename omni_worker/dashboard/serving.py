@@ -29,15 +29,17 @@ async def serve(
     host: str,
     port: int,
     fd: int | None = None,
+    target: str = "",
     told: Callable[[str], None] = lambda url: None,
 ) -> int:
     """Serve until a signal; ``told`` hears the address. Return the exit code.
 
-    ``fd`` is a socket that listens already, in the place of host and port.
+    ``fd`` is a socket that listens already, in the place of host and port; ``target`` as in
+    `dashboard`.
     """
     app = dashboard(
         transport, access, server=settings.shown_urls, create=settings.provision == "on",
-        replicas=settings.replicas,
+        replicas=settings.replicas, target=target,
     )  # fmt: skip
     import uvicorn
 

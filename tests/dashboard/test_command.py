@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
@@ -21,11 +22,11 @@ from tests.waiting import wait_until
 
 @contextmanager
 def served(
-    url: str, *arguments: str, **environment: str
+    url: str, *arguments: str, folder: Path = Path(), **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run the command; yield its address and its process."""
     process = subprocess.Popen(
-        [PROGRAM, "dashboard", "--port", "0", *arguments],
+        [PROGRAM, "dashboard", "--port", "0", *arguments], cwd=folder,
         env=clean_environment() | {"NATS_URL": url} | environment,
         stdout=subprocess.PIPE, stderr=sys.stderr, text=True,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from ..session import run_operation
 
 
 @click.command("dashboard")
+@click.argument("target", metavar="[MODULE[:APP]]", required=False)
 @click.option("--port", default=8787, show_default=True, help="The port it serves; 0: any.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address it binds.")
 @click.option("--allow-actions", is_flag=True, help="Permit retry and discard; else read-only.")
@@ -29,6 +30,7 @@ from ..session import run_operation
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Name it answers to.")
 @click.option("--no-payloads", is_flag=True, help="Never show what events hold.")
 def command(
+    target: str | None,
     port: int,
     host: str,
     allow_actions: bool,
@@ -42,10 +44,12 @@ def command(
 
     It reads the server as the other commands do; no worker has to run. By default only this
     machine reaches it, and nothing can be changed. On another address a login is required: --user,
-    or --user-header with --proxy behind a reverse proxy, which should also bring TLS.
+    or --user-header with --proxy behind a reverse proxy, which should also bring TLS. With an app
+    and --allow-actions, past events can be run again through a handler, dry, in another process.
 
     \b
     omni-worker dashboard --allow-actions
+    omni-worker dashboard myapp:app --allow-actions
     export OMNI_WORKER_DASHBOARD_USER=me:secret-words
     omni-worker dashboard --host 0.0.0.0
 
@@ -70,7 +74,7 @@ def command(
         fd = os.environ.get(DASHBOARD_FD, "")
         return await serve(
             transport, settings, access, host=host, port=port, told=told,
-            fd=int(fd) if fd.isdigit() else None,
+            target=target or "", fd=int(fd) if fd.isdigit() else None,
         )  # fmt: skip
 
     return run_operation(work, stays=True)

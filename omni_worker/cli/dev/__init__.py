@@ -55,7 +55,7 @@ def run_dev(options: DevOptions) -> int:
     if missing:
         complain(f"--watch {missing[0]}: no such directory")
         return CALLED_WRONGLY
-    dashboard = open_dashboard(messages) if options.dashboard else None
+    dashboard = open_dashboard(options.target, messages) if options.dashboard else None
     try:
         server = open_server(options.port, options.ephemeral, options.use_running, messages)
     except OmniWorkerError as error:

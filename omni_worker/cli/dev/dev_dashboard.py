@@ -27,7 +27,8 @@ REST = 2.0  # seconds until one that ended by itself is started again
 class DevDashboard:
     """A port on this machine, and the process that serves it."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: str) -> None:
+        self._target = target
         self._socket = _listen()
         self._environment: Mapping[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,18 +75,18 @@ class DevDashboard:
     def _spawn(self) -> subprocess.Popen[bytes]:
         number = self._socket.fileno()
         return subprocess.Popen(
-            [sys.executable, "-m", "omni_worker", "dashboard", "--allow-actions"],
+            [sys.executable, "-m", "omni_worker", "dashboard", self._target, "--allow-actions"],
             env={**self._environment, DASHBOARD_FD: str(number)}, pass_fds=[number],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, preexec_fn=die_with_parent(),
         )  # fmt: skip
 
 
-def open_dashboard(messages: Messages) -> DevDashboard | None:
+def open_dashboard(target: str, messages: Messages) -> DevDashboard | None:
     """Open a dashboard's port, and tell where it is; None if its extra is not installed."""
     if any(importlib.util.find_spec(name) is None for name in NEEDS):
         return None
-    dashboard = DevDashboard()
+    dashboard = DevDashboard(target)
     messages.say(f"dashboard on {dashboard.url}")
     return dashboard
 

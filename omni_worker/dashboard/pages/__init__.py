@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from ..page import Ask, Page
-from . import bulk, event, events, handler, job, letter, letters, overview, streams, workers
+from . import bulk, event, events, handler, job, letter, letters, overview, replay, streams, workers
 from .action import Form, Problem, Redirect
 
 PAGES: tuple[Page, ...] = (
     overview.PAGE, handler.PAGE, events.PAGE, event.PAGE, letters.PAGE, letter.PAGE, bulk.PAGE,
-    job.PAGE, workers.PAGE,
+    job.PAGE, workers.PAGE, replay.PAGE,
     streams.PAGE,
 )  # fmt: skip
 
@@ -18,4 +18,5 @@ ACTIONS: dict[str, Callable[[Ask, Form], Awaitable[Redirect | Problem]]] = {
     "/letters/retry": letter.retry,
     "/letters/discard": letter.discard,
     "/letters/bulk": bulk.begin,
+    "/replay": replay.begin,
 }
