@@ -23,7 +23,7 @@ log = logging.getLogger("omni_worker.dashboard")
 
 KEPT = 20  # replays that ended and can still be looked at
 SUBJECTS = 50  # that are counted; events on further ones are one line
-SAID = 40  # last lines of what the process wrote besides its answer
+SAID = 40  # last lines of what the process wrote that is no answer
 LONGEST = 600.0  # seconds
 LINE = 1024 * 1024  # bytes
 

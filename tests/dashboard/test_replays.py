@@ -46,7 +46,9 @@ async def test_a_dry_run_shows_what_would_be_published_and_publishes_nothing(
             await stage.run(target)
             await bus.publish("custom.order.placed", {"number": 3})
             await until(lambda: count(bus, 5))
-            with served(nats_server.url, target, "--allow-actions", folder=tmp_path) as (url, _):
+            more = {"EFFECTS": str(tmp_path / "effects.jsonl"), "WORKER": "replay"}
+            command = (target, "--allow-actions")
+            with served(nats_server.url, *command, folder=tmp_path, **more) as (url, _):
                 visit = Visit(url)
                 token = visit.token("/handler?name=orders")
                 shown = visit.post("/replay", token=token, name="orders", since="1h")
