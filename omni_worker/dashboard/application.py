@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import time
@@ -10,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -18,7 +20,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import (
     HTMLResponse,
-    JSONResponse,
     PlainTextResponse,
     RedirectResponse,
     Response,
@@ -95,7 +96,7 @@ class Application:
             facts = await _first(page.facts(ask))
             status = facts.get("status", 200)
             if request.query_params.get("format") == "json":
-                return JSONResponse(facts["json"], status)
+                return _json(facts["json"], status)
             return HTMLResponse(self._renderer.whole(page, ask, facts), status)
 
         return endpoint
@@ -177,6 +178,11 @@ class Application:
 
 async def _nothing(ask: Ask) -> AsyncGenerator[Facts, None]:
     yield {}
+
+
+def _json(facts: Any, status: int) -> Response:
+    """Write JSON in ASCII: half a character in a text cannot be encoded otherwise."""
+    return Response(json.dumps(facts, default=str), status, media_type="application/json")
 
 
 async def _first(steps: AsyncGenerator[Facts, None]) -> Facts:

@@ -27,12 +27,21 @@ class Chart:
     height: float
     bars: tuple[Bar, ...]
     top: float
-    titles: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """True if nothing happened."""
         return not self.bars
+
+    @property
+    def paths(self) -> list[tuple[str, str]]:
+        """Return a path for each kind: a page of many charts stays small."""
+        found: dict[str, list[str]] = {}
+        for bar in self.bars:
+            found.setdefault(bar.kind, []).append(
+                f"M{bar.x:g} {bar.y:g}h{bar.width:g}v{bar.height:g}h-{bar.width:g}z"
+            )
+        return [(kind, "".join(parts)) for kind, parts in found.items()]
 
 
 def stacked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from http.cookies import CookieError, SimpleCookie
@@ -15,6 +16,7 @@ from .access import Access, Refused, host_refused, method_refused, token_for, us
 log = logging.getLogger("omni_worker.dashboard")
 
 COOKIE = "omni-worker-dashboard"
+WRONG = 0.5  # seconds that a wrong login waits for its answer
 MAX_FORM = 256 * 1024  # bytes
 
 # No script but our own files, no style but our own file, no other site in any way.
@@ -67,6 +69,8 @@ class Guard:
                     given.append("set-cookie", _cookie(session, scope))
             await send(message)
 
+        if refused is not None and refused.status == 401 and "authorization" in headers:
+            await asyncio.sleep(WRONG)
         if refused is not None:
             response = PlainTextResponse(
                 refused.text + "\n", refused.status, headers=dict(refused.headers)

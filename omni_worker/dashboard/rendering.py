@@ -44,6 +44,7 @@ class Renderer:
             "lasting": wording.lasting,
             "precise": wording.precise,
             "size": wording.size,
+            "share": wording.share,
             "iso": iso,
             "key": _key,
         }

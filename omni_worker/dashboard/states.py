@@ -66,6 +66,12 @@ class HandlerLine:
             return self.reported
         return max(0.0, self.delivered - self.retried - self.dead)
 
+    @property
+    def failing(self) -> float:
+        """Return which part of the runs that ended failed."""
+        failed = self.retried + self.dead
+        return failed / (failed + self.handled) if failed else 0.0
+
 
 def line_of(
     status: HandlerStatus,
@@ -103,6 +109,8 @@ def _judge(line: HandlerLine, age: float) -> State:
     status = line.status
     if line.dead:
         return State("failing", Care.FAIL, "events become dead letters")
+    if status.is_unasked and status.app is None:
+        return State("not read", Care.NOTE, "another program's consumer, which nothing reads")
     if status.is_unasked:
         return State("no worker", Care.FAIL, "events wait and no worker reads them")
     if line.has_open_breaker:

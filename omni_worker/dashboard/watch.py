@@ -40,6 +40,7 @@ IDLE = 10.0  # seconds without one
 AGAIN = 2.0  # seconds until something that failed is tried again
 LAST = 20  # failures kept for each handler
 HANDLERS = 2_000  # for which rates are kept
+LONGEST = 500  # characters of an error that are kept
 CHEAP = 20  # counting letters may take one part in so many of the time
 SOON = 0.25  # seconds in which several changes are one
 
@@ -275,7 +276,7 @@ class Watch:
                 letter = read_letter(message)
                 activity = self._activity(letter.app, letter.handler)
                 activity.dead.add(letter.time.timestamp())
-                activity.problems.append(replace(letter, traceback=""))
+                activity.problems.append(_short(letter))
                 self._show()
                 self._wanted.set()  # the look notices that it has to be counted
 
@@ -294,6 +295,15 @@ class Watch:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _short(letter: DeadLetter) -> DeadLetter:
+    """Keep little of a letter: any program may publish one, with texts of any length."""
+    return replace(
+        letter, traceback="", error=letter.error[:LONGEST], error_type=letter.error_type[:LONGEST],
+        subject=(letter.subject or "")[:LONGEST], event_id="", correlation_id=None,
+        trace_id=None, retry_of=None, why_not="",
+    )  # fmt: skip
 
 
 def total_open(letters: Mapping[Whose, int] | None) -> int | None:

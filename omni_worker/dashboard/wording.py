@@ -52,6 +52,11 @@ def rate(per_second: float) -> str:
     return f"{short(per_second)}/s"
 
 
+def share(part: float) -> str:
+    """Format a part of the whole: `<1 %`, `12 %`."""
+    return "<1 %" if part < 0.01 else f"{min(1.0, part) * 100:.0f} %"
+
+
 def lasting(seconds: float) -> str:
     """Format a length of time: `12 s`, `3 min`, `5 h`, `4 d`."""
     seconds = max(0.0, seconds)

@@ -68,6 +68,7 @@ def test_one_failure_among_thousands_can_be_seen() -> None:
     assert [bar.kind for bar in chart.bars] == ["fine", "dead"]
     assert chart.bars[1].height >= 1
     assert all(bar.y >= 0 for bar in chart.bars)
+    assert dict(chart.paths)["dead"].startswith("M0 ")
 
 
 def test_a_chart_of_nothing_is_empty() -> None:

@@ -15,6 +15,7 @@ from ..states import error_of
 from ..watch import total_open
 
 LIMIT = 50
+LONGEST = 500  # characters of an error in a list
 NAMES = ("handler", "type", "error", "since", "until", "all")
 SPANS = (("", "any time"), ("1h", "last hour"), ("24h", "last day"), ("7d", "last week"))
 
@@ -30,7 +31,9 @@ class Row:
 
 def row_of(letter: DeadLetter) -> Row:
     """Make the row of a dead letter."""
-    return Row(letter, error_of(letter), letter.state in OPEN)
+    error = error_of(letter)
+    cut = f"{error[:LONGEST]}…" if len(error) > LONGEST else error
+    return Row(letter, cut, letter.state in OPEN)
 
 
 def filter_of(ask: Ask) -> tuple[LetterFilter, list[str]]:

@@ -35,24 +35,30 @@ function listen() {
   const live = content.dataset.live;
   if (!live) return;
   let source;
+  let isDone = false;
   const open = () => {
     source = new EventSource(live);
     const news = () => { heard = Date.now(); stale.hidden = true; tell("live", "live"); };
     source.addEventListener("open", news);
     source.addEventListener("beat", news);
     source.addEventListener("frame", (event) => { news(); morph(event.data); });
-    source.addEventListener("done", () => { news(); source.close(); tell("complete", ""); heard = Infinity; });
+    source.addEventListener("done", () => { news(); source.close(); tell("complete", ""); heard = Infinity; isDone = true; });
     source.addEventListener("trouble", (event) => { tell("no answer", "bad"); state.title = event.data; });
     source.addEventListener("error", () => {
       tell("reconnecting", "bad");
       // A refused stream is not tried again by the browser.
-      if (source.readyState === EventSource.CLOSED) setTimeout(open, 3_000);
+      if (source.readyState === EventSource.CLOSED && !document.hidden) setTimeout(open, 3_000);
     });
   };
   open();
-  // Before another page: an open stream would keep the browser's few connections.
-  addEventListener("pagehide", () => source.close());
+  // A browser has six connections to a server: hidden pages give theirs back.
+  const rest = () => { source.close(); heard = Infinity; tell("resting", ""); };
+  addEventListener("pagehide", rest);
   addEventListener("pageshow", (event) => { if (event.persisted) open(); });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) rest();
+    else if (source.readyState === EventSource.CLOSED && !isDone) { heard = Date.now(); open(); }
+  });
   setInterval(() => { stale.hidden = Date.now() - heard < STALE; }, 1_000);
 }
 
