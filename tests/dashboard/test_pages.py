@@ -362,13 +362,16 @@ async def test_an_unknown_handler_is_not_found() -> None:
         assert (await browser.get("/handler?name=other")).status_code == 404
 
 
-async def test_an_attempt_that_is_repeated_shows_its_error_before_it_is_a_letter() -> None:
+@pytest.mark.parametrize("error", ["gateway closed", "half a character \ud83d"])
+async def test_an_attempt_that_is_repeated_shows_its_error_before_it_is_a_letter(
+    error: str,
+) -> None:
     server = MemoryServer()
     app = App("shop")
 
     @app.on("custom.order.placed", durable="r1")
     async def handle(event: Event[Any]) -> None:
-        raise Retry(after=300) from ConnectionError("gateway closed")
+        raise Retry(after=300) from ConnectionError(error)
 
     viewer = MemoryTransport(server)
     await viewer.open("dashboard")
@@ -376,7 +379,9 @@ async def test_an_attempt_that_is_repeated_shows_its_error_before_it_is_a_letter
         await bus.publish("custom.order.placed", {})
         await until(lambda: _is_retrying(browser))
         [failure] = (await browser.json("/handler?name=r1"))["lastFailures"]
+        text = (await browser.get("/handler?name=r1")).text
 
+    assert error.split()[0] in text
     assert (failure["handler"], failure["attempt"]) == ("r1", 1)
     assert failure["subject"] == "custom.order.placed"
 

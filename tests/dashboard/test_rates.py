@@ -149,6 +149,15 @@ def test_a_handler_s_state_is_one_word(facts: dict[str, object], letters: int, w
     assert line_of(status, Activity(), letters, NOW).state.word == word
 
 
+def test_another_program_s_consumer_that_nothing_reads_is_only_a_note() -> None:
+    foreign = ConsumerStatus(stream="MESSAGE", name="other", waiting=5)
+    [status] = by_handler([foreign])
+
+    state = line_of(status, Activity(), 0, NOW).state
+
+    assert (state.word, state.care) == ("not read", Care.NOTE)
+
+
 def test_a_handler_that_loses_events_comes_first() -> None:
     dead, again = Activity(), Activity()
     dead.dead.add(NOW.timestamp())
