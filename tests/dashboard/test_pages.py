@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from omni_worker import App, Event, Retry
+from omni_worker import App, Event, RetryPolicy
 from omni_worker.dashboard import Access, dashboard
 from omni_worker.errors import ConfigError
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
@@ -369,9 +369,9 @@ async def test_an_attempt_that_is_repeated_shows_its_error_before_it_is_a_letter
     server = MemoryServer()
     app = App("shop")
 
-    @app.on("custom.order.placed", durable="r1")
+    @app.on("custom.order.placed", durable="r1", retry=RetryPolicy(retries=3, delay=30))
     async def handle(event: Event[Any]) -> None:
-        raise Retry(after=300) from ConnectionError(error)
+        raise ConnectionError(error)
 
     viewer = MemoryTransport(server)
     await viewer.open("dashboard")
