@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from ..topology import route
 from ..transports.base import Transport
 from ..transports.infos import StreamConfig
 from .dead_letters import FILTERS, DeadLetters
-from .newest import windows
+from .newest import Window, windows
 from .scan import Scan
 
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 OPEN = (LetterState.OPEN, LetterState.RETRYING)
 
 Whose = tuple[str | None, str | None]  # app and handler, as the dead letters name them
@@ -57,8 +59,7 @@ async def search_letters(
     async for window in windows(
         transport, stream, filters=FILTERS, before=before, since=wanted.since
     ):
-        letters = [read_letter(message) for message in window.messages]
-        page = [one for one in letters if matches_wanted(one, wanted)]
+        page = _matching(window, wanted)
         marked = await states.with_states(page)
         found += [one for one in marked if wanted.all or one.state in OPEN]
         is_complete = window.is_end and len(found) <= limit
@@ -70,6 +71,40 @@ async def search_letters(
         )
         if len(found) >= limit:
             return
+
+
+async def count_matching(
+    transport: Transport, wanted: LetterFilter
+) -> AsyncGenerator[tuple[int, float], None]:
+    """Yield how many open dead letters match so far, and how much of the stream was looked at."""
+    count = 0
+    stream = await letter_stream(transport)
+    if stream is not None:
+        closed = await _closed(transport)
+        async for window in windows(transport, stream, filters=FILTERS, since=wanted.since):
+            found = _matching(window, wanted)
+            count += sum(mark_key(one.id) not in closed for one in found)
+            span = max(1, window.last - window.first + 1)
+            yield count, 1.0 if window.is_end else (window.last - window.low + 1) / span
+    yield count, 1.0
+
+
+def _matching(window: Window, wanted: LetterFilter) -> list[DeadLetter]:
+    letters = (read_letter(one) for one in window.messages if _may_match(one.body, wanted))
+    return [one for one in letters if matches_wanted(one, wanted)]
+
+
+def _may_match(body: bytes, wanted: LetterFilter) -> bool:
+    """Tell by a cheap look if a letter is worth reading: of many, few are of one handler.
+
+    Only for names that no writer of JSON escapes.
+    """
+    types = () if wanted.type is None else (wanted.type,)
+    return all(
+        any(name.encode() in body for name in names)
+        for names in (types, wanted.handlers or ())
+        if names and all(map(_PLAIN.fullmatch, names))
+    )
 
 
 async def count_open(transport: Transport) -> Counter[Whose]:

@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from ...letters.read import DeadLetter, LetterState
+from ...letters.read import DeadLetter, LetterFilter, LetterState
 from ...operations.dead_letters import NoSuchLetter
+from ...operations.letter_search import count_matching
 from ...transports.timestamps import iso
 from ..page import Ask, Facts, Page, Services
 from ..wording import moment
@@ -48,11 +49,11 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
         "is_readable": chosen.is_readable,
     }  # fmt: skip
     if chosen.is_readable:
-        async for _ in _meant(ask.services, chosen):
-            count += 1
+        async for count, share in _counted(ask.services, chosen):
             if time.monotonic() - shown_at > STEP:
                 shown_at = time.monotonic()
-                yield base | {"count": count, "is_counted": False, "json": {"counted": False}}
+                counting: Facts = {"count": count, "share": share, "is_counted": False}
+                yield base | counting | {"json": {"counted": False}}
     yield base | {
         "count": count, "is_counted": True,
         "json": {"verb": verb, "count": count, "until": until},
@@ -94,6 +95,20 @@ def _chosen(numbers: tuple[str, ...], values: dict[str, str], now: datetime) -> 
         is_readable=(read["since"] is not None or not since)
         and (read["until"] is not None or not until),
     )
+
+
+async def _counted(services: Services, chosen: Chosen) -> AsyncIterator[tuple[int, float]]:
+    """Count the letters that are meant, and say how far the count is."""
+    if chosen.numbers:
+        found = [one async for one in _meant(services, chosen)]
+        yield len(found), 1.0
+        return
+    wanted = LetterFilter(
+        type=chosen.type or None, handlers={chosen.handler} if chosen.handler else None,
+        error=chosen.error or None, since=chosen.since, until=chosen.until,
+    )  # fmt: skip
+    async for step in count_matching(services.transport, wanted):
+        yield step
 
 
 async def _meant(services: Services, chosen: Chosen) -> AsyncIterator[DeadLetter]:
