@@ -71,6 +71,7 @@ class Snapshot:
     processes: tuple[WorkerProcess, ...] | None = None  # None: not asked yet
     is_denied_processes: bool = False  # this login may not ask them
     letters: Mapping[Whose, int] | None = None  # open ones; None: not counted yet
+    errors: Mapping[tuple[str | None, str], int] = field(default_factory=dict)  # of these
     trouble: str = ""  # why the last look failed
 
 
@@ -247,9 +248,12 @@ class Watch:
         """Count the open dead letters, again whenever one was added or closed."""
         self._recount.clear()
         began = time.monotonic()
-        counts = await count_open(self._transport)
-        self._show(letters=dict(counts))
-        await asyncio.sleep(max(EVERY, CHEAP * (time.monotonic() - began)) if counts else 0)
+        found = await count_open(self._transport)
+        self._show(
+            letters=found.by_handler, errors=found.by_error,
+            letters_version=self.snapshot.letters_version + 1,
+        )  # fmt: skip
+        await asyncio.sleep(max(EVERY, CHEAP * (time.monotonic() - began)))
         await self._recount.wait()
 
     async def _follow_failures(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..events import DEAD_LETTER
@@ -20,7 +20,11 @@ from .scan import Scan
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 OPEN = (LetterState.OPEN, LetterState.RETRYING)
 
+NAMES = 2_000  # handlers and errors that are counted one by one: any program may invent some
+LONGEST = 80  # characters of the name of an error's class
+
 Whose = tuple[str | None, str | None]  # app and handler, as the dead letters name them
+REST: Whose = (None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,14 @@ class SearchStep:
     before: int
     share: float
     is_complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLetters:
+    """Counts of open dead letters; of very many names the rest is counted as one."""
+
+    by_handler: Mapping[Whose, int]
+    by_error: Mapping[tuple[str | None, str], int]  # handler and class of the error
 
 
 async def letter_stream(transport: Transport) -> str | None:
@@ -107,19 +119,32 @@ def _may_match(body: bytes, wanted: LetterFilter) -> bool:
     )
 
 
-async def count_open(transport: Transport) -> Counter[Whose]:
-    """Count the open dead letters of each app and handler. Reads all of them."""
-    counts: Counter[Whose] = Counter()
+async def count_open(transport: Transport) -> OpenLetters:
+    """Count the open dead letters of each handler, and by error. Reads all of them."""
+    handlers: Counter[Whose] = Counter()
+    errors: Counter[tuple[str | None, str]] = Counter()
     stream = await letter_stream(transport)
     if stream is None:
-        return counts
+        return OpenLetters(by_handler=handlers, by_error=errors)
     closed = await _closed(transport)
     async with Scan(transport, stream, filters=FILTERS) as messages:
         async for message in messages:
             letter = read_letter(message)
-            if not closed or mark_key(letter.id) not in closed:
-                counts[letter.app, letter.handler] += 1
-    return counts
+            if closed and mark_key(letter.id) in closed:
+                continue
+            whose = (letter.app, letter.handler)
+            handlers[whose if whose in handlers or len(handlers) < NAMES else REST] += 1
+            error = (letter.handler, error_class(letter))
+            if error in errors or len(errors) < NAMES:
+                errors[error] += 1
+    return OpenLetters(by_handler=handlers, by_error=errors)
+
+
+def error_class(letter: DeadLetter) -> str:
+    """Name the class of a dead letter's error, without its module; empty if it is not known."""
+    kind = letter.error_type or letter.error.partition(":")[0]
+    name = kind.rpartition(".")[2]
+    return name if name.isidentifier() and len(name) <= LONGEST else ""
 
 
 async def _closed(transport: Transport) -> set[str]:

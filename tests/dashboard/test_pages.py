@@ -455,3 +455,24 @@ async def test_streams_and_workers_are_listed() -> None:
     assert kinds["CUSTOM"] == "events"
     assert kinds["KV_omni-worker-notes"] == "own"
     assert process["slots"] == 10
+
+
+async def test_letters_are_counted_by_handler_and_by_the_class_of_their_error() -> None:
+    async with failing(count=3) as server, opened(server) as browser:
+        await until(lambda: _counts(browser))
+        text = (await browser.get("/letters")).text
+
+    assert re.search(r'href="/letters\?handler=r1">r1 <b>3</b>', text)
+    assert re.search(r'href="/letters\?error=Reject">Reject <b>3</b>', text)
+
+
+async def _counts(browser: Browser) -> bool:
+    return (await browser.json("/"))["openDeadLetters"] == 3
+
+
+@pytest.mark.parametrize(("text", "count"), [("R1", 1), ("such chat", 1), ("fail", 1), ("x9", 0)])
+async def test_handlers_are_chosen_by_a_part_of_what_is_said_of_them(text: str, count: int) -> None:
+    async with failing() as server, opened(server) as browser:
+        found = (await browser.json(f"/?q={text}"))["handlers"]
+
+    assert len(found) == count

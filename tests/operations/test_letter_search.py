@@ -110,7 +110,7 @@ async def test_what_is_retried_or_discarded_is_found_only_with_all(
     assert await numbers(transport) == [4, 3, 1]
     assert await numbers(transport, all=True) == [4, 3, 2, 1]
     assert counted[-1] == 3
-    assert await count_open(transport) == {("shop", "r1"): 3}
+    assert (await count_open(transport)).by_handler == {("shop", "r1"): 3}
 
 
 async def test_a_server_without_letters_has_none() -> None:
@@ -121,7 +121,7 @@ async def test_a_server_without_letters_has_none() -> None:
 
     assert await numbers(transport) == []
     assert counted == [(0, 1.0)]
-    assert await count_open(transport) == {}
+    assert (await count_open(transport)).by_handler == {}
 
 
 async def test_windows_hold_what_lies_between_their_bounds(transport: MemoryTransport) -> None:

@@ -71,6 +71,7 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
                 "wrong": wrong,
                 "open": total_open(services.watch.snapshot.letters),
                 "by_handler": _by_handler(ask),
+                "by_error": _by_error(ask, given(ask)["handler"]),
                 "is_filtered": any(text for name, text in given(ask).items() if name != "all"),
                 "spans": SPANS,
                 "notice": notice(ask),
@@ -84,6 +85,15 @@ def _by_handler(ask: Ask) -> list[tuple[str, int]]:
         if handler:
             counts[handler] = counts.get(handler, 0) + count
     return sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:12]
+
+
+def _by_error(ask: Ask, handler: str) -> list[tuple[str, int]]:
+    """Return the most frequent classes of errors, of one handler if it is given."""
+    counts: dict[str, int] = {}
+    for (whose, kind), count in ask.services.watch.snapshot.errors.items():
+        if kind and handler in ("", whose):
+            counts[kind] = counts.get(kind, 0) + count
+    return sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:8]
 
 
 def notice(ask: Ask) -> str:

@@ -15,6 +15,7 @@ from ..rates import KEPT
 from ..states import RECENT, HandlerLine, headline, in_order, line_of
 from ..watch import Activity, Watch, total_open
 
+MANY = 12  # handlers, from which on a filter is offered
 BARS = 45  # of 20 seconds each
 WIDTH, HEIGHT = 135, 26
 
@@ -23,10 +24,15 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
     """Judge every handler, and sum up."""
     watch = ask.services.watch
     span = watch.seconds(RECENT)
-    lines = in_order(handler_lines(watch, ask.now))
-    title, care = headline(lines)
+    every = in_order(handler_lines(watch, ask.now))
+    asked = ask.text("q").lower()
+    lines = [one for one in every if is_asked_for(one, asked)]
+    title, care = headline(every)
     yield {
         "lines": lines,
+        "q": ask.text("q"),
+        "has_filter": bool(asked) or len(every) > MANY,
+        "is_none": not every,
         "headline": title,
         "tone": care.name.lower(),
         "charts": [spark(one.activity, ask.now) for one in lines],
@@ -39,6 +45,13 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
         "lag": max((one.lag for one in lines), default=0.0),
         "json": _json(lines, watch, ask.now),
     }
+
+
+def is_asked_for(line: HandlerLine, text: str) -> bool:
+    """Tell if a handler's names, its state or its last error hold a text in lower case."""
+    status = line.status
+    names = (status.name, status.app or "", line.state.word, line.last, *status.streams)
+    return any(text in name.lower() for name in names)
 
 
 def handler_lines(watch: Watch, now: datetime) -> list[HandlerLine]:
