@@ -28,6 +28,7 @@ from .errors import (
 from .events import Event, Metadata, Published
 from .extensions import Extension
 from .handlers import Handler
+from .injection import Depends
 from .options import HandlerOptions, StartFrom
 from .outcomes import (
     Done,
@@ -69,6 +70,7 @@ __all__ = [
     "CallNext",
     "ConfigError",
     "Context",
+    "Depends",
     "Done",
     "Draft",
     "Event",

@@ -5,9 +5,17 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from .bus import EventBus
@@ -23,13 +31,21 @@ from .extensions import (
     check_extension,
     gates_of,
     listener_of,
-    overrides,
     routes_of,
 )
+from .extensions import overrides as defines
 from .handler_consumers import clash, unprefixed_types
 from .handlers import Handler, declare
 from .lifespan import alive
 from .options import HandlerOptions
+from .parts import (
+    Declaration,
+    extensions_of,
+    listeners_of,
+    middlewares_of,
+    overridden,
+    parts_of,
+)
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .routes import Routes
 from .schemas import SchemaRegistry
@@ -41,14 +57,6 @@ from .transports.base import Transport
 Call = TypeVar("Call", bound=Callable[..., Any])
 Heard = TypeVar("Heard", bound=Callable[[Any], None])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """A handler, and the apps whose middlewares run around it, the outermost first."""
-
-    handler: Handler
-    owners: tuple[App, ...]
 
 
 class App:
@@ -79,7 +87,7 @@ class App:
         self.publish_middlewares: list[PublishMiddleware] = []
         self.listeners: list[Listener] = []
         self.extensions: list[Extension] = []
-        self._includes: list[App] = []
+        self.included: list[App] = []
         self._bus: EventBus | None = None
         self._including: dict[App, str] = {}  # whose handlers ours have become, and where
 
@@ -180,7 +188,7 @@ class App:
         except ConfigError as error:
             raise ConfigError(f"app.use: {error} ({where})") from None
         self.extensions.append(extension)
-        if overrides(extension, "around"):
+        if defines(extension, "around"):
             self.middlewares.append(extension.around)
         if (listener := listener_of(extension)) is not None:
             self.listeners.append(listener)
@@ -224,7 +232,7 @@ class App:
                 self._refuse_taken(handler)
                 self.declarations.append(Declaration(handler, (self, *declaration.owners)))
             other._including[self] = where
-            self._includes.append(other)
+            self.included.append(other)
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
@@ -258,35 +266,40 @@ class App:
         transport: Transport | None = None,
         settings: Settings | None = None,
         start: bool = True,
+        lifespan: Lifespan | None = None,
+        overrides: Mapping[Callable[..., Any], Any] | None = None,
     ) -> AsyncIterator[EventBus]:
         """Connect, enter the lifespan, start every handler; leaving drains in the other order.
 
         Extensions are entered before the lifespan and left after it. An exit that outlasts the
         grace is cancelled, and that is logged.
         With ``start=False`` no handler runs: for who has other work to do in the lifespan.
+        ``lifespan`` stands in for the app's own, ``overrides`` for dependencies: for tests.
         """
         if self._bus is not None:
             raise ConfigError(f"app {self.name!r} is running already")
+        declarations = overridden(self.declarations, overrides)
+        lifespan = lifespan or self.lifespan or _nothing
         bus = EventBus(
             transport=transport,
             name=self.name,
             registry=self.registry,
             settings=settings or self.settings,
-            listeners=self._all_listeners(),
+            listeners=listeners_of(parts_of(self)),
         )
         extensions = self.all_extensions()
-        bus.publisher.middlewares.extend(self._all_publish_middlewares())
-        bus.publisher.stamps.extend(one.stamp for one in extensions if overrides(one, "stamp"))
+        for part in parts_of(self):
+            bus.publisher.middlewares.extend(part.publish_middlewares)
+        bus.publisher.stamps.extend(one.stamp for one in extensions if defines(one, "stamp"))
         try:
             await bus.connect()
             self._bus = bus
-            lifespan = self.lifespan(self) if self.lifespan else nullcontext()
-            async with alive(bus, lifespan, extensions):
-                for declaration in self.declarations if start else ():
+            async with alive(bus, lifespan(self), extensions):
+                for declaration in declarations if start else ():
                     await bus.run_handler(
                         declaration.handler,
-                        middlewares=self.middlewares_of(declaration),
-                        listeners=[one for app in declaration.owners for one in app.listeners],
+                        middlewares=middlewares_of(declaration),
+                        listeners=listeners_of(declaration.owners),
                         gates=gates_of(declaration.handler, extensions_of(declaration.owners)),
                     )
                 yield bus
@@ -337,36 +350,13 @@ class App:
     def _is_part_of(self, other: App) -> bool:
         return any(one is other or one._is_part_of(other) for one in self._including)
 
-    def middlewares_of(self, declaration: Declaration) -> list[Middleware]:
-        """Return the middlewares around a handler, the outermost first; an extension's once."""
-        around: list[Middleware] = []
-        for middleware in (one for owner in declaration.owners for one in owner.middlewares):
-            repeats = isinstance(getattr(middleware, "__self__", None), Extension)
-            if not repeats or middleware not in around:
-                around.append(middleware)
-        return around
-
     def all_extensions(self) -> list[Extension]:
         """Every extension of this app and of those it includes, each once, ours first."""
-        return extensions_of(self._apps())
+        return extensions_of(parts_of(self))
 
     def routes(self) -> Routes:
         """Every route of the extensions. Raises ConfigError when two answer one path."""
         return routes_of(self.all_extensions())
-
-    def _all_publish_middlewares(self) -> list[PublishMiddleware]:
-        return [one for app in self._apps() for one in app.publish_middlewares]
-
-    def _all_listeners(self) -> list[Listener]:
-        """Return the listeners of the bus: our own, and those of included apps."""
-        return [one for app in self._apps() for one in app.listeners]
-
-    def _apps(self) -> list[App]:
-        """Return this app and every app it includes, each once, even if included twice."""
-        found = [self]
-        for app in found:
-            found.extend(one for one in app._includes if one not in found)
-        return found
 
     def _refuse_taken(self, handler: Handler) -> None:
         for other in self.handlers:
@@ -374,7 +364,6 @@ class App:
                 raise ConfigError(why)
 
 
-def extensions_of(apps: Iterable[App]) -> list[Extension]:
-    """Return the extensions of apps, each once."""
-    found = {id(one): one for app in apps for one in app.extensions}
-    return list(found.values())
+def _nothing(app: App) -> AbstractAsyncContextManager[None]:
+    """Stand for the lifespan of an app without one."""
+    return nullcontext()

@@ -11,11 +11,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
+
+from typing_extensions import TypeVar as TypeVarWithDefault
 
 from .errors import ConfigError, InvalidPayload
 from .events import Event, Published, names_of, raw_metadata
 from .ids import derived_id, other_ids
+from .injection import RunContext
 from .outcomes import DONE, Failed, Outcome
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .publisher.outputs import is_stored
@@ -25,6 +28,7 @@ from .transports.headers import parse_headers
 from .wire import TRACEPARENT, encode_payload, read_traceparent, was_replayed
 
 T = TypeVar("T")
+State = TypeVarWithDefault("State", default=Any)
 
 # UUIDv5 of incoming event, handler, subject, payload digest and ordinal among identical publishes.
 _NAMESPACE = uuid.UUID("2b0d2f5a-7a0f-5e9b-8f5e-7f6a5d1c3e90").bytes
@@ -51,7 +55,7 @@ class _Call:
 
     __slots__ = ("_context", "_name", "is_begun")
 
-    def __init__(self, context: Context, name: str) -> None:
+    def __init__(self, context: Context[Any], name: str) -> None:
         self._context = context
         self._name = name
         self.is_begun = False
@@ -66,14 +70,18 @@ class _Call:
             self._context.ended = Failed(error)
 
 
-class Context:
-    """A run of a handler: its event, the number of the attempt, and publishing as part of it."""
+class Context(RunContext, Generic[State]):
+    """A run of a handler: its event, the number of the attempt, and publishing as part of it.
+
+    ``Context[Resources]`` says what the lifespan yields, so that ``ctx.state`` is checked.
+    """
 
     __slots__ = (
         "_around",
         "_counts",
         "_delivery",
         "_first_seen",
+        "_local",
         "_log",
         "attempt",
         "ended",
@@ -96,11 +104,20 @@ class Context:
         self.ended: Outcome = DONE  # how the run ends if its handler returns
         self._counts: dict[str, int] | None = None
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
+        self._local: dict[str, Any] | None = None
 
     @property
-    def state(self) -> Any:
+    def state(self) -> State:
         """Value that the app's lifespan yields."""
-        return self._around.state
+        state: State = self._around.state
+        return state
+
+    @property
+    def local(self) -> dict[str, Any]:
+        """Values of this run alone: what a middleware hands to its handler and dependencies."""
+        if self._local is None:
+            self._local = {}
+        return self._local
 
     @property
     def replay(self) -> bool:

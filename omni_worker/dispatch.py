@@ -75,7 +75,8 @@ class Dispatcher:
         self.call = _chain(_innermost(handler, threads), middlewares)
         # The handler itself, if nothing is around it and it takes only its event.
         self.bare: Callable[[Event[Any]], Awaitable[None]] | None = None
-        if handler.is_async and not handler.wants_context and not middlewares:
+        takes_more = handler.wants_context or handler.injected is not None
+        if handler.is_async and not takes_more and not middlewares:
             self.bare = handler.call
 
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:
@@ -229,8 +230,11 @@ def _foreign(subject: str) -> HandBack:
 
 def _innermost(handler: Handler, threads: DaemonThreads | None) -> CallNext:
     """Wrap the function as a coroutine of (ctx, event), in a thread if it is a plain def."""
-    call = handler.call
+    call, injected = handler.call, handler.injected
     if handler.is_async:
+        if injected is not None:
+            run = injected.run
+            return lambda context, event: run(event, context)
         if handler.wants_context:
             return lambda context, event: call(event, context)
         return lambda context, event: call(event)
@@ -238,8 +242,11 @@ def _innermost(handler: Handler, threads: DaemonThreads | None) -> CallNext:
     pool = threads
 
     async def in_thread(context: Context, event: Event[Any]) -> None:
-        arguments = (event, context) if handler.wants_context else (event,)
-        result = await pool.run(lambda: call(*arguments))
+        if injected is not None:
+            result = await pool.run(lambda: injected.run_in_thread(event, context))
+        else:
+            arguments = (event, context) if handler.wants_context else (event,)
+            result = await pool.run(lambda: call(*arguments))
         if inspect.isawaitable(result):  # a callable that only hands out coroutines
             await result
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, InvalidSubject
 from .events import Event
+from .injection import marked
 from .options import OPTIONS, Options, check_options
 from .retry import RetryPolicy
 from .schemas import check_name
@@ -16,6 +17,9 @@ from .settings import Settings
 from .signatures import event_model, function_of, is_async, named, takes_context, where_written
 from .subjects import check_subject_pattern, check_type_pattern, filters_for, fold, is_wild
 from .topology import queue_consumer_name, short_hash
+
+if TYPE_CHECKING:
+    from .injection.injected import Injected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class Handler:
     where: str  # file:line, for people
     wants_context: bool
     is_async: bool
+    injected: Injected | None = None  # what `Depends` gives it
 
     @property
     def name(self) -> str:
@@ -90,7 +95,9 @@ def declare(
     if checked.queue is not None and checked.durable is None:
         name = queue_consumer_name(app, checked.queue, filters)
         check_name(name, f"queue={checked.queue!r} makes the consumer {name!r}")
-    wants_context = takes_context(call)
+    given = marked(call, names or {})
+    wants_context = takes_context(call, given)
+    model = event_model(call, checked.schema, names or {})
     return Handler(
         call=call,
         app=app,
@@ -98,13 +105,25 @@ def declare(
         channels=channels,
         instance=instance,
         filters=filters,
-        model=event_model(call, checked.schema, names or {}),
+        model=model,
         options=checked,
         function=f"{function_of(call).__module__}.{named(call)}",
         where=where_written(call),
         wants_context=wants_context,
         is_async=is_async(call),
+        injected=_injected(call, given, model, names or {}) if given else None,
     )
+
+
+def _injected(
+    call: Callable[..., Any],
+    given: Mapping[str, Callable[..., Any]],
+    model: type[Event[Any]],
+    names: Mapping[str, Any],
+) -> Injected:
+    from .injection.injected import Injected  # its library is only needed with a `Depends`
+
+    return Injected(call, given, model, names)
 
 
 def find_handler(handlers: Iterable[Handler], name: str) -> Handler:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import FrameType, SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,10 +18,15 @@ from .events import Event
 CONTEXT_NAMES = ("ctx", "context")
 
 
-def takes_context(call: Callable[..., Any]) -> bool:
-    """Return True for `(event, ctx)`, False for `(event)`. Raises ConfigError for all else."""
+def takes_context(call: Callable[..., Any], given: Collection[str] = ()) -> bool:
+    """Return True for `(event, ctx)`, False for `(event)`. Raises ConfigError for all else.
+
+    Parameters in ``given`` do not count: `Depends` provides them.
+    """
     try:
-        parameters = list(inspect.signature(call).parameters.values())
+        parameters = [
+            one for one in inspect.signature(call).parameters.values() if one.name not in given
+        ]
     except (TypeError, ValueError):
         raise ConfigError(f"{call!r} is not a function: expected (event) or (event, ctx)") from None
     target = function_of(call)
@@ -36,6 +41,8 @@ def takes_context(call: Callable[..., Any]) -> bool:
     keyword_only = [
         one for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty
     ]
+    if given and len(keyword_only) == 1 and keyword_only[0].name in CONTEXT_NAMES:
+        keyword_only = []  # with dependencies, the context is handed over by its name
     takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
     first = positional[0].name if positional else ""
     unbound, swapped = first in ("self", "cls"), first in CONTEXT_NAMES
@@ -44,6 +51,7 @@ def takes_context(call: Callable[..., Any]) -> bool:
             f"{named(call)}{inspect.signature(call)}: a handler takes (event) or (event, ctx)"
             + ("; declare a method on its instance: app.on(…)(object.method)" if unbound else "")
             + ("; the event comes first" if swapped else "")
+            + ("" if unbound or swapped else ", and more that is marked Annotated[…, Depends(…)]")
         )
     return len(required) == 2 or (len(positional) > 1 and positional[1].name in CONTEXT_NAMES)
 
@@ -110,12 +118,8 @@ def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, A
 
     Only the annotation of the event: other names may exist only while type checking.
     """
-    holder: Any = SimpleNamespace(__annotations__={"event": hint})
     try:
-        hints: dict[str, object] = get_type_hints(
-            holder, getattr(function, "__globals__", {}), dict(names)
-        )
-        return hints["event"]
+        return evaluated(hint, function, names, extras=False)
     except Exception as error:
         if "Event[" in str(hint) and "Event[Any" not in str(hint):
             raise ConfigError(
@@ -123,6 +127,17 @@ def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, A
                 " its payload would go unchecked, so give schema=…"
             ) from None
         return None
+
+
+def evaluated(
+    hint: object, function: Callable[..., Any], names: Mapping[str, Any], *, extras: bool = True
+) -> object:
+    """Evaluate one annotation of a function, `Annotated` kept; raises whatever that raises."""
+    holder: Any = SimpleNamespace(__annotations__={"hint": hint})
+    hints: dict[str, object] = get_type_hints(
+        holder, getattr(function, "__globals__", {}), dict(names), include_extras=extras
+    )
+    return hints["hint"]
 
 
 def _refuse_payload(hint: Any, call: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from omni_worker.app import App
 from omni_worker.errors import ConfigError, NotConnected
 from omni_worker.events import Event, Published
+from omni_worker.parts import middlewares_of
 from omni_worker.publisher import Draft
 from omni_worker.retry import RetryPolicy
 from omni_worker.schemas import SchemaRegistry
@@ -259,7 +260,7 @@ def test_an_included_handler_runs_under_the_including_apps_name_with_both_middle
 
     assert outer.handlers[0].app == "outer"
     assert outer.handlers[0].name.startswith("outer.")
-    assert mine == outer.middlewares_of(outer.declarations[0])
+    assert mine == middlewares_of(outer.declarations[0])
 
 
 def around_named(name: str) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ ROOMS = [
     "errors", "masking", "tasks", "outcomes", "routes", "subjects", "events", "payloads",
     "validation", "finite", "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
-    "handlers", "handler_consumers",
+    "injection", "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base", "transports.results",
     "letters",
     "transports.bucket", "transports.memory", "transports.jetstream",
@@ -30,7 +30,7 @@ ROOMS = [
     "letter_storage", "settle", "subscription",
     "assembly", "binding", "sent_back", "operations",
     "listeners", "listeners.sentences", "listeners.pretty", "listeners.logs",
-    "bus", "extensions", "service", "lifespan", "app",
+    "bus", "extensions", "service", "lifespan", "parts", "app",
     "process", "testing", "dashboard",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

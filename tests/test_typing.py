@@ -179,6 +179,50 @@ two: Middleware = app.middleware(handled)
 reveal_type(app.use(Traced("x")).name)
 app.run()
 """
+INJECTED = """
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from omni_worker import App, Context, Depends, Event
+from omni_worker.testing import TestWorker
+
+
+@dataclass
+class State:
+    url: str
+
+
+class Session:
+    pass
+
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[State]:
+    yield State("x")
+
+
+app = App("router", lifespan=lifespan)
+
+
+async def session(ctx: Context[State]) -> AsyncIterator[Session]:
+    reveal_type(ctx.state.url)
+    ctx.state.ulr
+    yield Session()
+
+
+@app.on("custom.x")
+async def handle(event: Event[Any], ctx: Context, db: Annotated[Session, Depends(session)]) -> None:
+    reveal_type(db)
+    ctx.state.anything
+    ctx.local["tenant"] = 5
+
+
+worker = TestWorker(app, overrides={session: Session()}, state=State("y"))
+"""
 BAD = {
     "unknown option": '@app.on("message.received", durabel="r1")',
     "number as text": '@app.on("message.received", concurrency="10")',
@@ -253,3 +297,13 @@ def test_whatever_an_extension_is_annotated_with_is_public(
 
     assert [line for line in lines if "error" in line] == []
     assert [line for line in lines if "Revealed type" in line and "str" in line]
+
+
+def test_a_misspelt_attribute_of_the_state_is_an_error(mypy: Callable[[str], list[str]]) -> None:
+    lines = mypy(INJECTED)
+
+    assert [re.sub(".*error: ", "", line) for line in lines if "error" in line] == [
+        '"State" has no attribute "ulr"  [attr-defined]'
+    ]
+    revealed = [re.findall(r'is "(.*)"', line)[0] for line in lines if "Revealed" in line]
+    assert revealed == ["str", "user.Session"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..app import App
+from ..app import App, Lifespan
 from ..bus import EventBus
 from ..errors import TransportError
 from ..handlers import Handler
@@ -33,6 +35,8 @@ class TestSetup:
     app: App
     server: MemoryServer
     settings: Settings | None
+    lifespan: Lifespan | None
+    overrides: Mapping[Callable[..., Any], Any] | None
     clock: VirtualTime
     records: Records
     crashes: list[Crash] = field(default_factory=list)
@@ -100,7 +104,12 @@ class Process:
         listener = Listener(self.hear, (RunStarted, RunFinished))
         app.listeners.append(listener)
         try:
-            async with app.running(transport=self.transport, settings=around.settings) as bus:
+            async with app.running(
+                transport=self.transport,
+                settings=around.settings,
+                lifespan=around.lifespan,
+                overrides=around.overrides,
+            ) as bus:
                 self.bus = bus
                 self.is_ready.set()
                 await self._stop.wait()

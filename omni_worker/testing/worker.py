@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from ..app import App
+from ..app import App, Lifespan
 from ..errors import ConfigError
 from ..events import DEAD_LETTER, Event, Published
 from ..handlers import Handler
@@ -33,6 +34,9 @@ class TestWorker:
     letters are the real engine's. Time moves only in ``settle`` and ``advance``, for the whole
     event loop. With a ``server`` of your own several workers share its streams; ``raise_errors``
     has a handler's exception fail the test. ``patience`` is real seconds.
+
+    ``lifespan`` stands in for the app's, or ``state`` for what that yields; ``overrides`` replaces
+    dependencies, ``{session: fake_session}``: by a function, or a value that cannot be called.
     """
 
     __test__ = False  # not a test class, although its name begins with Test
@@ -43,12 +47,19 @@ class TestWorker:
         *,
         server: MemoryServer | None = None,
         settings: Settings | None = None,
+        lifespan: Lifespan | None = None,
+        state: object = None,
+        overrides: Mapping[Callable[..., Any], Any] | None = None,
         raise_errors: bool = False,
         patience: float = PATIENCE,
     ) -> None:
         self.app = app
         self.server = server or MemoryServer()
         self._settings = settings
+        if lifespan is not None and state is not None:
+            raise ConfigError("TestWorker: give lifespan= or state=, not both")
+        self._lifespan = (lambda app: nullcontext(state)) if state is not None else lifespan
+        self._overrides = overrides
         self._raise_errors = raise_errors
         self._patience = patience
         self._clock: VirtualTime | None = None
@@ -62,8 +73,8 @@ class TestWorker:
         self._records = Records(self.app.name)
         self.server.watchers.append(self._records.on_stored)
         self._around = TestSetup(
-            app=self.app, server=self.server, settings=self._settings, clock=clock,
-            records=self._records,
+            app=self.app, server=self.server, settings=self._settings, lifespan=self._lifespan,
+            overrides=self._overrides, clock=clock, records=self._records,
         )  # fmt: skip
         self._outside = MemoryTransport(self.server)
         self._publisher = Publisher(self._outside, self.app.registry, SOURCE)

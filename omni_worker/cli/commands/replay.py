@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 import click
 from pydantic_core import from_json
 
-from ...app import App, Declaration
+from ...app import App
 from ...bus import EventBus
 from ...context import current_context
 from ...errors import ConfigError, OmniWorkerError
@@ -22,6 +22,7 @@ from ...handler_consumers import planned_consumers
 from ...handlers import find_handler
 from ...operations.dry import dry
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
+from ...parts import Declaration, middlewares_of
 from ...settings import Settings
 from ...topology import DUPLICATE_WINDOW, holds_events
 from ...transports.base import Message, Transport
@@ -90,7 +91,7 @@ async def _replay(
     standing = [info.config for info in await bus.transport.operators.streams()]
     stage = Stage(
         wanted=planned_consumers(declaration.handler, app.registry, bus.settings, standing),
-        middlewares=app.middlewares_of(declaration),
+        middlewares=middlewares_of(declaration),
         registry=app.registry,
         publisher=bus.publisher,
         state=bus.state,
