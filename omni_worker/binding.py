@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import ApiError, PermissionDenied, TransportError
+from .errors import ApiError, PermissionDenied, TopologyError, TransportError
 from .handler_consumers import (
     consumer_name,
     copies_of,
@@ -44,13 +44,15 @@ from .threads import DaemonThreads
 from .topology import ConsumerSpec, origin_of, short_hash
 from .transports.base import Operators, Source, Transport
 from .transports.infos import ConsumerInfo
+from .upkeep import Contest, Upkeep
 
 log = logging.getLogger("omni_worker.worker")
 
 REFRESH = 10.0  # seconds between looks at the server's consumer
 BUSY_REFRESH = 1.0  # where much is handled: what others settled since would run again here
 BUSY = 100  # events handled since the last look
-RECREATE_PAUSE = 1.0  # seconds between tries to make a consumer again
+RECREATE_PAUSE = 1.0  # seconds after the first try to make a consumer again; twice as long each
+LONGEST_PAUSE = 5.0  # seconds; while the server refuses, up to six times as long
 
 
 @dataclass(slots=True)
@@ -130,6 +132,7 @@ class Binding:
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = settled
         self._doubted: set[Source] = set()
+        self._upkeep = Upkeep(subscription.flow, provisioner, transport.operators)
         subscription.doubts.ask = self.on_doubt
         self._handled = 0  # at the last look
 
@@ -151,6 +154,10 @@ class Binding:
             info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
             if info is None or bound.source not in self.bound:
                 continue
+            looked = await self._upkeep.look(bound.spec, info, ack_floor=bound.ack_floor)
+            if looked is None or bound.source not in self.bound:
+                continue
+            info = looked
             if info.created != bound.looks.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
             self._take_in(bound, info)
@@ -164,11 +171,13 @@ class Binding:
             return
         # A right that is missing does not come with another consumer.
         recreate = self._recreate and not isinstance(cause, PermissionDenied)
-        self._emit(ConsumerLost, bound, cause=cause, recreate=recreate)
+        contest = self._upkeep.deleted(bound.spec)
+        if not (recreate and (contest.is_long or contest.is_ours)):  # those are reported there
+            self._emit(ConsumerLost, bound, cause=cause, recreate=recreate)
         if not recreate:
             self.fail(cause)
             return
-        task = asyncio.get_running_loop().create_task(self._make_again(bound, state))
+        task = asyncio.get_running_loop().create_task(self._make_again(bound, state, contest))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -274,24 +283,31 @@ class Binding:
     def _origin(self, bound: Bound) -> str:
         return f"{bound.stream_created}.{bound.spec.name}.{bound.looks.origin}"
 
-    async def _make_again(self, bound: Bound, state: SourceState) -> None:
+    async def _make_again(self, bound: Bound, state: SourceState, contest: Contest) -> None:
         """Recreate the consumer, retrying until it works, from the first event maybe unsettled."""
         # Before any other process reads it.
         await self._settled.share(state.settled, bound.spec.stream, self._origin(bound))
+        await asyncio.sleep(contest.pause)
+        pause, said = RECREATE_PAUSE / 2, ""
         while True:
             try:
+                await self._upkeep.make_way(bound.spec)
                 spec, kept = await self._where_to_start(bound, state)
                 await self._bind_one(spec, kept)
-                self._emit(ConsumerRecreated, bound, sequence=spec.start_sequence)
+                contest.ended_at, contest.is_ours = asyncio.get_running_loop().time(), False
+                if not contest.is_long:
+                    self._emit(ConsumerRecreated, bound, sequence=spec.start_sequence)
                 return
-            except ApiError as error:
-                self._emit(RecreationFailed, bound, cause=error)
             except TransportError as error:
-                if self._transport.failure is not None:
+                if self._transport.failure is not None and not isinstance(error, ApiError):
                     self.fail(error)
                     return
-                self._emit(RecreationFailed, bound, cause=error)
-            await asyncio.sleep(RECREATE_PAUSE)
+                if str(error) != said:
+                    self._emit(RecreationFailed, bound, cause=error)
+                said = str(error)
+                is_refused = isinstance(error, ApiError | TopologyError)
+                pause = min(2 * pause, LONGEST_PAUSE * (6 if is_refused else 1))
+            await asyncio.sleep(pause)
 
     async def _where_to_start(
         self, bound: Bound, state: SourceState

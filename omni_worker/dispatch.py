@@ -40,6 +40,9 @@ CallNext = Callable[[Context, Event[Any]], Awaitable[None]]
 Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
 
 FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
+BODY_DELAY = 5.0  # seconds until a delivery without its body comes again
+BODY_TRIES = 5  # deliveries, until the lack is the event's own
+SIZE_HEADER = b"nats-msg-size:"  # of a delivery of headers only
 TYPES_REMEMBERED = 1_024
 LONGEST_REMEMBERED = 256  # characters of a type
 _N, _I = b"NI"  # N and I begin NaN and Infinity: a body without them holds neither
@@ -162,6 +165,8 @@ class Dispatcher:
         except InvalidEvent as error:
             if not any(matches(one, subject) for one in self._handler.filters):
                 return _foreign(subject)
+            if _lacks_body(delivery):
+                return HandBack(BODY_DELAY, "its consumer delivers headers only")
             return Rejected(error, unreadable=True)
 
     def _refused(self, subject: str, type: str) -> Outcome | None:
@@ -221,6 +226,15 @@ def _errors_in(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
         elif id(error) not in seen:
             seen.add(id(error))
             left.extend(reversed(error.exceptions))
+
+
+def _lacks_body(delivery: Delivery) -> bool:
+    """Return True for an event whose consumer others have set to deliver headers only.
+
+    That is undone within seconds. A publisher's own header of this name delays an empty body.
+    """
+    headers = delivery.raw_headers or b""
+    return delivery.count < BODY_TRIES and not delivery.body and SIZE_HEADER in headers.lower()
 
 
 def _foreign(subject: str) -> HandBack:

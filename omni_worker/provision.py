@@ -29,6 +29,7 @@ from .topology import (
     StreamSpec,
     UpdateConsumer,
     UpdateStream,
+    app_of,
     copy_notice,
     is_narrower,
     letter_risks,
@@ -39,6 +40,7 @@ from .topology import (
     unserved,
     with_limit,
     with_sources,
+    without_edits,
     would_store,
 )
 from .transports.base import Operators
@@ -182,6 +184,17 @@ class Provisioner:
             f"consumer {spec.name!r} on stream {spec.stream} keeps changing under us;"
             " is another version of this app starting over and over?"
         )
+
+    async def restore_consumer(self, spec: ConsumerSpec, info: ConsumerInfo) -> ConsumerInfo:
+        """Undo what others changed on a consumer; return the server's facts about it.
+
+        Raises TransportError if it is not ours, or the right to do it is missing.
+        """
+        if app_of(info.config) != spec.app:
+            raise TopologyError("its tag no longer names this app; omni-worker plan shows it")
+        self._require_create("an update")
+        config = without_edits(spec, info.config)
+        return await write_consumer(self._operators, UpdateConsumer(spec.stream, config))
 
     @property
     def standing(self) -> Sequence[StreamConfig]:

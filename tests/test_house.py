@@ -28,7 +28,7 @@ ROOMS = [
     "signals", "provision", "resets",
     "publisher", "signalling_publisher", "context", "notes", "dispatch",
     "letter_storage", "settle", "subscription",
-    "assembly", "binding", "sent_back", "operations",
+    "assembly", "upkeep", "binding", "sent_back", "operations",
     "listeners", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "bus", "extensions", "service", "lifespan", "parts", "app",
     "process", "testing", "dashboard",

@@ -313,6 +313,7 @@ def test_a_consumer_is_made_without_what_would_lose_events() -> None:
         "replay_policy": "instant", "num_replicas": 0, "deliver_policy": "new",
         "filter_subjects": ["message.received", "message.received.>"],
         "metadata": {"omni-worker.app": "router", "omni-worker.queue": "",
+                     "omni-worker.ack_wait": "30000000000",
                      "omni-worker.start_from": "new"},
     }  # fmt: skip
 
@@ -389,7 +390,8 @@ def test_the_last_started_versions_options_win_with_one_line_of_old_and_new() ->
     step = plan_consumer(spec(ack_wait=30.0), before)
 
     assert isinstance(step, UpdateConsumer)
-    assert step.config == {**before.config.raw, "ack_wait": 30 * NANO}
+    metadata = {**before.config.metadata, "omni-worker.ack_wait": str(30 * NANO)}
+    assert step.config == {**before.config.raw, "ack_wait": 30 * NANO, "metadata": metadata}
     assert step.notices == (Notice(NoticeKind.UPDATED, "updated: ack_wait 60 s, wanted 30 s"),)
 
 

@@ -13,7 +13,9 @@ from ..outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
 from ..signals import (
     BreakerClosed,
     BreakerOpened,
+    ConsumerEdited,
     ConsumerLost,
+    ConsumerPaused,
     ConsumerRecreated,
     ConsumerReset,
     CutOff,
@@ -55,7 +57,8 @@ ALWAYS: tuple[type[Signal], ...] = (
     Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, IdTaken, Lapsed,
     CutOff, NeverEnded, ThreadStuck, GuardLost, GuardNotExtended,
     Duplicate, IdUsedAgain,
-    ConsumerLost, ConsumerRecreated, ConsumerReset, RecreationFailed, StreamReplaced,
+    ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset,
+    RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     NearlyFull, Stalled, StallEnded,
     ReturnsLost, ReturnDelayed, Ready,
@@ -169,6 +172,14 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
         case StreamReplaced(consumer=name):
             old = f"stream {signal.stream} is new: its old sequences mean nothing"
             return Sentence(ERROR, f"{old}, consumer {name} starts at the first")
+        case ConsumerEdited(consumer=name, recreated=recreated):
+            end = "recreated, for events may be stranded" if recreated else "set right"
+            changed = f"consumer {name} was changed by others ({signal.changes})"
+            return Sentence(WARNING, f"{changed}; it is {end}")
+        case ConsumerPaused(consumer=name, is_over=True):
+            return Sentence(INFO, f"consumer {name} on {signal.stream} is resumed")
+        case ConsumerPaused():
+            return Sentence(WARNING, signal.reason)
         case ConsumerReset(consumer=name):
             return Sentence(WARNING, f"consumer {name} was reset by others: its events run again")
         case ConsumerRecreated(consumer=name, sequence=sequence):

@@ -56,6 +56,26 @@ class ConsumerReset(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerEdited(HandlerSignal):
+    """Others changed a consumer of ours so that events are lost; it is set right, or recreated."""
+
+    stream: str
+    consumer: str
+    changes: str  # fields, with the values there and those wanted
+    recreated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerPaused(HandlerSignal):
+    """An operator paused a consumer on the server: nothing is delivered until that is over."""
+
+    stream: str
+    consumer: str
+    reason: str
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnsLost(Signal):
     """The consumer of events sent back from dead letters was deleted or cannot be read."""
 

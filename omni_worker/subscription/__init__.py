@@ -68,15 +68,15 @@ class Subscription:
         self._back = HandingBack(
             parts.settler, parts.attempts, self._states, self._leases, parts.is_connected
         )
-        self._flow = Flow(parts.handler, parts.signals, self._slots, self._leases, self._credit)
+        self.flow = Flow(parts.handler, parts.signals, self._slots, self._leases, self._credit)
         for gate in parts.gates:
-            gate.opened(self._flow)
+            gate.opened(self.flow)
         self._order = parts.order
-        self._execution = Execution(parts, self._flow, self._states, self._back)
+        self._execution = Execution(parts, self.flow, self._states, self._back)
         self._surplus = Surplus(
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
-        self.unanswered = Unanswered(self._flow)
+        self.unanswered = Unanswered(self.flow)
         self.doubts = Doubts()
         self._draining = False
         self.resumptions = 0  # how often the link was renewed
@@ -121,7 +121,7 @@ class Subscription:
     @property
     def stalls(self) -> list[str]:
         """Reasons that keep the handler from taking events."""
-        return list(self._flow.stalls.values())
+        return list(self.flow.stalls.values())
 
     @property
     def warnings(self) -> list[str]:
@@ -246,7 +246,7 @@ class Subscription:
         self._draining = True
         self._credit.close()
         self._slots.close()
-        self._flow.stop()
+        self.flow.stop()
         for gate in self._parts.gates:
             gate.close()
         await self._surplus.close()

@@ -6,7 +6,7 @@ says nothing about it.
 
 from __future__ import annotations
 
-from ..signals import NearlyFull
+from ..signals import ConsumerPaused, NearlyFull
 from ..transports.base import Source
 from ..transports.infos import ConsumerInfo
 from .gates import Flow
@@ -21,14 +21,16 @@ class Unanswered:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._nearly: dict[Source, str] = {}
+        self._paused: dict[Source, str] = {}
 
     @property
     def warnings(self) -> list[str]:
-        """Consumers that are nearly full."""
-        return list(self._nearly.values())
+        """Consumers that are nearly full, or paused by an operator."""
+        return [*self._nearly.values(), *self._paused.values()]
 
     def saw(self, source: Source, info: ConsumerInfo) -> None:
         """Judge a consumer; called whenever the server was asked about it."""
+        self._note_pause(source, info)
         count, most = info.num_ack_pending, info.config.max_ack_pending
         is_small = not most >= LEAST
         elsewhere = count - self._flow.credit.held  # what we hold is being worked at
@@ -51,4 +53,26 @@ class Unanswered:
     def forget(self, source: Source) -> None:
         """Forget a lost source."""
         self._nearly.pop(source, None)
+        self._paused.pop(source, None)
         self._flow.stall_ended(f"unanswered {source.consumer} on {source.stream}")
+
+    def _note_pause(self, source: Source, info: ConsumerInfo) -> None:
+        if info.is_paused == (source in self._paused):
+            return
+        reason = (
+            f"consumer {info.name} on {info.stream} is paused by others, so nothing is delivered:"
+            f" nats consumer resume {info.stream} {info.name}"
+        )
+        if info.is_paused:
+            self._paused[source] = reason
+        else:
+            del self._paused[source]
+        self._flow.emit(
+            ConsumerPaused(
+                handler=self._flow.handler,
+                stream=info.stream,
+                consumer=info.name,
+                reason=reason,
+                is_over=not info.is_paused,
+            )
+        )

@@ -28,6 +28,7 @@ from .consumers import (
     short_hash,
     with_limit,
 )
+from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks
 from .streams import (
     DAY,
@@ -98,7 +99,9 @@ __all__ = [
     "consumer_config",
     "consumer_tag",
     "copy_notice",
+    "edits_of",
     "holds_events",
+    "is_beyond_repair",
     "is_narrower",
     "letter_risks",
     "origin_of",
@@ -118,5 +121,6 @@ __all__ = [
     "with_limit",
     "with_sources",
     "with_subjects",
+    "without_edits",
     "would_store",
 ]

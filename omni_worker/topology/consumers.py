@@ -17,6 +17,7 @@ from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
 # Delayed naks count against it (NATS-Server#6093): each event that waits for its retry. A waiting
 # one costs the server a quarter of a kilobyte, and nothing while it waits.
 MAX_ACK_PENDING = 1_000_000
+ACK_WAIT = TAG + "ack_wait"  # in a consumer's tag: nanoseconds, to tell an operator's edit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,7 @@ def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
         TAG + "app": spec.app,
         TAG + "queue": spec.queue,
         TAG + "start_from": _start_word(spec.start_from),
+        ACK_WAIT: str(int(spec.ack_wait * NANO)),
     }
     return {**tag, TAG + "origin": spec.origin} if spec.origin else tag
 
@@ -228,6 +230,8 @@ def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, 
     if config.get("headers_only"):
         # Without its body every event would be unreadable and become a dead letter.
         changes["headers_only"] = (True, False)
+    if config.get("backoff"):
+        changes["backoff"] = (config["backoff"], "none")
     return changes
 
 
@@ -271,7 +275,7 @@ def _updated(
     kept = {
         key: value
         for key, value in config.raw.items()
-        if key not in ("filter_subject", "filter_subjects", "inactive_threshold")
+        if key not in ("filter_subject", "filter_subjects", "inactive_threshold", "backoff")
         and not key.startswith(("headers_only", "priority_"))
     }
     updated: dict[str, Any] = {
@@ -279,6 +283,7 @@ def _updated(
         "ack_wait": int(spec.ack_wait * NANO),
         "max_deliver": -1,
         "max_ack_pending": _max_ack_pending(config),
+        "metadata": {**config.metadata, ACK_WAIT: str(int(spec.ack_wait * NANO))},
         **_filter_fields(filters),
     }
     if not spec.durable:
@@ -346,6 +351,8 @@ def changes_in_words(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def _shown(key: str, value: Any) -> str:
     if key in ("ack_wait", "inactive_threshold") and isinstance(value, int):
         return f"{value / NANO:g} s"
+    if key == "backoff" and isinstance(value, list):
+        return ", ".join(f"{one / NANO:g} s" for one in value)
     if isinstance(value, (tuple, list)):
         return ", ".join(str(one) for one in value) or "none"
     return str(value)

@@ -1,0 +1,153 @@
+"""Upkeep: a handler's consumers stay as we need them, whatever others do to them.
+
+A change that loses or strands events is undone. A program that does it again and again is given way
+to, for ever longer, and reported once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import TransportError
+from .provision import Provisioner
+from .signals import ConsumerEdited
+from .subscription.gates import Flow
+from .topology import (
+    ConsumerSpec,
+    app_of,
+    changes_in_words,
+    consumer_changes,
+    edits_of,
+    is_beyond_repair,
+)
+from .transports.base import Operators
+from .transports.infos import ConsumerInfo
+
+CALM = 60.0  # seconds without trouble, until earlier trouble is forgotten
+LONGEST = 30.0  # seconds of a pause
+REPORTED = 2  # how often trouble is reported each time it comes
+
+
+@dataclass(slots=True)
+class Contest:
+    """Trouble with others over one consumer; loop time. Pure."""
+
+    count: int = 0
+    ended_at: float = float("-inf")  # when the consumer was as it should be again
+    is_ours: bool = False  # the deletion that comes next
+
+    def begin(self, now: float) -> None:
+        """Note that others deleted or changed the consumer."""
+        self.count = 1 if self.is_over(now) else self.count + 1
+
+    def is_over(self, now: float) -> bool:
+        """Return True if there was no trouble for a while."""
+        return now - self.ended_at >= CALM
+
+    @property
+    def is_long(self) -> bool:
+        """True if the trouble came more often than by chance."""
+        return self.count > REPORTED
+
+    @property
+    def pause(self) -> float:
+        """Seconds to wait before the consumer is set right: none at first, then ever more."""
+        return 0.0 if self.count <= 1 else min(LONGEST, 2.0 ** (self.count - 2))
+
+
+class Upkeep:
+    """Care for the consumers of one handler."""
+
+    def __init__(self, flow: Flow, provisioner: Provisioner, operators: Operators) -> None:
+        self._flow = flow
+        self._provisioner = provisioner
+        self._operators = operators
+        self._contests: dict[tuple[str, str], Contest] = {}
+
+    def deleted(self, spec: ConsumerSpec) -> Contest:
+        """Note that others deleted a consumer; the contest says how long to wait."""
+        contest = self._contests.setdefault((spec.stream, spec.name), Contest())
+        if not contest.is_ours:
+            contest.begin(self._flow.now())
+        if contest.is_long:
+            self._flow.stall(
+                _contested(spec),
+                f"consumer {spec.name} on {spec.stream} is deleted again and again by another"
+                f" program: find it; the consumer is recreated every {LONGEST:g} s at most",
+            )
+        return contest
+
+    async def make_way(self, spec: ConsumerSpec) -> None:
+        """Delete a consumer of ours that others made in a way that cannot be read or repaired."""
+        info = await self._operators.consumer_info(spec.stream, spec.name)
+        if info is None or app_of(info.config) != spec.app or not is_beyond_repair(info.config):
+            return
+        changes = consumer_changes(spec, info.config)
+        self._report(spec, changes_in_words(changes), recreated=True)
+        await self._operators.delete_consumer(spec.stream, spec.name)
+
+    async def look(
+        self, spec: ConsumerSpec, info: ConsumerInfo, *, ack_floor: int
+    ) -> ConsumerInfo | None:
+        """Undo what others changed; return the consumer as it is now, None if it was deleted.
+
+        ``ack_floor`` is the one of the look before.
+        """
+        now = self._flow.now()
+        contest = self._contests.setdefault((spec.stream, spec.name), Contest())
+        edits = edits_of(info.config, durable=spec.durable)
+        if not edits:
+            self._flow.stall_ended(_changed(spec))
+            if contest.is_over(now):
+                self._flow.stall_ended(_contested(spec))
+            return info
+        if now - contest.ended_at < contest.pause:
+            return info
+        says = changes_in_words(edits)
+        try:
+            restored = await self._provisioner.restore_consumer(spec, info)
+            # What was to be delivered again since the look before never is: in a new consumer it
+            # comes again, and what is settled is recognised.
+            strands = "max_deliver" in edits and ack_floor < info.delivered
+            contest.is_ours = strands
+            if strands:
+                await self._operators.delete_consumer(spec.stream, spec.name)
+        except TransportError as error:
+            contest.is_ours = False
+            self._flow.stall(
+                _changed(spec),
+                f"consumer {spec.name} on {spec.stream} was changed by others so that events are"
+                f" lost ({says}), and cannot be set right: {error}",
+            )
+            return info
+        contest.begin(now)
+        contest.ended_at = now
+        self._flow.stall_ended(_changed(spec))
+        if contest.is_long:
+            self._flow.stall(
+                _contested(spec),
+                f"consumer {spec.name} on {spec.stream} is changed again and again by another"
+                f" program ({says}): find it; it is set right every {LONGEST:g} s at most",
+            )
+        else:
+            self._report(spec, says, recreated=strands)
+        return None if strands else restored
+
+    def _report(self, spec: ConsumerSpec, changes: str, *, recreated: bool) -> None:
+        self._flow.emit(
+            ConsumerEdited(
+                handler=self._flow.handler,
+                stream=spec.stream,
+                consumer=spec.name,
+                changes=changes,
+                recreated=recreated,
+            )
+        )
+
+
+def _contested(spec: ConsumerSpec) -> str:
+    return f"contested {spec.name} on {spec.stream}"
+
+
+def _changed(spec: ConsumerSpec) -> str:
+    return f"changed {spec.name} on {spec.stream}"

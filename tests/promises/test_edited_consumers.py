@@ -1,0 +1,289 @@
+"""Others change a consumer of ours under us: it is set right, and no event is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from omni_worker import Event, EventBus, binding, bus, dispatch, upkeep
+from omni_worker.process.health import examine
+from omni_worker.signals import (
+    ConsumerEdited,
+    ConsumerLost,
+    ConsumerPaused,
+    ConsumerRecreated,
+    Listener,
+    RecreationFailed,
+    Signal,
+    Stalled,
+    StallEnded,
+)
+from omni_worker.transports.jetstream import JetStreamTransport
+
+from ..waiting import until
+from .conftest import World, body
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def kind() -> str:
+    return "jetstream"  # the server decides what an edit does
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the consumers every 0.2 s, not every 10 s."""
+    monkeypatch.setattr(bus, "REFRESH", 0.2)
+    monkeypatch.setattr(bus, "BUSY_REFRESH", 0.1)
+    monkeypatch.setattr(dispatch, "BODY_DELAY", 0.2)
+
+
+class Handled:
+    """A handler whose every event fails once, and what is signalled about it."""
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.signals: list[Signal] = []
+
+    async def subscribe(self, bus: EventBus, **options: Any) -> None:
+        async def handle(event: Event[Any]) -> None:
+            self.runs[event.id] += 1
+            if self.runs[event.id] == 1:
+                raise RuntimeError("once")
+            self.done[event.id] += 1
+
+        bus.signals.add(Listener(self.signals.append))
+        await bus.subscribe(
+            "custom.thing", handle, durable="d", **{"retry_delay": 0.1, "ack_wait": 5.0, **options}
+        )
+
+    def of(self, kind: type[Signal]) -> list[Any]:
+        return [one for one in self.signals if isinstance(one, kind)]
+
+
+async def edit(world: World, **change: Any) -> None:
+    """As an operator, or as a program that writes the whole configuration."""
+    info = await world.info("CUSTOM", "d")
+    await world.buses[0].transport.operators.update_consumer(
+        "CUSTOM", {**info.config.raw, **change}
+    )
+
+
+async def config(world: World) -> dict[str, Any]:
+    return dict((await world.info("CUSTOM", "d")).config.raw)
+
+
+async def publish(world: World, *ids: str) -> None:
+    for id in ids:
+        await world.store("custom.thing", body(id))
+
+
+EDITS = {
+    "max_deliver": {"max_deliver": 1},
+    "backoff": {"backoff": [600 * SECOND], "max_deliver": 5},
+    "headers_only": {"headers_only": True},
+    "ack_wait": {"ack_wait": 86_400 * SECOND},
+    "inactive_threshold": {"inactive_threshold": 60 * SECOND},
+}
+
+
+@pytest.mark.parametrize("field", EDITS)
+async def test_a_changed_field_is_set_right_reported_once_and_no_event_is_lost(
+    world: World, field: str
+) -> None:
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus)
+    await publish(world, "before")
+    await until(lambda: handled.done["before"] == 1)
+    before = await config(world)
+
+    await edit(world, **EDITS[field])
+    await publish(world, "a", "b", "c")
+
+    await until(lambda: handled.done.keys() == {"before", "a", "b", "c"})
+    await until(lambda: handled.of(ConsumerEdited))
+    ignored = ("deliver_policy", "opt_start_seq", "metadata", "replay_policy")
+    await until(lambda: not examine(bus, 0.0).why_not_ready)
+    after = await config(world)
+    assert {key: value for key, value in after.items() if key not in ignored} == {
+        key: value for key, value in before.items() if key not in ignored
+    }
+    [edited] = handled.of(ConsumerEdited)
+    assert field in edited.changes
+    assert await world.letters() == []
+    assert await world.is_quiet("CUSTOM", "d")
+    assert max(handled.done.values()) == 1
+
+
+async def test_retries_that_were_stranded_by_max_deliver_come_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus_, handled = await world.bus(), Handled()
+    await handled.subscribe(bus_)
+    await publish(world, "before")
+    await until(lambda: handled.done["before"] == 1)
+    monkeypatch.setattr(bus, "REFRESH", 1_000.0)  # until they are stranded
+
+    await edit(world, max_deliver=1)
+    await publish(world, "a", "b", "c")
+
+    async def is_stranded() -> bool:
+        return handled.runs.total() == 5 and await world.is_quiet("CUSTOM", "d")
+
+    await until(is_stranded)
+    monkeypatch.setattr(bus, "REFRESH", 0.2)
+    await until(lambda: handled.done.keys() == {"before", "a", "b", "c"})
+    [edited] = handled.of(ConsumerEdited)
+    assert (edited.changes, edited.recreated) == ("max_deliver 1, wanted -1", True)
+    assert handled.runs.total() == 8
+
+
+async def test_a_consumer_made_by_others_without_acks_is_recreated(world: World) -> None:
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus)
+    await publish(world, "before")
+    await until(lambda: handled.done["before"] == 1)
+    operators = bus.transport.operators
+    raw = await config(world)
+    unacked = {key: raw[key] for key in raw if key not in ("ack_wait", "max_ack_pending")}
+
+    await operators.delete_consumer("CUSTOM", "d")
+    await operators.create_consumer(
+        "CUSTOM",
+        {**unacked, "ack_policy": "none", "deliver_policy": "all"},
+    )
+
+    await until(lambda: handled.of(ConsumerEdited))
+    await publish(world, "a")
+    await until(lambda: handled.done["a"] == 1)
+    assert (await config(world))["ack_policy"] == "explicit"
+    assert "ack_policy none, wanted explicit" in handled.of(ConsumerEdited)[0].changes
+
+
+async def test_a_program_that_changes_it_again_and_again_is_reported_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LONGEST", 0.3)
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus)
+
+    async def is_long() -> bool:
+        await edit(world, headers_only=True)
+        return bool(handled.of(Stalled))
+
+    await until(is_long, timeout=20)
+    for _ in range(3):
+        await edit(world, headers_only=True)
+
+        async def is_right() -> bool:
+            return "headers_only" not in await config(world)
+
+        await until(is_right)
+
+    [stalled] = handled.of(Stalled)
+    assert "consumer d on CUSTOM is changed again and again" in stalled.reason
+    assert len(handled.of(ConsumerEdited)) == upkeep.REPORTED
+    assert "again and again" in examine(bus, 0.0).not_ready[0]
+
+
+async def test_a_program_that_deletes_it_again_and_again_is_reported_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LONGEST", 0.1)
+    monkeypatch.setattr(upkeep, "CALM", 2.0)
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus)
+    operators = bus.transport.operators
+
+    async def is_back() -> bool:
+        return bool(bus.subscriptions[0].sources)
+
+    for _ in range(6):
+        await operators.delete_consumer("CUSTOM", "d")
+        await until(lambda: not bus.subscriptions[0].sources)
+        await until(is_back)
+    red = examine(bus, 0.0).not_ready
+    await publish(world, "a")
+    await until(lambda: handled.done["a"] == 1)
+
+    [stalled] = handled.of(Stalled)
+    assert "consumer d on CUSTOM is deleted again and again" in stalled.reason
+    assert red == (f"handler d takes no events: {stalled.reason}",)
+    assert len(handled.of(ConsumerLost)) == len(handled.of(ConsumerRecreated)) == upkeep.REPORTED
+    await until(lambda: handled.of(StallEnded))
+    assert examine(bus, 0.0).not_ready == ()
+
+
+async def test_a_consumer_of_the_name_that_is_not_ours_is_reported_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binding, "RECREATE_PAUSE", 0.01)
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus)
+    operators = bus.transport.operators
+    theirs = {**await config(world), "metadata": {}, "ack_wait": SECOND}
+    asked = 0
+    ask = operators.consumer_info
+
+    async def counted(stream: str, consumer: str) -> Any:
+        nonlocal asked
+        asked += 1
+        return await ask(stream, consumer)
+
+    monkeypatch.setattr(operators, "consumer_info", counted)
+    other = await world.bus()
+    await operators.delete_consumer("CUSTOM", "d")
+    await other.transport.operators.create_consumer("CUSTOM", theirs)
+    await until(lambda: asked > 15)
+
+    [failed] = handled.of(RecreationFailed)
+    assert "was created by another program" in str(failed.cause)
+    await other.transport.operators.delete_consumer("CUSTOM", "d")
+    await publish(world, "a")
+    await until(lambda: handled.done["a"] == 1)
+
+
+async def test_without_provisioning_a_change_is_reported_until_it_is_undone(world: World) -> None:
+    with_rights = await world.bus()
+    first = Handled()
+    await first.subscribe(with_rights)
+    await with_rights.drain()
+    bus, handled = await world.bus(provision="off"), Handled()
+    await handled.subscribe(bus)
+    before = await config(world)
+
+    await edit(world, max_deliver=7)
+    await until(lambda: handled.of(Stalled))
+    red = examine(bus, 0.0).not_ready
+    await edit(world, max_deliver=-1)
+    await until(lambda: handled.of(StallEnded))
+
+    [stalled] = handled.of(Stalled)
+    assert "max_deliver 7, wanted -1), and cannot be set right: an update is" in stalled.reason
+    assert red == (f"handler d takes no events: {stalled.reason}",)
+    assert examine(bus, 0.0).not_ready == ()
+    assert await config(world) == before
+
+
+async def test_a_paused_consumer_is_a_warning_until_it_is_resumed(world: World) -> None:
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus)
+    assert isinstance(bus.transport, JetStreamTransport)
+    until_then = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+
+    await bus.transport._api.ask("CONSUMER.PAUSE.CUSTOM.d", {"pause_until": until_then})
+    await until(lambda: handled.of(ConsumerPaused))
+    warnings = examine(bus, 0.0).warnings
+    await bus.transport._api.ask("CONSUMER.PAUSE.CUSTOM.d", {})
+    await until(lambda: len(handled.of(ConsumerPaused)) == 2)
+
+    assert warnings == (
+        "handler d: consumer d on CUSTOM is paused by others, so nothing is delivered:"
+        " nats consumer resume CUSTOM d",
+    )
+    assert examine(bus, 0.0).warnings == ()
