@@ -52,7 +52,7 @@ REFRESH = 10.0  # seconds between looks at the server's consumer
 BUSY_REFRESH = 1.0  # where much is handled: what others settled since would run again here
 BUSY = 100  # events handled since the last look
 RECREATE_PAUSE = 1.0  # seconds after the first try to make a consumer again; twice as long each
-LONGEST_PAUSE = 5.0  # seconds; while the server refuses, up to six times as long
+LONGEST_PAUSE = 5.0  # seconds; while the server refuses, twice as long
 
 
 @dataclass(slots=True)
@@ -306,7 +306,7 @@ class Binding:
                     self._emit(RecreationFailed, bound, cause=error)
                 said = str(error)
                 is_refused = isinstance(error, ApiError | TopologyError)
-                pause = min(2 * pause, LONGEST_PAUSE * (6 if is_refused else 1))
+                pause = min(2 * pause, LONGEST_PAUSE * (2 if is_refused else 1))
             await asyncio.sleep(pause)
 
     async def _where_to_start(

@@ -123,7 +123,7 @@ async def test_a_stream_made_anew_by_operations_is_used_as_they_made_it(scene: S
 async def test_a_consumer_that_cannot_be_made_again_is_said_and_burns_nothing(
     scene: Scene,
 ) -> None:
-    """Its stream came back without the subjects we need: asked for again, once a second."""
+    """Its stream came back without the subjects we need: tried again, and said once."""
     worker = await scene.run(load(work=0.01, prefetch=10))
     await scene.publish(100)
     await scene.handled(100)
@@ -135,13 +135,12 @@ async def test_a_consumer_that_cannot_be_made_again_is_said_and_burns_nothing(
     config = await make_stream(scene.plain, "MESSAGE", "message.sent", "message.sent.>")
     worker.signal(signal.SIGCONT)
     await worker.until_said("cannot be recreated yet", timeout=15)
-    before, said_before = worker.processor_time(), len(worker.messages())
+    before = worker.processor_time()
     await asyncio.sleep(5)  # the fault itself: nothing to read, nothing to make
 
     assert worker.processor_time() - before < 0.5
-    tries = worker.messages()[said_before:]
-    assert 3 <= len(tries) <= 12, tries
-    assert any("message.received" in one for one in tries)
+    [said] = [one for one in worker.messages() if "cannot be recreated yet" in one]
+    assert "message.received" in said
     config["subjects"] = ["message.>"]
     assert "error" not in await api(scene.plain, "STREAM.UPDATE.MESSAGE", config)
     await scene.publish(100)
