@@ -162,6 +162,7 @@ def _of_event(signal: EventSignal) -> Sentence | None:
 
 
 def _of_consumer(signal: HandlerSignal) -> Sentence | None:
+    handler = {"handler": signal.handler.name}
     match signal:
         case ConsumerLost(recreate=True):
             return Sentence(ERROR, f"{signal.cause}; making it again")
@@ -175,11 +176,11 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
         case ConsumerEdited(consumer=name, recreated=recreated):
             end = "recreated, for events may be stranded" if recreated else "set right"
             changed = f"consumer {name} was changed by others ({signal.changes})"
-            return Sentence(WARNING, f"{changed}; it is {end}")
+            return Sentence(WARNING, f"{changed}; it is {end}", handler)
         case ConsumerPaused(consumer=name, is_over=True):
-            return Sentence(INFO, f"consumer {name} on {signal.stream} is resumed")
+            return Sentence(INFO, f"consumer {name} on {signal.stream} is resumed", handler)
         case ConsumerPaused():
-            return Sentence(WARNING, signal.reason)
+            return Sentence(WARNING, signal.reason, handler)
         case ConsumerReset(consumer=name):
             return Sentence(WARNING, f"consumer {name} was reset by others: its events run again")
         case ConsumerRecreated(consumer=name, sequence=sequence):
