@@ -201,8 +201,11 @@ async def test_a_program_that_deletes_it_again_and_again_is_reported_once(
     operators = bus.transport.operators
 
     async def is_back() -> bool:
-        return bool(bus.subscriptions[0].sources)
+        # A request stands there: the server names a deletion only to those that wait.
+        info = await operators.consumer_info("CUSTOM", "d")
+        return bool(bus.subscriptions[0].sources) and info is not None and info.num_waiting > 0
 
+    await until(is_back)
     for _ in range(6):
         await operators.delete_consumer("CUSTOM", "d")
         await until(lambda: not bus.subscriptions[0].sources)
