@@ -70,8 +70,9 @@ def build_subscription(
         signals=setup.signals,
     )
     order, breaker = _order(handler, setup), Breaker(handler.options.breaker or 0)
-    recall, alone = Recall(noted, settler.attempts), Alone(noted)
-    outer: list[Gate] = [order, recall] if order is not None else [recall]
+    recall = Recall(noted, settler.attempts, breaker, ordered=order is not None)
+    breaker.note_wait = recall.note_wait
+    outer: list[Gate] = [order] if order is not None else []
     parts = Parts(
         handler=handler,
         dispatcher=Dispatcher(
@@ -87,9 +88,10 @@ def build_subscription(
             state=setup.state,
             on_taken=partial(_on_taken, handler, setup.signals),
         ),
-        gates=[*outer, *gates, *_guard(handler, setup), breaker, alone],
+        gates=[*outer, *gates, *_guard(handler, setup), breaker, Alone(recall)],
         order=order,
         breaker=breaker,
+        recall=recall,
         signals=setup.signals,
         is_connected=lambda: setup.transport.is_connected,
         on_lost=on_lost,

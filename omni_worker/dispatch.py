@@ -192,8 +192,9 @@ class Dispatcher:
         if self._validates:
             try:
                 checked = self._registry.validate(event.type, event.payload)
-            except Exception as error:  # of a validator of its model
-                checked = Invalid(explain(error))
+            except BaseException as error:  # of a validator of its model, SystemExit too
+                raised = error if isinstance(error, Exception) else RuntimeError(repr(error))
+                checked = Invalid(explain(raised))
             if isinstance(checked, Invalid):
                 if was_replayed(raw_metadata(event), body):
                     return Skip(event.type)

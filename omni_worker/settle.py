@@ -43,6 +43,7 @@ class Trouble:
     """Trouble of one unsettled event, as far as this process knows."""
 
     failures: int = 0
+    deaths: int = 0  # runs since the last that ended, whose processes died: see gates/recall
     first_seen: float = 0.0  # epoch seconds
     handed_back_since: float | None = None  # loop time
     letter: Failure | None = None  # given up; only its dead letter is still to be stored
@@ -157,6 +158,7 @@ class Settler:
                 return await self.send_letter(delivery, trouble)
             case Failed(error=error, after=after):
                 trouble.failures += 1
+                trouble.deaths = 0
                 if self._is_used_up(delivery, trouble):
                     trouble.letter = _failure(error, trouble.failures)
                     return await self.send_letter(delivery, trouble)
@@ -196,7 +198,11 @@ class Settler:
         self, delivery: Delivery, trouble: Trouble, state: NoteState, error: str = ""
     ) -> None:
         note = Note(
-            state=state, failures=trouble.failures, first_seen=trouble.first_seen, error=error
+            state=state,
+            failures=trouble.failures,
+            first_seen=trouble.first_seen,
+            error=error,
+            deaths=trouble.deaths,
         )
         await self._attempts.keep(delivery, note)
 

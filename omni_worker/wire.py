@@ -266,8 +266,8 @@ def _why_not(model: type[Event[Any]], envelope: Envelope) -> str:
             model.model_validate(_whole(envelope))
         else:
             model.model_validate_json(_mended(envelope))
-    except Exception as error:  # of a validator as well
-        return explain(error)
+    except BaseException as error:  # of a validator as well, SystemExit too
+        return explain(error if isinstance(error, Exception) else RuntimeError(repr(error)))
     return "it does not fit its model"
 
 

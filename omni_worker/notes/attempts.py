@@ -2,8 +2,8 @@
 
 The server counts deliveries, and a redeploy, a crash of another process or a lost answer adds to
 that count. So a failure and a handback write a note before their nak, and from the second delivery
-on the start of a run writes one too. A redelivery without such a note is a suspect: its last run
-may have killed its process. A first delivery writes no note and costs nothing.
+on the start of a run writes one too, before the event is read. A redelivery without such a note, or
+with a start alone, may have killed its process. A first delivery writes no note and costs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,6 +44,7 @@ class Note:
     first_seen: float  # epoch seconds
     error: str = ""  # of the last failure, short
     alone: bool = False  # no other event ran at the same time: if the process died, this one did it
+    deaths: int = 0  # runs since the last that ended, whose processes died
 
 
 class AttemptNotes:
@@ -53,6 +55,7 @@ class AttemptNotes:
     ) -> None:
         self._open_bucket = bucket
         self._bucket: KeyValue | None = None
+        self._opening = asyncio.Lock()  # who asks first writes first
         self._handler = handler
         self._signals = signals
         self._rests_until = 0.0  # loop time
@@ -90,9 +93,17 @@ class AttemptNotes:
         """Write many notes concurrently."""
         await asyncio.gather(*(self.keep(delivery, note) for delivery, note in notes))
 
+    async def forget(self, delivery: Delivery) -> None:
+        """Delete the note on a settled event."""
+        if not self._rests():
+            with suppress(OmniWorkerError):  # it expires by itself
+                await (await self._notes()).delete(self._key(delivery))
+
     async def _notes(self) -> KeyValue:
         if self._bucket is None:
-            self._bucket = await self._open_bucket()
+            async with self._opening:
+                if self._bucket is None:
+                    self._bucket = await self._open_bucket()
         return self._bucket
 
     def _key(self, delivery: Delivery) -> str:
@@ -106,6 +117,7 @@ class AttemptNotes:
             "firstSeen": note.first_seen,
             "error": note.error[:MAX_ERROR],
             "alone": note.alone,
+            "deaths": note.deaths,
             # Read by no worker: the key is a digest, and people ask whose failure this is.
             "app": self._handler.app,
             "handler": self._handler.name,
@@ -142,6 +154,7 @@ def read_note(value: bytes) -> Note | None:
             first_seen=float(raw["firstSeen"]),
             error=str(raw.get("error", "")),
             alone=raw.get("alone") is True,
+            deaths=int(raw.get("deaths", 0)),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -69,7 +69,7 @@ class Subscription:
             parts.settler, parts.attempts, self._states, self._leases, parts.is_connected
         )
         self.flow = Flow(parts.handler, parts.signals, self._slots, self._leases, self._credit)
-        for gate in parts.gates:
+        for gate in (parts.recall, *parts.gates):
             gate.opened(self.flow)
         self._order = parts.order
         self._execution = Execution(parts, self.flow, self._states, self._back)
@@ -249,6 +249,7 @@ class Subscription:
         self.flow.stop()
         for gate in self._parts.gates:
             gate.close()
+        self._back.note_running([one.delivery for one in self._slots.all if one.delivery])
         await self._surplus.close()
         await asyncio.gather(*(source.stop() for source in self._pulled))
         try:
@@ -260,6 +261,7 @@ class Subscription:
             await self._hand_back_waiting()
             await self._slots.cancel()
             self._leases.close()
+        await self._back.forget_ended()
 
     # --- the port's Receiver ---------------------------------------------------------------
 

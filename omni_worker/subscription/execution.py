@@ -47,6 +47,7 @@ class Execution:
         self._order = parts.order
         self._breaker = parts.breaker
         self._is_plain = all(gate.lets_plain_runs_pass for gate in parts.gates)
+        self._recall = parts.recall
         self._through = chain(parts.gates, self._call)
         self._signals = parts.signals
         self._started = parts.signals.emitter(RunStarted)
@@ -140,13 +141,9 @@ class Execution:
                 outcome = await self._ended(slot, delivery, ended)
                 self._breaker.saw(outcome)
             else:
-                read = self._dispatcher.read(delivery)
-                if type(read) is self._model:
-                    run = Run(slot, state, delivery, read)
-                    trouble = run.trouble
-                    outcome = await self._through(run)
-                else:
-                    outcome = cast("Outcome", read)  # no event, or not ours: it does not run
+                run = Run(slot, state, delivery)
+                trouble = run.trouble
+                outcome = await self._recall.through(run, self._enter)
             if outcome is KEPT:
                 kept = True
                 return
@@ -169,6 +166,14 @@ class Execution:
                 self._wait_for_it_again(state)
             if not kept:
                 self.release(state, delivery)
+
+    async def _enter(self, run: Run) -> Outcome:
+        """Read the event and take it through the gates."""
+        read = self._dispatcher.read(run.delivery)
+        if type(read) is not self._model:
+            return cast("Outcome", read)  # no event, or not ours: it does not run
+        run.event = read
+        return await self._through(run)
 
     async def _call(self, run: Run) -> Outcome:
         """Call the handler, behind the last gate."""

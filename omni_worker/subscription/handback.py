@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from ..notes import AttemptNotes, NoteState
 from ..settle import Settler
+from ..tasks import own
 from ..transports.base import Delivery, Source
 from .leases import Leases
 from .source_state import SourceState
@@ -32,6 +33,10 @@ class HandingBack:
         self._is_connected = is_connected
         self._states = states
         self._leases = leases
+        self._noted: list[
+            tuple[SourceState, Delivery]
+        ] = []  # that ran when the handler was stopped
+        self._noting: asyncio.Task[None] | None = None
 
     def one(
         self, delivery: Delivery, delay: float = 0.0, reason: str = "the handler stops"
@@ -47,6 +52,29 @@ class HandingBack:
         finally:
             for delivery in sorted(deliveries, key=lambda one: one.sequence):
                 self.one(delivery, reason=reason)
+
+    def note_running(self, deliveries: list[Delivery]) -> None:
+        """Note at once, at a stop, what still runs as handed back.
+
+        A process manager may kill the process before the grace is over.
+        """
+        states = [(self._states.get(one.source), one) for one in deliveries]
+        self._noted = [(state, one) for state, one in states if state is not None]
+        self._noting = asyncio.create_task(self._note(deliveries), name=own("handback"))
+
+    async def forget_ended(self) -> None:
+        """Delete those notes of what ended well in the meantime."""
+        if self._noting is not None:
+            await asyncio.gather(self._noting, return_exceptions=True)
+        ended = [
+            delivery
+            for state, delivery in self._noted
+            if state.settled.holds(delivery.sequence, delivery.stored_at)
+        ]
+        if ended and self._is_connected():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NOTES_TIME):
+                    await asyncio.gather(*(self._notes.forget(one) for one in ended))
 
     async def _note(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._is_connected():

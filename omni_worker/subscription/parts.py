@@ -16,6 +16,7 @@ from ..transports.base import Source
 from .gates import Gate
 from .gates.breaker import Breaker
 from .gates.order import Order
+from .gates.recall import Recall
 
 if TYPE_CHECKING:
     from . import Subscription
@@ -34,6 +35,7 @@ class Parts:
     gates: Sequence[Gate]  # the outermost first; two of them are named, the others only called
     order: Order | None
     breaker: Breaker
+    recall: Recall  # outside of them: it is passed before the event is read
     signals: Signals
     is_connected: Callable[[], bool]
     on_lost: Callable[[Source, Exception], None]

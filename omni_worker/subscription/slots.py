@@ -135,7 +135,7 @@ class Slots:
     async def _others_end(self, slot: Slot, patience: float) -> bool:
         deadline = self._loop.time() + patience
         while any(other.is_running for other in self.all if other is not slot):
-            if self._loop.time() >= deadline:
+            if self.is_closed or self._loop.time() >= deadline:
                 return False
             await asyncio.sleep(0.01)
         return True

@@ -97,7 +97,12 @@ class SourceState:
         trouble = self.trouble_of(delivery)
         if trouble is None:
             return Note(state=state, failures=0, first_seen=time.time())
-        return Note(state=state, failures=trouble.failures, first_seen=trouble.first_seen)
+        return Note(
+            state=state,
+            failures=trouble.failures,
+            first_seen=trouble.first_seen,
+            deaths=trouble.deaths,
+        )
 
     def note_settled(self, delivery: Delivery, trouble: Trouble, settled: bool) -> bool:
         """Forget a settled event's troubles, keep another's; says ``settled`` again."""

@@ -11,9 +11,9 @@ A gate is an object with three methods, all of them optional:
 * ``close()`` is called when the subscription stops: nothing may wait in the gate after it.
 
 While a run waits in a gate it occupies its slot, its lease is extended, and its handler has not
-begun. A handler's own gates are in this order, the outermost first: order, recall, the gates of
-the user, the guard, the breaker, alone. A handler with an order, a guard or a gate of the user
-pays for it with every event; others run flat (see ``execution``).
+begun. A handler's own gates are in this order, the outermost first: recall, which comes before the
+event is read, order, the gates of the user, the guard, the breaker, alone. A handler with an order,
+a guard or a gate of the user pays for it with every event; others run flat (see ``execution``).
 """
 
 from __future__ import annotations

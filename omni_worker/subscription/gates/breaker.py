@@ -7,6 +7,7 @@ events in a row look the same, and good ones wait behind them: so a trial is man
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from ...outcomes import DONE, Failed, HandBack, Outcome, Retry
 from ...signals import BreakerClosed, BreakerOpened
@@ -36,6 +37,7 @@ class Breaker(Gate):
         self._first_pause = FIRST_PAUSE if first_pause is None else first_pause
         self._longest_pause = LONGEST_PAUSE if longest_pause is None else longest_pause
         self._pause = self._first_pause
+        self.note_wait: Callable[[Run], Awaitable[None]] | None = None  # of a run that waits here
         self._waiting: dict[Run, asyncio.Future[bool]] = {}  # True: it may run
         self._due = 0.0  # loop time of the next trial
         self._timer: asyncio.TimerHandle | None = None
@@ -108,6 +110,10 @@ class Breaker(Gate):
         """Wait for a trial, or for the end of the outage. Return False if others are tried."""
         if self._closed or (_failed_before(run) and self._has_others()):
             return False
+        if self.note_wait is not None:
+            await self.note_wait(run)
+        if not self.is_open or self._closed:
+            return not self._closed
         self._waiting[run] = turn = asyncio.get_running_loop().create_future()
         if len(self._waiting) >= self._concurrency:
             self._flow.hold(HOLD)  # they are enough for a trial

@@ -50,8 +50,10 @@ class Order(Gate):
         """Run an event that has its key; otherwise it waits here, without a slot, for its turn."""
         try:
             has_key = self._lanes.enter(run.delivery, run.event)
-        except Exception as error:  # of the user's function: a failure of the handler
+        except BaseException as error:  # of the user's function, also SystemExit: a failure
             return Failed(error)
+        finally:
+            run.leave_line()
         if has_key:
             return await go(run)
         self.parked.add(run.delivery)

@@ -1,61 +1,160 @@
-"""Recall: the notes of other processes about a repeated event.
+"""Recall: the notes on a repeated event, before it is read.
 
-Its attempts may have been spent elsewhere, and its last run may have ended a process. A first
-delivery passes without a look.
+Its attempts may have been spent elsewhere, and its last run may have ended a process: while it was
+read (validators), while its key was computed, or in the handler. A first delivery passes without a
+look.
+
+After a first death an event runs beside all others, with its start noted. What ran in both of two
+deaths runs alone. If the process dies then, the event did it: that is a failure, and the first two
+deaths together are another one. So one kill stops nothing, and an innocent event is not charged.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from ...letters.written import Failure
-from ...notes import AttemptNotes, NoteState
-from ...outcomes import GIVEN_UP, Outcome
+from ...notes import AttemptNotes, Note, NoteState
+from ...outcomes import GIVEN_UP, KEPT, HandBack, Outcome
 from ...settle import Trouble
 from ...signals import NeverEnded
 from ..run import Run
 from . import Flow, Gate, Go
+from .breaker import Breaker
+
+UNPROVEN = 2  # deaths that prove nothing: others ran at the same time
+AGAIN = 0.5  # seconds, at least, until an event that cannot be alone now comes again
 
 
 class Recall(Gate):
-    """Complete a run's trouble. An event whose attempts are used up does not run."""
+    """Complete a run's trouble, and note its start. An event that used up its attempts ends here.
+
+    It is outside of every other gate, because it is passed before the event is read.
+    """
 
     lets_plain_runs_pass = True
 
-    def __init__(self, notes: AttemptNotes, attempts: int) -> None:
+    def __init__(
+        self, notes: AttemptNotes, attempts: int, breaker: Breaker, *, ordered: bool
+    ) -> None:
         self._notes = notes
         self._attempts = attempts  # how often an event may run
+        self._breaker = breaker
+        # With an order, events get their keys one after the other, as they came.
+        self._line = asyncio.Lock() if ordered else None
+        self._is_taken = False  # an event runs alone, or waits to be
+        self._rest_until = 0.0  # loop time; until then the others run
 
     def opened(self, flow: Flow) -> None:
-        """Take the handler whose notes they are."""
+        """Take the handler whose notes they are, and its slots, where an event may be alone."""
         self._flow = flow
 
     async def through(self, run: Run, go: Go) -> Outcome:
-        """Look up the notes, and count the run that never ended."""
-        if run.is_repeat:
-            trouble = run.trouble
-            if trouble.letter is None:
-                # A first delivery is one the server forgot: nothing says that it ended a process.
-                run.is_suspect = await self._recall(run) and run.delivery.count > 1
-            if trouble.letter is not None:
-                return GIVEN_UP
-        return await go(run)
+        """Look up the notes, and run the event beside the others or alone."""
+        if self._line is None:
+            return await self._pass(run, go)
+        await self._line.acquire()
+        run.in_line = self._line
+        try:
+            return await self._pass(run, go)
+        finally:
+            run.leave_line()
 
-    async def _recall(self, run: Run) -> bool:
-        """Take over the notes of others. Return True if the event may have killed a process."""
+    async def _pass(self, run: Run, go: Go) -> Outcome:
+        if not run.is_repeat:
+            return await go(run)
+        trouble = run.trouble
+        if trouble.letter is None:
+            await self._recall(run)
+        if trouble.letter is not None:
+            return GIVEN_UP
+        if trouble.deaths >= UNPROVEN:
+            return await self._alone(run, go)
+        if self._flow.slots.is_barred:
+            await self._flow.slots.pass_barrier()
+        await self.note_start(run)
+        return await self._noted(run, go)
+
+    async def note_start(self, run: Run) -> None:
+        """Note, before anything of the user's runs, that the event is begun."""
+        run.is_noted = True
+        await self._note(run, NoteState.STARTED)
+
+    async def note_wait(self, run: Run) -> None:
+        """Note that a begun event waits: a death meanwhile is none of its own."""
+        if run.is_noted:
+            run.is_noted = False
+            await self._note(run, NoteState.BACK)
+
+    async def _noted(self, run: Run, go: Go) -> Outcome:
+        outcome = await go(run)
+        if outcome is KEPT:  # it waits behind its key
+            await self.note_wait(run)
+        return outcome
+
+    async def _alone(self, run: Run, go: Go) -> Outcome:
+        """Run while no other event runs, at most half of the time; otherwise it comes again."""
+        flow, rest = self._flow, self._rest_until - self._flow.now()
+        if self._line is not None:
+            return await self._alone_in_line(run, go)
+        if self._is_taken or rest > 0 or self._breaker.is_open or flow.slots.is_closed:
+            return HandBack(max(rest, AGAIN), "it has to run alone, and others run now")
+        self._is_taken, began = True, flow.now()
+        try:
+            async with flow.slots.alone(run.slot, patience=flow.leases.ack_wait) as alone:
+                if not alone:
+                    wait = max(AGAIN, flow.now() - began)
+                    return HandBack(wait, "it has to run alone, and others did not end")
+                run.is_alone = True
+                await self.note_start(run)
+                return await self._noted(run, go)
+        finally:
+            self._is_taken = False
+            self._rest_until = flow.now() + (flow.now() - began)
+
+    async def _alone_in_line(self, run: Run, go: Go) -> Outcome:
+        """With an order nothing may overtake it: wait for the others here, or run beside them."""
+        slots = self._flow.slots
+        async with slots.alone(run.slot, patience=self._flow.leases.ack_wait) as run.is_alone:
+            await self.note_start(run)
+            return await self._noted(run, go)
+
+    async def _recall(self, run: Run) -> None:
+        """Take over what others noted, and count the death of a run that never ended."""
         note, trouble = await self._notes.recall(run.delivery), run.trouble
+        # A first delivery is one the server forgot: nothing says that it ended a process.
+        came_again = run.delivery.count > 1
         if note is None:
-            return self._notes.works
+            if came_again and self._notes.works:
+                trouble.deaths = max(trouble.deaths, 1)
+            return
         trouble.first_seen = note.first_seen
         trouble.failures = max(trouble.failures, note.failures)
-        if note.state is not NoteState.STARTED:
-            self._give_up_if_used_up(trouble, note.error)
-            return False
-        if not note.alone:
-            return True  # others ran at the same time: any of them may have ended the process
-        trouble.failures += 1
-        handler, failures = self._flow.handler, trouble.failures
-        self._flow.emit(NeverEnded(handler=handler, delivery=run.delivery, failures=failures))
-        self._give_up_if_used_up(trouble, "the worker process died each time it ran")
-        return True
+        trouble.deaths = note.deaths
+        error = note.error
+        if note.state is NoteState.STARTED and came_again:
+            trouble.deaths = max(trouble.deaths, UNPROVEN * note.alone) + 1
+            if note.alone:
+                trouble.failures += 2 if trouble.deaths == UNPROVEN + 1 else 1
+                error = "the worker process died each time it ran"
+                handler, failures = self._flow.handler, trouble.failures
+                self._flow.emit(
+                    NeverEnded(handler=handler, delivery=run.delivery, failures=failures)
+                )
+        self._give_up_if_used_up(trouble, error)
+        # Who hands it back later has to know this, too.
+        run.state.remember(run.delivery, trouble)
+
+    async def _note(self, run: Run, state: NoteState) -> None:
+        trouble = run.trouble
+        note = Note(
+            state=state,
+            failures=trouble.failures,
+            first_seen=trouble.first_seen,
+            alone=run.is_alone and state is NoteState.STARTED,
+            deaths=trouble.deaths,
+        )
+        await self._notes.keep(run.delivery, note)
 
     def _give_up_if_used_up(self, trouble: Trouble, error: str) -> None:
         if trouble.failures >= self._attempts:

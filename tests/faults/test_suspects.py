@@ -1,0 +1,104 @@
+"""Events that were running when their process died: who waits for them, and how often they run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from ..processes.support import api
+from ..waiting import until
+from .scene import Scene, load
+
+READING = """
+def look(n):
+    if n == 3:
+        {death}
+    return n
+
+class Thing(BaseModel):
+    n: int
+    {validator}
+
+app = App("router")
+
+@app.on("custom.thing", durable="r1", start_from="first", ack_wait=1, concurrency=4,
+        retry_delay=0.1{order})
+async def route(event: Event[Thing]):
+    effect("handled", id=event.id)
+"""
+VALIDATOR = "from pydantic import field_validator; _ = field_validator('n')(lambda v: look(v))"
+ORDER = ", order_by=lambda event: look(event.payload.n)"
+
+
+async def test_after_one_kill_everything_goes_on_side_by_side(scene: Scene) -> None:
+    worker = await scene.run(load(work=1.0, concurrency=50, ack_wait=3))
+    await scene.publish(100)
+    await scene.stage.until_effects(50, "begun")
+
+    worker.kill()
+    killed = time.monotonic()
+    await scene.run()
+    await scene.publish(100)
+    await scene.handled(200, timeout=60)
+    await scene.settled()
+
+    last = max(one["at"] for one in scene.stage.effects("handled")) - killed
+    account = await scene.ends(
+        "kill -9: concurrency 50, a handler of 1 s", f"all 200 within {last:.1f} s"
+    )
+    assert last < 20
+    assert not account.lettered
+
+
+async def test_five_deploys_that_kill_after_16_seconds_spend_no_attempt(scene: Scene) -> None:
+    await scene.run(load(work=4.0, ack_wait=2))
+    ids = await scene.publish(3)
+    for deploy in range(5):
+        await scene.stage.until_effects(3 * (deploy + 1), "begun")
+        worker = scene.stage.workers[-1]
+        worker.signal(signal.SIGINT)
+        await asyncio.sleep(1.6)  # what the process manager does
+        worker.kill()
+        await scene.run()
+    await scene.handled(3, timeout=30)
+    await scene.settled()
+
+    account = await scene.ends("SIGINT, and SIGKILL 1.6 s later, 5 ×; a handler of 4 s")
+    assert not account.lettered
+    assert {one["attempt"] for one in scene.stage.effects("begun")} == {1}
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("death", "place"),
+    [
+        ("os._exit(9)", {"validator": VALIDATOR, "order": ""}),
+        ("os._exit(9)", {"validator": "", "order": ORDER}),
+        ("raise SystemExit(3)", {"validator": VALIDATOR, "order": ""}),
+        ("raise SystemExit(3)", {"validator": "", "order": ORDER}),
+    ],
+    ids=["validator", "order_by", "SystemExit in a validator", "SystemExit in order_by"],
+)
+async def test_what_kills_its_process_while_it_is_read_ends_as_a_letter(
+    scene: Scene, death: str, place: dict[str, str]
+) -> None:
+    scene.spawn(READING.format(death=death, **place))
+    await scene.publish(20, type="custom.thing", payload=lambda n: {"n": n})
+
+    async def is_over() -> bool:
+        if not scene.stage.workers[-1].is_running:
+            scene.spawn()
+        return await _letters(scene) == 1 and len(set(scene.stage.ids())) == 19
+
+    await until(is_over, 60)
+
+    lives = len(scene.stage.workers)
+    assert await _letters(scene) == 1
+    assert lives <= 4 + 1 + 1  # attempts + 1 deaths, and the one that lives
+
+
+async def _letters(scene: Scene) -> int:
+    return int((await api(scene.plain, "STREAM.INFO.SYSTEM"))["state"]["messages"])
