@@ -32,7 +32,7 @@ class Run:
         # A first delivery may be a repeat as well: a server killed with -9 forgets counts.
         self.is_repeat = not state.is_first(delivery)
         self.is_noted = False  # its start: should the process die now, it may have done it
-        self.is_alone = False  # nothing else of its handler runs meanwhile
+        self.is_alone = False  # nothing else of its handler runs
         self.in_line: asyncio.Lock | None = None  # held until its key is known, with an order
         self.started: float | None = None  # loop time; None until the handler is called
 

@@ -81,7 +81,7 @@ class Recall(Gate):
         await self._note(run, NoteState.STARTED)
 
     async def note_wait(self, run: Run) -> None:
-        """Note that a begun event waits: a death meanwhile is none of its own."""
+        """Note that a begun event waits: a death is none of its own now."""
         if run.is_noted:
             run.is_noted = False
             await self._note(run, NoteState.BACK)
