@@ -219,8 +219,7 @@ class Subscription:
 
     def forget_settled(self, source: Source) -> None:
         """Run again whatever this source delivers: an operator reset or recreated the consumer."""
-        state = self._states.get(source)
-        if state is not None:
+        if (state := self._states.get(source)) is not None:
             state.forget_all()
 
     def settled_of(self, source: Source) -> SettledMemory | None:
@@ -294,8 +293,7 @@ class Subscription:
 
     def replenish(self, source: Source) -> None:
         """Request again after a pull ended; only a little where nothing came."""
-        state = self._states.get(source)
-        if state is not None:
+        if (state := self._states.get(source)) is not None:
             state.window = 0
         self._credit.refill()
 

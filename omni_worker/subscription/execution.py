@@ -129,10 +129,7 @@ class Execution:
     ) -> None:
         """Take an event through its life; after a plain run that ``ended`` badly, the rest."""
         current_context.set(None)
-        if ended is None and self._leases.has_lapsed(delivery):
-            self._wait_for_it_again(state)  # the server has given it away: no answer is ours
-            slot.delivery = None
-            self.release(state, delivery)
+        if ended is None and self._is_given_away(slot, state, delivery):
             return
         settled = kept = False
         trouble = None
@@ -168,7 +165,12 @@ class Execution:
                 self.release(state, delivery)
 
     async def _enter(self, run: Run) -> Outcome:
-        """Read the event and take it through the gates."""
+        """Read the event and take it through the gates, if it is still ours.
+
+        Between this look and its key nothing waits, or a later event might overtake it.
+        """
+        if self._is_given_away(run.slot, run.state, run.delivery):
+            return KEPT
         read = self._dispatcher.read(run.delivery)
         if type(read) is not self._model:
             return cast("Outcome", read)  # no event, or not ours: it does not run
@@ -283,9 +285,21 @@ class Execution:
             self._slots.withdraw(delivery)
             self.release(state, delivery)
 
+    def _is_given_away(self, slot: Slot, state: SourceState, delivery: Delivery) -> bool:
+        """Return True if an event that has not begun is not ours: it was let go, or it lapsed."""
+        if slot.is_in_line and state.held.get(delivery.sequence) is not delivery:
+            slot.delivery = None
+            return True
+        if not self._leases.has_lapsed(delivery):
+            return False
+        self._wait_for_it_again(state)  # the server has given it away: no answer is ours
+        slot.delivery = None
+        self.release(state, delivery)
+        return True
+
     def waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
-        """Deliveries held without a slot: in the buffer, behind their key, or for a retry."""
-        running = {slot.delivery for slot in self._slots.all}
+        """Deliveries that have not begun: in the buffer, in line, behind their key, for a retry."""
+        running = {slot.delivery for slot in self._slots.all if not slot.is_in_line}
         held = [one for state in states for one in state.held.values()]
         return [delivery for delivery in held if delivery not in running]
 

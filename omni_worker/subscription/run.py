@@ -18,7 +18,7 @@ class Run:
     """
 
     __slots__ = (
-        "delivery", "event", "in_line", "is_alone", "is_noted", "is_repeat", "slot", "started",
+        "delivery", "event", "is_alone", "is_noted", "is_repeat", "line", "slot", "started",
         "state", "trouble",
     )  # fmt: skip
 
@@ -33,16 +33,53 @@ class Run:
         self.is_repeat = not state.is_first(delivery)
         self.is_noted = False  # its start: should the process die now, it may have done it
         self.is_alone = False  # nothing else of its handler runs
-        self.in_line: asyncio.Lock | None = None  # held until its key is known, with an order
+        self.line: Line | None = None  # whose head it is, until its key is known
         self.started: float | None = None  # loop time; None until the handler is called
 
     def leave_line(self) -> None:
         """Let the next event get its key."""
-        line, self.in_line = self.in_line, None
-        if line is not None:
-            line.release()
+        if self.line is not None:
+            self.line.leave(self)
 
     @property
     def attempt(self) -> int:
         """Number of this run: 1 is the first."""
         return self.trouble.failures + 1
+
+
+class Line:
+    """Line of runs that get their keys one after the other, as they came.
+
+    An event in the line has a slot and has not begun: it is let go like one in the buffer, since
+    events that others hold may have to come before it.
+    """
+
+    def __init__(self) -> None:
+        self._head = asyncio.Lock()  # wakes in the order of the calls
+        self._length = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if an event may get its key at once."""
+        return not self._length
+
+    async def enter(self, run: Run) -> None:
+        """Wait until every event that came before has its key."""
+        self._length += 1
+        run.slot.is_in_line = True
+        try:
+            await self._head.acquire()
+            run.line = self
+        finally:
+            if run.line is None:
+                self._gone(run)
+
+    def leave(self, run: Run) -> None:
+        """Let the next one be the head."""
+        run.line = None
+        self._head.release()
+        self._gone(run)
+
+    def _gone(self, run: Run) -> None:
+        self._length -= 1
+        run.slot.is_in_line = False

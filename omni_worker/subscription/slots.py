@@ -23,12 +23,15 @@ NEVER = float("inf")
 class Slot:
     """Slot: one task; ``delivery`` is what it runs or settles right now."""
 
-    __slots__ = ("context", "deadline", "delivery", "is_running", "since", "task", "timed_out")
+    __slots__ = (
+        "context", "deadline", "delivery", "is_in_line", "is_running", "since", "task", "timed_out",
+    )  # fmt: skip
 
     def __init__(self, context: Context) -> None:
         self.context = context  # of its task
         self.task: asyncio.Task[None] | None = None
         self.delivery: Delivery | None = None
+        self.is_in_line = False  # its delivery waits to get its key, and has not begun
         self.is_running = False  # inside the handler
         self.deadline = NEVER  # loop time
         self.timed_out = False

@@ -11,14 +11,12 @@ deaths together are another one. So one kill stops nothing, and an innocent even
 
 from __future__ import annotations
 
-import asyncio
-
 from ...letters.written import Failure
 from ...notes import AttemptNotes, Note, NoteState
 from ...outcomes import GIVEN_UP, KEPT, HandBack, Outcome
 from ...settle import Trouble
 from ...signals import NeverEnded
-from ..run import Run
+from ..run import Line, Run
 from . import Flow, Gate, Go
 from .breaker import Breaker
 
@@ -41,7 +39,7 @@ class Recall(Gate):
         self._attempts = attempts  # how often an event may run
         self._breaker = breaker
         # With an order, events get their keys one after the other, as they came.
-        self._line = asyncio.Lock() if ordered else None
+        self._line = Line() if ordered else None
         self._is_taken = False  # an event runs alone, or waits to be
         self._rest_until = 0.0  # loop time; until then the others run
 
@@ -51,11 +49,12 @@ class Recall(Gate):
 
     async def through(self, run: Run, go: Go) -> Outcome:
         """Look up the notes, and run the event beside the others or alone."""
-        if self._line is None:
+        line = self._line
+        if line is None or (line.is_empty and not run.is_repeat):
             return await self._pass(run, go)
-        await self._line.acquire()
-        run.in_line = self._line
+        await line.enter(run)
         try:
+            await self._flow.slots.pass_barrier()
             return await self._pass(run, go)
         finally:
             run.leave_line()
@@ -70,9 +69,11 @@ class Recall(Gate):
             return GIVEN_UP
         if trouble.deaths >= UNPROVEN:
             return await self._alone(run, go)
-        if self._flow.slots.is_barred:
+        while not run.is_noted:
             await self._flow.slots.pass_barrier()
-        await self.note_start(run)
+            await self.note_start(run)
+            if self._flow.slots.is_barred:  # another run has to be alone now
+                await self.note_wait(run)
         return await self._noted(run, go)
 
     async def note_start(self, run: Run) -> None:
@@ -88,7 +89,7 @@ class Recall(Gate):
 
     async def _noted(self, run: Run, go: Go) -> Outcome:
         outcome = await go(run)
-        if outcome is KEPT:  # it waits behind its key
+        if outcome is KEPT:  # it waits behind its key, or was let go before it began
             await self.note_wait(run)
         return outcome
 
