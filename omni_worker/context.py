@@ -23,6 +23,7 @@ from .outcomes import DONE, Failed, Outcome
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .publisher.outputs import is_stored
 from .subjects import build_subject
+from .trace_context import BAGGAGE, trace_headers
 from .transports.base import Delivery
 from .transports.headers import parse_headers
 from .wire import TRACEPARENT, encode_payload, read_traceparent, was_replayed
@@ -32,7 +33,7 @@ State = TypeVarWithDefault("State", default=Any)
 
 # UUIDv5 of incoming event, handler, subject, payload digest and ordinal among identical publishes.
 _NAMESPACE = uuid.UUID("2b0d2f5a-7a0f-5e9b-8f5e-7f6a5d1c3e90").bytes
-_TRACEPARENT = TRACEPARENT.encode()
+_TRACEPARENT, _BAGGAGE = TRACEPARENT.encode(), BAGGAGE.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +260,16 @@ class Context(RunContext, Generic[State]):
             return None
         return read_traceparent(self.headers)
 
+    def _trace_headers(self) -> dict[str, str] | None:
+        """Return the trace context of the incoming event, for the events it causes."""
+        raw = self._delivery.raw_headers
+        if raw is None:
+            return None
+        found = raw.lower()
+        if _TRACEPARENT not in found and _BAGGAGE not in found:
+            return None
+        return trace_headers(self.headers)
+
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """Logger whose lines carry event, type, handler, attempt, correlation and trace."""
@@ -284,7 +295,8 @@ class Context(RunContext, Generic[State]):
             draft.correlation_id or metadata.get("correlationId") or self.correlation_id
         )
         draft.trace_id = draft.trace_id or metadata.get("traceId") or self.trace_id
-        draft.traceparent = draft.traceparent or self.traceparent
+        if draft.traceparent is None:
+            draft.trace_headers = self._trace_headers()
         inherited: dict[str, Any] = {"causationId": self.event.id}
         tenant, version = metadata.get("tenantId"), metadata.get("envelopeVersion")
         # Always both: one without the other is refused by the programs that read them.

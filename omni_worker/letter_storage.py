@@ -14,6 +14,7 @@ from .letters.read import Pointer, body_of_same_letter
 from .letters.written import Failure, compose, letter_digest, letter_id, with_body, with_reference
 from .publisher import Publisher
 from .topology import OWN_STREAM
+from .trace_context import trace_headers
 from .transports.base import KeyValue, Operators, StoredMessage
 from .transports.infos import StreamConfig
 from .wire import read_envelope
@@ -100,7 +101,9 @@ class LetterStorage:
         # A program that may publish anything to the stream can store a message with the id that
         # we derive: the server then keeps that one, and answers as if ours were stored.
         for id in ids:
-            published = await self._publisher.publish_letter(id, payload, metadata)
+            published = await self._publisher.publish_letter(
+                id, payload, metadata, trace_headers(original.headers)
+            )
             digest: str | None = letter_digest(payload, self._publisher.name)
             if published.duplicate:
                 digest = await self._digest_of_same(published, payload, original)

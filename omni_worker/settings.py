@@ -145,6 +145,8 @@ class Settings(BaseSettings):
     """Time for which `exactly_once` remembers an event."""
     foreign_delivery_limit: float = Field(default=3600.0, gt=0)
     """Time after which an event that only another version of the app wants is a dead letter."""
+    traces: Literal["auto", "off"] = "auto"
+    """`auto`: spans by OpenTelemetry, if the program has registered a tracer provider."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -166,7 +168,7 @@ class Settings(BaseSettings):
             raise ValueError("not the URL of a server")
         return urls
 
-    @field_validator("provision", "unaddressed", "service", mode="before")
+    @field_validator("provision", "unaddressed", "service", "traces", mode="before")
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

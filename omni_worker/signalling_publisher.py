@@ -71,11 +71,15 @@ class SignallingPublisher(Publisher):
         return published
 
     async def publish_letter(
-        self, id: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
+        self,
+        id: str,
+        payload: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        trace_headers: Mapping[str, str] | None = None,
     ) -> Published:
         """Publish a dead letter; see Publisher."""
         try:
-            published = await super().publish_letter(id, payload, metadata)
+            published = await super().publish_letter(id, payload, metadata, trace_headers)
         except OmniWorkerError as error:
             self._emit(DEAD_LETTER, id, error, is_letter=True)
             raise

@@ -19,8 +19,8 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 ROOMS = [
     "errors", "masking", "tasks", "outcomes", "routes", "subjects", "events", "payloads",
     "validation", "finite", "schemas", "retry", "options", "settings",
-    "ids", "transports.timestamps", "transports.infos", "topology", "wire", "signatures",
-    "injection", "handlers", "handler_consumers",
+    "ids", "transports.timestamps", "transports.infos", "topology", "wire", "trace_context",
+    "signatures", "injection", "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base", "transports.results",
     "letters",
     "transports.bucket", "transports.memory", "transports.jetstream",
@@ -30,6 +30,7 @@ ROOMS = [
     "letter_storage", "settle", "subscription",
     "assembly", "upkeep", "binding", "sent_back", "operations",
     "listeners", "listeners.sentences", "listeners.pretty", "listeners.logs",
+    "listeners.opentelemetry",
     "bus", "extensions", "service", "lifespan", "parts", "app",
     "process", "testing", "dashboard",
     "cli", "__main__", "__init__",

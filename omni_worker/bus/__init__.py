@@ -18,7 +18,6 @@ from ..errors import ConfigError, NotConnected
 from ..events import Published
 from ..handler_consumers import is_shared, misspelt_types
 from ..handlers import Handler, declare, with_settings
-from ..listeners.logs import LOG
 from ..operations.dead_letters import DeadLetters
 from ..options import HandlerOptions
 from ..provision import Provisioner
@@ -33,12 +32,13 @@ from ..schemas import SchemaRegistry
 from ..sent_back import Returns
 from ..settings import Settings
 from ..signalling_publisher import publisher_for
-from ..signals import Connected, Disconnected, Listener, Signals
+from ..signals import Listener, Signals
 from ..subscription import Subscription
 from ..subscription.gates import Gate
 from ..tasks import KEEPER
 from ..topology import OWN_STREAM
-from ..transports.base import LinkChange, Transport
+from ..transports.base import Transport
+from .hearing import Hearing
 from .loop_lag import LoopLag
 from .names import check_app_name
 from .patience import patiently
@@ -74,8 +74,9 @@ class EventBus:
         self.name = name
         self.registry = registry if registry is not None else SchemaRegistry()
         self.transport = transport if transport is not None else _jetstream(self.settings)
-        self.signals = Signals([LOG, *listeners])
-        self.transport.watch(self._link_changed)
+        self._hearing = Hearing(self.settings, listeners)
+        self.signals = self._hearing.signals
+        self.transport.watch(self._hearing.link_changed)
         self.publisher = publisher_for(self.transport, self.registry, name, self.signals)
         self.publisher.unaddressed = self.settings.unaddressed
         self.middlewares: list[Middleware] = []
@@ -117,6 +118,7 @@ class EventBus:
         May be called again after ``close`` and after the transport gave up.
         """
         self._loop = asyncio.get_running_loop()
+        self._hearing.find_tracing(self.publisher)
         await self.transport.open(self.name)
         await patiently(self._provisioner.ensure_streams, self.settings)
         self.publisher.short_windows = self._provisioner.short_windows()
@@ -268,7 +270,8 @@ class EventBus:
         ``gates`` surround its runs, the first of them outermost; a gate serves one handler.
         """
         self._check_connected()
-        signals = self.signals if listeners is None else Signals([LOG, *listeners])
+        self._hearing.find_tracing(self.publisher)
+        signals = self._hearing.of_handler(listeners)
         if self.settings.provision == "off" and handler.options.durable is None:
             raise ConfigError(
                 f"{handler.function} has no durable=, and provisioning is off"
@@ -358,12 +361,6 @@ class EventBus:
         self._connected = False
         await self._subscriptions.fail(gave_up.result())
         await self._returns.close()
-
-    def _link_changed(self, change: LinkChange) -> None:
-        if change.is_up:
-            self.signals.emit(Connected(server=change.server))
-        else:
-            self.signals.emit(Disconnected(server=change.server, cause=change.cause))
 
     def _check_connected(self) -> None:
         if self.transport.failure is not None:

@@ -35,6 +35,7 @@ from ..letters.written import (
 )
 from ..provision import Provisioner
 from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
+from ..trace_context import trace_headers
 from ..transports.base import Message, StoredMessage, Transport
 from ..transports.headers import MESSAGE_ID
 from .scan import Scan
@@ -287,7 +288,7 @@ class DeadLetters:
     # --- the way back ----------------------------------------------------------------------
 
     async def _composed(self, letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
-        _, payload = await self._read(letter)
+        message, payload = await self._read(letter)
         body = await self._original(letter, payload)
         assert body is not None
         assert letter.handler is not None
@@ -299,7 +300,10 @@ class DeadLetters:
         }
         if stream := first_stream(payload):
             own[STREAM_HEADER] = stream
-        return body, {**original_headers(payload), **own}
+        given = original_headers(payload)
+        if not trace_headers({name: [value] for name, value in given.items()}):
+            given |= trace_headers(message.headers)  # the retry is in the trace of the failure
+        return body, {**given, **own}
 
     async def _ensure_way_back(self, app: str) -> None:
         """Create our stream and the app's consumer, before the event, or no worker would get it."""

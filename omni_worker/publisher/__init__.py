@@ -15,7 +15,7 @@ from collections.abc import (
 from functools import partial
 from typing import Any, cast
 
-from ..errors import EventTooLarge, InvalidEvent, InvalidPayload, PublishError
+from ..errors import EventTooLarge, InvalidEvent, InvalidPayload
 from ..events import DEAD_LETTER, Event, Published
 from ..ids import random_id
 from ..schemas import Invalid, SchemaRegistry
@@ -23,7 +23,7 @@ from ..subjects import Unaddressed, build_subject, matches, subject_on_the_wire
 from ..transports.base import Message, Operators, Stored, Transport
 from ..transports.headers import message_headers
 from ..wire import TRACEPARENT, encode_event, read_traceparent
-from .confirmations import Confirmations, Ids, errors_of
+from .confirmations import Confirmations, Ids, PublishManyError, errors_of
 from .drafts import (
     Draft,
     EventFields,
@@ -41,6 +41,7 @@ from .middlewares import (
 )
 from .passages import Passage, metadata_of
 from .pipeline import NOT_SENT, Pipeline
+from .spans import PublishSpan, PublishSpans, publish_in_spans
 from .stamps import Stamp, as_sent, stamp
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "PublishManyError",
     "PublishMiddleware",
     "PublishNext",
+    "PublishSpan",
+    "PublishSpans",
     "Publisher",
     "Stamp",
     "check_id",
@@ -63,25 +66,6 @@ DEFAULT_TIMEOUT = 30.0  # seconds
 LETTER_TIMEOUT = 5.0  # seconds
 
 
-class PublishManyError(PublishError):
-    """Some of many events were not confirmed; the others are stored.
-
-    ``published`` has None where ``errors`` (index → error) has the reason.
-    """
-
-    def __init__(
-        self, published: list[Published | None], errors: dict[int, Exception], event_id: str
-    ) -> None:
-        first = next(iter(errors.values()))
-        noun = "event was" if len(published) == 1 else "events were"
-        super().__init__(
-            f"{len(errors)} of {len(published)} {noun} not confirmed; the first: {first}",
-            event_id=event_id,
-        )
-        self.published = published
-        self.errors = errors
-
-
 class Publisher:
     """Publishes for one app over one transport. ``name`` is each event's ``metadata.source``."""
 
@@ -91,6 +75,7 @@ class Publisher:
         self.name = name
         self.middlewares: list[PublishMiddleware] = []
         self.stamps: list[Stamp] = []  # each adds headers to what is published
+        self.spans: PublishSpans | None = None  # where a tracer is registered
         self.short_windows: Mapping[str, float] = {}
         self.unaddressed: Unaddressed = "bare"  # the setting
         self._said: set[str] = set()
@@ -109,13 +94,23 @@ class Publisher:
         """
         if timeout is not DEFAULT_TIMEOUT:
             check_timeout(timeout)
-        if self.middlewares:
-            return await self._through_middlewares(draft, timeout)
-        id, message = self._prepare(draft)
-        if self.short_windows:
-            timeout = self._within_window(message.subject, timeout)
-        stored = await self._transport.publish(message, timeout=timeout)
-        return Published(id, stored.stream, stored.sequence, stored.duplicate)
+        span = None if self.spans is None else self.spans.begin(draft)
+        try:
+            if self.middlewares:
+                published = await self._through_middlewares(draft, timeout)
+            else:
+                id, message = self._prepare(draft)
+                if self.short_windows:
+                    timeout = self._within_window(message.subject, timeout)
+                stored = await self._transport.publish(message, timeout=timeout)
+                published = Published(id, stored.stream, stored.sequence, stored.duplicate)
+        except BaseException as error:
+            if span is not None:
+                span.failed(error)
+            raise
+        if span is not None:
+            span.ended(published)
+        return published
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
@@ -130,6 +125,13 @@ class Publisher:
         in it, and one that waits holds up only what is sent after it.
         """
         check_timeout(timeout)
+        if self.spans is None:
+            return await self._publish_many(drafts, timeout)
+        return await publish_in_spans(
+            self.spans, drafts, partial(self._publish_many, timeout=timeout)
+        )
+
+    async def _publish_many(self, drafts: Iterable[Draft], timeout: float) -> Sequence[Published]:
         if self.middlewares:
             return await self._pipelined(drafts, timeout)
         if not isinstance(drafts, Collection):
@@ -180,10 +182,19 @@ class Publisher:
         return _all_or_error(ids, [*results, *stopped_by] if stopped_by else results)
 
     async def publish_letter(
-        self, id: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
+        self,
+        id: str,
+        payload: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        trace_headers: Mapping[str, str] | None = None,
     ) -> Published:
-        """Publish a dead letter: no middleware or stamp of the user's may stop it."""
+        """Publish a dead letter: no middleware or stamp of the user's may stop it.
+
+        It is sent in the trace of the failed run, or with the event's own ``trace_headers``.
+        """
         draft = Draft(type=DEAD_LETTER, payload=payload, id=id, metadata=metadata)
+        own = None if self.spans is None else self.spans.headers()
+        draft.trace_headers = own or trace_headers
         _, message = self._prepare(draft, stamps=False)
         # Short: the event holds its slot until then, and is redelivered for its dead letter anyway.
         stored = await self._transport.publish(message, timeout=LETTER_TIMEOUT)
@@ -226,6 +237,8 @@ class Publisher:
             if read_traceparent({TRACEPARENT: [draft.traceparent]}) is None:
                 raise InvalidEvent(f"{type}: traceparent= is no W3C trace context")
             headers[TRACEPARENT] = draft.traceparent
+        if draft.trace_headers is not None:
+            headers |= draft.trace_headers
         if self.stamps and stamps:
             stamp(self.stamps, as_sent(draft, event, id, metadata), headers)
         if subject == type:

@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
+from ..errors import PublishError
 from ..events import Published
 from ..transports.base import Stored
 from ..transports.results import Results
 
 _TOGETHER = 64  # ids in one text, which is a third of their size as texts of their own
+
+
+class PublishManyError(PublishError):
+    """Some of many events were not confirmed; the others are stored.
+
+    ``published`` has None where ``errors`` (index → error) has the reason.
+    """
+
+    def __init__(
+        self, published: list[Published | None], errors: dict[int, Exception], event_id: str
+    ) -> None:
+        first = next(iter(errors.values()))
+        noun = "event was" if len(published) == 1 else "events were"
+        super().__init__(
+            f"{len(errors)} of {len(published)} {noun} not confirmed; the first: {first}",
+            event_id=event_id,
+        )
+        self.published = published
+        self.errors = errors
 
 
 class Ids:

@@ -8,11 +8,12 @@ from typing import Any
 from ..errors import InvalidEvent
 from ..events import Event
 from ..transports.headers import check_header
+from ..wire import TRACEPARENT
 from .drafts import Draft
 
 Stamp = Callable[[Draft, dict[str, str]], None]
 
-_RESERVED = ("nats-", "omni-worker-")  # what the server and the framework read
+RESERVED = ("nats-", "omni-worker-")  # what the server and the framework read
 
 
 def as_sent(draft: Draft, event: Draft | Event[Any], id: str, metadata: Mapping[str, Any]) -> Draft:
@@ -30,7 +31,7 @@ def as_sent(draft: Draft, event: Draft | Event[Any], id: str, metadata: Mapping[
         trace_id=metadata["traceId"],
         person_id=metadata.get("personId"),
         platform_identity_id=metadata.get("platformIdentityId"),
-        traceparent=draft.traceparent,
+        traceparent=draft.traceparent or (draft.trace_headers or {}).get(TRACEPARENT),
     )
 
 
@@ -43,7 +44,7 @@ def stamp(stamps: Iterable[Stamp], draft: Draft, headers: dict[str, str]) -> Non
         add(draft, headers)
     for name, value in headers.items():
         check_header(name, value)
-        if name.lower().startswith(_RESERVED):
+        if name.lower().startswith(RESERVED):
             raise InvalidEvent(f"header {name}: names with Nats- or Omni-Worker- are reserved")
     if len(headers) > 1 and len({name.lower() for name in headers}) != len(headers):
         raise InvalidEvent(f"headers {', '.join(headers)}: one name in two spellings")

@@ -56,7 +56,7 @@ from .deliveries import (
     Skipped,
     ThreadStuck,
 )
-from .listeners import Listener, Signals
+from .listeners import Listener, RunSpans, Signals
 
 __all__ = [
     "BreakerClosed",
@@ -98,6 +98,7 @@ __all__ = [
     "ReturnDelayed",
     "ReturnsLost",
     "RunFinished",
+    "RunSpans",
     "RunStarted",
     "Signal",
     "Signals",

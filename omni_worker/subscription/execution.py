@@ -52,7 +52,9 @@ class Execution:
         self._signals = parts.signals
         self._started = parts.signals.emitter(RunStarted)
         self._finished = parts.signals.emitter(RunFinished)
-        self._emits_runs = self._started is not None or self._finished is not None
+        self._spans = parts.signals.spans
+        told = (self._started, self._finished, self._spans)
+        self._emits_runs = any(one is not None for one in told)
         self._states = states
         self._slots = flow.slots
         self._leases = flow.leases
@@ -198,6 +200,8 @@ class Execution:
     async def _run_told(self, slot: Slot, delivery: Delivery, context: Context) -> Outcome:
         """Run the handler between the signals that it starts and how it ended."""
         event, attempt, handler = context.event, context.attempt, self._handler
+        if self._spans is not None:
+            self._spans.begin(handler, delivery, event, attempt)
         if self._started is not None:
             self._started(
                 RunStarted(handler=handler, event=event, delivery=delivery, attempt=attempt)
@@ -215,6 +219,8 @@ class Execution:
                     seconds=perf_counter() - began,
                 )
             )
+        if self._spans is not None:
+            self._spans.end(delivery, outcome)
         return outcome
 
     def _in_time(self, slot: Slot, outcome: Outcome) -> Outcome:
