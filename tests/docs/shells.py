@@ -67,7 +67,7 @@ def check_command(words: list[str]) -> None:
     while words and ASSIGNMENT.fullmatch(words[0]):
         words = words[1:]
     match words:
-        case ["omni-worker", *rest]:
+        case ["omni-worker", *rest] | ["opentelemetry-instrument", "omni-worker", *rest]:
             check_ours(rest)
         case ["make", *targets]:
             rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
