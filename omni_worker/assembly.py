@@ -83,6 +83,7 @@ def build_subscription(
         counts=counts,
         around=RunSetup(
             handler=handler.name,
+            function=handler.short,
             publisher=setup.publisher,
             loop=asyncio.get_running_loop(),
             state=setup.state,

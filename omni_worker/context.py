@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, MutableMapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -43,6 +43,7 @@ class RunSetup:
     handler: str
     publisher: Publisher
     loop: asyncio.AbstractEventLoop
+    function: str = ""  # its name, for people
     state: Any = None  # the value that the app's lifespan yields
     replay: bool = False
     on_taken: Callable[[Delivery, Published], None] | None = None  # another message has its id
@@ -129,6 +130,11 @@ class Context(RunContext, Generic[State]):
     def handler(self) -> str:
         """Stable name of the handler, as dead letters and ids use it."""
         return self._around.handler
+
+    @property
+    def function(self) -> str:
+        """Name of the handler's function, for people."""
+        return self._around.function or self._around.handler
 
     @property
     def publisher(self) -> Publisher:
@@ -274,9 +280,7 @@ class Context(RunContext, Generic[State]):
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """Logger whose lines carry event, type, handler, attempt, correlation and trace."""
         if self._log is None:
-            self._log = logging.LoggerAdapter(
-                logging.getLogger("omni_worker.handler"), event_fields(self)
-            )
+            self._log = RunLog(logging.getLogger("omni_worker.handler"), event_fields(self))
         return self._log
 
     def _caused(self, draft: Draft) -> tuple[Draft, str | None]:
@@ -324,12 +328,26 @@ class Context(RunContext, Generic[State]):
         return same
 
 
+class RunLog(logging.LoggerAdapter[logging.Logger]):
+    """Adds the fields of a run to each line; a line's own ``extra`` is kept."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, Any]:
+        """Merge the fields."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
 def event_fields(context: Context) -> dict[str, Any]:
-    """Return the log fields that identify one run; never its payload."""
+    """Return the log fields that identify one run; never its payload.
+
+    Their names begin with ``omni_``: a line of any library may have fields of its own.
+    """
+    names = names_of(context.event)
     return {
-        **names_of(context.event),
-        "handler": context.handler,
-        "attempt": context.attempt,
+        **{f"omni_{name}": value for name, value in names.items()},
+        "omni_handler": context.handler,
+        "omni_function": context.function,
+        "omni_attempt": context.attempt,
     }
 
 

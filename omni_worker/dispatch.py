@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from .context import Context, current_context
 from .errors import InvalidEvent, InvalidPayload
 from .events import Event, came_on, raw_metadata, set_slot
+from .failures import members_of
 from .finite import payload_is_finite
 from .handlers import Handler
 from .outcomes import Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
@@ -134,7 +135,7 @@ class Dispatcher:
 
         Next to another failure, which may be temporary, neither Reject nor Retry decides.
         """
-        errors = list(_errors_in(group))
+        errors = list(members_of(group))
         if all(isinstance(error, self._reject_on) for error in errors):
             return Rejected(errors[0])
         retries = [error for error in errors if isinstance(error, Retry)]
@@ -214,19 +215,6 @@ class Dispatcher:
             if len(type) <= LONGEST_REMEMBERED:
                 self._wanted[type] = wanted
         return wanted
-
-
-def _errors_in(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    """Yield every exception of a group, also of nested groups."""
-    left: list[BaseException] = [group]  # no recursion: groups may be nested deeper than calls
-    seen: set[int] = set()  # a group may be in several: each once, or there are 2 ** depth
-    while left:
-        error = left.pop()
-        if not isinstance(error, BaseExceptionGroup):
-            yield error
-        elif id(error) not in seen:
-            seen.add(id(error))
-            left.extend(reversed(error.exceptions))
 
 
 def _lacks_body(delivery: Delivery) -> bool:

@@ -56,8 +56,8 @@ class LetterStorage:
         consumer: str,
         now: int,
         on_taken: Callable[[Published], None],
-    ) -> str:
-        """Store the letter of an event that was given up; return its id.
+    ) -> Published:
+        """Store the letter of an event that was given up; return its id and where it is stored.
 
         ``on_taken`` is called for each of its ids that another message has. ``now``: epoch
         milliseconds.
@@ -97,7 +97,7 @@ class LetterStorage:
         metadata: Mapping[str, Any],
         original: StoredMessage,
         on_taken: Callable[[Published], None],
-    ) -> str:
+    ) -> Published:
         # A program that may publish anything to the stream can store a message with the id that
         # we derive: the server then keeps that one, and answers as if ours were stored.
         for id in ids:
@@ -109,7 +109,7 @@ class LetterStorage:
                 digest = await self._digest_of_same(published, payload, original)
             if digest is not None:
                 await self._note(id, digest)
-                return id
+                return published
             on_taken(published)
         raise AssertionError("the last id is random")
 

@@ -136,6 +136,10 @@ class Settings(BaseSettings):
     retry_delay: float = _of_option("retry_delay")
     breaker: int = _of_option("breaker")
 
+    # The log.
+    log_tracebacks: Literal["on", "off"] = "on"
+    """`off`: no traceback in the log, if you fear that one repeats what is in an event."""
+
     # The process.
     service: Literal["on", "off"] = "on"
     """`off`: the process is no NATS service; `nats service` and the dashboard do not see it."""
@@ -168,7 +172,9 @@ class Settings(BaseSettings):
             raise ValueError("not the URL of a server")
         return urls
 
-    @field_validator("provision", "unaddressed", "service", "traces", mode="before")
+    @field_validator(
+        "provision", "unaddressed", "service", "traces", "log_tracebacks", mode="before"
+    )
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 
 from .errors import OmniWorkerError
-from .events import DEAD_LETTER
+from .events import DEAD_LETTER, Published
+from .failures import error_line
 from .handlers import Handler
 from .letter_storage import LetterStorage
-from .letters.written import Failure, error_line
+from .letters.written import Failure
 from .notes import AttemptNotes, Note, NoteState
 from .outcomes import Done, Failed, GivenUp, HandBack, Kept, Outcome, Rejected, Skip
 from .retry import RetryPolicy, retry_delay
@@ -143,7 +144,7 @@ class Settler:
             case GivenUp():
                 return await self.send_letter(delivery, trouble)
             case _ if delivery.lapsed:
-                self._emit(Lapsed(handler=self._handler, delivery=delivery))
+                self._emit(Lapsed(handler=self._handler, delivery=delivery, outcome=outcome))
                 return False
             case HandBack(delay=delay, reason=reason, foreign=foreign):
                 await self._note(delivery, trouble, NoteState.BACK)
@@ -237,7 +238,9 @@ class Settler:
         if delivery.subject == DEAD_LETTER or matches(ADDRESSED_LETTERS, delivery.subject):
             delivery.term("a dead letter that cannot be handled")
             self._emit(
-                DeadLetterDropped(handler=self._handler, delivery=delivery, error=failure.error)
+                DeadLetterDropped(
+                    handler=self._handler, delivery=delivery, error=failure.error, failure=failure
+                )
             )
             return True
         try:
@@ -255,6 +258,7 @@ class Settler:
                     after=delay,
                     error=failure.error,
                     cause=error,
+                    failure=failure,
                 )
             )
             return False
@@ -268,12 +272,15 @@ class Settler:
                 attempts=failure.attempts,
                 error=failure.error,
                 error_type=failure.error_type,
-                letter=letter,
+                letter=letter.id,
+                number=letter.sequence,
+                of=self._policy.attempts,
+                failure=failure,
             )
         )
         return True
 
-    async def _publish_letter(self, delivery: Delivery, failure: Failure) -> str:
+    async def _publish_letter(self, delivery: Delivery, failure: Failure) -> Published:
         original = StoredMessage(
             subject=delivery.subject,
             stream=delivery.source.stream,

@@ -18,7 +18,7 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
     "errors", "masking", "tasks", "outcomes", "routes", "subjects", "events", "payloads",
-    "validation", "finite", "schemas", "retry", "options", "settings",
+    "validation", "failures", "finite", "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "trace_context",
     "signatures", "injection", "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base", "transports.results",
@@ -29,7 +29,7 @@ ROOMS = [
     "publisher", "signalling_publisher", "context", "notes", "dispatch",
     "letter_storage", "settle", "subscription",
     "assembly", "upkeep", "binding", "sent_back", "operations",
-    "listeners", "listeners.sentences", "listeners.pretty", "listeners.logs",
+    "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "listeners.opentelemetry",
     "bus", "extensions", "service", "lifespan", "parts", "app",
     "process", "testing", "dashboard",

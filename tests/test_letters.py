@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omni_worker.failures import MAX_ERROR, MAX_TRACEBACK
 from omni_worker.letters.written import (
-    MAX_ERROR,
     MAX_HEADERS,
-    MAX_TRACEBACK,
     Failure,
     compose,
     letter_id,
@@ -173,8 +172,8 @@ def doubled(depth: int) -> Exception:
         (ValueError("\ud800"), "?"),
         (Leaving(), "its text cannot be read: SystemExit"),
         (SyntaxError("of a template", ("page.html", 3, 1, 5)), "of a template (page.html, line 3)"),
-        (nested(2_000), "again (1 sub-exception)"),
-        (doubled(60), "twice (2 sub-exceptions)"),
+        (nested(2_000), "again (1 sub-exception): ValueError: the real cause"),
+        (doubled(60), "twice (2 sub-exceptions): ValueError: the real cause"),
     ],
 )
 def test_a_failure_says_what_happened_whatever_was_raised(error: BaseException, said: str) -> None:
@@ -201,7 +200,7 @@ def test_what_is_long_is_trimmed() -> None:
     payload, _ = composed(failure, headers=headers)
 
     assert len(payload["error"]) == MAX_ERROR
-    assert len(payload["traceback"]) == MAX_TRACEBACK
+    assert MAX_TRACEBACK - 2 < len(payload["traceback"]) <= MAX_TRACEBACK
     assert payload["headers"] == {"Small": ["x"]}
 
 

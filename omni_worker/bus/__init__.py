@@ -69,8 +69,7 @@ class EventBus:
             raise ConfigError("EventBus(url, transport=…): give one of them")
         self.settings = settings or Settings()
         if url is not None:
-            given = self.settings.model_dump(exclude_unset=True)
-            self.settings = Settings(**{**given, "urls": url})
+            self.settings = Settings(**self.settings.model_dump(exclude_unset=True) | {"urls": url})
         self.name = name
         self.registry = registry if registry is not None else SchemaRegistry()
         self.transport = transport if transport is not None else _jetstream(self.settings)

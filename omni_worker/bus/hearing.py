@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..listeners.logs import LOG
+from ..listeners.logs import log_of
 from ..listeners.opentelemetry import Tracing, find_tracing
 from ..publisher import Publisher
 from ..settings import Settings
@@ -16,7 +16,8 @@ class Hearing:
     """The listeners of one bus, and of each of its handlers."""
 
     def __init__(self, settings: Settings, listeners: Iterable[Listener]) -> None:
-        self.signals = Signals([LOG, *listeners])
+        self._log = log_of(settings)
+        self.signals = Signals([self._log, *listeners])
         self._settings = settings
         self._tracing: Tracing | None = None
 
@@ -34,8 +35,8 @@ class Hearing:
         if listeners is None:
             return self.signals
         if self._tracing is None:
-            return Signals([LOG, *listeners])
-        signals = Signals([LOG, *self._tracing.listeners, *listeners])
+            return Signals([self._log, *listeners])
+        signals = Signals([self._log, *self._tracing.listeners, *listeners])
         signals.spans = self._tracing.runs
         return signals
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import click
 
-from ..listeners.pretty import visible
+from ..listeners.text import visible
 from ..masking import without_secrets
 from ..process.exit_codes import CALLED_WRONGLY as CALLED_WRONGLY
 from ..process.exit_codes import FAILED as FAILED

@@ -23,7 +23,8 @@ from ..app import App
 from ..bus import EventBus
 from ..errors import ConfigError
 from ..listeners.logs import set_up_logging, write
-from ..listeners.pretty import INDENT, human_time, terminal_width
+from ..listeners.pretty import INDENT, terminal_width
+from ..listeners.text import human_time
 from ..nats_server import die_with_parent
 from ..outcomes import Failed
 from ..process.channel import ParentChannel

@@ -11,7 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ..listeners.pretty import NARROW, visible
+from ..listeners.pretty import NARROW
+from ..listeners.text import visible
 
 
 class Commands(click.Group):

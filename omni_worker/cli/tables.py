@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..listeners.pretty import terminal_width, visible, visible_json
+from ..listeners.pretty import terminal_width
+from ..listeners.text import visible, visible_json
 
 GAP = "  "
 INDENT = 4  # of a text under its row

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..listeners.pretty import visible
+from ..listeners.text import visible
 
 _DURATION = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}

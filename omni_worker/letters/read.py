@@ -66,6 +66,12 @@ class DeadLetter:
     doubt: str | None = None  # why it is unverified; empty: it is verified; None: not looked at
     why_not: str = ""  # why it cannot be retried; empty if it can
 
+    @property
+    def line(self) -> str:
+        """Class and text of the error, for people."""
+        name = self.error_type.rpartition(".")[2]
+        return f"{name}: {self.error}" if name and name != self.error else self.error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:

@@ -8,29 +8,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..errors import InvalidEvent
-from ..masking import without_secrets
+from ..failures import failure_line, place_of, traceback_text, was_meant, whole_text
 from ..schemas import core_type_of
 from ..subjects import parse_subject
 from ..topology import OWN_STREAM
 from ..transports.base import StoredMessage
-from ..validation import explain
 from ..wire import Envelope, read_envelope
 
 # UUIDv5 of stream, sequence, stored timestamp and handler: a repeat has the same id.
 _NAMESPACE = uuid.UUID("6f1f3a6e-58c5-5a64-9c0e-0d1b6f0a7c11")
-MAX_TRACEBACK = 8_192  # characters
-MAX_ERROR = 2_048  # characters
-MAX_GROUP = 1_000  # exceptions of a group, in all, whose traceback is formatted
 MAX_HEADERS = 16_384  # bytes of the original's headers; more are cut
 MAX_NAME = 1_024  # characters of an id or a type; the original has the full text
 
@@ -50,63 +42,23 @@ class Failure:
     error_type: str
     traceback: str
     attempts: int  # runs of the handler, 0 when it never ran
+    # What a note of another process does not tell:
+    line: str = ""  # class, text, place and cause, for people
+    place: str = ""  # in the user's code
+    was_meant: bool = False  # the handler asked for it
 
     @staticmethod
     def of(error: BaseException, attempts: int) -> Failure:
         """Return the facts to keep of an exception."""
-        trace = traceback_text(error, error.__traceback__) if error.__traceback__ else ""
         return Failure(
-            error=clean(error_text(error) or type(error).__name__),
+            error=clean(whole_text(error)),
             error_type=f"{type(error).__module__}.{type(error).__qualname__}",
-            traceback=clean(without_secrets(trace[-2 * MAX_TRACEBACK :])[-MAX_TRACEBACK:]),
+            traceback=clean(traceback_text(error)) if error.__traceback__ else "",
             attempts=attempts,
+            line=clean(failure_line(error)),
+            place=clean(place_of(error)),
+            was_meant=was_meant(error),
         )
-
-
-def error_text(error: BaseException) -> str:
-    """Return the text of an exception, bounded and without secrets, whatever its class does."""
-    text = safe_str(error)
-    return without_secrets(text[: 2 * MAX_ERROR])[:MAX_ERROR]
-
-
-def safe_str(value: object) -> str:
-    """Return the text of anything, also if its ``__str__`` raises."""
-    try:
-        if isinstance(value, ValidationError):
-            return explain(value)  # pydantic's own text repeats the payload
-        return str.__str__(str(value))  # no subclass, with methods of its own
-    except BaseException as another:  # SystemExit as well: a text ends no worker
-        return f"its text cannot be read: {type(another).__name__}"
-
-
-def traceback_text(error: BaseException, trace: TracebackType | None) -> str:
-    """Return the traceback of an exception, or its frames alone if it cannot be formatted."""
-    why = f"more than {MAX_GROUP} exceptions in one"
-    if not _is_large(error):
-        try:
-            return "".join(traceback.format_exception(type(error), error, trace))
-        except BaseException as another:  # groups nested too deep, a SyntaxError without its parts
-            why = f"{type(another).__name__} while it was formatted"
-    frames = "".join(traceback.format_tb(trace))
-    shown = f"Traceback (most recent call last):\n{frames}{error_line(error)}"
-    return f"{shown}\n(shown in part: {why})\n"
-
-
-def _is_large(error: BaseException) -> bool:
-    """Tell whether a group takes long to format: Python looks at all of it to show fifteen."""
-    left, seen = [error], 0
-    while left and seen <= MAX_GROUP:
-        one = left.pop()
-        seen += 1
-        if isinstance(one, BaseExceptionGroup):
-            left.extend(one.exceptions[:MAX_GROUP])
-    return seen > MAX_GROUP
-
-
-def error_line(error: BaseException) -> str:
-    """Name an exception and its text in one line: ``ValueError: the phone is off``."""
-    text = error_text(error)
-    return f"{type(error).__name__}: {text}"[:MAX_ERROR] if text else type(error).__name__
 
 
 def letter_id(original: StoredMessage, handler: str) -> str:

@@ -5,32 +5,33 @@ Use ``set_up_logging``, or hang ``add_event`` and a formatter into a configurati
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
-import string
 import sys
 import time
+from collections.abc import Collection
 from itertools import takewhile
-from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from ..context import current_context, event_fields
-from ..letters.written import safe_str, traceback_text
+from ..failures import one_line, safe_str, traceback_text
 from ..masking import MASK, bounded, is_secret
-from ..signals import Listener, RunFinished, RunStarted, Signal
-from .pretty import LONGEST_TEXT, pretty, visible_json
-from .sentences import ALWAYS, sentence_of
+from ..settings import Settings
+from ..signals import HandlerSignal, Listener, RunFinished, RunStarted, Signal
+from .pretty import pretty
+from .sentences import ALWAYS, Sentence, run_mark, sentence_of
+from .text import LONGEST_TEXT, indented, visible, visible_json
 
 __all__ = [
     "LOG",
+    "LOG_LINES",
     "LOG_RUNS",
     "JsonFormatter",
     "Message",
     "PrettyFormatter",
     "add_event",
+    "log_of",
     "set_up_logging",
     "write",
 ]
@@ -38,47 +39,96 @@ __all__ = [
 log = logging.getLogger("omni_worker.worker")
 runs = logging.getLogger("omni_worker.events")
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "omni_run",
+}
 SHORTEST = 100  # characters of a text for which a field has no room left
 DEEPEST = 8  # levels of a field; what lies deeper is shown as text
-_WORD = string.ascii_letters + string.digits + "_"
-# What a traceback begins with that is no help: our frames, and a lifespan's way through these.
-_NOT_THEIRS = (str(Path(__file__).parent.parent), contextlib.__file__)
+LONGEST_LINE = 2_048  # characters of a line of ours
+OURS = "omni_"  # begins the names of our fields: a line of any library may have a field `event`
+SIGNAL = OURS + "signal"  # field: the kind of what happened, for programs
 
 
 class Message(str):
-    """A log message that remembers its signal: not a field of the record, so no JSON shows it."""
+    """A log message: one line, then the traceback. It remembers its parts for our formatters.
 
-    __slots__ = ("signal",)
+    Not fields of the record: no JSON shows them, and no copy for another process has them.
+    """
 
-    def __new__(cls, text: str, signal: Signal) -> Message:
-        message = super().__new__(cls, text)
+    __slots__ = ("facts", "line", "signal", "traceback")
+
+    line: str
+    facts: tuple[str, ...]  # what it is about, and the command that shows more
+    traceback: str
+    signal: Signal
+
+    def __new__(
+        cls, line: str, signal: Signal, facts: tuple[str, ...] = (), traceback: str = ""
+    ) -> Message:
+        first = " · ".join((line, *facts))
+        message = super().__new__(cls, f"{first}\n{indented(traceback)}" if traceback else first)
+        message.line, message.facts, message.traceback = line, facts, traceback
         message.signal = signal
         return message
 
-    signal: Signal
+    @property
+    def first(self) -> str:
+        """Everything but the traceback."""
+        return " · ".join((self.line, *self.facts))
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)  # in another process it is a text
 
 
-def write(signal: Signal) -> None:
-    """Log one signal, by standard logging."""
+def write(signal: Signal, *, tracebacks: bool = True) -> None:
+    """Log one signal, by standard logging.
+
+    The message has all of it: any formatter, structlog and pytest's captured log show it.
+    """
     logger = runs if isinstance(signal, RunStarted | RunFinished) else log
+    logger.disabled = False  # dictConfig disables what it does not name: failures would be silent
     sentence = sentence_of(signal)
     if sentence is None or not logger.isEnabledFor(sentence.level):
         return
+    trace = _trace_of(sentence) if tracebacks else ""
+    facts = (sentence.about, f"look: {sentence.look}" if sentence.look else "")
     logger.log(
         sentence.level,
         # Without arguments a message is not formatted: a per cent sign in it does no harm.
-        Message(sentence.message, signal),
-        extra=sentence.fields,
-        exc_info=sentence.error,
+        Message(
+            visible(one_line(sentence.text, LONGEST_LINE)),
+            signal,
+            tuple(visible(one) for one in facts if one),
+            visible(trace),
+        ),
+        extra={
+            **{OURS + name: value for name, value in sentence.fields.items()},
+            SIGNAL: type(signal).__name__,
+        },
     )
 
 
-LOG = Listener(write, ALWAYS)  # every bus has it
+def _write_lines(signal: Signal) -> None:
+    write(signal, tracebacks=False)
+
+
+def log_of(settings: Settings) -> Listener:
+    """Return the listener that logs what every person on duty wants to read."""
+    return LOG if settings.log_tracebacks == "on" else LOG_LINES
+
+
+LOG = Listener(write, ALWAYS)
+LOG_LINES = Listener(_write_lines, ALWAYS)  # without tracebacks
 LOG_RUNS = Listener(write, (RunFinished,))  # a line for each run, on level debug
+
+
+def _trace_of(sentence: Sentence) -> str:
+    if sentence.error is None or sentence.error.__traceback__ is None:
+        return sentence.traceback
+    return traceback_text(sentence.error, whole=sentence.whole)
 
 
 def set_up_logging(
@@ -102,29 +152,37 @@ def set_up_logging(
 def add_event(record: logging.LogRecord) -> bool:
     """A logging filter: what is logged inside a handler says which event it was about.
 
-    Also in the threads of plain `def` handlers and of ``asyncio.to_thread``. What the line's own
-    ``extra`` says is kept.
+    Also in the threads of plain `def` handlers and of ``asyncio.to_thread``. The fields begin with
+    ``omni_``; `%(omni_run)s` in a format is `[greet 1f7539f6] `, or nothing outside of a handler.
     """
     context = current_context.get()
     if context is not None:
         for name, value in event_fields(context).items():
             if not hasattr(record, name):
                 setattr(record, name, value)
+    fields = vars(record)
+    function, event = fields.get("omni_function", ""), fields.get("omni_event", "")
+    is_ours = isinstance(record.msg, Message)  # it begins so already
+    record.omni_run = "" if is_ours or not event else visible(f"{run_mark(function, event)} ")
     return True
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: time, level, logger, message, and the fields."""
+    """Formats a record as one line of JSON: time, level, logger, message, and the fields.
+
+    Our fields are called without ``omni_``, unless the line has a field of that name.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
+        said = record.msg.first if isinstance(record.msg, Message) else record.getMessage()
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": bounded(record.getMessage(), LONGEST_TEXT),
+            "message": bounded(said, LONGEST_TEXT),
         }
-        for key, value in _fields(record).items():
+        for key, value in _fields(record, taken=line).items():
             line.setdefault(key, value)
         if trace := _trace(record):
             line["traceback"] = trace
@@ -132,7 +190,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class PrettyFormatter(logging.Formatter):
-    """For people: `12:00:01 ↻ retry 2 of 3 in 2.0 s: …`, in 80 columns, coloured where it helps."""
+    """For people: `12:00:01 ↻ [greet 1f7539f6] attempt 1 of 4 failed …`, in 80 columns."""
 
     def __init__(self, *, colour: bool = False) -> None:
         super().__init__()
@@ -140,22 +198,43 @@ class PrettyFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        message, ours = record.getMessage(), record.name.startswith("omni_worker.")
+        message = record.msg if isinstance(record.msg, Message) else None
+        ours = record.name.startswith("omni_worker.") and record.name != "omni_worker.handler"
+        fields = _fields(record)
+        if message is not None:
+            fields.pop("signal", None)
+        mark = "" if message is not None else _run_mark(fields)
         return pretty(
             at,
             record.levelname,
-            message,
-            _fields(record),
-            signal=record.msg.signal if isinstance(record.msg, Message) else None,
-            ours=ours and record.name != "omni_worker.handler",
+            mark + (record.getMessage() if message is None else message.line),
+            {} if message is not None and isinstance(message.signal, HandlerSignal) else fields,
+            signal=None if message is None else message.signal,
+            facts=() if message is None else message.facts,
+            ours=ours,
             trace=_trace(record),
             colour=self._colour,
         )
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
+def _run_mark(fields: dict[str, Any]) -> str:
+    """Begin a line of a handler's with its run, in the place of the fields that name it."""
+    names = [fields.pop(name, None) for name in ("function", "event")]
+    if None in names:
+        return ""
+    for name in ("type", "handler", "correlation", "trace"):
+        fields.pop(name, None)
+    return f"{run_mark(*names)} "
+
+
+def _fields(record: logging.LogRecord, taken: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields of a record; ours by their short names, where nothing else has those."""
     given = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    return {key: MASK if is_secret(key) else _plain(value, _Room()) for key, value in given.items()}
+    named = {}
+    for key, value in given.items():
+        short = key.removeprefix(OURS)
+        named[key if short in given or short in taken or short in _STANDARD else short] = value
+    return {key: MASK if is_secret(key) else _plain(value, _Room()) for key, value in named.items()}
 
 
 class _Room:
@@ -194,24 +273,9 @@ def _plain(value: object, room: _Room) -> Any:
 
 
 def _trace(record: logging.LogRecord) -> str:
-    """The traceback from the first line that is not ours, without what pydantic was given."""
+    """The traceback of a record, without our frames and what pydantic was given."""
+    if isinstance(record.msg, Message):
+        return record.msg.traceback
     if not isinstance(record.exc_info, tuple) or record.exc_info[1] is None:
         return ""
-    error, trace = record.exc_info[1], _theirs(record.exc_info[2])
-    lines = traceback_text(error, trace).split("\n")
-    return bounded("\n".join(map(_without_input, lines)).rstrip(), LONGEST_TEXT)
-
-
-def _without_input(line: str) -> str:
-    """Remove from a line of pydantic's what it was given: chats are private."""
-    # Without an expression, which looks through the rest of the line for each mark in it.
-    before, mark, rest = line.partition(", input_value=")
-    _, end, kind = rest.rpartition(", input_type=")
-    return before + kind.lstrip(_WORD) if mark and end else line
-
-
-def _theirs(trace: TracebackType | None) -> TracebackType | None:
-    first = trace
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_NOT_THEIRS):
-        trace = trace.tb_next
-    return trace or first
+    return traceback_text(record.exc_info[1])

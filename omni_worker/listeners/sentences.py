@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..events import names_of
-from ..letters.written import error_line
-from ..outcomes import DONE, Failed, Outcome, Reject, Rejected, Retry
+from ..events import Event, names_of
+from ..failures import error_line, failure_line, one_line, place_of, was_meant
+from ..letters.written import Failure
+from ..outcomes import DONE, Failed, Outcome, Rejected
 from ..signals import (
     BreakerClosed,
     BreakerOpened,
@@ -49,6 +49,7 @@ from ..signals import (
     ThreadStuck,
     WaitingForOlder,
 )
+from .text import address, human_time, short_id
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
@@ -67,12 +68,19 @@ ALWAYS: tuple[type[Signal], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A log line: level, message and fields; ``error`` brings its traceback."""
+    """A log line: level, text, fields, and what it is about.
+
+    ``error`` brings its traceback, without our frames unless ``whole``; ``traceback`` is one.
+    """
 
     level: int
-    message: str
+    text: str
     fields: dict[str, Any] = field(default_factory=dict)
+    about: str = ""
+    look: str = ""  # the command that shows more
     error: BaseException | None = None
+    traceback: str = ""
+    whole: bool = False
 
 
 def sentence_of(signal: Signal) -> Sentence | None:
@@ -96,6 +104,14 @@ def sentence_of(signal: Signal) -> Sentence | None:
     return None
 
 
+def run_mark(function: str, id: str) -> str:
+    """Begin the lines of one run: `[greet 1f7539f6]`; the id is enough for `omni-worker trace`."""
+    return f"[{function} {one_line(short_id(id))}]"
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
 def _of_run(signal: RunStarted | RunFinished) -> Sentence:
     fields = {
         **names_of(signal.event),
@@ -104,61 +120,116 @@ def _of_run(signal: RunStarted | RunFinished) -> Sentence:
         "function": signal.handler.short,
         "subject": signal.subject,
     }
+    mark, about = run_mark(signal.handler.short, signal.event.id), _about(signal, signal.event)
     if isinstance(signal, RunStarted):
-        return Sentence(DEBUG, "running", fields)
-    message = "handled" if signal.outcome is DONE else "failed"
-    # Once is enough to read a traceback; the retries' lines say the error in words.
-    error = _raised(signal.outcome) if signal.attempt == 1 else None
-    return Sentence(DEBUG, message, fields | {"seconds": round(signal.seconds, 6)}, error)
+        return Sentence(DEBUG, f"{mark} running", fields, about)
+    how, took = _ending(signal.outcome), human_time(signal.seconds)
+    text = f"{mark} handled in {took}" if how is None else f"{mark} failed in {took}: {how}"
+    return Sentence(DEBUG, text, fields | {"seconds": round(signal.seconds, 6)}, about)
 
 
-def _raised(outcome: Outcome) -> BaseException | None:
-    """A failure's exception, unless the handler meant it, or was cut off."""
-    error = outcome.error if isinstance(outcome, Failed | Rejected) else None
-    return None if isinstance(error, Reject | Retry | asyncio.CancelledError) else error
+def _ending(outcome: Outcome | None) -> str | None:
+    """Tell how a run ended, None if it was handled."""
+    if isinstance(outcome, Failed | Rejected):
+        return failure_line(outcome.error)
+    return None if outcome is DONE else type(outcome).__name__
+
+
+# --- events -----------------------------------------------------------------------------------
 
 
 def _of_event(signal: EventSignal) -> Sentence | None:
+    event = signal.event
+    mark, about = _mark(signal, event), _about(signal, event)
+    fields = _facts(signal, event)
     match signal:
         case Retried():
-            facts = {
-                "attempt": signal.attempt,
-                "of": signal.of,
-                "after": round(signal.after, 3),
-                "error": error_line(signal.error),
-            }
-            return Sentence(WARNING, "retry", _facts(signal) | facts)
-        case DeadLettered(attempts=attempts, error=error, letter=letter):
-            facts = {"attempts": attempts, "error": error, "letter": letter}
-            return Sentence(ERROR, "dead letter", _facts(signal) | facts)
-        case DeadLetterDelayed():
-            facts = {"after": round(signal.after, 3), "cause": str(signal.cause)}
-            message = "dead letter not stored; the event waits"
-            return Sentence(ERROR, message, _facts(signal) | facts)
-        case DeadLetterDropped():
-            message = "a dead letter could not be handled and is dropped here"
-            fields = _facts(signal) | {"error": signal.error}
-            return Sentence(ERROR, f"{message}; it stays in its stream", fields)
+            return _of_retry(signal, mark, about, fields)
+        case DeadLettered() | DeadLetterDelayed() | DeadLetterDropped():
+            return _of_letter(signal, mark, about, fields)
         case IdTaken():
             by = f"{signal.by_stream} #{signal.by_sequence}"
             message = f"{by} has this id and is not what was published; the next id is tried"
-            return Sentence(WARNING, message, _facts(signal) | {"id": signal.id})
+            return Sentence(WARNING, f"{mark} {message}", fields | {"id": signal.id}, about)
         case Lapsed():
-            return Sentence(WARNING, "lapsed", _facts(signal))
+            text = (
+                f"{mark} lapsed: it ran longer than its lease, and the server gave the event away"
+            )
+            how = _ending(signal.outcome)
+            if how is None:
+                return Sentence(WARNING, text, fields, about)
+            return Sentence(WARNING, f"{text}; the run failed: {how}", fields, about)
         case Duplicate():
-            return Sentence(INFO, "a duplicate of a handled event; not run", _facts(signal))
-    fields = {"handler": signal.handler.name, "subject": signal.subject}
-    match signal:
+            text = f"{mark} a duplicate of a handled event; not run"
+            return Sentence(INFO, text, fields, about)
         case CutOff():
-            return Sentence(WARNING, "still running at the end of grace; handed back", fields)
+            text = f"{mark} still running at the end of grace; handed back"
+            return Sentence(WARNING, text, fields, about)
         case NeverEnded():
-            message = "its last run never ended: the process died or stood still"
-            fields |= {"sequence": signal.sequence, "failures": signal.failures}
-            return Sentence(WARNING, message, fields)
+            text = f"{mark} its last run never ended: the process died or stood still"
+            return Sentence(WARNING, text, fields | {"failures": signal.failures}, about)
         case ThreadStuck():
-            message = "a thread cannot be stopped: its event keeps lease and slot until it ends"
-            return Sentence(WARNING, message, fields | {"timeout": signal.timeout})
+            text = (
+                f"{mark} a thread cannot be stopped: its event keeps lease and slot until it ends"
+            )
+            return Sentence(WARNING, text, fields | {"timeout": signal.timeout}, about)
     return None
+
+
+def _of_retry(signal: Retried, mark: str, about: str, fields: dict[str, Any]) -> Sentence:
+    error, attempt = signal.error, f"attempt {signal.attempt} of {signal.of}"
+    fields |= {
+        "attempt": signal.attempt,
+        "of": signal.of,
+        "after": round(signal.after, 3),
+        "error": error_line(error),
+        "place": place_of(error),
+    }
+    wait, how = human_time(signal.after), failure_line(error)
+    if was_meant(error):  # nothing failed: the handler asked for it
+        return Sentence(INFO, f"{mark} {attempt} asks for a retry in {wait}: {how}", fields, about)
+    # Once is enough to read a traceback; a later one comes with the dead letter.
+    trace = error if signal.attempt == 1 else None
+    text = f"{mark} {attempt} failed, retry in {wait}: {how}"
+    return Sentence(WARNING, text, fields, about, error=trace)
+
+
+def _of_letter(
+    signal: DeadLettered | DeadLetterDelayed | DeadLetterDropped,
+    mark: str,
+    about: str,
+    fields: dict[str, Any],
+) -> Sentence:
+    failure = signal.failure or Failure(error=signal.error, error_type="", traceback="", attempts=0)
+    fields |= {"error": _error_of(failure), "place": failure.place}
+    how = failure.line or one_line(_error_of(failure))
+    match signal:
+        case DeadLettered(attempts=attempts, of=of, letter=letter, number=number):
+            fields |= {"attempts": attempts, "of": of, "letter": letter, "number": number}
+            when = f"after attempt {attempts} of {of}" if attempts else "without a run"
+            text = f"{mark} dead letter #{number} {when}: {how}"
+            look, trace = f"omni-worker dead-letters show {number}", _trace_of(failure)
+            return Sentence(ERROR, text, fields, about, look, traceback=trace)
+        case DeadLetterDelayed(after=after, cause=cause):
+            fields |= {"after": round(after, 3), "cause": error_line(cause)}
+            text = f"dead letter not stored; the event waits, next try in {human_time(after)}"
+            why = one_line(error_line(cause))
+            return Sentence(ERROR, f"{mark} {text}: {why}; it failed with {how}", fields, about)
+    text = "a dead letter could not be handled and is dropped here; it stays in its stream"
+    return Sentence(ERROR, f"{mark} {text}: {how}", fields, about, traceback=_trace_of(failure))
+
+
+def _error_of(failure: Failure) -> str:
+    """Return class and text of a failure."""
+    name = failure.error_type.rpartition(".")[2]
+    return failure.error if not name or failure.error == name else f"{name}: {failure.error}"
+
+
+def _trace_of(failure: Failure) -> str:
+    return "" if failure.was_meant else failure.traceback
+
+
+# --- handlers ---------------------------------------------------------------------------------
 
 
 def _of_consumer(signal: HandlerSignal) -> Sentence | None:
@@ -189,47 +260,71 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
 
 
 def _of_handler(signal: HandlerSignal) -> Sentence | None:
-    name = {"handler": signal.handler.name}
+    mark = f"[{signal.handler.short}]"
+    name = {"handler": signal.handler.name, "function": signal.handler.short}
     match signal:
-        case BreakerOpened():
-            message = "every event fails; only trials run until one succeeds"
-            return Sentence(ERROR, message, name | {"failures": signal.failures})
+        case BreakerOpened(failures=failures):
+            text = f"every event fails, {failures} so far; only trials run until one succeeds"
+            return Sentence(ERROR, f"{mark} {text}", name | {"failures": failures})
         case BreakerClosed():
-            return Sentence(INFO, "a trial succeeded; at full speed again", name)
-        case NearlyFull():
-            return Sentence(WARNING, f"soon takes no events: {signal.reason}", name)
-        case Stalled():
-            return Sentence(ERROR, f"takes no events: {signal.reason}", name)
-        case StallEnded():
-            return Sentence(INFO, "takes events again", name | {"reason": signal.reason})
+            return Sentence(INFO, f"{mark} a trial succeeded; at full speed again", name)
+        case NearlyFull(reason=reason):
+            return Sentence(WARNING, f"{mark} soon takes no events: {reason}", name)
+        case Stalled(reason=reason):
+            return Sentence(ERROR, f"{mark} takes no events: {reason}", name)
+        case StallEnded(reason=reason):
+            return Sentence(INFO, f"{mark} takes events again: {reason} is over", name)
         case WaitingForOlder():
             facts = {"events": signal.events, "seconds": round(signal.seconds, 1)}
-            message = "older events are held elsewhere; in order, they come first"
-            return Sentence(INFO, message, name | facts)
-        case ForeignDelivery():
-            message = "a delivery for another version of this consumer is handed back"
-            return Sentence(WARNING, message, name | {"reason": signal.reason})
-        case NotesFailed():
-            message = "attempts cannot be noted across processes; deliveries are counted instead"
-            return Sentence(WARNING, message, name | {"cause": str(signal.cause)})
-        case GuardLost():
-            message = "another process took over an event that is still running here"
-            return Sentence(WARNING, message, name | {"event": signal.event_id})
-        case IdUsedAgain():
-            message = "two different events have the same id; each of them runs"
-            return Sentence(WARNING, message, name | {"event": signal.event_id})
-        case GuardNotExtended():
-            return Sentence(DEBUG, f"a guard was not extended: {signal.cause}", name)
-        case EngineFault(delivery=delivery):
-            message = f"a fault of the framework; {signal.consequence}"
+            text = f"{signal.events} older events are held elsewhere; in order, they come first"
+            return Sentence(INFO, f"{mark} {text}", name | facts)
+        case ForeignDelivery(reason=reason):
+            text = f"a delivery for another version of this consumer is handed back: {reason}"
+            return Sentence(WARNING, f"{mark} {text}", name)
+        case NotesFailed(cause=cause):
+            text = "attempts cannot be noted across processes; deliveries are counted instead"
+            return Sentence(WARNING, f"{mark} {text}: {cause}", name)
+        case EngineFault(delivery=delivery, error=error):
             subject = {} if delivery is None else {"subject": delivery.subject}
-            return Sentence(ERROR, message, name | subject, signal.error)
+            text = f"a fault of the framework: {one_line(error_line(error))}; {signal.consequence}"
+            return Sentence(ERROR, f"{mark} {text}", name | subject, error=error, whole=True)
+        case GuardLost() | IdUsedAgain() | GuardNotExtended():
+            return _of_guard(signal, name | {"event": signal.event_id})
     return None
 
 
-def _facts(signal: EventSignal) -> dict[str, Any]:
+def _of_guard(
+    signal: GuardLost | IdUsedAgain | GuardNotExtended, fields: dict[str, Any]
+) -> Sentence:
+    mark = run_mark(signal.handler.short, signal.event_id)
+    match signal:
+        case GuardLost():
+            text = "another process took over an event that is still running here"
+            return Sentence(WARNING, f"{mark} {text}", fields)
+        case IdUsedAgain():
+            text = "two different events have the same id; each of them runs"
+            return Sentence(WARNING, f"{mark} {text}", fields)
+    return Sentence(DEBUG, f"{mark} a guard was not extended: {signal.cause}", fields)
+
+
+# --- words they share -------------------------------------------------------------------------
+
+
+def _mark(signal: EventSignal, event: Event[Any] | None) -> str:
+    if event is None:
+        return f"[{signal.handler.short} {signal.stream} #{signal.sequence}]"
+    return run_mark(signal.handler.short, event.id)
+
+
+def _about(signal: EventSignal, event: Event[Any] | None) -> str:
+    """Name the event's type and address, its handler, and where it is stored."""
+    type = "" if event is None else names_of(event)["type"]
+    where = one_line(address(type, signal.subject))
+    return " · ".join((where, signal.handler.shown, f"{signal.stream} #{signal.sequence}"))
+
+
+def _facts(signal: EventSignal, event: Event[Any] | None) -> dict[str, Any]:
     """Return the log fields of an event and its handler; an unreadable event has no names."""
-    event = signal.event
     return {
         **({} if event is None else names_of(event)),
         "handler": signal.handler.name,

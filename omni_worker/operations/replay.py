@@ -17,9 +17,9 @@ from typing import Any, cast
 from ..context import Context, RunSetup
 from ..dispatch import Dispatcher, Middleware
 from ..events import Event
+from ..failures import error_line
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
-from ..letters.written import error_line
 from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skip
 from ..publisher import Publisher
 from ..schemas import SchemaRegistry
@@ -111,6 +111,7 @@ class _Replay:
         )
         self._around = RunSetup(
             handler=handler.name,
+            function=handler.short,
             publisher=stage.publisher,
             loop=asyncio.get_running_loop(),
             state=stage.state,

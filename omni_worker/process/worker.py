@@ -13,7 +13,7 @@ from typing import Any
 from ..app import App
 from ..bus import EventBus
 from ..errors import OmniWorkerError
-from ..letters.written import error_line
+from ..failures import error_line
 from ..settings import Settings
 from ..transports.base import Transport
 from .exit_codes import DONE, FAILED, INTERRUPTED

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..events import Event
+from ..letters.written import Failure
 from ..outcomes import Outcome
 from .base import EventSignal, HandlerSignal, Signal
 
@@ -48,12 +49,18 @@ class Retried(EventSignal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(EventSignal):
-    """An event was given up; its dead letter is stored with the id ``letter``."""
+    """An event was given up; its dead letter is stored with the id ``letter``.
+
+    ``number``: its sequence in its stream, as `dead-letters show` takes it. ``attempts`` of ``of``.
+    """
 
     attempts: int
     error: str
     error_type: str
     letter: str
+    number: int = 0
+    of: int = 0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +70,7 @@ class DeadLetterDelayed(EventSignal):
     after: float
     error: str
     cause: Exception
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +90,7 @@ class DeadLetterDropped(EventSignal):
     """A dead letter itself could not be handled; it is terminated and stays in its stream."""
 
     error: str
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +117,12 @@ class Recognised(EventSignal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapsed(EventSignal):
-    """A lease ran out during the run: the server has given the event away, nothing is answered."""
+    """A lease ran out during the run: the server has given the event away, nothing is answered.
+
+    ``outcome``: how the run ended.
+    """
+
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..bus import EventBus
 from ..events import Event
+from ..failures import error_line
 from ..handlers import Handler
-from ..letters.written import error_line
 from ..subscription import Subscription
 from ..transports.memory import MemoryServer
 from ..transports.memory.consumer import MemoryConsumer

@@ -105,9 +105,9 @@ async def test_every_log_line_is_json_with_its_fields(
     routed = [line for line in lines if line["message"] == "routed"]
     assert [line["event"] for line in routed] == ["good", "bad"]
     assert {line["handler"] for line in routed} == {"r1"}
-    [letter] = [line for line in lines if line["message"] == "dead letter"]
+    [letter] = [line for line in lines if line.get("signal") == "DeadLettered"]
     assert letter["level"] == "error"
-    assert letter["error"] == "not\n wanted: olá"
+    assert letter["error"] == "Reject: not\n wanted: olá"
 
 
 async def test_on_a_terminal_it_lists_what_it_listens_to_in_eighty_columns(

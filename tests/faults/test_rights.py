@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,11 @@ class _As:
 def _spawn(scene: Scene) -> Worker:
     url = scene.server.url.replace("operations:o", f"worker:{SECRET}")
     return scene.spawn(url=url, provision="off", reconnect_max_retries=0)
+
+
+def _letters(worker: Worker) -> list[dict[str, Any]]:
+    """Log lines of dead letters."""
+    return [one for one in worker.lines("error") if one.get("signal") == "DeadLettered"]
 
 
 async def _publish(scene: Scene) -> None:
@@ -180,11 +186,10 @@ async def test_without_the_right_to_publish_its_events_they_fail_by_name(
         worker = _spawn(scene)
         await worker.ready()
         await scene.publish(3)
-        await until(lambda: worker.messages("error").count("dead letter") == 3)
+        await until(lambda: len(_letters(worker)) == 3)
         await scene.settled()
 
         account = await scene.ends("the right to publish custom.reply missing")
         assert len(account.lettered) == 3
-        lines = [one for one in worker.lines("error") if one["message"] == "dead letter"]
-        assert all('"custom.reply"' in one["error"] for one in lines)
+        assert all('"custom.reply"' in one["error"] for one in _letters(worker))
         assert await worker.stop() == 0

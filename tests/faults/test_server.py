@@ -123,7 +123,9 @@ async def test_a_retry_waits_its_time_through_a_server_kill(
             effect("handled", id=event.id)
     """)
     retried = await scene.publish(15)
-    await until(lambda: worker.messages().count("retry") == 15)
+    await until(
+        lambda: len([one for one in worker.lines() if one.get("signal") == "Retried"]) == 15
+    )
     asked = time.time()
     await scene.publish(1)  # one more, for the server to write after all these
     state = next(nats_server.store.glob("jetstream/*/streams/MESSAGE/obs/r1/o.dat"))

@@ -15,7 +15,7 @@ import pytest
 
 from omni_worker import EventBus
 from omni_worker.listeners.logs import JsonFormatter, PrettyFormatter
-from omni_worker.listeners.pretty import visible, visible_json
+from omni_worker.listeners.text import visible, visible_json
 from omni_worker.nats_server import NatsServer
 from tests.processes.support import PROGRAM, api, clean_environment, plain_client
 

@@ -15,7 +15,7 @@ from ...bus import EventBus
 from ...errors import ConfigError, InvalidEvent, OmniWorkerError
 from ...events import Published
 from ...listeners.logs import set_up_logging
-from ...listeners.pretty import visible_json
+from ...listeners.text import visible_json
 from ...publisher import Draft
 from ...schemas import SchemaRegistry
 from ...settings import Settings

@@ -13,7 +13,7 @@ import click
 from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...handler_consumers import planned_consumers
-from ...listeners.pretty import visible
+from ...listeners.text import visible
 from ...operations.status import ConsumerStatus, as_json, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport

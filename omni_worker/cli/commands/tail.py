@@ -9,7 +9,7 @@ import click
 
 from ...errors import InvalidSubject
 from ...letters.read import stored_time
-from ...listeners.pretty import address
+from ...listeners.text import address
 from ...operations.tail import as_json, past_and_live, plain, read
 from ...schemas import SchemaRegistry, core_type_of
 from ...settings import Settings

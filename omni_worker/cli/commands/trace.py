@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from ...listeners.pretty import address
+from ...listeners.text import address
 from ...operations.trace import ConsumerWord, EventPlace, Trace, as_json, trace_event
 from ...settings import Settings
 from ...transports.base import Transport

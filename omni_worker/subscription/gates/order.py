@@ -51,6 +51,8 @@ class Order(Gate):
         try:
             has_key = self._lanes.enter(run.delivery, run.event)
         except BaseException as error:  # of the user's function, also SystemExit: a failure
+            if not getattr(error, "__notes__", None):
+                error.add_note("raised by order_by=")
             return Failed(error)
         finally:
             run.leave_line()

@@ -80,7 +80,7 @@ def _listing(
     head = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
     rows = [
         [one.sequence, ago(one.time), one.event_type or "-", shown_handler(one, app) or "-",
-         one.attempts or "-", ("(unverified) " if one.doubt else "") + (one.error or "-")]
+         one.attempts or "-", ("(unverified) " if one.doubt else "") + (one.line or "-")]
         for one in shown
     ]  # fmt: skip
     if everything:
