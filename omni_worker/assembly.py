@@ -27,6 +27,7 @@ from .subscription.gates.breaker import Breaker
 from .subscription.gates.guard import ExactlyOnce
 from .subscription.gates.order import Order
 from .subscription.gates.recall import Recall
+from .subscription.run_times import RunTimes
 from .tasks import of_handler
 from .threads import DaemonThreads
 from .topology import OWN_STREAM, raw_subject
@@ -44,6 +45,7 @@ class HandlerSetup:
     settings: Settings
     signals: Signals
     state: Any = None  # what the app's lifespan yields
+    measured: bool = False  # by the length of each run
 
 
 def build_subscription(
@@ -93,6 +95,7 @@ def build_subscription(
         order=order,
         breaker=breaker,
         recall=recall,
+        times=RunTimes() if setup.measured else None,
         signals=setup.signals,
         is_connected=lambda: setup.transport.is_connected,
         on_lost=on_lost,

@@ -82,12 +82,12 @@ class Context(RunContext, Generic[State]):
         "_around",
         "_counts",
         "_delivery",
-        "_first_seen",
         "_local",
         "_log",
         "attempt",
         "ended",
         "event",
+        "first_seen",
     )
 
     def __init__(
@@ -101,7 +101,7 @@ class Context(RunContext, Generic[State]):
         self.event = event
         self.attempt = attempt  # 1 is the first
         self._delivery = delivery
-        self._first_seen = first_seen
+        self.first_seen = first_seen  # epoch seconds
         self._around = around
         self.ended: Outcome = DONE  # how the run ends if its handler returns
         self._counts: dict[str, int] | None = None
@@ -159,7 +159,7 @@ class Context(RunContext, Generic[State]):
     @property
     def first_delivered(self) -> datetime:
         """Time of the first delivery of this event to this process, in UTC."""
-        return datetime.fromtimestamp(self._first_seen, UTC)
+        return datetime.fromtimestamp(self.first_seen, UTC)
 
     @property
     def headers(self) -> dict[str, list[str]]:

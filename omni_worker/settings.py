@@ -141,6 +141,14 @@ class Settings(BaseSettings):
     """`off`: no traceback in the log, if you fear that one repeats what is in an event."""
 
     # The process.
+    health_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port for `/healthz`, `/readyz` and every route; 0 takes a free one. Without: no port."""
+    health_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address of the ports; `0.0.0.0` for other machines."""
+    metrics: Literal["auto", "on", "off"] = "auto"
+    """Count for Prometheus; `auto`: if there is a port and `omni-worker[metrics]` is installed."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port for `/metrics` alone, in place of the health port."""
     service: Literal["on", "off"] = "on"
     """`off`: the process is no NATS service; `nats service` and the dashboard do not see it."""
     grace: float = Field(default=30.0, ge=0)
@@ -173,13 +181,16 @@ class Settings(BaseSettings):
         return urls
 
     @field_validator(
-        "provision", "unaddressed", "service", "traces", "log_tracebacks", mode="before"
+        "provision", "unaddressed", "service", "metrics", "traces", "log_tracebacks", mode="before"
     )
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("reconnect_max_retries", "prefetch", "timeout", mode="before")
+    @field_validator(
+        "reconnect_max_retries", "prefetch", "timeout", "health_port", "metrics_port",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _read_none(cls, value: object) -> object:
         # An environment variable has no other way to say "endless", "adaptive" or "no timeout".

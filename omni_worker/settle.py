@@ -51,6 +51,7 @@ class Trouble:
     letter_tries: int = 0
     retry_in: float | None = None  # seconds; until then the event is kept here, and with it its key
     consumer: str = ""  # that delivers it again
+    ending: str = ""  # why it is given up: "rejected", "unreadable", or "" for all attempts spent
 
 
 @dataclass(slots=True)
@@ -63,6 +64,15 @@ class Counts:
     dead_lettered: int = 0
     handed_back: int = 0
     recognised: int = 0  # came again although settled, acknowledged unrun
+    rejected: int = 0  # of the dead-lettered: at once, because the handler said so
+    unreadable: int = 0  # of the dead-lettered: no event at all
+    lapsed: int = 0  # ended badly after its lease had run out: nothing was answered
+
+    def gave_up(self, ending: str) -> None:
+        """Count a dead letter."""
+        self.dead_lettered += 1
+        self.rejected += ending == "rejected"
+        self.unreadable += ending == "unreadable"
 
 
 class Settler:
@@ -144,6 +154,7 @@ class Settler:
             case GivenUp():
                 return await self.send_letter(delivery, trouble)
             case _ if delivery.lapsed:
+                self._counts.lapsed += 1
                 self._emit(Lapsed(handler=self._handler, delivery=delivery, outcome=outcome))
                 return False
             case HandBack(delay=delay, reason=reason, foreign=foreign):
@@ -155,6 +166,7 @@ class Settler:
                 return False
             case Rejected(error=error, unreadable=unreadable):
                 trouble.failures += not unreadable
+                trouble.ending = "unreadable" if unreadable else "rejected"
                 trouble.letter = _failure(error, trouble.failures, unreadable)
                 return await self.send_letter(delivery, trouble)
             case Failed(error=error, after=after):
@@ -264,7 +276,7 @@ class Settler:
             return False
         if not delivery.lapsed:
             delivery.term(failure.error)
-        self._counts.dead_lettered += 1
+        self._counts.gave_up(trouble.ending)
         self._emit(
             DeadLettered(
                 handler=self._handler,

@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from omni_worker.nats_server import NatsServer, die_with_parent
 
+from .ports import free_port
 from .processes.support import clean_environment
 
 MAIN = """
@@ -41,9 +43,22 @@ assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # whatever follows can 
 """
 
 
-def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
+ROUTE = """
+from omni_worker import Answer, Extension
+
+
+class Hello(Extension):
+    def routes(self):
+        return {"/hello": lambda request: Answer(body=b"hello")}
+
+
+app.use(Hello())
+"""
+
+
+def start(folder: Path, source: str = MAIN, **environment: str) -> subprocess.Popen[str]:
     """Start `python main.py`."""
-    (folder / "main.py").write_text(MAIN)
+    (folder / "main.py").write_text(source)
     return subprocess.Popen(
         [sys.executable, "main.py"],
         cwd=folder,
@@ -87,3 +102,37 @@ def test_a_program_whose_app_cannot_go_on_exits_with_its_code(tmp_path: Path) ->
     assert said == ""
     assert program.returncode == 1
     assert json.loads(log.splitlines()[-1])["level"] == "error"
+
+
+def test_a_program_answers_at_its_port_if_the_settings_name_one(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    source = MAIN.replace("\napp.run()", ROUTE + "\napp.run()")
+    port = free_port()
+    environment = {"NATS_URL": nats_server.url, "OMNI_WORKER_HEALTH_PORT": str(port)}
+
+    with start(tmp_path, source, **environment) as program:
+        wait_until_ready(program)
+        answers = [
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10).read()
+            for path in ("/hello", "/healthz", "/metrics")
+        ]
+        program.terminate()
+        program.communicate(timeout=20)
+
+    assert answers[0] == b"hello"
+    assert json.loads(answers[1])["status"] == "ok"
+    assert b'omni_worker_events_total{app="shop",handler="app-run"' in answers[2]
+    assert program.returncode == 0
+
+
+def test_a_program_whose_port_is_taken_ends_and_names_it(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    environment = {"NATS_URL": nats_server.url, "OMNI_WORKER_HEALTH_PORT": str(nats_server.port)}
+
+    with start(tmp_path, **environment) as program:
+        _, log = program.communicate(timeout=20)
+
+    assert program.returncode == 1
+    assert f"--health-port {nats_server.port}" in json.loads(log.splitlines()[-1])["message"]

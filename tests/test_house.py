@@ -31,7 +31,7 @@ ROOMS = [
     "assembly", "upkeep", "binding", "sent_back", "operations",
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "listeners.opentelemetry",
-    "bus", "extensions", "service", "lifespan", "parts", "app",
+    "bus", "extensions", "service", "lifespan", "parts", "app", "metrics",
     "process", "testing", "dashboard",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

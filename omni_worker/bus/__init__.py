@@ -81,6 +81,7 @@ class EventBus:
         self.middlewares: list[Middleware] = []
         self.state: Any = None  # what the app's lifespan yields
         self.loop_lag = LoopLag()
+        self.measures_runs = False  # of handlers that start after it is set
         self._provisioner = Provisioner(
             self.transport.operators,
             create=self.settings.provision == "on",
@@ -337,6 +338,7 @@ class EventBus:
             settings=self.settings,
             signals=self.signals if signals is None else signals,
             state=self.state,
+            measured=self.measures_runs,
         )
 
     async def _keep(self) -> None:
@@ -345,9 +347,7 @@ class EventBus:
         try:
             looked = 0.0
             while not gave_up.done():
-                due = self.loop_lag.due(BUSY_REFRESH)
-                await asyncio.wait([gave_up], timeout=BUSY_REFRESH)
-                self.loop_lag.note(due)
+                await self.loop_lag.wait(gave_up, BUSY_REFRESH)
                 looked += BUSY_REFRESH
                 if self.transport.is_connected:
                     await self._subscriptions.refresh(busy_only=looked < REFRESH)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import click
 
@@ -49,14 +48,6 @@ SECTIONS = {
         "version": "Show the versions of omni-worker and its parts.",
     },
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Probing:
-    """Address at which a worker answers health probes."""
-
-    host: str
-    port: int
 
 
 @click.group(

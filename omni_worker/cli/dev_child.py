@@ -29,7 +29,10 @@ from ..nats_server import die_with_parent
 from ..outcomes import Failed
 from ..process.channel import ParentChannel
 from ..process.exit_codes import CALLED_WRONGLY
-from ..process.main import leave, run_loop
+from ..process.health import Health
+from ..process.main import leave, run_with_ports
+from ..process.ports import Ports
+from ..process.router import Router
 from ..process.worker import Stop, run_worker
 from ..settings import Settings
 from ..signals import Listener, Ready, RunFinished, RunStarted
@@ -92,7 +95,16 @@ def work(
     parent.fact("loaded", True)
     shown = Shown(payloads)
     app.listeners.append(Listener(shown.hear, (RunStarted, RunFinished)))
-    code = run_loop(lambda: _work(app, settings, parent, order))
+    try:
+        code = run_with_ports(
+            app,
+            settings,
+            Ports.of(settings),
+            lambda health, router: _work(app, settings, parent, order, health, router),
+        )
+    except ConfigError as error:  # a port is taken, or a route
+        complain(str(error))
+        return CALLED_WRONGLY
     if shown.cut_off:
         events = (
             "1 unfinished event" if shown.cut_off == 1 else f"{shown.cut_off} unfinished events"
@@ -166,7 +178,10 @@ class Shown:
             click.echo(" " * INDENT + text[start : start + room], err=True)
 
 
-async def _work(app: App, settings: Settings, parent: ParentChannel, order: dict[str, Any]) -> int:
+async def _work(
+    app: App, settings: Settings, parent: ParentChannel, order: dict[str, Any], health: Health,
+    router: Router,
+) -> int:  # fmt: skip
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask, "SIGTERM")
     ending = HowItEnded(settings, stop)
@@ -181,7 +196,9 @@ async def _work(app: App, settings: Settings, parent: ParentChannel, order: dict
         else:
             log.info("reloaded in %s", took)
 
-    return await run_worker(app, settings=settings, on_ready=ready, stop=stop)
+    return await run_worker(
+        app, settings=settings, on_ready=ready, stop=stop, health=health, router=router
+    )
 
 
 def _warm_up() -> None:

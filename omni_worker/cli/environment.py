@@ -16,8 +16,7 @@ DASHBOARD_FD = "OMNI_WORKER_DASHBOARD_FD"  # the socket that dev's dashboard is 
 
 # Read by commands and between our own processes, not by Settings.
 OTHERS = (
-    "OMNI_WORKER_WORKERS", "OMNI_WORKER_HEALTH_HOST", "OMNI_WORKER_HEALTH_PORT",
-    "OMNI_WORKER_DASHBOARD_USER", DASHBOARD_FD, COUNT, NUMBER, PARENT_FD,
+    "OMNI_WORKER_WORKERS", "OMNI_WORKER_DASHBOARD_USER", DASHBOARD_FD, COUNT, NUMBER, PARENT_FD,
 )  # fmt: skip
 
 

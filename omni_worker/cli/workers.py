@@ -6,32 +6,29 @@ import asyncio
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..listeners.logs import JsonFormatter, set_up_logging
 from ..process.exit_codes import CALLED_WRONGLY, DONE, FAILED
 from ..process.health import health_routes
 from ..process.notify import Notify
+from ..process.parent_metrics import ParentMetrics
 from ..process.parent_routes import parent_routes
+from ..process.ports import Ports, serving, wants_metrics
 from ..process.router import Router
 from ..process.supervisor import COUNT, Supervisor
 from ..process.worker import Stop
 from ..service import NUMBER
 from ..settings import Settings
-from . import Probing, complain
-
-if TYPE_CHECKING:
-    from ..process.http import HttpServer
+from . import complain
 
 log = logging.getLogger("omni_worker.supervisor")
 
 PARENT = "*"
-DEFAULT_GRACE: float = Settings.model_fields["grace"].default
 
 
 def workers_command(
-    target: str, log_format: str | None, log_level: str, count: int, probing: Probing | None
+    target: str, log_format: str | None, log_level: str, count: int, ports: Ports
 ) -> int:
     """Run N workers until a signal. Return the exit code."""
     if sys.platform == "win32":
@@ -42,61 +39,66 @@ def workers_command(
     command = [sys.executable, "-m", "omni_worker", "run", target, "--log-level", log_level]
     if log_format is not None:
         command += ["--log-format", log_format]
-    return asyncio.run(_supervise(command, count, probing))
+    return asyncio.run(_supervise(command, count, ports))
 
 
-async def _supervise(command: list[str], count: int, probing: Probing | None) -> int:
+async def _supervise(command: list[str], count: int, ports: Ports) -> int:
     stop = Stop()
     stop.listen()
     notify = Notify()  # before the children get their environment
     notify.listen(stop.ask)
+    settings = _settings()
+    try:
+        has_metrics = ports.is_any and wants_metrics(settings.metrics, ports, {})
+    except ConfigError as error:
+        complain(str(error))
+        return CALLED_WRONGLY
     supervisor = Supervisor(
         command,
         count,
-        environment=_for_children(),
-        grace=_grace(),
+        environment=_for_children(has_metrics=has_metrics),
+        grace=settings.grace,
         stop=stop,
         on_ready=lambda: _ready(notify, count),
         on_report=notify.alive,
     )
     router = Router(health_routes(supervisor.report), parent_routes(supervisor))
-    router.open()
+    alone = Router()
+    if has_metrics:
+        metrics = ParentMetrics(supervisor).routes()
+        (router if ports.metrics is None else alone).add(metrics)
     try:
-        server = open_http(probing, router)
+        with serving(ports, router, alone):
+            return await _run(supervisor, stop, notify, (router, alone))
     except ConfigError as error:
         complain(str(error))
         return FAILED
+
+
+async def _run(
+    supervisor: Supervisor, stop: Stop, notify: Notify, routers: tuple[Router, ...]
+) -> int:
+    for router in routers:
+        router.open()
     telling = asyncio.create_task(_tell_stopping(stop, notify))
     try:
         code = await supervisor.run()
     finally:
         telling.cancel()
         notify.close()
-        router.close()
-        if server is not None:
-            server.close()
+        for router in routers:
+            router.close()
     if code == DONE:
         log.info("stopped")
     return code
 
 
-def _grace() -> float:
-    """Grace of a worker that has not told its own yet, in seconds."""
+def _settings() -> Settings:
+    """Return the settings of the environment; the app's own are known to the workers alone."""
     try:
-        return Settings().grace
+        return Settings()
     except ConfigError:  # each worker says what is wrong
-        return DEFAULT_GRACE
-
-
-def open_http(probing: Probing | None, router: Router) -> HttpServer | None:
-    """Serve routes where that was asked for, and log where. Raises ConfigError."""
-    if probing is None:
-        return None
-    from ..process.http import HttpServer  # the standard HTTP server; most workers do without
-
-    server = HttpServer(probing.host, probing.port, router)
-    log.info("health on %s", server.url)
-    return server
+        return Settings.model_construct()
 
 
 def own_number() -> str | None:
@@ -139,10 +141,15 @@ class _Numbered(logging.Formatter):
         return self._mark + self._inner.format(record).replace("\n", "\n" + " " * len(self._mark))
 
 
-def _for_children() -> dict[str, str]:
+def _for_children(*, has_metrics: bool) -> dict[str, str]:
     """Copy our environment without the variables of the parent alone."""
-    parents = ("OMNI_WORKER_WORKERS", "OMNI_WORKER_HEALTH_PORT", "OMNI_WORKER_HEALTH_HOST")
-    return {name: value for name, value in os.environ.items() if name not in parents}
+    parents = (
+        "OMNI_WORKER_WORKERS", "OMNI_WORKER_HEALTH_PORT", "OMNI_WORKER_HEALTH_HOST",
+        "OMNI_WORKER_METRICS_PORT",
+    )  # fmt: skip
+    kept = {name: value for name, value in os.environ.items() if name not in parents}
+    # Without anyone to ask for them, they would be counted in vain.
+    return kept if has_metrics else {"OMNI_WORKER_METRICS": "off", **kept}
 
 
 def _ready(notify: Notify, count: int) -> None:

@@ -36,11 +36,14 @@ READ_ONLY = ("GET", "HEAD")
 class HttpServer:
     """Serve a router until closed. Raises ConfigError if the port is taken; 0 takes a free one."""
 
-    def __init__(self, host: str, port: int, router: Router, *, overdue: float = OVERDUE) -> None:
+    def __init__(
+        self, host: str, port: int, router: Router, *,
+        overdue: float = OVERDUE, option: str = "--health-port",
+    ) -> None:  # fmt: skip
         try:
             self._server = _Server(host, port, router, overdue)
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"--health-port {port} on {host}: {error}") from None
+            raise ConfigError(f"{option} {port} on {host}: {error}") from None
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name=own("http"), daemon=True
         )

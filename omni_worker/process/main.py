@@ -14,12 +14,20 @@ from typing import Any
 
 from ..app import App
 from ..bus import EventBus
+from ..errors import ConfigError
 from ..listeners.logs import set_up_logging
+from ..metrics import PATH
 from ..settings import Settings
 from ..signals import Ready
 from .collector import calm_collector
+from .exit_codes import FAILED
+from .health import Health, Report, health_routes
 from .notify import Notify
+from .ports import Ports, serving, use_metrics
+from .router import Router
 from .worker import run_worker, stop_signals, warn_of_short_kill
+
+log = logging.getLogger("omni_worker.worker")
 
 LAST_WAIT = 1.0  # seconds for cancelled tasks to end
 
@@ -32,9 +40,42 @@ def run_app(app: App) -> int:
     warn_of_short_kill(os.environ, settings.grace)
     calm_collector()
     notify = Notify()
-    code = run_loop(lambda: run_worker(app, settings=settings, on_ready=emit_ready, notify=notify))
+    try:
+        code = run_with_ports(
+            app,
+            settings,
+            Ports.of(settings),
+            lambda health, router: run_worker(
+                app, settings=settings, on_ready=emit_ready, health=health, notify=notify,
+                router=router,
+            ),
+            on_look=notify.alive,
+        )  # fmt: skip
+    except ConfigError as error:
+        log.error("%s", error)
+        return FAILED
     _take_signals_again()
     return code
+
+
+def run_with_ports(
+    app: App,
+    settings: Settings,
+    ports: Ports,
+    main: Callable[[Health, Router], Coroutine[Any, Any, int]],
+    *,
+    on_look: Callable[[Report], None] | None = None,
+) -> int:
+    """Run ``main`` on a loop of its own and answer at the app's ports; returns its exit code.
+
+    Raises ConfigError, before anything runs, for a port that is taken and for a wrong route.
+    """
+    health = Health(on_look)
+    metrics = use_metrics(app, settings, ports)
+    router = Router(health_routes(health.report), app.routes())
+    alone = Router({PATH: metrics.answer} if metrics is not None else {})
+    with serving(ports, router, alone):
+        return run_loop(lambda: main(health, router))
 
 
 def emit_ready(bus: EventBus) -> None:

@@ -37,8 +37,7 @@ class Subscription:
         options = parts.handler.options
         assert options.concurrency is not None
         assert options.ack_wait is not None
-        self.handler = parts.handler
-        self.counts = parts.counts
+        self.handler, self.counts, self.times = parts.handler, parts.counts, parts.times
         self._parts = parts
         self._states: dict[Source, SourceState] = {}
         self._pulled: dict[Source, SourceState] = {}  # those of them this subscription asks itself
@@ -96,7 +95,7 @@ class Subscription:
     @property
     def running(self) -> int:
         """Handlers running right now."""
-        return sum(slot.delivery is not None for slot in self._slots.all)
+        return sum(slot.delivery is not None for slot in list(self._slots.all))
 
     @property
     def busy_seconds(self) -> float:

@@ -16,7 +16,7 @@ from typing import cast
 from ..context import Context, current_context
 from ..dispatch import TimedOut
 from ..errors import TransportError
-from ..outcomes import DONE, KEPT, Failed, HandBack, Outcome, Rejected
+from ..outcomes import DONE, KEPT, Done, Failed, HandBack, Outcome, Rejected
 from ..settle import Trouble
 from ..signals import EngineFault, ForeignDelivery, RunFinished, RunStarted
 from ..transports.base import Delivery, Source
@@ -53,6 +53,7 @@ class Execution:
         self._started = parts.signals.emitter(RunStarted)
         self._finished = parts.signals.emitter(RunFinished)
         self._spans = parts.signals.spans
+        self._times = parts.times
         told = (self._started, self._finished, self._spans)
         self._emits_runs = any(one is not None for one in told)
         self._states = states
@@ -67,7 +68,7 @@ class Execution:
         slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
         dispatcher, counts, buffer, now = self._dispatcher, self._counts, slots.buffer, leases.now
         read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
-        around, give_back, turn = self._around, self._credit.give_back, 0
+        around, give_back, turn, times = self._around, self._credit.give_back, 0, self._times
         task, own, before = cast("asyncio.Task[None]", slot.task), slot.context, slots.context
         slots.woke(slot)
         while (buffer and slots.is_free) or await slots.is_ready(slot):
@@ -99,8 +100,9 @@ class Execution:
                         except BaseException as error:
                             ended = dispatcher.ending(error)
                         slot.is_running = False
-                # One that was handed back while it ran has had its answer.
-                if ended is DONE and not (delivery.lapsed or slot.timed_out):
+                        if times is not None:
+                            times.note(context.first_seen, delivery.stored_at, ended is DONE)
+                if ended is DONE and not (delivery.lapsed or slot.timed_out):  # answered before
                     if breaker.failures:
                         breaker.saw(DONE)
                     slot.deadline = NEVER
@@ -114,8 +116,7 @@ class Execution:
                 else:
                     await self._live(slot, state, delivery, cast("Outcome | None", ended))
             except Exception as error:
-                self._on_fault(error, slot, delivery)
-                self.release(state, delivery)
+                self.release(state, self._on_fault(error, slot, delivery))
             # At once if nothing was set. Where a value's own comparison raises, the slot ends, too.
             if (not buffer or own != before) and not slots.is_as_begun(slot):
                 return  # the next event sees nothing that this one set
@@ -190,11 +191,15 @@ class Execution:
         if self._leases.timeout is not None:
             self._leases.begin_run(slot)
         slot.is_running = True
+        began = time()
         if self._emits_runs:
             outcome = await self._run_told(slot, delivery, context)
         else:
             outcome = await self._dispatcher.run(context.event, context)
         slot.is_running = False
+        if self._times is not None:
+            stored_at = delivery.stored_at if context.attempt == 1 else None
+            self._times.note(began, stored_at, isinstance(outcome, Done))
         return outcome
 
     async def _run_told(self, slot: Slot, delivery: Delivery, context: Context) -> Outcome:
@@ -267,13 +272,14 @@ class Execution:
             self._signals.emit(ForeignDelivery(handler=self._handler, reason=outcome.reason))
         return outcome
 
-    def _on_fault(self, error: Exception, slot: Slot, delivery: Delivery) -> None:
+    def _on_fault(self, error: Exception, slot: Slot, delivery: Delivery) -> Delivery:
         slot.delivery = None
         again = "the event comes again"
         self._signals.emit(
             EngineFault(handler=self._handler, error=error, consequence=again, delivery=delivery)
         )
         self._back.one(delivery, FAULT_DELAY, "a fault of the framework")
+        return delivery
 
     # --- letting go ------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from .gates import Gate
 from .gates.breaker import Breaker
 from .gates.order import Order
 from .gates.recall import Recall
+from .run_times import RunTimes
 
 if TYPE_CHECKING:
     from . import Subscription
@@ -36,6 +37,7 @@ class Parts:
     order: Order | None
     breaker: Breaker
     recall: Recall  # outside of them: it is passed before the event is read
+    times: RunTimes | None  # None: nothing measures them
     signals: Signals
     is_connected: Callable[[], bool]
     on_lost: Callable[[Source, Exception], None]

@@ -177,10 +177,13 @@ class Slots:
     def busy_seconds(self) -> float:
         """Seconds that slots had something to do, all together, until now.
 
-        Taken when a slot wakes and when it rests, so that an event costs nothing.
+        Taken when a slot wakes and when it rests, so that an event costs nothing. May be asked
+        from any thread.
         """
         now = perf_counter()
-        return self._busy + sum(now - slot.since for slot in self.all if slot.since is not None)
+        return self._busy + sum(
+            now - since for slot in list(self.all) if (since := slot.since) is not None
+        )
 
     def _rest(self, slot: Slot) -> None:
         if slot.since is not None:

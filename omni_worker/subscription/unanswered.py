@@ -22,6 +22,7 @@ class Unanswered:
         self._flow = flow
         self._nearly: dict[Source, str] = {}
         self._paused: dict[Source, str] = {}
+        self.seen: dict[Source, ConsumerInfo] = {}  # each consumer, when it was read last
 
     @property
     def warnings(self) -> list[str]:
@@ -30,6 +31,7 @@ class Unanswered:
 
     def saw(self, source: Source, info: ConsumerInfo) -> None:
         """Judge a consumer; called whenever the server was asked about it."""
+        self.seen[source] = info
         self._note_pause(source, info)
         count, most = info.num_ack_pending, info.config.max_ack_pending
         is_small = not most >= LEAST
@@ -52,6 +54,7 @@ class Unanswered:
 
     def forget(self, source: Source) -> None:
         """Forget a lost source."""
+        self.seen.pop(source, None)
         self._nearly.pop(source, None)
         self._paused.pop(source, None)
         self._flow.stall_ended(f"unanswered {source.consumer} on {source.stream}")

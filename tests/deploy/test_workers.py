@@ -174,7 +174,7 @@ async def test_each_worker_answers_for_itself_on_the_port_of_their_parent(
         "no worker 3: there are 1 to 2"
     ]
     code, said = await answer_of(free_port, "/workers")
-    assert (code, said["paths"]) == (404, ["/healthz", "/readyz"])
+    assert (code, said["paths"]) == (404, ["/healthz", "/readyz", "/metrics"])
 
 
 async def test_any_other_path_is_answered_by_a_worker_that_is_ready(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import urllib.request
 
 import pytest
 
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer
 
+from ..ports import free_port
 from ..waiting import until
 from .support import Project
 
@@ -240,3 +242,38 @@ def newest(project: Project) -> int | None:
     handled = project.stage.effects("handled")
     version: int | None = handled[-1]["version"] if handled else None
     return version
+
+
+ROUTE = """
+from omni_worker import Answer, Extension, Settings
+
+app.settings = Settings(health_port={port})
+
+
+class Version(Extension):
+    def routes(self):
+        return {{"/version": lambda request: Answer(body=b"{version}")}}
+
+
+app.use(Version())
+"""
+
+
+async def test_routes_are_answered_at_the_port_by_the_code_as_it_is_now(
+    project: Project, nats_server: NatsServer
+) -> None:
+    port = free_port()
+    project.write(app(1, "routes") + ROUTE.format(version=1, port=port))
+
+    def answer() -> bytes:
+        try:
+            return bytes(urllib.request.urlopen(f"http://127.0.0.1:{port}/version").read())
+        except OSError:  # one process has ended, the next has not begun
+            return b""
+
+    await project.dev(url=nats_server.url)
+    first = await asyncio.to_thread(answer)
+    project.write(app(2, "routes") + ROUTE.format(version=2, port=port))
+
+    assert first == b"1"
+    await until(lambda: answer() == b"2")

@@ -16,17 +16,16 @@ from ...handler_consumers import is_shared
 from ...listeners.logs import LOG_RUNS, set_up_logging
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED
-from ...process.health import Health, health_routes
-from ...process.main import emit_ready, leave, run_loop
+from ...process.main import emit_ready, leave, run_with_ports
 from ...process.notify import Notify
-from ...process.router import Router
+from ...process.ports import LOOPBACK, Ports
 from ...process.worker import run_worker, warn_of_short_kill
 from ...settings import Settings
-from .. import Probing, complain
+from .. import complain
 from ..app_loader import CannotLoad, load_app
 from ..environment import warn_of_unknown_variables
 from ..handler_list import handler_list
-from ..workers import number_lines, open_http, own_number, siblings, workers_command
+from ..workers import number_lines, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -46,15 +45,20 @@ log = logging.getLogger("omni_worker.worker")
 @click.option(
     "--health-port", type=click.IntRange(0, 65_535), metavar="PORT",
     envvar="OMNI_WORKER_HEALTH_PORT",
-    help="Answer /healthz and /readyz on this port; 0 takes a free one.",
+    help="Answer /healthz, /readyz and /metrics on this port; 0 takes a free one.",
 )  # fmt: skip
 @click.option(
-    "--health-host", default="127.0.0.1", show_default=True, envvar="OMNI_WORKER_HEALTH_HOST",
-    metavar="HOST", help="Answer them on this address; 0.0.0.0 for other machines.",
+    "--health-host", envvar="OMNI_WORKER_HEALTH_HOST", metavar="HOST",
+    help="Answer on this address (127.0.0.1); 0.0.0.0 for other machines.",
+)  # fmt: skip
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65_535), metavar="PORT",
+    envvar="OMNI_WORKER_METRICS_PORT",
+    help="Answer /metrics on a port of its own, not on the health port.",
 )  # fmt: skip
 def command(
     target: str, log_format: str | None, log_level: str,
-    workers: int, health_port: int | None, health_host: str,
+    workers: int, health_port: int | None, health_host: str | None, metrics_port: int | None,
 ) -> int:  # fmt: skip
     """Run the handlers of an app until SIGTERM, SIGHUP or Ctrl-C.
 
@@ -65,12 +69,12 @@ def command(
 
     Exit codes: 0 stopped, 1 failed, 2 called wrongly, 130 stopped at once.
     """
-    probing = Probing(health_host, health_port) if health_port is not None else None
     if not isinstance(logging.getLevelName(log_level.upper()), int):
         complain(f"--log-level {log_level}: expected debug, info, warning or error")
         return CALLED_WRONGLY
     if workers > 1:
-        return workers_command(target, log_format, log_level, workers, probing)
+        ports = Ports(host=health_host or LOOPBACK, health=health_port, metrics=metrics_port)
+        return workers_command(target, log_format, log_level, workers, ports)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a handler prints shows, killed or not
     notify = Notify()  # before any code of the user's may start processes
@@ -93,38 +97,33 @@ def command(
     if number in (None, "1"):  # the others would log the same
         warn_of_unknown_variables()
         warn_of_short_kill(os.environ, settings.grace)
-    return _run(app, settings, notify, probing, as_json=as_json)
+    said = Ports.of(settings)
+    ports = Ports(
+        host=health_host or said.host,
+        health=said.health if health_port is None else health_port,
+        metrics=said.metrics if metrics_port is None else metrics_port,
+    )
+    if number is not None:  # the parent has the ports
+        ports = Ports(host=said.host, health=None, metrics=None, at_parent=True)
+    return _run(app, settings, notify, ports, as_json=as_json)
 
 
-def _run(
-    app: App, settings: Settings, notify: Notify, probing: Probing | None, *, as_json: bool
-) -> int:
+def _run(app: App, settings: Settings, notify: Notify, ports: Ports, *, as_json: bool) -> int:
     calm_collector()
-    health = Health(notify.alive)
     try:
-        router = Router(health_routes(health.report), app.routes())
-        server = open_http(probing, router)
+        code = run_with_ports(
+            app,
+            settings,
+            ports,
+            lambda health, router: run_worker(
+                app, settings=settings, on_ready=lambda bus: _say_ready(bus, as_json),
+                health=health, notify=notify, router=router,
+            ),
+            on_look=notify.alive,
+        )  # fmt: skip
     except ConfigError as error:
         complain(str(error))
         return FAILED
-
-    def ready(bus: EventBus) -> None:
-        _say_ready(bus, as_json)
-
-    try:
-        code = run_loop(
-            lambda: run_worker(
-                app,
-                settings=settings,
-                on_ready=ready,
-                health=health,
-                notify=notify,
-                router=router,
-            )
-        )
-    finally:
-        if server is not None:
-            server.close()
     leave(code)
     return code
 
