@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..app import App
 from ..errors import ConfigError
@@ -22,6 +25,7 @@ class CannotLoad(Exception):
 def load_app(target: str) -> App:
     """Import `module:app` with the current directory on the path. Raises CannotLoad.
 
+    APP may be a function without arguments that makes the App: `myapp:create_app`.
     `package` alone: the App in it, in `package.app` or in `package.worker`.
     """
     module_name, colon, name = target.partition(":")
@@ -79,13 +83,15 @@ def _import(module_name: str) -> ModuleType:
 
 
 def _find_app(module: ModuleType, module_name: str, name: str) -> App:
-    found = module
+    found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
             apps = [key for key, value in vars(module).items() if isinstance(value, App)]
             hint = f"; it has {', '.join(apps)}" if apps else "; it has no App at all"
             raise CannotLoad(f"no App called {name!r} in module {module_name!r}{hint}")
         found = getattr(found, part)
+    if inspect.isfunction(found):
+        found = _made_by(found, module_name, name)
     if not isinstance(found, App):
         raise CannotLoad(
             f"no App called {name!r} in module {module_name!r}:"
@@ -94,10 +100,21 @@ def _find_app(module: ModuleType, module_name: str, name: str) -> App:
     return found
 
 
-def _failed(module_name: str, error: BaseException) -> str:
+def _made_by(factory: Callable[[], Any], module_name: str, name: str) -> Any:
+    """Call an app factory, `create_app`, without arguments."""
+    try:
+        return factory()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise CannotLoad(_failed(f"{module_name}:{name}", error, "when called")) from None
+
+
+def _failed(what: str, error: BaseException, when: str = "on import") -> str:
     told = traceback.TracebackException.from_exception(error)
     told.stack = _theirs(told.stack, error)
-    return f"the module {module_name!r} failed on import:\n{''.join(told.format()).rstrip()}"
+    kind = "the module " if when == "on import" else ""
+    return f"{kind}{what!r} failed {when}:\n{''.join(told.format()).rstrip()}"
 
 
 def _theirs(stack: traceback.StackSummary, error: BaseException) -> traceback.StackSummary:

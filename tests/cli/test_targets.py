@@ -27,6 +27,9 @@ from .support import call, too_wide
         ("./shop/other.py", "'./shop/other.py': expected a module, not a file; try shop.other:app"),
         ("sh op:app", "'sh op:app': expected MODULE:APP, for example shop.workers:app"),
         ("..other:app", "'..other:app': expected MODULE:APP"),
+        ("made:router", "made:router has no handlers: declare one with @app.on(...)"),
+        ("made:broken", "'made:broken' failed when called:"),
+        ("made:three", "no App called 'three' in module 'made': three is of type int"),
         ("other:router", "other:router has no handlers: declare one with @app.on(...)"),
     ],
 )
@@ -35,6 +38,10 @@ def test_a_target_that_leads_to_no_app_is_said_in_one_sentence(
 ) -> None:
     (tmp_path / "empty.py").touch()
     (tmp_path / "number.py").write_text("app = 3")
+    (tmp_path / "made.py").write_text(
+        "from omni_worker import App\ndef router(): return App('router')\n"
+        "def broken(): raise ValueError('no')\ndef three(): return 3\n"
+    )
     (tmp_path / "other.py").write_text(
         "from omni_worker import App\nrouter = App('router')\nsecond = App('second')\n"
     )
