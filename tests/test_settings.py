@@ -350,4 +350,4 @@ def test_variables_that_are_read_and_those_of_others_are_no_news() -> None:
 
 
 def test_a_port_of_our_own_is_not_taken_for_kubernetes() -> None:
-    assert len(unknown_variables({"OMNI_WORKER_METRICS_PORT": "9090"})) == 1
+    assert len(unknown_variables({"OMNI_WORKER_ADMIN_PORT": "9090"})) == 1
