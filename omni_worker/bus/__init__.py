@@ -271,7 +271,7 @@ class EventBus:
         """
         self._check_connected()
         self._hearing.find_tracing(self.publisher)
-        signals = self._hearing.of_handler(listeners)
+        signals = self.signals if listeners is None else self._hearing.of_handler(listeners)
         if self.settings.provision == "off" and handler.options.durable is None:
             raise ConfigError(
                 f"{handler.function} has no durable=, and provisioning is off"

@@ -30,10 +30,8 @@ class Hearing:
             for listener in tracing.listeners:
                 self.signals.add(listener)
 
-    def of_handler(self, listeners: Iterable[Listener] | None) -> Signals:
-        """Return the signals of a handler: with listeners of its own, or those of the bus."""
-        if listeners is None:
-            return self.signals
+    def of_handler(self, listeners: Iterable[Listener]) -> Signals:
+        """Return the signals of a handler with listeners of its own."""
         if self._tracing is None:
             return Signals([self._log, *listeners])
         signals = Signals([self._log, *self._tracing.listeners, *listeners])
