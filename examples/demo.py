@@ -175,24 +175,24 @@ async def read_log(process: Process, ready: asyncio.Event, account: Account) -> 
         except ValueError:  # not of ours: a traceback, a warning of the interpreter
             tell("worker", line.decode().rstrip())
             continue
-        match entry["message"]:
-            case "ready":
+        match entry.get("signal") or entry["message"]:
+            case "ready" | "Ready":
                 tell("worker", f"ready, with {entry['handlers']} handlers")
                 if not account.introduced:
                     for one in entry["consumers"]:
                         tell("", f"{one['handler']:16} {one['subjects'][0]}")
                 account.introduced = True
                 ready.set()
-            case "retry":
+            case "Retried":
                 account.retried[entry["handler"]] += 1
                 channel = entry["subject"].removeprefix("message.received.").replace(".", " ", 1)
                 cause = entry["error"].partition(": ")[2]
                 after = f"attempt {entry['attempt'] + 1} in {entry['after']:.1f} s"
                 tell("retry", f"{channel}: {cause}; {after}")
-            case "dead letter":
+            case "DeadLettered":
                 tell("letter", f"{entry['handler']} gives up on {entry['subject']}")
-            case text if entry["level"] in ("warning", "error"):
-                tell("worker", text)
+            case _ if entry["level"] in ("warning", "error"):
+                tell("worker", entry["message"])
 
 
 # --- the account --------------------------------------------------------------------------------
