@@ -28,7 +28,6 @@ from .support import call, too_wide
         ("sh op:app", "'sh op:app': expected MODULE:APP, for example shop.workers:app"),
         ("..other:app", "'..other:app': expected MODULE:APP"),
         ("made:router", "made:router has no handlers: declare one with @app.on(...)"),
-        ("made:broken", "'made:broken' failed when called:"),
         ("made:three", "no App called 'three' in module 'made': three is of type int"),
         ("other:router", "other:router has no handlers: declare one with @app.on(...)"),
     ],
@@ -39,8 +38,7 @@ def test_a_target_that_leads_to_no_app_is_said_in_one_sentence(
     (tmp_path / "empty.py").touch()
     (tmp_path / "number.py").write_text("app = 3")
     (tmp_path / "made.py").write_text(
-        "from omni_worker import App\ndef router(): return App('router')\n"
-        "def broken(): raise ValueError('no')\ndef three(): return 3\n"
+        "from omni_worker import App\ndef router(): return App('router')\ndef three(): return 3\n"
     )
     (tmp_path / "other.py").write_text(
         "from omni_worker import App\nrouter = App('router')\nsecond = App('second')\n"
@@ -55,6 +53,21 @@ def test_a_target_that_leads_to_no_app_is_said_in_one_sentence(
     assert "Traceback" not in ended.err
     assert ended.out == ""
     assert too_wide(ended.err) == []
+
+
+def test_a_factory_that_fails_shows_its_own_traceback_only(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text("def broken():\n    raise ValueError('no')\n")
+
+    ended = call("run", "made:broken", folder=tmp_path)
+
+    assert ended.code == 2
+    lines = ended.err.splitlines()
+    assert lines[0] == "omni-worker: 'made:broken' failed when called:"
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == "ValueError: no"
+    assert [line for line in lines if "File " in line] == [
+        f'  File "{tmp_path / "made.py"}", line 2, in broken'
+    ]
 
 
 @pytest.mark.parametrize(
