@@ -27,8 +27,9 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
-# One for all: a worker that is started by a thread ends with it.
-_thread = ThreadPoolExecutor(1)
+# One as long as a browser is open: a worker that is started by a thread ends with it. None stays:
+# the test kit waits for real time where another thread could go on.
+_threads: list[ThreadPoolExecutor] = []
 
 
 @contextmanager
@@ -44,6 +45,8 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+            while _threads:
+                _threads.pop().shutdown()
 
 
 class Watched:
@@ -64,7 +67,9 @@ class Watched:
 
 def run(work: Coroutine[Any, Any, object]) -> None:
     """Run on a loop of its own: playwright's is running in this thread."""
-    _thread.submit(asyncio.run, work).result()
+    if not _threads:
+        _threads.append(ThreadPoolExecutor(1))
+    _threads[0].submit(asyncio.run, work).result()
 
 
 async def fill(url: str, events: int = EVENTS, letters: int = LETTERS) -> None:

@@ -69,7 +69,7 @@ async def test_the_quick_start_happens_as_written(tmp_path: Path) -> None:
         sh(retry, folder, url)
         await until_shown(
             shown("docs/quickstart.md", "12:00:21 → message.received"),
-            lambda: said().partition("dead letter after")[2],
+            lambda: said().partition("dead letter #1 after")[2],
         )
 
     assert "4 passed" in sh(test, folder)

@@ -160,7 +160,7 @@ async def test_an_unverified_letter_is_shown_as_such_and_not_sent(
         retried = operate(url, "dead-letters", "retry", "--error", "timeout", "--yes")
         insisted = operate(url, "dead-letters", "retry", "1", "--unverified")
 
-    assert "(unverified) timeout" in listed.out
+    assert "(unverified) TimeoutError: timeout" in listed.out
     assert [one["verified"] for one in lines_of(as_json)] == [False]
     assert "no worker of ours noted it" in " ".join(shown.out.split())
     assert "retry 1 --unverified" in shown.out

@@ -196,6 +196,7 @@ async def test_the_seven_streams_and_the_consumer_are_made_as_designed(
         "omni-worker.app": "router",
         "omni-worker.queue": "routers",
         "omni-worker.start_from": "new",
+        "omni-worker.ack_wait": str(30 * 10**9),
     }
     assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
 

@@ -205,4 +205,4 @@ async def test_what_never_ends_does_not_hold_the_process_at_the_end_of_grace(
         [handed_back] = await subscription.fetch(10, timeout=2)
         assert handed_back.metadata.num_delivered == 2
     said = "still running at the end of grace; handed back"
-    assert worker.messages("warning").count(said) == 2
+    assert len([one for one in worker.messages("warning") if said in one]) == 2

@@ -435,4 +435,4 @@ async def test_an_event_whose_letter_cannot_be_stored_waits_and_its_handler_is_n
 
     assert [one["payload"]["originalEventId"] for one in await letters(plain)] == ["one"]
     assert stage.ids("run") == ["one"]
-    await until(lambda: "dead letter" in worker.messages("error"))
+    await until(lambda: "DeadLettered" in [one.get("signal") for one in worker.lines("error")])
