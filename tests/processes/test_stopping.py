@@ -69,7 +69,9 @@ async def test_a_handler_longer_than_grace_is_handed_back_with_exit_code_zero(
     assert 0.3 <= time.monotonic() - asked_at < 2
     said = "still running at the end of grace; handed back"
     # Before it, that OMNI_WORKER_NAP is no setting of ours.
-    assert first.messages("warning")[1:] == [said] * 4
+    handed_back = first.messages("warning")[1:]
+    assert len(handed_back) == 4
+    assert all(said in one for one in handed_back)
     await stage.run(target, nap=0)
     await stage.until_effects(10, "handled", timeout=5)
     assert repeated(stage.ids()) == {}
