@@ -52,11 +52,18 @@ async def test_a_purged_stream_goes_on_with_what_comes(scene: Scene) -> None:
     assert await worker.stop() == 0
 
 
+async def is_there(scene: Scene, durable: str = "r1") -> bool:
+    consumers = await api(scene.plain, "CONSUMER.NAMES.MESSAGE")
+    return durable in consumers["consumers"]
+
+
 async def test_a_deleted_consumer_of_two_workers(scene: Scene) -> None:
     workers = [await scene.run(load(work=0.01)), await scene.run()]
     feed = asyncio.create_task(scene.publish(2_000, every=0.05))
     for deletions in range(3):
         await scene.handled(300 * (deletions + 1))
+        # The events handled may be from before the last deletion: it has to be there again.
+        await until(lambda: is_there(scene), timeout=20)
         await scene.plain.jetstream().delete_consumer("MESSAGE", "r1")
     await feed
     await scene.handled(2_000)
