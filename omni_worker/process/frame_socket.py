@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..forks import let_go_in_forks
+
 log = logging.getLogger("omni_worker.channel")
 
 MAX_FRAME = 1 << 20  # bytes
@@ -73,6 +75,7 @@ class FrameSocket:
     ) -> None:  # fmt: skip
         connection.setblocking(False)
         self._socket = connection
+        let_go_in_forks(self, lambda one: [one._socket.fileno()])
         self._peer = peer
         self._take = take
         self._gone = gone

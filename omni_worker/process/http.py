@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
 
 from ..errors import ConfigError
+from ..forks import let_go_in_forks
 from ..routes import Answer, Request
 from ..tasks import own
 from .router import Router, refusal
@@ -74,6 +75,11 @@ class _Server(ThreadingHTTPServer):
         self._begun: dict[socket.socket, float] = {}  # when each open connection was accepted
         self._lock = threading.Lock()
         super().__init__((host, port), _Handler)
+        let_go_in_forks(self, _Server.descriptors)
+
+    def descriptors(self) -> list[int]:
+        """Descriptors of the port and of every open connection."""
+        return [self.fileno(), *(one.fileno() for one in list(self._begun))]
 
     def server_bind(self) -> None:
         # HTTPServer asks DNS for the host's full name here: unused, and it may take long.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 
+from ..forks import let_go_in_forks
 from .channel import ParentChannel
 from .health import Report, report_fact
 
@@ -88,6 +89,7 @@ class Pm2:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        let_go_in_forks(self, lambda one: [one._channel.fileno()])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read = b""
 

@@ -12,8 +12,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +19,7 @@ from nats import errors
 from nats.aio import client as nats_client
 from nats.aio.transport import TcpTransport
 
+from ...forks import let_go_in_forks
 from .dial import dial
 from .parser import Parser, Sink
 
@@ -232,7 +231,13 @@ class _Transport(TcpTransport):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        _transports.add(self)
+        let_go_in_forks(self, _Transport.descriptors)
+
+    def descriptors(self) -> list[int]:
+        """Descriptor of the socket; a child that keeps it keeps a dead worker's pulls."""
+        if self._io_writer is None or self.is_closing():
+            return []
+        return [self._io_writer.get_extra_info("socket").fileno()]
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         # nats-py tries one address after the other, all within one timeout.
@@ -290,28 +295,6 @@ class _Transport(TcpTransport):
             if writer is not None:
                 with contextlib.suppress(Exception):
                     writer.transport.abort()
-
-
-_transports: weakref.WeakSet[_Transport] = weakref.WeakSet()
-
-
-def _let_go_in_fork() -> None:
-    """Let go of every socket in a forked child, or the server keeps a dead worker's pulls.
-
-    The descriptor stays taken: an object the child inherited may still close it by its number.
-    """
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for transport in list(_transports):
-        writer = transport._io_writer
-        if writer is None or transport.is_closing():
-            continue
-        with contextlib.suppress(OSError, AttributeError):
-            os.dup2(nothing, writer.get_extra_info("socket").fileno(), inheritable=False)
-    os.close(nothing)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_fork)
 
 
 class _Reading(asyncio.Protocol):
