@@ -68,9 +68,9 @@ wheel: $(READY) ## Build the wheel: dist/omni_worker-….whl
 	@$(RUN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
-pm2: $(READY) ## Install PM2 for its tests (needs node and npm)
-	@test -x $(VENV)/pm2/node_modules/.bin/pm2 \
-	    || npm install --silent --no-fund --no-audit --prefix $(VENV)/pm2 pm2@7
+pm2: $(READY) ## Install PM2 and the AsyncAPI parser for tests (needs node and npm)
+	@test -x $(VENV)/pm2/node_modules/.bin/pm2 -a -d $(VENV)/pm2/node_modules/@asyncapi/parser \
+	    || npm install --silent --no-fund --no-audit --prefix $(VENV)/pm2 pm2@7 @asyncapi/parser@3
 
 chromium: ## Install the browser for the dashboard's tests (Debian, Ubuntu)
 	@command -v chromium >/dev/null || { \

@@ -32,6 +32,7 @@ SECTIONS = {
     },
     "Inspect": {
         "show": "Show what an app declares; no server is needed.",
+        "asyncapi": "Write the AsyncAPI document of an app.",
         "dashboard": "Serve live pages: handlers, events, dead letters.",
         "status": "Show what is waiting for every consumer.",
         "tail": "Show events as they are stored, or past ones.",
