@@ -55,7 +55,7 @@ lint: $(READY) ## Check formatting and style
 
 types: $(READY) ## Check types, strictly
 	@echo "mypy --strict"
-	@$(RUN)/mypy --no-error-summary omni_worker pytest_omni_worker.py
+	@$(RUN)/mypy --no-error-summary omni_worker omni_worker_program.py pytest_omni_worker.py
 	@$(RUN)/mypy --no-error-summary --explicit-package-bases examples benchmarks
 	@cd docs/hooks && ../../$(RUN)/mypy --no-error-summary --config-file ../../pyproject.toml *.py
 

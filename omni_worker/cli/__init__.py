@@ -15,7 +15,7 @@ from ..masking import without_secrets
 from ..process.exit_codes import CALLED_WRONGLY as CALLED_WRONGLY
 from ..process.exit_codes import FAILED as FAILED
 from ..process.exit_codes import INTERRUPTED as INTERRUPTED
-from .group import Commands
+from .group import Commands, take_interrupts
 
 WIDTH = 80
 
@@ -57,7 +57,8 @@ SECTIONS = {
     sections=SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
 )
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Event workers on NATS JetStream.
 
     The server is found by NATS_URL (default nats://localhost:4222). Every setting is an
@@ -67,6 +68,8 @@ def main() -> None:
     Exit codes: 0 done, 1 failed, 2 called wrongly, 130 interrupted; a command's own are in its
     --help.
     """
+    if context.invoked_subcommand != "run":  # it hears signals itself, as soon as it can
+        take_interrupts()
 
 
 def say(lines: str | Iterable[str], *, err: bool = False) -> None:

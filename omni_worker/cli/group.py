@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -70,6 +71,12 @@ class Commands(click.Group):
             click.echo("Aborted!", err=True)
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def take_interrupts() -> None:
+    """Let Ctrl-C be a KeyboardInterrupt, which a command clears up after."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `omni_worker_program` left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _show(error: click.ClickException) -> None:

@@ -17,7 +17,7 @@ from ..process.parent_routes import parent_routes
 from ..process.ports import Ports, serving, wants_metrics
 from ..process.router import Router
 from ..process.supervisor import COUNT, Supervisor
-from ..process.worker import Stop
+from ..process.worker import Stop, ignore_late_signals
 from ..service import NUMBER
 from ..settings import Settings
 from . import complain
@@ -36,7 +36,7 @@ def workers_command(
         return CALLED_WRONGLY
     set_up_logging(log_format, log_level)
     number_lines(PARENT)
-    command = [sys.executable, "-m", "omni_worker", "run", target, "--log-level", log_level]
+    command = [sys.executable, "-m", "omni_worker_program", "run", target, "--log-level", log_level]
     if log_format is not None:
         command += ["--log-format", log_format]
     return asyncio.run(_supervise(command, count, ports))
@@ -84,6 +84,7 @@ async def _run(
     try:
         code = await supervisor.run()
     finally:
+        ignore_late_signals()  # every worker has ended
         telling.cancel()
         notify.close()
         for router in routers:

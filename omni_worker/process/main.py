@@ -25,7 +25,7 @@ from .health import Health, Report, health_routes
 from .notify import Notify
 from .ports import Ports, serving, use_metrics
 from .router import Router
-from .worker import run_worker, stop_signals, warn_of_short_kill
+from .worker import ignore_late_signals, run_worker, warn_of_short_kill
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -115,9 +115,7 @@ def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 async def _to_its_end(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run ``main``; then exit even if a handler swallows its cancellation: a loop waits for it."""
     code = await main()
-    if hasattr(signal, "pthread_sigmask"):
-        # The signal handlers go with the loop: a late second signal would end us with its own code.
-        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    ignore_late_signals()  # their handlers go with the loop
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()

@@ -39,6 +39,12 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return tuple(found)
 
 
+def ignore_late_signals() -> None:
+    """Ignore repeats from now on: without their handlers one would end us with its own code."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+
+
 def _take_defaults() -> None:
     """Take a program's usual signal handlers: a fork has no loop to hear of ours."""
     signal.set_wakeup_fd(-1)  # the parent's loop reads it

@@ -80,7 +80,7 @@ def test_the_wheel_has_the_package_its_template_and_a_short_licence(wheel: Path)
 
     templates = {path.name for path in (ROOT / "omni_worker" / "cli" / "template").iterdir()}
     assert {f"omni_worker/cli/template/{name}" for name in templates} <= names
-    assert {"omni_worker/py.typed", "pytest_omni_worker.py"} <= names
+    assert {"omni_worker/py.typed", "omni_worker_program.py", "pytest_omni_worker.py"} <= names
     assert not [name for name in names if name.startswith(("tests/", "examples/", "docs/"))]
     assert headers["License-Expression"] == "MIT"
     assert headers["License"] is None  # its whole text, in every listing of what is installed
