@@ -37,6 +37,7 @@ from .topology import (
     plan_stream,
     route,
     stream_config,
+    unknown_copies,
     unserved,
     with_limit,
     with_sources,
@@ -133,6 +134,8 @@ class Provisioner:
                 if literal or not is_wild(".".join(one.split(".")[:2]))
             )
             if routes and not missing:
+                for text in unknown_copies(filters, self._standing):
+                    self._say_once(logging.WARNING, f"not read: {text}")
                 return routes
         if not routes:
             causes = [
@@ -140,6 +143,7 @@ class Provisioner:
                 for conflict in self._conflicts
                 if would_store(conflict.spec, filters)
             ]
+            causes += unknown_copies(filters, self._standing)
             raise TopologyError(
                 f"no stream on the server stores {', '.join(filters)}: "
                 + ("; ".join(causes) or "create one, or check the event type")

@@ -30,12 +30,13 @@ from .consumers import (
 )
 from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks
+from .routes import holds_events, route, unknown_copies, unserved, would_store
+from .stored import OWN_SUBJECTS
 from .streams import (
     DAY,
     DUPLICATE_WINDOW,
     NANO,
     OWN_STREAM,
-    OWN_SUBJECTS,
     SEVEN,
     STREAMS,
     TAG,
@@ -50,18 +51,14 @@ from .streams import (
     StreamStep,
     UpdateStream,
     copy_notice,
-    holds_events,
     plan_stream,
     raw_subject,
     rfc3339,
-    route,
     source_configs,
     stream_config,
     stream_differences,
-    unserved,
     with_sources,
     with_subjects,
-    would_store,
 )
 
 __all__ = [
@@ -117,6 +114,7 @@ __all__ = [
     "source_configs",
     "stream_config",
     "stream_differences",
+    "unknown_copies",
     "unserved",
     "with_limit",
     "with_sources",

@@ -1,14 +1,15 @@
-"""Streams: those we need, compared with the existing ones, and those with a handler's events."""
+"""Streams: those we need, compared with the existing ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..subjects import covers, fold, intersection, is_wild
+from ..subjects import covers, fold, intersection
 from ..transports.infos import StreamConfig, read_stream_config
+from .stored import OWN_SUBJECTS
 
 Config = Mapping[str, Any]
 
@@ -16,7 +17,6 @@ DAY = 86_400  # seconds
 NANO = 1_000_000_000
 DUPLICATE_WINDOW = 120  # seconds; within it an event id is stored once
 TAG = "omni-worker."  # our keys in a consumer's or stream's metadata
-OWN_SUBJECTS = "omni-worker.>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,11 @@ def plan_stream(
     """Decide about one stream, given every stream that exists."""
     streams = {config.name: config for config in standing}
     own = streams.get(spec.name)
+    if own is not None and is_copy(own):
+        # Subjects of its own would take the events of its origins a second time, and the server
+        # refuses them for a mirror.
+        origins = ", ".join(one.name for one in (*own.sources, *own.mirrors))
+        return Standing(spec, spec.name, (f"is a copy of {origins}",))
     if own is not None:
         missing = tuple(
             need for need in spec.subjects if not any(covers(has, need) for has in own.subjects)
@@ -253,60 +258,9 @@ def _raw_differences(ours: Config, config: Config) -> list[str]:
     return found
 
 
-def holds_events(config: StreamConfig) -> bool:
-    """Return True if this stream holds events: not a bucket, the server's, our own or a copy."""
-    if config.name.startswith(("KV_", "OBJ_")) or not config.name.isprintable():
-        # A control character in a name would break the protocol: no request can name the stream.
-        return False
-    # A copy has no subjects; a stream that also takes events has its own.
-    return bool(config.subjects) and not any(
-        subject.startswith("$") or covers(OWN_SUBJECTS, subject) for subject in config.subjects
-    )
-
-
-def route(filters: Iterable[str], standing: Iterable[StreamConfig]) -> dict[str, tuple[str, ...]]:
-    """Map the streams that hold these filters' events to the filters narrowed to each stream.
-
-    The server silently accepts a filter outside a stream and never delivers, so such filters are
-    left out.
-    """
-    wanted = tuple(filters)
-    routes: dict[str, tuple[str, ...]] = {}
-    for config in standing:
-        if not holds_events(config):
-            continue
-        shared = fold(
-            both
-            for has in config.subjects
-            for want in wanted
-            if (both := intersection(has, want)) is not None
-        )
-        if shared:
-            routes[config.name] = shared
-    return routes
-
-
-def would_store(spec: StreamSpec, filters: Iterable[str]) -> bool:
-    """Return True if a stream created from this spec would hold some of these filters' events."""
-    return bool(route(filters, [read_stream_config(stream_config(spec, replicas=1))]))
-
-
-def unserved(filters: Iterable[str], standing: Sequence[StreamConfig]) -> tuple[str, ...]:
-    """Return the filters that no stream stores, or that a single stream stores only in part."""
-    streams = [config for config in standing if holds_events(config)]
-    missing = []
-    for want in filters:
-        holding = [
-            config
-            for config in streams
-            if any(intersection(has, want) is not None for has in config.subjects)
-        ]
-        whole = any(covers(has, want) for config in holding for has in config.subjects)
-        # Several streams that each store a part of a filter are read together; a wildcard of the
-        # user's matches whatever exists.
-        if not holding or not (whole or len(holding) > 1 or is_wild(_type_part(want))):
-            missing.append(want)
-    return tuple(missing)
+def is_copy(config: StreamConfig) -> bool:
+    """Return True for a mirror, and for an aggregate of sources without subjects of its own."""
+    return bool(config.mirrors or config.sources) and not config.subjects
 
 
 def copy_notice(spec: StreamSpec, config: StreamConfig) -> str | None:
@@ -329,10 +283,6 @@ def copy_notice(spec: StreamSpec, config: StreamConfig) -> str | None:
 def rfc3339(when: datetime) -> str:
     """Format a time as JetStream reads it."""
     return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _type_part(filter: str) -> str:
-    return ".".join(filter.split(".")[:2])
 
 
 def _days(seconds: float) -> str:

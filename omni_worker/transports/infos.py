@@ -7,7 +7,8 @@ time in epoch nanoseconds, with 0 if a time is not given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,39 @@ from .timestamps import nanoseconds
 Json = Mapping[str, Any]
 
 _NANO = 1_000_000_000
+_WILDCARD = re.compile(r"\{\{\s*[Ww]ildcard\(\s*(\d+)\s*\)\s*\}\}|\$(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectTransform:
+    """A change of subject on the way into a stream, as the server writes it (ADR-36)."""
+
+    source: str
+    destination: str  # empty: the subject stays
+
+    def apply(self, subject: str) -> str:
+        """Return the pattern of what a subject, or a pattern within ``source``, becomes."""
+        if not self.destination:
+            return subject
+        given, captured, rest = subject.split("."), [], []
+        for position, token in enumerate(self.source.split(".")):
+            if token == ">":
+                rest = given[position:]
+            elif token == "*":
+                captured.append(given[position])
+        made: list[str] = []
+        for token in self.destination.split("."):
+            if token == ">":
+                made += rest
+            elif (wildcard := _WILDCARD.fullmatch(token)) is not None:
+                number = int(wildcard.group(1) or wildcard.group(2))
+                made.append(captured[number - 1] if 0 < number <= len(captured) else "*")
+            elif "{{" in token or "$" in token:
+                # A split or a slice may make several tokens of one.
+                return ".".join([*made, ">"])
+            else:
+                made.append(token)
+        return ".".join(made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +59,8 @@ class StreamSource:
     name: str
     filter: str  # empty: everything
     start_time: str  # RFC 3339, as the server writes it; empty: from the first message on
+    is_external: bool = False  # in another domain or account
+    transforms: tuple[SubjectTransform, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +69,9 @@ class StreamConfig:
 
     name: str
     subjects: tuple[str, ...]
-    sources: tuple[StreamSource, ...]  # empty: the stream is not a copy
+    sources: tuple[StreamSource, ...]  # with a mirror: empty in a stream that is not a copy
+    mirrors: tuple[StreamSource, ...]  # one at most
+    transforms: tuple[SubjectTransform, ...]  # of the stream's own subjects; one at most
     retention: str
     discard: str
     max_age: float  # seconds; 0: for ever
@@ -156,14 +194,9 @@ def read_stream_config(raw: Json) -> StreamConfig:
     return StreamConfig(
         name=str(raw.get("name") or ""),
         subjects=tuple(raw.get("subjects") or ()),
-        sources=tuple(
-            StreamSource(
-                name=str(one.get("name") or ""),
-                filter=str(one.get("filter_subject") or ""),
-                start_time=str(one.get("opt_start_time") or ""),
-            )
-            for one in raw.get("sources") or ()
-        ),
+        sources=tuple(_source(one) for one in raw.get("sources") or ()),
+        mirrors=tuple(_source(one) for one in (raw.get("mirror"),) if one),
+        transforms=_transforms([raw["subject_transform"]] if raw.get("subject_transform") else ()),
         retention=str(raw.get("retention") or "limits"),
         discard=str(raw.get("discard") or "old"),
         max_age=_seconds(raw, "max_age"),
@@ -171,6 +204,22 @@ def read_stream_config(raw: Json) -> StreamConfig:
         max_bytes=_int(raw, "max_bytes", -1),
         duplicate_window=_seconds(raw, "duplicate_window"),
         raw=raw,
+    )
+
+
+def _source(raw: Json) -> StreamSource:
+    return StreamSource(
+        name=str(raw.get("name") or ""),
+        filter=str(raw.get("filter_subject") or ""),
+        start_time=str(raw.get("opt_start_time") or ""),
+        is_external=bool(raw.get("external")),
+        transforms=_transforms(raw.get("subject_transforms") or ()),
+    )
+
+
+def _transforms(raw: Iterable[Json]) -> tuple[SubjectTransform, ...]:
+    return tuple(
+        SubjectTransform(str(one.get("src") or ">"), str(one.get("dest") or "")) for one in raw
     )
 
 

@@ -219,3 +219,51 @@ async def test_two_versions_of_one_app_start_at_once(
     wanted = ["message.received", "message.received.>"]
     assert filters == wanted + (["message.sent", "message.sent.>"] if widened else [])
     assert [await worker.stop() for worker in workers] == [0, 0, 0]
+
+
+async def test_an_aggregate_and_a_changed_subject_are_read_by_what_they_store(
+    stage: Stage, plain: Client
+) -> None:
+    await make_stream(plain, "EU", "eu.message.>")
+    sources = [{"name": "EU", "subject_transforms": [{"src": "eu.>", "dest": ">"}]}]
+    await make_stream(plain, "MESSAGE", sources=sources)
+    changed = {"src": "hook.>", "dest": "shop.>"}
+    await make_stream(plain, "HOOKS", "hook.>", subject_transform=changed)
+    js = plain.jetstream()
+
+    worker = await stage.run(
+        stage.app(
+            """
+app = App("router")
+app.registry.extend("shop.order")
+
+@app.on("message.received", durable="r1", start_from="first")
+async def route(event):
+    effect("handled", id=event.id)
+
+@app.on("shop.order", durable="r2", start_from="first")
+async def thing(event):
+    effect("handled", id=event.id)
+"""
+        )
+    )
+    await js.publish("eu.message.received.wa.i", *foreign_event("message.received", {}, id="1")[1:])
+    await js.publish("hook.order", *foreign_event("shop.order", {}, id="2")[1:])
+    await stage.until_effects(2)
+    await until_settled(plain, "r1")
+
+    assert sorted(stage.ids("handled")) == ["1", "2"]
+    assert await worker.stop() == 0
+
+
+async def test_a_pattern_that_a_copy_from_elsewhere_may_store_is_refused_with_the_reason(
+    stage: Stage, plain: Client
+) -> None:
+    far = {"name": "MESSAGE", "external": {"api": "$JS.hub.API", "deliver": "hub"}}
+    await make_stream(plain, "MESSAGE", mirror=far)
+
+    worker = stage.spawn(stage.app(APP.replace("message.received", "message.*")))
+    code = await worker.exit()
+
+    assert code == 1
+    assert "stream MESSAGE is a copy of a stream that is not on this server" in worker.said()
