@@ -41,7 +41,7 @@ from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .tasks import own
 from .threads import DaemonThreads
-from .topology import ConsumerSpec, origin_of, short_hash
+from .topology import ConsumerSpec, StreamConsumers, origin_of, short_hash
 from .transports.base import Operators, Source, Transport
 from .transports.infos import ConsumerInfo
 from .upkeep import Contest, Upkeep
@@ -73,8 +73,8 @@ async def plan_consumers(
     registry: SchemaRegistry,
     settings: Settings,
     taken: Collection[str] = (),
-) -> Sequence[ConsumerSpec]:
-    """The consumers a handler reads, one per stream; streams that copy its types are created.
+) -> Sequence[StreamConsumers]:
+    """The consumers a handler reads on each stream; streams that copy its types are created.
 
     Raises TopologyError for what no stream stores. ``taken`` are the consumers of this process.
     """
@@ -88,7 +88,7 @@ async def plan_consumers(
         spec = copy_spec(stream, types, handler, origin, max_age=max_age, now=now)
         await provisioner.ensure_copy(spec)
     mark = _process_mark(handler, settings.session, taken)
-    return planned_consumers(handler, registry, settings, provisioner.standing, mark=mark).specs
+    return planned_consumers(handler, registry, settings, provisioner.standing, mark=mark).consumers
 
 
 def _process_mark(handler: Handler, session: str | None, taken: Collection[str]) -> str:

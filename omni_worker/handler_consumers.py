@@ -5,7 +5,7 @@ The engine binds them; the operators' commands compare them with the server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,9 +17,13 @@ from .topology import (
     DAY,
     SEVEN,
     ConsumerSpec,
+    StreamConsumers,
     StreamSpec,
+    bare_name,
+    main_name,
     queue_consumer_name,
     route,
+    split,
     unserved,
 )
 from .transports.infos import StreamConfig
@@ -33,10 +37,20 @@ class PlannedConsumers:
 
     handler: Handler  # its options filled in from the settings
     is_shared: bool  # False: each process has a consumer of its own
-    specs: tuple[ConsumerSpec, ...]
+    consumers: tuple[StreamConsumers, ...]  # one or two for each stream
     copies: Mapping[str, tuple[str, ...]]  # streams that copy types of their own: the types
     unserved: tuple[str, ...]  # filters
     doubts: tuple[str, ...]  # texts about types that look misspelt
+
+    @property
+    def specs(self) -> tuple[ConsumerSpec, ...]:
+        """All consumers, in the order they are made."""
+        return tuple(spec for one in self.consumers for spec in one.specs)
+
+    @property
+    def name(self) -> str:
+        """Name of the consumers for people; the handler's if no stream stores its events."""
+        return self.consumers[0].name if self.consumers else self.handler.name
 
 
 def planned_consumers(
@@ -53,13 +67,19 @@ def planned_consumers(
     copies = copies_of(handler, registry)
     plain = filters_without(handler, copies)
     routes = dict(route(plain, standing)) if plain else {}
+    bare = route(bare_among(handler, plain), standing)
     for stream, types in copies.items():
         routes[stream] = filters_for(types, handler.channels, handler.instance)
+        bare[stream] = bare_among(handler, routes[stream])
     return PlannedConsumers(
         handler=handler,
         is_shared=is_shared(handler),
-        specs=tuple(
-            _consumer_spec(handler, name, stream, filters, settings)
+        consumers=tuple(
+            split(
+                _consumer_spec(handler, name, stream, filters, settings),
+                bare.get(stream, ()),
+                ordered=handler.options.order_by is not None,
+            )
             for stream, filters in routes.items()
         ),
         copies=copies,
@@ -73,6 +93,15 @@ def is_shared(handler: Handler) -> bool:
     return handler.options.durable is not None or handler.options.queue is not None
 
 
+def shown_consumers(handler: Handler, sources: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Name the consumers that are read, as pairs of stream and name, for people: each pair once.
+
+    A bare consumer has the main one's name.
+    """
+    durable = handler.options.durable
+    return list(dict.fromkeys((stream, main_name(name, durable)) for stream, name in sources))
+
+
 def consumer_name(handler: Handler, mark: str = ANY_PROCESS) -> str:
     """Name a handler's consumers: durable, else from the queue, else a process's own ``mark``."""
     options = handler.options
@@ -81,6 +110,13 @@ def consumer_name(handler: Handler, mark: str = ANY_PROCESS) -> str:
     if options.queue is not None:
         return queue_consumer_name(handler.app, options.queue, handler.filters)
     return f"{handler.app}-{handler.short.strip('<>')}-{mark}"
+
+
+def bare_among(handler: Handler, filters: Sequence[str]) -> tuple[str, ...]:
+    """Return the bare subjects among a handler's filters: types without channel and instance."""
+    if handler.channels or handler.instance is not None:
+        return ()
+    return tuple(one for one in filters if one in handler.types and not one.endswith(">"))
 
 
 def copies_of(handler: Handler, registry: SchemaRegistry) -> dict[str, tuple[str, ...]]:
@@ -143,6 +179,8 @@ def clash(handler: Handler, other: Handler, registry: SchemaRegistry) -> str | N
 
     One consumer feeds one handler: a second would take half of its events away.
     """
+    if (why := _bare_clash(handler, other) or _bare_clash(other, handler)) is not None:
+        return why
     options, others = handler.options, other.options
     if options.durable is not None and options.durable == others.durable:
         if shared := _shared_streams(handler, other, registry):
@@ -168,6 +206,16 @@ def clash(handler: Handler, other: Handler, registry: SchemaRegistry) -> str | N
             " give each a durable= or queue="
         )
     return None
+
+
+def _bare_clash(handler: Handler, other: Handler) -> str | None:
+    durable = handler.options.durable
+    if durable is None or other.options.durable != bare_name(durable):
+        return None
+    return (
+        f"durable={bare_name(durable)!r} at {other.where} is kept for the second consumer of"
+        f" {handler.function} ({handler.where}), whose durable is {durable!r}; choose another name"
+    )
 
 
 def _shared_streams(handler: Handler, other: Handler, registry: SchemaRegistry) -> set[str]:
@@ -197,4 +245,6 @@ def _consumer_spec(
         queue=options.queue or "",
         durable=options.durable is not None,
         inactive=settings.inactive,
+        handler=name,
+        pattern=handler.filters,
     )

@@ -56,6 +56,10 @@ TOO_MANY_UNSETTLED = 10121  # max_ack_pending is above a limit, which the text n
 _LIMIT = re.compile(r"limit of (\d+)")
 
 
+class NotProvisioned(TopologyError):
+    """Something is missing, and with ``PROVISION=off`` we do not make it."""
+
+
 class Provisioner:
     """Remembers the streams of one server, and creates missing streams and consumers."""
 
@@ -254,7 +258,7 @@ class Provisioner:
 
     def _require_create(self, what: str) -> None:
         if not self._create:
-            raise TopologyError(
+            raise NotProvisioned(
                 f"{what} is needed, and provisioning is off (OMNI_WORKER_PROVISION)"
             )
 

@@ -28,6 +28,7 @@ from .signals import (
     Skipped,
 )
 from .subjects import matches
+from .topology import main_name
 from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
 
@@ -305,7 +306,7 @@ class Settler:
             original,
             failure,
             handler=self._handler.name,
-            consumer=delivery.source.consumer,
+            consumer=main_name(delivery.source.consumer, self._handler.options.durable),
             now=time.time_ns() // 1_000_000,
             on_taken=lambda by: self._emit(
                 IdTaken(

@@ -39,11 +39,13 @@ def test_each_stream_has_a_consumer_with_its_own_filters() -> None:
         handler("message.sent", "custom.order", durable="d"), SchemaRegistry(), Settings(), SEVEN
     )
 
-    assert {spec.stream: spec.filters for spec in planned.specs} == {
-        "MESSAGE": ("message.sent", "message.sent.>"),
-        "CUSTOM": ("custom.order", "custom.order.>"),
-    }
-    assert {spec.name for spec in planned.specs} == {"d"}
+    assert [(spec.stream, spec.name, spec.filters) for spec in planned.specs] == [
+        ("MESSAGE", "d-bare", ("message.sent",)),
+        ("MESSAGE", "d", ("message.sent.>",)),
+        ("CUSTOM", "d-bare", ("custom.order",)),
+        ("CUSTOM", "d", ("custom.order.>",)),
+    ]
+    assert planned.name == "d"
     assert planned.is_shared
     assert planned.unserved == ()
 
@@ -58,7 +60,7 @@ def test_types_with_a_stream_of_their_own_are_read_from_the_copy() -> None:
     planned = planned_consumers(reader, registry, Settings(), SEVEN)
 
     assert copies_of(reader, registry) == planned.copies == {"ORDERS": ("custom.order",)}
-    assert {spec.stream: spec.filters for spec in planned.specs} == {
+    assert {one.stream: one.filters for one in planned.consumers} == {
         "CUSTOM": ("custom.push", "custom.push.>"),
         "ORDERS": ("custom.order", "custom.order.>"),
     }

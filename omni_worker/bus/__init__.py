@@ -33,6 +33,7 @@ from ..sent_back import Returns
 from ..settings import Settings
 from ..signalling_publisher import publisher_for
 from ..signals import Listener, Signals
+from ..stream_consumers import specs_to_read
 from ..subscription import Subscription
 from ..subscription.gates import Gate
 from ..tasks import KEEPER
@@ -281,12 +282,13 @@ class EventBus:
         for line in misspelt_types(handler, self.registry):
             log.warning("%s (%s)", line, handler.where)
         taken, settings = self._subscriptions.consumers, self.settings
-        specs = await patiently(
+        wanted = await patiently(
             lambda: plan_consumers(handler, self._provisioner, self.registry, settings, taken),
             settings,
         )
-        self._subscriptions.refuse_taken(handler, [(spec.stream, spec.name) for spec in specs])
+        self._subscriptions.refuse_taken(handler, wanted)
         setup = self._setup(signals)
+        specs = await specs_to_read(handler, wanted, self.transport, self._provisioner, signals)
         subscription, threads = build_subscription(
             handler,
             setup,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 from ..binding import Binding
@@ -13,6 +13,7 @@ from ..handlers import Handler
 from ..publisher import Publisher
 from ..settings import Settings
 from ..subscription import Subscription
+from ..topology import StreamConsumers
 from ..transports.base import Source
 from .ending import Ending, caller_among
 
@@ -48,11 +49,12 @@ class Subscriptions:
         """Register a subscription, before its consumers are bound."""
         self._bindings[subscription] = binding
 
-    def refuse_taken(self, handler: Handler, wanted: list[tuple[str, str]]) -> None:
+    def refuse_taken(self, handler: Handler, wanted: Iterable[StreamConsumers]) -> None:
         """Refuse a consumer that another handler of this process reads: they would share events."""
+        names = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
         for other in self.bindings:
             for bound in other.bound.values():
-                if (bound.spec.stream, bound.spec.name) in wanted:
+                if (bound.spec.stream, bound.spec.name) in names:
                     raise ConfigError(
                         f"{handler.function}: consumer {bound.spec.name!r} on {bound.spec.stream}"
                         f" already feeds {other.subscription.handler.function}"

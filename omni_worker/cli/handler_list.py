@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from ..bus import EventBus
-from ..handler_consumers import is_shared
+from ..handler_consumers import is_shared, shown_consumers
 from ..handlers import Handler
 from . import WIDTH
 
@@ -16,9 +16,9 @@ def handler_list(bus: EventBus) -> str:
     server = bus.settings.shown_urls
     lines = [f"{bus.name} on {server}"]
     for subscription in bus.subscriptions:
-        lines += _handler_lines(
-            subscription.handler, [(one.stream, one.consumer) for one in subscription.sources]
-        )
+        handler = subscription.handler
+        sources = [(one.stream, one.consumer) for one in subscription.sources]
+        lines += _handler_lines(handler, shown_consumers(handler, sources))
     lonely = [one.handler for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely:
         names = ", ".join(handler.shown for handler in lonely)

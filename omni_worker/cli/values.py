@@ -59,6 +59,12 @@ def json_option(command: Command) -> Command:
     return click.option("--json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def verbose_option(command: Command) -> Command:
+    """Add `--verbose`, to every command that shows a handler's two consumers as one."""
+    said = "Show each consumer of a handler, those of bare subjects as well."
+    return click.option("--verbose", is_flag=True, help=said)(command)
+
+
 def yes_option(command: Command) -> Command:
     """Add `--yes`, to every command that asks."""
     return click.option("--yes", is_flag=True, help="Continue without asking.")(command)

@@ -18,6 +18,7 @@ from ..signals import (
     ConsumerPaused,
     ConsumerRecreated,
     ConsumerReset,
+    ConsumersJoined,
     CutOff,
     DeadLetterDelayed,
     DeadLetterDropped,
@@ -58,7 +59,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, IdTaken, Lapsed,
     CutOff, NeverEnded, ThreadStuck, GuardLost, GuardNotExtended,
     Duplicate, IdUsedAgain,
-    ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset,
+    ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset, ConsumersJoined,
     RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     NearlyFull, Stalled, StallEnded,
@@ -239,6 +240,10 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
             return Sentence(ERROR, f"{signal.cause}; making it again")
         case ConsumerLost():  # it ends the process, which says why
             return None
+        case ConsumersJoined(consumer=name):
+            slow = "which is slow for the server"
+            message = f"consumer {name} reads the bare subjects as well, {slow}: {signal.cause}"
+            return Sentence(WARNING, message, {"handler": signal.handler.name})
         case RecreationFailed(consumer=name):
             return Sentence(ERROR, f"consumer {name} cannot be recreated yet: {signal.cause}")
         case StreamReplaced(consumer=name):

@@ -120,7 +120,7 @@ class _Replay:
 
     async def all(self, transport: Transport) -> None:
         """Read events, and keep as many runs going as the handler's concurrency allows."""
-        routes = {spec.stream: spec.filters for spec in self._wanted.specs}
+        routes = {one.stream: one.filters for one in self._wanted.consumers}
         running: set[asyncio.Task[None]] = set()
         pace = _Pace(self._span.rate)
         scans: dict[str, Scan] = {}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
-from ..topology import OWN_STREAM, app_of, holds_events, retry_consumer
+from ..topology import OWN_STREAM, app_of, handler_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
@@ -26,6 +26,7 @@ class ConsumerStatus:
 
     stream: str
     name: str
+    handler: str = ""  # the name it has for people: a bare consumer has its main one's
     app: str | None = None  # its owner; None if another program created it
     function: str = ""  # of the handler that reads it, if the app was given
     exists: bool = True
@@ -111,6 +112,7 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
     return ConsumerStatus(
         stream=info.stream,
         name=info.name,
+        handler=handler_of(info.config),
         app=app_of(info.config),
         function=function,
         waiting=info.num_pending,
@@ -141,6 +143,30 @@ async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime 
     return min(times, default=None)
 
 
+def by_handler(statuses: Sequence[ConsumerStatus]) -> list[ConsumerStatus]:
+    """Add up the consumers that a handler has on one stream: for people they are one."""
+    found: dict[tuple[str, str], ConsumerStatus] = {}
+    for one in statuses:
+        key = (one.stream, one.handler or one.name)
+        found[key] = _added(found[key], one) if key in found else replace(one, name=key[1])
+    return list(found.values())
+
+
+def _added(one: ConsumerStatus, other: ConsumerStatus) -> ConsumerStatus:
+    return replace(
+        one,
+        function=one.function or other.function,
+        exists=one.exists and other.exists,
+        waiting=one.waiting + other.waiting,
+        unacked=one.unacked + other.unacked,
+        redelivered=one.redelivered + other.redelivered,
+        # What one has open is not what the other needs.
+        pulls=min(one.pulls, other.pulls),
+        oldest=min((each.oldest for each in (one, other) if each.oldest), default=None),
+        is_paused=one.is_paused or other.is_paused,
+    )
+
+
 def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]:
     """Write the statuses for programs, with their age at ``now``."""
     return {
@@ -149,6 +175,7 @@ def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]
             {
                 "stream": one.stream,
                 "consumer": one.name,
+                "handler": one.handler or one.name,
                 "app": one.app,
                 "exists": one.exists,
                 "waiting": one.waiting,

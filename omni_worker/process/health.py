@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..bus import EventBus
+from ..handler_consumers import shown_consumers
 from ..routes import JSON, Answer, Request, Routes
 from ..subscription import Subscription
 from .watchdog import Watchdog
@@ -181,12 +182,11 @@ class Health:
 
 
 def _silences(subscription: Subscription) -> Iterator[str]:
-    for source in subscription.sources:
-        if source.silent_for >= STALE:
-            yield (
-                f"nothing heard of consumer {source.consumer} on {source.stream}"
-                f" for {source.silent_for:.0f} s"
-            )
+    silent = [one for one in subscription.sources if one.silent_for >= STALE]
+    longest = max((one.silent_for for one in silent), default=0.0)
+    sources = [(one.stream, one.consumer) for one in silent]
+    for stream, consumer in shown_consumers(subscription.handler, sources):
+        yield f"nothing heard of consumer {consumer} on {stream} for {longest:.0f} s"
 
 
 def _facts(subscription: Subscription) -> dict[str, Any]:
@@ -196,8 +196,10 @@ def _facts(subscription: Subscription) -> dict[str, Any]:
         "running": subscription.running,
         "counts": asdict(subscription.counts),
         "consumers": [
-            {"stream": source.stream, "consumer": source.consumer}
-            for source in subscription.sources
+            {"stream": stream, "consumer": consumer}
+            for stream, consumer in shown_consumers(
+                subscription.handler, [(one.stream, one.consumer) for one in subscription.sources]
+            )
         ],
     }
 

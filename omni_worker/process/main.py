@@ -15,6 +15,7 @@ from typing import Any
 from ..app import App
 from ..bus import EventBus
 from ..errors import ConfigError
+from ..handler_consumers import shown_consumers
 from ..listeners.logs import set_up_logging
 from ..metrics import PATH
 from ..settings import Settings
@@ -89,12 +90,14 @@ def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:
         {
             "handler": subscription.handler.name,
             "function": subscription.handler.function,
-            "stream": source.stream,
-            "consumer": source.consumer,
+            "stream": stream,
+            "consumer": consumer,
             "subjects": list(subscription.handler.filters),
         }
         for subscription in bus.subscriptions
-        for source in subscription.sources
+        for stream, consumer in shown_consumers(
+            subscription.handler, [(one.stream, one.consumer) for one in subscription.sources]
+        )
     )
 
 

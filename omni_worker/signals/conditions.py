@@ -31,6 +31,15 @@ class ConsumerRecreated(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumersJoined(HandlerSignal):
+    """The consumer of the bare subjects cannot be had: one consumer reads all filters."""
+
+    stream: str
+    consumer: str
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecreationFailed(HandlerSignal):
     """A lost consumer cannot be created yet; it is tried again."""
 

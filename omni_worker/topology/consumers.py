@@ -18,6 +18,7 @@ from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
 # one costs the server a quarter of a kilobyte, and nothing while it waits.
 MAX_ACK_PENDING = 1_000_000
 ACK_WAIT = TAG + "ack_wait"  # in a consumer's tag: nanoseconds, to tell an operator's edit
+SPLIT = TAG + "split"  # in a main consumer's tag: the name of its bare one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,9 @@ class ConsumerSpec:
     inactive: float = 3600.0  # seconds
     start_sequence: int | None = None  # a recreated consumer starts here, whatever start_from is
     origin: str = ""  # of a recreated consumer: the first of those that follow each other
+    handler: str = ""  # the name people know it by; a bare consumer's is the main one's
+    pattern: tuple[str, ...] = ()  # all filters of the handler, those of other streams as well
+    split: str = ""  # the consumer that has the bare subjects in its place
 
 
 class NoticeKind(StrEnum):
@@ -134,13 +138,20 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
 
 
 def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
-    """Return the metadata that marks a consumer as ours; equal in all versions of an app."""
+    """Return the metadata that marks a consumer as ours; equal in all versions of an app.
+
+    The pattern is the one it was first made for; it is not compared, and stays.
+    """
     tag = {
         TAG + "app": spec.app,
         TAG + "queue": spec.queue,
         TAG + "start_from": _start_word(spec.start_from),
         ACK_WAIT: str(int(spec.ack_wait * NANO)),
     }
+    if spec.handler:
+        tag |= {TAG + "handler": spec.handler, TAG + "pattern": " ".join(spec.pattern)}
+    if spec.split:
+        tag[SPLIT] = spec.split
     return {**tag, TAG + "origin": spec.origin} if spec.origin else tag
 
 

@@ -66,7 +66,7 @@ async def test_after_a_reconnect_what_is_held_is_leased_anew_at_once(
         await bus.publish("custom.thing", number)
     await begun.wait()
     await until(lambda: subscription.held == 3)
-    [source] = subscription.sources
+    [source] = [one for one in subscription.sources if one.consumer == "d-bare"]
     extended: list[int] = []
     monkeypatch.setattr(
         type(source), "answer", lambda self, one, answer: extended.append(one.sequence)

@@ -111,7 +111,7 @@ async def test_stopping_finishes_what_runs_and_hands_back_what_has_not_begun(
     await until(lambda: subscription.held == 18 and len(begun) == 2)
     await bus.close()
     world.buses.remove(bus)
-    info = await watcher.transport.operators.consumer_info("CUSTOM", "d")
+    info = await watcher.transport.operators.consumer_info("CUSTOM", "d-bare")
     again: list[int] = []
 
     async def handle(event: Event[Any]) -> None:
@@ -294,7 +294,7 @@ async def test_a_consumer_that_is_deleted_is_made_again_and_nothing_is_lost(worl
     await bus.subscribe("custom.thing", handle, durable="d")
     await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(50))
     await until(lambda: len(seen) == 50)
-    await bus.transport.operators.delete_consumer("CUSTOM", "d")
+    await bus.transport.operators.delete_consumer("CUSTOM", "d-bare")
     await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(50, 100))
     await until(lambda: len(set(seen)) == 100)
 
@@ -369,7 +369,7 @@ async def test_attempts_of_another_process_count_though_the_server_forgot_them(
     [state] = second._states.values()
     state.highest = state.look_up_until = 1  # it saw the event before, and reconnected since
     await first.unsubscribe()
-    await one.transport.operators.delete_consumer("CUSTOM", "d")
+    await one.transport.operators.delete_consumer("CUSTOM", "d-bare")
     await until(lambda: second.counts.dead_lettered == 1)
 
     assert attempts == [("one", 1), ("other", 2), ("other", 3)]
@@ -415,7 +415,7 @@ async def test_a_run_whose_consumer_was_deleted_is_retried_and_stopping_ends_wel
     await bus.publish("custom.thing", {})
     await begun.wait()
     before = subscription.sources
-    await bus.transport.operators.delete_consumer("CUSTOM", "d")
+    await bus.transport.operators.delete_consumer("CUSTOM", "d-bare")
     await until(lambda: subscription.sources and subscription.sources != before)
     [state] = subscription._states.values()
     await until(lambda: all(not one.lapsed for one in state.held.values()))
@@ -455,10 +455,10 @@ async def test_a_consumer_made_again_does_not_replay_what_others_settled(world: 
     [binding] = one._subscriptions.bindings
     await binding.refresh()
     await theirs.unsubscribe()
-    await one.transport.operators.delete_consumer("CUSTOM", "d")
-    [source] = mine.sources
+    await one.transport.operators.delete_consumer("CUSTOM", "d-bare")
+    [source] = [each for each in mine.sources if each.consumer == "d-bare"]
     one._subscriptions.on_lost(source, TransportError("deleted"))
-    await until(lambda: bool(mine.sources) and mine.sources != [source])
+    await until(lambda: len(mine.sources) == 2 and source not in mine.sources)
     await one.publish("custom.thing", 50)
     await until(lambda: 50 in handled)
 

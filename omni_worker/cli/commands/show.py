@@ -18,17 +18,19 @@ from ...topology import DAY, SEVEN, STREAMS
 from .. import CALLED_WRONGLY, complain, say
 from ..session import CalledWrongly, loaded
 from ..tables import json_text, table, wrapped
-from ..values import json_option
+from ..values import json_option, verbose_option
 
 
 @click.command("show")
 @click.argument("target", metavar="MODULE[:APP]")
+@verbose_option
 @json_option
-def command(target: str, json: bool) -> int:
+def command(target: str, verbose: bool, json: bool) -> int:
     """Show what an app declares: handlers, filters, consumers, options, schemas, streams.
 
     No server is needed: streams are shown as they are on a new one. `plan` compares with a real
     one. Event types that look misspelled are marked doubtful.
+    A handler's second consumer, for its bare subjects, is shown with --verbose.
 
     \b
     omni-worker show myapp:app
@@ -48,7 +50,7 @@ def command(target: str, json: bool) -> int:
         return 0
     lines = [f"{app.name} ({target})"]
     for wanted in found:
-        lines += _handler_lines(wanted)
+        lines += _handler_lines(wanted, verbose)
     if not found:
         lines.append("  no handlers: declare one with @app.on(...)")
     say([*lines, *_schema_lines(app), *_stream_lines(found)])
@@ -85,7 +87,7 @@ def _stream_lines(found: list[PlannedConsumers]) -> Iterator[str]:
         yield from (f"  {line}" for line in table(["STREAM", "SUBJECTS", "KEPT"], rows))
 
 
-def _handler_lines(wanted: PlannedConsumers) -> Iterator[str]:
+def _handler_lines(wanted: PlannedConsumers, verbose: bool) -> Iterator[str]:
     handler = wanted.handler
     yield ""
     yield from wrapped(f"{handler.shown}  {handler.where}", first="  ", rest="      ")
@@ -95,7 +97,7 @@ def _handler_lines(wanted: PlannedConsumers) -> Iterator[str]:
         ("events", ", ".join(handler.types) or "any, by subject"),
         ("doubtful", "; ".join(wanted.doubts)),
         ("filters", ", ".join(handler.filters)),
-        ("consumer", _consumers(wanted)),
+        ("consumer", _consumers(wanted, verbose)),
         ("missing", f"no stream stores {', '.join(wanted.unserved)}"
          if wanted.unserved else ""),
         ("payload", model_name(handler) or "any"),
@@ -105,12 +107,14 @@ def _handler_lines(wanted: PlannedConsumers) -> Iterator[str]:
             yield from wrapped(text, first=f"    {label:9} ")
 
 
-def _consumers(wanted: PlannedConsumers) -> str:
-    if not wanted.specs:
+def _consumers(wanted: PlannedConsumers, verbose: bool) -> str:
+    if not wanted.consumers:
         return ""
-    streams = ", ".join(spec.stream for spec in wanted.specs)
     alone = "" if wanted.is_shared else " (one per process: each gets every event)"
-    return f"{wanted.specs[0].name} on {streams}{alone}"
+    if verbose:
+        each = [f"{spec.name} on {spec.stream}" for spec in wanted.specs]
+        return f"{', '.join(each)}{alone}"
+    return f"{wanted.name} on {', '.join(one.stream for one in wanted.consumers)}{alone}"
 
 
 def _options(handler: Handler) -> str:

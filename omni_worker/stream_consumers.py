@@ -1,0 +1,94 @@
+"""Stream consumers: a handler's one or two consumers on a stream, chosen by what exists there.
+
+Topology says how they should be (`split`). Here is found out what can be read: an older version's
+consumer keeps all filters, and a missing right joins the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .errors import PermissionDenied, TopologyError
+from .handlers import Handler
+from .provision import NotProvisioned, Provisioner
+from .signals import ConsumersJoined, Signals
+from .topology import (
+    SPLIT,
+    ConsumerSpec,
+    StreamConsumers,
+    is_whole,
+    joined,
+    loses_events,
+    overlapping,
+)
+from .transports.base import Transport
+from .transports.infos import ConsumerInfo
+
+Version = tuple[int, int, int]
+
+
+async def specs_to_read(
+    handler: Handler,
+    wanted: Iterable[StreamConsumers],
+    transport: Transport,
+    provisioner: Provisioner,
+    signals: Signals,
+) -> list[ConsumerSpec]:
+    """Choose the consumers to read; the bare ones among them exist when this returns.
+
+    Raises TopologyError if bare subjects cannot be read without losing or repeating events.
+    """
+    specs: list[ConsumerSpec] = []
+    for one in wanted:
+        found, cause = await _on_one_stream(one, transport, provisioner)
+        specs += found
+        if cause is not None:
+            names = {"stream": one.stream, "consumer": one.name}
+            signals.emit(ConsumersJoined(handler=handler, **names, cause=cause))
+    return specs
+
+
+async def _on_one_stream(
+    wanted: StreamConsumers, transport: Transport, provisioner: Provisioner
+) -> tuple[tuple[ConsumerSpec, ...], Exception | None]:
+    """Return the consumers to read, and why the two are joined, if they are."""
+    version = transport.server_version
+    if wanted.bare is None:
+        _check_filters(wanted.main, version, "order_by needs one consumer")
+        return wanted.specs, None
+    operators = transport.operators
+    main = await operators.consumer_info(wanted.stream, wanted.main.name)
+    try:
+        bare = await operators.consumer_info(wanted.stream, wanted.bare.name)
+        if is_whole(wanted, main, has_bare=bare is not None):
+            return (joined(wanted),), None
+        await provisioner.ensure_consumer(wanted.bare)
+    except (PermissionDenied, NotProvisioned) as error:
+        _check_joined(wanted, main, version, error)
+        return (joined(wanted),), error
+    return wanted.specs, None
+
+
+def _check_filters(spec: ConsumerSpec, version: Version, why: str) -> None:
+    """Refuse filters with which this server loses events. Raises TopologyError."""
+    overlap = overlapping(spec.filters)
+    if overlap is not None and loses_events(version):
+        shown = ".".join(map(str, version))
+        raise TopologyError(
+            f"consumer {spec.name!r} on stream {spec.stream} would have the filters"
+            f" {' and '.join(overlap)}, and nats-server {shown} loses events then ({why}):"
+            " name a channel, or use nats-server 2.11.3 or newer"
+        )
+
+
+def _check_joined(
+    wanted: StreamConsumers, main: ConsumerInfo | None, version: Version, error: Exception
+) -> None:
+    """Refuse to join where the main consumer leaves the bare subjects to the other one."""
+    assert wanted.bare is not None
+    if main is not None and SPLIT in main.config.metadata:
+        raise TopologyError(
+            f"consumer {wanted.bare.name!r} on stream {wanted.stream} cannot be read ({error});"
+            f" {wanted.name!r} leaves {', '.join(wanted.bare.filters)} to it"
+        ) from error
+    _check_filters(joined(wanted), version, f"{wanted.bare.name!r} cannot be read: {error}")

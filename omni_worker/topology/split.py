@@ -1,0 +1,126 @@
+"""Split: a handler's consumers on one stream, `r1` for addressed events and `r1-bare`. Pure.
+
+`t` and `t.>` in one consumer make each delivery slow for the server, and some servers lose events
+(nats-server#6824). So the bare subjects have a consumer of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from ..subjects import covers, fold, intersection
+from ..transports.infos import ConsumerConfig, ConsumerInfo
+from .consumers import ConsumerSpec
+from .streams import TAG
+
+BARE = "-bare"  # ends the name of the consumer with the bare subjects
+LOSING = ((2, 10, 26), (2, 11, 0), (2, 11, 1))  # versions with nats-server#6824
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConsumers:
+    """A handler's consumers on one stream: ``main``, and ``bare`` if it has bare subjects apart."""
+
+    main: ConsumerSpec
+    bare: ConsumerSpec | None = None
+
+    @property
+    def stream(self) -> str:
+        """Stream that both read."""
+        return self.main.stream
+
+    @property
+    def name(self) -> str:
+        """Name of the two for people: the main consumer's."""
+        return self.main.name
+
+    @property
+    def specs(self) -> tuple[ConsumerSpec, ...]:
+        """The consumers in the order they are made: a bare event is never missed in between."""
+        return (self.main,) if self.bare is None else (self.bare, self.main)
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """All filters of the two, sorted."""
+        return tuple(sorted(one for spec in self.specs for one in spec.filters))
+
+
+def split(spec: ConsumerSpec, bare: Collection[str], *, ordered: bool) -> StreamConsumers:
+    """Split one consumer with all filters of a handler; ``bare`` are those of bare subjects.
+
+    With ``order_by`` there is no split: two consumers have no common order. Nor where the stream
+    stores only one of the two kinds.
+    """
+    filters = fold(spec.filters)
+    apart = tuple(one for one in filters if one in bare)
+    rest = tuple(one for one in filters if one not in bare)
+    if ordered or not apart or not rest:
+        return StreamConsumers(main=replace(spec, filters=filters))
+    name = bare_name(spec.name)
+    return StreamConsumers(
+        main=replace(spec, filters=rest, split=name),
+        bare=replace(spec, name=name, filters=apart),
+    )
+
+
+def joined(consumers: StreamConsumers) -> ConsumerSpec:
+    """Return the one consumer with all filters, for where it cannot be split."""
+    return replace(consumers.main, filters=fold(consumers.filters), split="")
+
+
+def bare_name(name: str) -> str:
+    """Name the consumer with the bare subjects that belongs to the consumer ``name``."""
+    return name + BARE
+
+
+def holds_bare(consumers: StreamConsumers, config: ConsumerConfig) -> bool:
+    """Return True if a consumer delivers events that the split leaves to the bare one."""
+    if consumers.bare is None:
+        return False
+    if not config.filters:  # no filter is every subject
+        return True
+    return any(
+        intersection(has, bare) is not None
+        for has in config.filters
+        for bare in consumers.bare.filters
+    )
+
+
+def is_whole(consumers: StreamConsumers, main: ConsumerInfo | None, *, has_bare: bool) -> bool:
+    """Return True if the main consumer, as it exists, keeps all filters for now.
+
+    That is one of an older version: it delivered the bare events, so a bare consumer made beside
+    it would deliver them again.
+    """
+    return main is not None and not has_bare and holds_bare(consumers, main.config)
+
+
+def handler_of(config: ConsumerConfig) -> str:
+    """Return the name that people know a consumer by: for a bare one, the main consumer's."""
+    return config.metadata.get(TAG + "handler") or config.name
+
+
+def main_name(consumer: str, durable: str | None) -> str:
+    """Return the name that a handler's consumers have for people, given the name of one of them.
+
+    Without a durable, our names never end like a bare one's.
+    """
+    if durable is not None and consumer != bare_name(durable):
+        return consumer
+    return consumer.removesuffix(BARE)
+
+
+def overlapping(filters: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first bare subject `t` with its `t.>` among the filters of one consumer."""
+    known = sorted(filters)
+    for one in known:
+        for other in known:
+            if other.endswith(".>") and one != other and covers(f"{one}.>", other):
+                return one, other
+    return None
+
+
+def loses_events(version: tuple[int, int, int]) -> bool:
+    """Return True if a server loses events of a consumer with both `t` and `t.>`."""
+    return version in LOSING
