@@ -29,6 +29,7 @@ from ..topology import (
     NoticeKind,
     RefuseConsumer,
     Standing,
+    StreamConsumers,
     StreamSpec,
     UpdateConsumer,
     UpdateStream,
@@ -36,6 +37,7 @@ from ..topology import (
     changes_in_words,
     consumer_changes,
     consumer_config,
+    is_whole,
     plan_consumer,
     plan_stream,
     retry_consumer,
@@ -81,6 +83,7 @@ class Step:
     name: str
     says: str
     stream: str = ""  # the stream of a consumer
+    handler: str = ""  # the name people know a consumer by
     function: str = ""  # of the handler that reads this consumer
     change: Change | None = None
 
@@ -217,23 +220,36 @@ def _stream(action: Action, name: str, says: str, change: Change | None = None) 
 
 
 async def _consumers(operators: Operators, wanted: PlannedConsumers) -> list[Step]:
-    name = wanted.specs[0].name if wanted.specs else wanted.handler.name
+    name = wanted.name
     steps = [_consumer(Action.NOTE, name, "", one) for one in wanted.doubts]
     missing = [
         one
         for one in wanted.unserved
-        if not wanted.specs or not is_wild(".".join(one.split(".")[:2]))
+        if not wanted.consumers or not is_wild(".".join(one.split(".")[:2]))
     ]
     if missing:
         says = f"no stream stores {', '.join(missing)}"
         steps.append(_consumer(Action.CONFLICT, name, "", says))
-    for spec in wanted.specs:
+    for one in wanted.consumers:
         if not wanted.is_shared:
             says = "each process creates its own"
-            steps.append(_consumer(Action.FINE, spec.name, spec.stream, says))
+            steps += [_consumer(Action.FINE, spec.name, spec.stream, says) for spec in one.specs]
             continue
-        steps += await _consumer_steps(operators, spec)
+        for spec in await _as_they_begin(operators, one):
+            found = await _consumer_steps(operators, spec)
+            steps += [replace(step, handler=one.name) for step in found]
     return steps
+
+
+async def _as_they_begin(operators: Operators, wanted: StreamConsumers) -> tuple[ConsumerSpec, ...]:
+    """Let a new bare consumer begin where the main one, which had its events, is at."""
+    if wanted.bare is None:
+        return wanted.specs
+    main = await operators.consumer_info(wanted.stream, wanted.main.name)
+    bare = await operators.consumer_info(wanted.stream, wanted.bare.name)
+    if main is None or not is_whole(wanted, main, has_bare=bare is not None):
+        return wanted.specs
+    return (replace(wanted.bare, start_sequence=main.delivered + 1), wanted.main)
 
 
 async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step]:
@@ -321,6 +337,15 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
                 Step(action=missing, kind=Kind.BUCKET, name=bucket, says=says, change=create_it)
             )
     return steps
+
+
+def by_handler(steps: Sequence[Step]) -> list[Step]:
+    """Make the same step for both consumers of a handler one, under the name people know."""
+    found: dict[tuple[str, ...], Step] = {}
+    for one in steps:
+        key = (one.action, one.kind, one.stream, one.handler or one.name, one.says)
+        found[key] = replace(one, name=one.handler or one.name) if key in found else one
+    return list(found.values())
 
 
 def as_json(step: Step) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
-from ..topology import OWN_STREAM, app_of, handler_of, holds_events, retry_consumer
+from ..topology import OWN_STREAM, ConsumerSpec, app_of, handler_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
 from .scan import SCAN
 
 _Functions = dict[tuple[str, str], str]  # of consumers, by stream and name
+_Missing = list[tuple[ConsumerSpec, str]]  # consumers with the functions of their handlers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ async def consumer_statuses(
     }
     if wanted is None:
         chosen: _Functions = dict.fromkeys(sorted(standing), "")
-        missing: _Functions = {}
+        missing: _Missing = []
     else:
         chosen, missing = _chosen(list(standing), wanted)
     found = await asyncio.gather(
@@ -81,18 +82,24 @@ async def consumer_statuses(
     return [
         *found,
         *(
-            ConsumerStatus(stream=stream, name=name, function=function, exists=False)
-            for (stream, name), function in missing.items()
+            ConsumerStatus(
+                stream=spec.stream,
+                name=spec.name,
+                handler=spec.handler,
+                function=function,
+                exists=False,
+            )
+            for spec, function in missing
         ),
     ]
 
 
 def _chosen(
     standing: list[tuple[str, str]], wanted: Sequence[PlannedConsumers]
-) -> tuple[_Functions, _Functions]:
+) -> tuple[_Functions, _Missing]:
     """Return the consumers the handlers read, and the missing ones, each with its function."""
     chosen: _Functions = {}
-    missing: _Functions = {}
+    missing: _Missing = []
     for one in wanted:
         for spec in one.specs:
             here = [
@@ -100,7 +107,7 @@ def _chosen(
             ]
             chosen |= dict.fromkeys(here, one.handler.short)
             if not here:
-                missing[spec.stream, spec.name] = one.handler.short
+                missing.append((spec, one.handler.short))
     for app in {one.handler.app for one in wanted}:
         back = retry_consumer(app)
         chosen |= {key: "" for key in standing if key == (back.stream, back.name)}
@@ -153,10 +160,11 @@ def by_handler(statuses: Sequence[ConsumerStatus]) -> list[ConsumerStatus]:
 
 
 def _added(one: ConsumerStatus, other: ConsumerStatus) -> ConsumerStatus:
+    if not (one.exists and other.exists):  # an older version's main consumer may have all filters
+        return one if one.exists else replace(other, name=one.name)
     return replace(
         one,
         function=one.function or other.function,
-        exists=one.exists and other.exists,
         waiting=one.waiting + other.waiting,
         unacked=one.unacked + other.unacked,
         redelivered=one.redelivered + other.redelivered,

@@ -17,7 +17,7 @@ from ..letters.read import DeadLetter, read_letter, stored_time
 from ..notes import attempts
 from ..notes.attempts import Note, note_key, read_note
 from ..subjects import matches
-from ..topology import OWN_STREAM, app_of, holds_events
+from ..topology import OWN_STREAM, app_of, handler_of, holds_events
 from ..transports.base import StoredMessage, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
@@ -66,6 +66,7 @@ class ConsumerWord:
 
     stream: str
     consumer: str
+    handler: str  # the name people know the consumer by; a bare one has its main one's
     app: str | None
     word: Word
     note: Note | None = None
@@ -239,6 +240,7 @@ async def consumer_words(transport: Transport, place: EventPlace) -> list[Consum
             ConsumerWord(
                 stream=place.stream,
                 consumer=info.name,
+                handler=handler_of(info.config),
                 app=app_of(info.config),
                 word=word_on(info, place.sequence, place.stored_at),
             )
@@ -248,7 +250,7 @@ async def consumer_words(transport: Transport, place: EventPlace) -> list[Consum
     bucket = await transport.bucket(attempts.BUCKET, ttl=attempts.TTL)
     noted = []
     for one in words:
-        key = note_key(one.consumer, place.stream, place.sequence, place.stored_at)
+        key = note_key(one.handler, place.stream, place.sequence, place.stored_at)
         entry = await bucket.get(key)
         noted.append(replace(one, note=read_note(entry.value)) if entry is not None else one)
     return noted
@@ -288,6 +290,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
             {
                 "stream": one.stream,
                 "consumer": one.consumer,
+                "handler": one.handler,
                 "app": one.app,
                 "state": one.word,
                 "failures": one.note.failures if one.note else None,

@@ -299,6 +299,8 @@ def _updated(
     }
     if not spec.durable:
         updated["inactive_threshold"] = int(spec.inactive * NANO)
+    tag = {key: value for key, value in config.metadata.items() if key != SPLIT}
+    updated["metadata"] = tag | ({SPLIT: spec.split} if spec.split else {})
     return updated
 
 

@@ -11,7 +11,7 @@ from ...app import App
 from ...errors import ConfigError, OmniWorkerError, TopologyError
 from ...handler_consumers import planned_consumers
 from ...handlers import Handler, find_handlers
-from ...operations.drift import Action, Needs, Step, apply, find_drift
+from ...operations.drift import Action, Needs, Step, apply, by_handler, find_drift
 from ...operations.drift import as_json as step_json
 from ...operations.recreate import Remaking, look_at_remaking, remake
 from ...operations.recreate import as_json as remaking_json
@@ -20,7 +20,7 @@ from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
 from ..session import CalledWrongly, confirmed, run_for_app
 from ..tables import both_names, counted, json_text, table, wrapped
-from ..values import json_option, yes_option
+from ..values import json_option, verbose_option, yes_option
 
 DRIFT = 3
 TO_DO = (Action.CREATE, Action.UPDATE, Action.LATER)
@@ -35,9 +35,16 @@ TO_DO = (Action.CREATE, Action.UPDATE, Action.LATER)
     help="Delete and create the consumer of this handler, at its ack floor.",
 )  # fmt: skip
 @yes_option
+@verbose_option
 @json_option
 def command(
-    target: str, check: bool, do_apply: bool, recreate: str | None, yes: bool, json: bool
+    target: str,
+    check: bool,
+    do_apply: bool,
+    recreate: str | None,
+    yes: bool,
+    verbose: bool,
+    json: bool,
 ) -> int:
     """Show what an app needs on the server and how the server differs.
 
@@ -77,7 +84,7 @@ def command(
         say(
             json_text([step_json(one) for one in steps], indent=2)
             if json
-            else _shown(steps, target)
+            else _shown(steps, target, verbose)
         )
         return DRIFT if check and any(one.is_drift for one in steps) else 0
 
@@ -112,7 +119,7 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
     elif is_whole:
         say("The server is as the app needs it.")
     elif left:
-        say(["", "To be resolved by hand:", *_table(left)])
+        say(["", "To be resolved by hand:", *_table(by_handler(left))])
     return 0 if is_whole else FAILED
 
 
@@ -167,7 +174,8 @@ def _what_it_means(remaking: Remaking) -> list[str]:
     return lines
 
 
-def _shown(steps: list[Step], target: str) -> list[str]:
+def _shown(every: list[Step], target: str, verbose: bool) -> list[str]:
+    steps = every if verbose else by_handler(every)
     lines = _table(steps)
     return [*lines, *([""] if lines else []), *_advice(steps, target)]
 

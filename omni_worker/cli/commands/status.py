@@ -14,13 +14,13 @@ from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...handler_consumers import planned_consumers
 from ...listeners.text import visible
-from ...operations.status import ConsumerStatus, as_json, consumer_statuses
+from ...operations.status import ConsumerStatus, as_json, by_handler, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import complain, say
 from ..session import run_with_app
 from ..tables import ago, both_names, grouped, json_text, table, wrapped
-from ..values import json_option
+from ..values import json_option, verbose_option
 
 EVERY = 2.0  # seconds between two looks of --watch
 HOME, TO_LINE_END, TO_END = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -30,8 +30,9 @@ CLEAR = HOME + "\x1b[2J"
 @click.command("status")
 @click.argument("target", metavar="[MODULE[:APP]]", required=False)
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@verbose_option
 @json_option
-def command(target: str | None, watch: bool, json: bool) -> int:
+def command(target: str | None, watch: bool, verbose: bool, json: bool) -> int:
     """Show what is waiting for every consumer, or for those of an app.
 
     \b
@@ -42,6 +43,7 @@ def command(target: str | None, watch: bool, json: bool) -> int:
     PULLS        open requests of workers for events; 0: no worker reads
 
     With an app, consumers that its handlers need and that do not exist yet are shown as missing.
+    A handler's two consumers are one line: --verbose shows each, as --json does.
     --watch continues when the server restarts; with --json it prints one object a line.
 
     \b
@@ -54,7 +56,9 @@ def command(target: str | None, watch: bool, json: bool) -> int:
     async def look(transport: Transport, settings: Settings, app: App | None) -> int:
         found = await _statuses(transport, settings, app)
         say(
-            json_text(as_json(found, _now()), indent=2) if json else _lines(found, settings, target)
+            json_text(as_json(found, _now()), indent=2)
+            if json
+            else _lines(found, settings, target, verbose)
         )
         return 0
 
@@ -73,7 +77,7 @@ def command(target: str | None, watch: bool, json: bool) -> int:
                 if json:
                     say(json_text(as_json(found, _now())))
                 else:
-                    screen.show(_head(settings), _lines(found, settings, target))
+                    screen.show(_head(settings), _lines(found, settings, target, verbose))
             await asyncio.sleep(EVERY)
 
     work = keep_looking if watch else look
@@ -117,7 +121,10 @@ def _head(settings: Settings) -> str:
     return f"{datetime.now():%H:%M:%S}  {settings.shown_urls}  every {EVERY:g} s, Ctrl-C ends"
 
 
-def _lines(found: list[ConsumerStatus], settings: Settings, target: str | None) -> list[str]:
+def _lines(
+    every: list[ConsumerStatus], settings: Settings, target: str | None, verbose: bool
+) -> list[str]:
+    found = every if verbose else by_handler(every)
     if not found:
         what = f"{target} has no handlers" if target else "No consumers"
         return wrapped(

@@ -57,7 +57,7 @@ def _lines(trace: Trace, since: datetime) -> str:
     parts = [_place_lines(place) for place in trace.places] or [_not_found(trace, since)]
     if trace.consumers:
         rows = [
-            [one.consumer, one.stream, one.app or "-", one.word, _tries(one)]
+            [one.handler, one.stream, one.app or "-", one.word, _tries(one)]
             for one in trace.consumers
         ]
         parts.append(table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows))
