@@ -101,7 +101,7 @@ def _chosen(
     chosen: _Functions = {}
     missing: _Missing = []
     for one in wanted:
-        for spec in one.specs:
+        for spec in reversed(one.specs):  # the main one first: its name is known
             here = [
                 key for key in standing if key[0] == spec.stream and fnmatchcase(key[1], spec.name)
             ]

@@ -117,6 +117,7 @@ async def test_one_in_one_out(nats_server: NatsServer) -> None:
     assert meter.json["to_json"] <= EVENTS * 4 + 10, meter.json  # its payload once, id or not
     assert meter.counts["create_task"] <= 160, meter.counts
     assert meter.timers <= 150, meter.counts
-    assert meter.counts["requests"] <= 30, meter.counts
+    # Of two consumers each has a request open, and large ones end soon: at most one in 40 events.
+    assert meter.counts["requests"] <= EVENTS / 40, meter.counts
     assert meter.counts["writes"] <= EVENTS * 0.5, meter.counts
     assert meter.calls.total() <= EVENTS * 58, shown

@@ -199,7 +199,7 @@ async def test_another_app_s_durable_is_a_conflict(nats_server: NatsServer, fold
     assert ("conflict", "consumer", "r1") in to_do(steps)
     assert applied.code == 1
     assert info is not None
-    assert info.config.filters == ("message.sent", "message.sent.>")
+    assert info.config.filters == ("message.sent.>",)
 
 
 async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
@@ -216,16 +216,18 @@ async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
         applied = operate(url, "plan", "shop:app", "--apply", folder=folder)
         info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
 
-    [update] = [one for one in steps if one["action"] == "update"]
-    assert "ack_wait 30 s, wanted 60 s" in update["says"]
-    assert "filter_subjects message.*, message.*.>, wanted message.received" in update["says"]
+    updates = {one["name"]: one["says"] for one in steps if one["action"] == "update"}
+    assert set(updates) == {"r1", "r1-bare"}
+    assert all("ack_wait 30 s, wanted 60 s" in says for says in updates.values())
+    assert "filter_subjects message.*.>, wanted message.received.>" in updates["r1"]
+    assert "filter_subjects message.*, wanted message.received" in updates["r1-bare"]
     assert ("left", "consumer", "left") in to_do(steps)
     rows = [" ".join(cell.strip() for cell in row[:3]) for row in table_of(shown)]
     assert "orphaned consumer left on CUSTOM" in rows
     assert applied.code == 0
     assert info is not None
     assert info.config.ack_wait == 60
-    assert "message.*" not in info.config.filters
+    assert "message.*.>" not in info.config.filters
 
 
 async def _is_read(bus: EventBus) -> bool:
@@ -254,7 +256,7 @@ async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
         read = operate(url, "plan", "shop:app", "--recreate", "p", "--yes", folder=folder)
         await bus.drain()
         asked = operate(url, "plan", "shop:app", "--recreate", "push", folder=folder)
-        before = await bus.transport.operators.consumer_info("CUSTOM", "p")
+        before = await bus.transport.operators.consumer_info("CUSTOM", "p-bare")
         done = operate(url, "plan", "shop:app", "--recreate", "p", "--yes", folder=folder)
         seen: list[int] = []
         await bus.subscribe("custom.push", lambda event: seen.append(event.payload), durable="p")
@@ -276,7 +278,7 @@ async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
 
 async def _handled(bus: EventBus, count: int) -> bool:
     counts = bus.subscriptions[0].counts
-    info = await bus.transport.operators.consumer_info("CUSTOM", "p")
+    info = await bus.transport.operators.consumer_info("CUSTOM", "p-bare")
     assert info is not None
     return counts.handled == count and info.num_ack_pending == 1
 
@@ -344,12 +346,15 @@ async def test_a_new_consumer_is_recreated_where_it_began_and_runs_no_history(
 
         done = operate(url, "plan", "shop:app", "--recreate", "r1", "--yes", "--json",
                        folder=folder)  # fmt: skip
-        info = await bus.transport.operators.consumer_info("MESSAGE", "r1")
+        info = await bus.transport.operators.consumer_info("MESSAGE", "r1-bare")
 
-    assert json.loads(done.out) == {
-        "stream": "MESSAGE", "consumer": "r1", "start": 6, "waiting": 2, "unacked": 0,
-        "repeated": 0,
-    }  # fmt: skip
+    assert [json.loads(line) for line in done.out.splitlines()] == [
+        {
+            "stream": "MESSAGE", "consumer": name, "start": 6, "waiting": waiting, "unacked": 0,
+            "repeated": 0,
+        }
+        for name, waiting in (("r1-bare", 2), ("r1", 0))
+    ]  # fmt: skip
     assert info is not None
     assert info.num_pending == 2
 

@@ -156,11 +156,12 @@ async def test_status_counts_what_waits_is_held_and_comes_again(nats_server: Nat
 
         said = operate(url, "status")
         told = json.loads(operate(url, "status", "--json").out)
-        before = await bus.transport.operators.consumer_info("CUSTOM", "slow")
+        before = await bus.transport.operators.consumer_info("CUSTOM", "slow-bare")
         gate.set()
 
     [row] = table_of(said)
-    [one] = told["consumers"]
+    assert [one["handler"] for one in told["consumers"]] == ["slow", "slow"]
+    [one] = [one for one in told["consumers"] if one["consumer"] == "slow-bare"]
     assert [cell.strip() for cell in row[:5]] == ["CUSTOM", "slow", "7", "3", "0"]
     assert (one["waiting"], one["unacked"], one["app"]) == (7, 3, "t")
     assert 0 < one["lagSeconds"] < 60
@@ -357,14 +358,14 @@ async def test_trace_tells_where_an_event_is_and_who_has_had_it(nats_server: Nat
         await make_consumer(client, "idle")
         await bus.publish("custom.n", {"secret": 1}, id="e-1")
         await begun.wait()
-        await until(lambda: _is_settled(client, "failing", "quick"))
+        await until(lambda: _is_settled(client, "failing-bare", "quick-bare"))
 
         said = operate(url, "trace", "e-1")
         told = json.loads(operate(url, "trace", "e-1", "--json").out)
         gate.set()
         await client.close()
 
-    words = {one["consumer"]: one["state"] for one in told["consumers"]}
+    words = {one["handler"]: one["state"] for one in told["consumers"]}
     assert words == {
         "failing": "settled", "quick": "settled", "slow": "in flight or settled",
         "idle": "not yet delivered",

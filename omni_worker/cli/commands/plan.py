@@ -132,18 +132,23 @@ async def _recreate(
         wanted = planned_consumers(handler, app.registry, settings, standing)
         if not wanted.specs:
             raise TopologyError(f"no stream stores what {shown} reads: plan --apply creates it")
-        for spec in wanted.specs:
-            remaking = await look_at_remaking(transport, spec)
-            if not json:
+        # All are looked at first: one that is read refuses before another is changed.
+        looked = [
+            (one.stream, [await look_at_remaking(transport, spec) for spec in one.specs])
+            for one in wanted.consumers
+        ]
+        for stream, remakings in looked:
+            for remaking in remakings if not json else ():
                 say(_what_it_means(remaking))
-            if not await confirmed(f"Recreate {shown} on {spec.stream}?", yes=yes):
+            if not await confirmed(f"Recreate {shown} on {stream}?", yes=yes):
                 say("Nothing was changed.", err=True)
                 return FAILED
-            await remake(transport, remaking)
-            if json:
-                say(json_text(remaking_json(remaking)))
-            else:
-                say(f"Consumer {spec.name} on {spec.stream} is recreated.")
+            for remaking in remakings:
+                await remake(transport, remaking)
+                if json:
+                    say(json_text(remaking_json(remaking)))
+                else:
+                    say(f"Consumer {remaking.spec.name} on {stream} is recreated.")
     return 0
 
 
