@@ -148,7 +148,9 @@ async def test_what_a_reset_delivers_again_runs_again(
             await until(lambda: subscription.resumptions > 0)
             await until(
                 lambda: any(
-                    one.looks.deliveries for one in known.bound.values() if one.spec.name == "d-bare"
+                    one.looks.deliveries
+                    for one in known.bound.values()
+                    if one.spec.name == "d-bare"
                 )
             )
 
