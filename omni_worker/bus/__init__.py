@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from ..assembly import HandlerSetup, build_subscription, settled_notes, settler_for
-from ..binding import BUSY_REFRESH, REFRESH, Binding, plan_consumers
+from ..binding import BUSY_REFRESH, REFRESH, Binding
 from ..context import run_of, wrong_loop
 from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected
@@ -33,7 +33,6 @@ from ..sent_back import Returns
 from ..settings import Settings
 from ..signalling_publisher import publisher_for
 from ..signals import Listener, Signals
-from ..stream_consumers import specs_to_read
 from ..subscription import Subscription
 from ..subscription.gates import Gate
 from ..tasks import KEEPER
@@ -281,14 +280,10 @@ class EventBus:
         handler = replace(handler, options=with_settings(handler.options, self.settings))
         for line in misspelt_types(handler, self.registry):
             log.warning("%s (%s)", line, handler.where)
-        taken, settings = self._subscriptions.consumers, self.settings
-        wanted = await patiently(
-            lambda: plan_consumers(handler, self._provisioner, self.registry, settings, taken),
-            settings,
+        consumers = self._subscriptions.consumers_of(
+            handler, self.transport, self._provisioner, self.registry, signals
         )
-        self._subscriptions.refuse_taken(handler, wanted)
-        setup = self._setup(signals)
-        specs = await specs_to_read(handler, wanted, self.transport, self._provisioner, signals)
+        specs, setup = await consumers, self._setup(signals)
         subscription, threads = build_subscription(
             handler,
             setup,
@@ -310,7 +305,7 @@ class EventBus:
         )
         self._subscriptions.add(subscription, binding)
         try:
-            await patiently(lambda: binding.bind(specs), settings)
+            await patiently(lambda: binding.bind(specs), self.settings)
         except BaseException:
             await self._subscriptions.drain(subscription, 0.0)
             raise

@@ -7,15 +7,20 @@ import logging
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
-from ..binding import Binding
+from ..binding import Binding, plan_consumers
 from ..errors import ConfigError, TransportError
 from ..handlers import Handler
+from ..provision import Provisioner
 from ..publisher import Publisher
+from ..schemas import SchemaRegistry
 from ..settings import Settings
+from ..signals import Signals
+from ..stream_consumers import specs_to_read
 from ..subscription import Subscription
-from ..topology import StreamConsumers
-from ..transports.base import Source
+from ..topology import ConsumerSpec, StreamConsumers
+from ..transports.base import Source, Transport
 from .ending import Ending, caller_among
+from .patience import patiently
 
 log = logging.getLogger("omni_worker.bus")
 
@@ -49,7 +54,28 @@ class Subscriptions:
         """Register a subscription, before its consumers are bound."""
         self._bindings[subscription] = binding
 
-    def refuse_taken(self, handler: Handler, wanted: Iterable[StreamConsumers]) -> None:
+    async def consumers_of(
+        self,
+        handler: Handler,
+        transport: Transport,
+        provisioner: Provisioner,
+        registry: SchemaRegistry,
+        signals: Signals,
+    ) -> list[ConsumerSpec]:
+        """Choose the consumers a handler is to read, waiting for a server that does not answer.
+
+        Raises ConfigError for one that another handler of this process reads.
+        """
+        settings, taken = self._settings, self.consumers
+        wanted = await patiently(
+            lambda: plan_consumers(handler, provisioner, registry, settings, taken), settings
+        )
+        self._refuse_taken(handler, wanted)
+        return await patiently(
+            lambda: specs_to_read(handler, wanted, transport, provisioner, signals), settings
+        )
+
+    def _refuse_taken(self, handler: Handler, wanted: Iterable[StreamConsumers]) -> None:
         """Refuse a consumer that another handler of this process reads: they would share events."""
         names = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
         for other in self.bindings:
