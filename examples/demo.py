@@ -228,11 +228,13 @@ async def give_account(bus: EventBus, account: Account) -> int:
     found: dict[str, tuple[int, int, int]] = {}
     tell("", f"{'consumer':16} {'handled':>8} {'retried':>8} {'dead letters':>13}", "bold")
     for stream in STORED:
+        # A handler may have two consumers, the second one for events without an instance.
+        deliveries: Counter[str] = Counter()
         for consumer in sorted(
             await bus.transport.operators.consumers(stream), key=attrgetter("created")
         ):
-            name = consumer.name
-            runs = consumer.deliveries
+            deliveries[consumer.name.removesuffix("-bare")] += consumer.deliveries
+        for name, runs in deliveries.items():
             retried = account.retried[name]
             dead = sum(letter["handler"] == name for letter in letters)
             found[name] = (runs - retried - dead, retried, dead)

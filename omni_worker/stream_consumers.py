@@ -15,11 +15,13 @@ from .signals import ConsumersJoined, Signals
 from .topology import (
     SPLIT,
     ConsumerSpec,
+    RefuseConsumer,
     StreamConsumers,
     is_whole,
     joined,
     loses_events,
     overlapping,
+    plan_consumer,
 )
 from .transports.base import Transport
 from .transports.infos import ConsumerInfo
@@ -58,6 +60,9 @@ async def _on_one_stream(
         return wanted.specs, None
     operators = transport.operators
     main = await operators.consumer_info(wanted.stream, wanted.main.name)
+    match plan_consumer(wanted.main, main):
+        case RefuseConsumer(reason=reason):  # before a bare one is made for nothing
+            raise TopologyError(reason)
     try:
         bare = await operators.consumer_info(wanted.stream, wanted.bare.name)
         if is_whole(wanted, main, has_bare=bare is not None):

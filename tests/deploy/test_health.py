@@ -105,7 +105,7 @@ async def test_a_consumer_that_is_gone_is_red(stage: Stage, free_port: int, plai
     worker.signal(signal.SIGCONT)
     reasons = await until_probed(free_port, "/readyz", 503)
 
-    assert "handler r1: 1 consumer is not bound" in reasons
+    assert "handler r1: 2 consumers are not bound" in reasons
     assert worker.is_running
     # Being stopped by somebody is not being blocked by a handler.
     assert not [one for one in worker.messages() if "event loop" in one]

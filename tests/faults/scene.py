@@ -21,7 +21,7 @@ from omni_worker import Draft, EventBus
 from omni_worker.publisher import PublishManyError
 from omni_worker.settings import Settings
 
-from ..processes.support import Stage, Worker, api, consumer, plain_client
+from ..processes.support import Stage, Worker, api, both, consumer, plain_client
 from ..waiting import until
 from .accounts import Account, Row
 
@@ -184,12 +184,14 @@ class Scene:
 
         async def at_rest() -> bool:
             nonlocal left
-            info = await consumer(self.plain, durable)
+            found = [await consumer(self.plain, one) for one in await both(self.plain, durable)]
             last = (await api(self.plain, "STREAM.INFO.MESSAGE"))["state"]["last_seq"]
             counts = {
-                one: info[one] for one in ("num_pending", "num_ack_pending", "num_redelivered")
+                key: sum(one[key] for one in found)
+                for key in ("num_pending", "num_ack_pending", "num_redelivered")
             }
-            left = {**counts, "beyond_floor": last - info["ack_floor"]["stream_seq"]}
+            floor = max((one["ack_floor"]["stream_seq"] for one in found), default=0)
+            left = {**counts, "beyond_floor": last - floor}
             return not any(left.values())
 
         await until(at_rest, timeout, what=f"{durable} at rest", seen=lambda: left)

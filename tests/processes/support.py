@@ -358,6 +358,12 @@ async def consumer(client: Client, name: str, stream: str = "MESSAGE") -> dict[s
     return await api(client, f"CONSUMER.INFO.{stream}.{name}")
 
 
+async def both(client: Client, name: str, stream: str = "MESSAGE") -> list[str]:
+    """The names of a handler's one or two consumers; that of the bare subjects may be missing."""
+    answer = await api(client, f"CONSUMER.NAMES.{stream}")
+    return [one for one in answer["consumers"] if one in (name, f"{name}-bare")]
+
+
 async def until_settled(client: Client, name: str, stream: str = "MESSAGE") -> None:
     """Wait until a consumer has nothing pending, neither to deliver nor to be answered."""
 
@@ -365,8 +371,9 @@ async def until_settled(client: Client, name: str, stream: str = "MESSAGE") -> N
 
     async def settled() -> bool:
         nonlocal info
-        info = await consumer(client, name, stream)
-        return bool(info["num_pending"] == 0 and info["num_ack_pending"] == 0)
+        found = [await consumer(client, one, stream) for one in await both(client, name, stream)]
+        info = {key: sum(one[key] for one in found) for key in ("num_pending", "num_ack_pending")}
+        return bool(found) and not any(info.values())
 
     await until(settled, 30.0, what=f"nothing pending at {name}", seen=lambda: info)
 

@@ -180,16 +180,20 @@ async def test_the_seven_streams_and_the_consumer_are_made_as_designed(
         assert config["num_replicas"] == 1
     names = (await api(plain, "STREAM.NAMES"))["streams"]
     assert sorted(names) == sorted(SEVEN)
-    info = await consumer(plain, "r1")
+    for name, filter in (("r1-bare", "message.received"), ("r1", "message.received.>")):
+        check_consumer(await consumer(plain, name), name, filter)
+
+
+def check_consumer(info: dict[str, Any], name: str, filter: str) -> None:
     config = info["config"]
-    assert config["durable_name"] == "r1"
+    assert config["durable_name"] == name
     assert config["ack_policy"] == "explicit"
     assert config["deliver_policy"] == "new"
     assert config["max_deliver"] == -1
     assert config["ack_wait"] == 30 * 10**9
     assert config["max_ack_pending"] == 1_000_000
-    assert config["filter_subjects"] == ["message.received", "message.received.>"]
-    for absent in ("filter_subject", "deliver_group", "backoff", "inactive_threshold"):
+    assert config["filter_subject"] == filter
+    for absent in ("filter_subjects", "deliver_group", "backoff", "inactive_threshold"):
         assert absent not in config
     tag = {key: value for key, value in config["metadata"].items() if key[0] != "_"}
     assert tag == {
@@ -197,6 +201,9 @@ async def test_the_seven_streams_and_the_consumer_are_made_as_designed(
         "omni-worker.queue": "routers",
         "omni-worker.start_from": "new",
         "omni-worker.ack_wait": str(30 * 10**9),
+        "omni-worker.handler": "r1",
+        "omni-worker.pattern": "message.received message.received.>",
+        **({"omni-worker.split": "r1-bare"} if name == "r1" else {}),
     }
     assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
 

@@ -392,7 +392,7 @@ async def test_retries_that_wait_hold_up_nobody(stage: Stage, plain: Client) -> 
     await stage.until_effects(100, timeout=10)
 
     async def only_retries_wait() -> bool:
-        info = await consumer(plain, "r1")
+        info = await consumer(plain, "r1-bare")
         return bool(info["num_pending"] == 0 and info["num_ack_pending"] == 100)
 
     await until(only_retries_wait)
@@ -424,7 +424,7 @@ async def test_an_event_whose_letter_cannot_be_stored_waits_and_its_handler_is_n
         await plain.jetstream().delete_stream("SYSTEM")
     await plain.jetstream().publish(*foreign_event("message.received", id="one"))
     await worker.until_said("dead letter not stored; the event waits")
-    assert (await consumer(plain, "r1"))["num_ack_pending"] == 1
+    assert (await consumer(plain, "r1-bare"))["num_ack_pending"] == 1
     if how == "missing":
         await make_stream(plain, "SYSTEM", "system.>")
     else:

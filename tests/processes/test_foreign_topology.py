@@ -214,10 +214,14 @@ async def test_two_versions_of_one_app_start_at_once(
 
     workers = [stage.spawn(target) for target in (old, new, new)]
     await asyncio.gather(*(worker.ready() for worker in workers))
-    filters = (await consumer(plain, "r1"))["config"]["filter_subjects"]
+    bare, main = [(await consumer(plain, name))["config"] for name in ("r1-bare", "r1")]
 
-    wanted = ["message.received", "message.received.>"]
-    assert filters == wanted + (["message.sent", "message.sent.>"] if widened else [])
+    if widened:
+        assert bare["filter_subjects"] == ["message.received", "message.sent"]
+        assert main["filter_subjects"] == ["message.received.>", "message.sent.>"]
+    else:
+        assert bare["filter_subject"] == "message.received"
+        assert main["filter_subject"] == "message.received.>"
     assert [await worker.stop() for worker in workers] == [0, 0, 0]
 
 

@@ -42,7 +42,7 @@ async def test_when_most_of_what_may_be_unanswered_waits_a_line_and_a_warning_sa
     await known.refresh()
     full = list(subscription.stalls)
 
-    assert near[0][0].startswith("900 of at most 1000 events of consumer d-bare on CUSTOM wait")
+    assert near[0][0].startswith("900 of at most 1000 events of consumer d on CUSTOM wait")
     assert near[1] == []
     assert "1000 of at most 1000" in full[0]
     assert "takes no events" in caplog.text
