@@ -101,7 +101,8 @@ async def ids_of_a_run(settings: Settings, transport: MemoryTransport) -> list[s
     async with app.running(transport=MemoryTransport(transport.server)) as bus:
         await bus.publish("custom.question", {}, id="q")
         await until(lambda: ids)
-        await bus.transport.operators.delete_consumer("CUSTOM", "d-bare")  # so that it runs again
+        for name in ("d", "d-bare"):  # so that it runs again
+            await bus.transport.operators.delete_consumer("CUSTOM", name)
     return ids
 
 

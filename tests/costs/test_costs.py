@@ -68,9 +68,10 @@ async def test_handling_an_event(nats_server: NatsServer, options: dict[str, Any
     assert meter.json.total() <= EVENTS * 1.02, meter.json  # the rest is talk with the server
     assert meter.counts["create_task"] <= 60, meter.counts  # ten workers, and the start
     assert meter.timers <= 60, meter.counts
-    assert meter.counts["requests"] <= 30, meter.counts
+    assert meter.counts["requests"] <= 40, meter.counts  # two consumers, each made and asked
     assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
-    assert meter.calls.total() <= EVENTS * 12, shown
+    # Two consumers take turns: 1.7 calls an event more than one would need.
+    assert meter.calls.total() <= EVENTS * 13, shown
 
 
 async def test_publishing_many(nats_server: NatsServer) -> None:
@@ -120,4 +121,4 @@ async def test_one_in_one_out(nats_server: NatsServer) -> None:
     # Of two consumers each has a request open, and large ones end soon: at most one in 40 events.
     assert meter.counts["requests"] <= EVENTS / 40, meter.counts
     assert meter.counts["writes"] <= EVENTS * 0.5, meter.counts
-    assert meter.calls.total() <= EVENTS * 58, shown
+    assert meter.calls.total() <= EVENTS * 62.5, shown  # with one consumer 58
