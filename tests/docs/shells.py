@@ -69,6 +69,8 @@ def check_command(words: list[str]) -> None:
     match words:
         case ["omni-worker", *rest] | ["opentelemetry-instrument", "omni-worker", *rest]:
             check_ours(rest)
+        case ["opentelemetry-instrument", *rest]:
+            check_command(rest)
         case ["make", *targets]:
             rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert set(targets) <= set(rules), f"make {targets}: there are {rules}"
