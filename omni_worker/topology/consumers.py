@@ -294,12 +294,12 @@ def _updated(
         "ack_wait": int(spec.ack_wait * NANO),
         "max_deliver": -1,
         "max_ack_pending": _max_ack_pending(config),
-        "metadata": {**config.metadata, ACK_WAIT: str(int(spec.ack_wait * NANO))},
         **_filter_fields(filters),
     }
     if not spec.durable:
         updated["inactive_threshold"] = int(spec.inactive * NANO)
     tag = {key: value for key, value in config.metadata.items() if key != SPLIT}
+    tag[ACK_WAIT] = str(int(spec.ack_wait * NANO))
     updated["metadata"] = tag | ({SPLIT: spec.split} if spec.split else {})
     return updated
 
