@@ -12,11 +12,13 @@ from .errors import PermissionDenied, TopologyError
 from .handlers import Handler
 from .provision import NotProvisioned, Provisioner
 from .signals import ConsumersJoined, Signals
+from .subjects import intersection
 from .topology import (
     SPLIT,
     ConsumerSpec,
     RefuseConsumer,
     StreamConsumers,
+    bare_name,
     is_whole,
     joined,
     loses_events,
@@ -57,6 +59,7 @@ async def _on_one_stream(
     version = transport.server_version
     if wanted.bare is None:
         _check_filters(wanted.main, version, "order_by needs one consumer")
+        await _check_taken_over(wanted, transport)
         return wanted.specs, None
     operators = transport.operators
     main = await operators.consumer_info(wanted.stream, wanted.main.name)
@@ -72,6 +75,24 @@ async def _on_one_stream(
         _check_joined(wanted, main, version, error)
         return (joined(wanted),), error
     return wanted.specs, None
+
+
+async def _check_taken_over(wanted: StreamConsumers, transport: Transport) -> None:
+    """Refuse to read what a bare consumer has: its events would be lost or repeated."""
+    main = await transport.operators.consumer_info(wanted.stream, wanted.main.name)
+    name = bare_name(wanted.name)
+    if main is None or main.config.metadata.get(SPLIT) != name:
+        return  # where there was no split, no right to look at the other one is needed
+    bare = await transport.operators.consumer_info(wanted.stream, name)
+    if bare is None:
+        return
+    for has in bare.config.filters:
+        if any(intersection(has, want) is not None for want in wanted.main.filters):
+            raise TopologyError(
+                f"consumer {name!r} on stream {wanted.stream} has the events of {has}, which"
+                f" {wanted.name!r} is now to read as well: events would be lost or repeated;"
+                " choose another durable name, or delete both consumers when all is handled"
+            )
 
 
 def _check_filters(spec: ConsumerSpec, version: Version, why: str) -> None:

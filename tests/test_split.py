@@ -186,3 +186,16 @@ async def test_with_provisioning_off_one_consumer_with_all_filters_is_read(
         async with EventBus(name="shop", settings=off) as bus:
             with pytest.raises(TopologyError, match="leaves custom"):
                 await bus.subscribe("custom.a", handle, durable="d")
+
+
+@pytest.mark.parametrize(
+    ("types", "options"), [(["custom.>"], {}), (["custom.a"], {"order_by": lambda event: "k"})]
+)
+async def test_a_bare_consumer_s_events_are_not_taken_over_unasked(
+    bus: EventBus, types: list[str], options: Any
+) -> None:
+    first = await bus.subscribe("custom.a", handle, durable="d")
+    await first.unsubscribe()
+
+    with pytest.raises(TopologyError, match="lost or repeated"):
+        await bus.subscribe(types, handle, durable="d", **options)

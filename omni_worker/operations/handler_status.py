@@ -43,8 +43,8 @@ def by_handler(statuses: Iterable[ConsumerStatus]) -> list[HandlerStatus]:
     """Group consumers by app and handler, in the order of their names."""
     groups: dict[tuple[str | None, str], list[ConsumerStatus]] = {}
     for one in statuses:
-        # A handler may have two consumers on a stream; one is then named by the other.
-        groups.setdefault((one.app, getattr(one, "handler", "") or one.name), []).append(one)
+        # A handler may have two consumers on a stream; both have its name.
+        groups.setdefault((one.app, one.handler or one.name), []).append(one)
     found = [_handler(app, name, consumers) for (app, name), consumers in groups.items()]
     return sorted(found, key=lambda one: (one.name, one.app or ""))
 

@@ -199,8 +199,11 @@ class Credit:
             else:
                 self._share()
         # Until then nothing is to do: a delivery is requested or held, and counts once.
-        self._until_low = self._used() - self._low_mark
+        used = self._used()
+        self._until_low = used - self._low_mark
         if self.is_shared:
+            # Where a window still grows, the next look is not at each delivery.
+            self._until_low = max(self._until_low, used // 8)
             self._ask_dry_ones_soon()
 
     def _used(self) -> int:
