@@ -201,7 +201,7 @@ async def test_what_never_ends_does_not_hold_the_process_at_the_end_of_grace(
 
     assert code == 0
     for name in ("blocked", "hardened"):
-        subscription = await plain.jetstream().pull_subscribe_bind(name, "MESSAGE")
+        subscription = await plain.jetstream().pull_subscribe_bind(f"{name}-bare", "MESSAGE")
         [handed_back] = await subscription.fetch(10, timeout=2)
         assert handed_back.metadata.num_delivered == 2
     said = "still running at the end of grace; handed back"
