@@ -70,26 +70,30 @@ class Provisioner:
         self._standing: list[StreamConfig] = []
         self._said: set[str] = set()
         self._conflicts: list[Conflict] = []
+        self._held: dict[str, StreamSpec] = {}  # created once a handler reads them
 
     async def ensure_streams(self) -> None:
         """Create the missing ones of our seven streams; existing streams are used unchanged.
 
         A conflict is a warning here; it is an error for the handler or the publish that needs the
-        stream.
+        stream. Where the account has no room for all of them, only those that a handler reads are
+        created, and the one of dead letters.
         """
         await self._read()
         self._conflicts.clear()
+        missing: list[StreamSpec] = []
         for spec in STREAMS:
             match plan_stream(spec, self._standing, replicas=self._replicas):
                 case Missing():
-                    await self._make_stream(spec)
+                    missing.append(spec)
                 case Standing(name=name, differences=differences) if differences:
                     self._say_once(logging.INFO, f"stream {name} exists: {'; '.join(differences)}")
-                case Lacking(missing=missing):
-                    self._say_once(logging.WARNING, _lacking(spec.name, missing))
+                case Lacking(missing=subjects):
+                    self._say_once(logging.WARNING, _lacking(spec.name, subjects))
                 case Conflict() as conflict:
                     self._conflicts.append(conflict)
                     self._say_once(logging.WARNING, _in_the_way(conflict))
+        await self._make_missing(missing)
         for config in self.letter_streams():
             for risk in letter_risks(config):
                 text = f"stream {config.name} may lose dead letters: {risk.says}; {risk.advice}"
@@ -128,6 +132,8 @@ class Provisioner:
 
         A type without wildcard must be stored completely; ``literal``: all filters are such types.
         """
+        for spec in [one for one in self._held.values() if would_store(one, filters)]:
+            await self._make_stream(self._held.pop(spec.name))
         for fresh in (False, True):
             if fresh or not self._standing:
                 await self._read()
@@ -238,6 +244,32 @@ class Provisioner:
 
     async def _read(self) -> None:
         self._standing = [info.config for info in await self._operators.streams()]
+
+    async def _make_missing(self, missing: Sequence[StreamSpec]) -> None:
+        room = await self._room() if missing and self._create else None
+        # One more is ours: for events on their way back to a handler.
+        holds = room is not None and room <= len(missing)
+        self._held = {
+            spec.name: spec for spec in missing if holds and not would_store(spec, [DEAD_LETTER])
+        }
+        if self._held:
+            self._say_once(
+                logging.WARNING,
+                f"the account has room for {room} more streams (its max_streams), and"
+                f" {len(missing)} of ours are missing: {', '.join(self._held)} are created only"
+                " when a handler reads them",
+            )
+        for spec in missing:
+            if spec.name not in self._held:
+                await self._make_stream(spec)
+
+    async def _room(self) -> int | None:
+        """Return how many more streams the account may have; None: no limit is known."""
+        try:
+            account = await self._operators.account()
+        except TransportError:  # without the right to ask, the server refuses what is too much
+            return None
+        return account.max_streams - account.streams if account.max_streams > 0 else None
 
     async def _make_stream(self, spec: StreamSpec) -> None:
         if not self._create:

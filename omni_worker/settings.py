@@ -116,6 +116,8 @@ class Settings(BaseSettings):
     # Streams and consumers.
     replicas: int = Field(default=1, ge=1, le=5)
     """Replicas of the streams we create; existing streams keep theirs."""
+    max_bytes: int | None = Field(default=None, gt=0)
+    """Largest size of each stream we create, in bytes, in an account that requires one."""
     provision: Literal["on", "off"] = "on"
     """`off`: streams and consumers are only checked, never created."""
     unaddressed: Unaddressed = "bare"

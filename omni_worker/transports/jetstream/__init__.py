@@ -34,7 +34,7 @@ class JetStreamTransport:
         self._settings = settings
         self._connection = Connection(settings)
         self._requests = Requests(self._connection)
-        self._api = Api(self._requests, settings.js_domain)
+        self._api = Api(self._requests, settings.js_domain, settings.max_bytes)
         self.operators: Operators = self._api
         self._outbox = Outbox(self._connection, self._api.owner)
         self._services = Services(self._connection)

@@ -22,6 +22,7 @@ from ..infos import (
     read_stream_info,
 )
 from ..timestamps import nanoseconds
+from .limits import with_advice, within_limits
 from .requests import Reply, Requests
 
 NOT_FOUND = 404
@@ -40,8 +41,11 @@ PATIENCE = 2.0
 class Api:
     """Implements the Operators port. Raises ApiError with the server's own text and codes."""
 
-    def __init__(self, requests: Requests, domain: str | None) -> None:
+    def __init__(
+        self, requests: Requests, domain: str | None, max_bytes: int | None = None
+    ) -> None:
         self._requests = requests
+        self._max_bytes = max_bytes
         self.prefix = f"$JS.{domain}.API." if domain else "$JS.API."
 
     async def streams(self) -> list[StreamInfo]:
@@ -49,8 +53,15 @@ class Api:
         return [read_stream_info(one) for one in await self._pages("STREAM.LIST", "streams")]
 
     async def create_stream(self, config: Mapping[str, Any]) -> StreamInfo:
-        """Create a stream; repeating it changes nothing."""
-        return read_stream_info(await self.ask(f"STREAM.CREATE.{config['name']}", config))
+        """Create a stream, within the account's limits; repeating it changes nothing."""
+        while True:
+            try:
+                return read_stream_info(await self.ask(f"STREAM.CREATE.{config['name']}", config))
+            except ApiError as error:
+                changed = within_limits(config, error, self._max_bytes)
+                if changed is None or changed == config:
+                    raise with_advice(error) from error
+                config = changed
 
     async def update_stream(self, config: Mapping[str, Any]) -> StreamInfo:
         """Replace a stream's whole configuration."""
