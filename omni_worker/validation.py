@@ -99,6 +99,19 @@ def explain(error: Exception) -> str:
     return "; ".join(shown)
 
 
+def problems(error: ValidationError) -> list[tuple[str, str]]:
+    """Path and message of each problem, without the values; places in lists are all `[]`."""
+    if error.error_count() > MANY:
+        return [("", "too many problems to list")]
+    found = error.errors(include_input=False, include_context=False, include_url=False)
+    return [(_path(problem["loc"]), _message(problem)) for problem in found]
+
+
+def _path(steps: tuple[int | str, ...]) -> str:
+    shown = "".join("[]" if isinstance(one, int) else f".{one[:64]}" for one in steps)
+    return shown.removeprefix(".")
+
+
 def _message(problem: ErrorDetails) -> str:
     # pydantic's own words repeat the value here.
     return "unknown tag" if problem["type"] == "union_tag_invalid" else problem["msg"]

@@ -40,6 +40,7 @@ SECTIONS = {
         "doctor": "Check that a server keeps the promises; advise.",
     },
     "Repair": {
+        "schemas": "Check stored events against an app's models.",
         "plan": "Compare a server with what an app needs; --apply.",
         "dead-letters": "List, show, retry and discard dead letters.",
         "replay": "Run past events through one handler again.",

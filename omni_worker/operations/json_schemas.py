@@ -41,6 +41,11 @@ def json_schemas(
     return payloads, {str(name): schema for name, schema in named.items()}
 
 
+def json_schema(model: Any) -> JsonSchemaValue:
+    """Return the schema of one model, with those it refers to in its `$defs`."""
+    return TypeAdapter(model).json_schema(schema_generator=_Portable)
+
+
 def own_types(schemas: Iterable[Schema], core: Iterable[Schema]) -> list[Schema]:
     """Return the schemas that an app registered itself."""
     known = {one.type: one for one in core}

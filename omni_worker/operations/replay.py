@@ -156,7 +156,7 @@ class _Replay:
     def _choose(self, message: StoredMessage) -> tuple[Delivery, Event[Any]] | None:
         """Return the event if it is for this handler; else count it as skipped or failed."""
         self.summary.read += 1
-        delivery = _delivery(message)
+        delivery = past_delivery(message)
         read = self._dispatcher.read(delivery)
         if isinstance(read, Event):
             if _is_asked_for(read, self._span.where):
@@ -226,7 +226,8 @@ class _Past:
         """Send nothing, as in `ack`."""
 
 
-def _delivery(message: StoredMessage) -> Delivery:
+def past_delivery(message: StoredMessage) -> Delivery:
+    """Make the delivery of a past message, which no server waits for."""
     return Delivery(
         cast("Source", _Past(message.stream)), message.subject, message.body, _headers(message),
         b"", message.sequence, message.stored_at, 1,

@@ -40,7 +40,7 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 EVERY = dict(commands(main))
 OPERATORS = [
     "show", "plan", "status", "tail", "trace", "doctor", "replay", "dead-letters list",
-    "dead-letters show", "dead-letters retry", "dead-letters discard",
+    "dead-letters show", "dead-letters retry", "dead-letters discard", "schemas check",
 ]  # fmt: skip
 
 
@@ -81,14 +81,18 @@ def test_the_list_has_every_command_once_with_its_whole_sentence(tmp_path: Path)
 
 
 def test_every_command_of_the_table_can_be_imported_under_its_name() -> None:
-    for group in (main, EVERY["dead-letters"]):
+    for group in (main, EVERY["dead-letters"], EVERY["schemas"]):
         assert isinstance(group, Commands)
         names = [name for names in group.sections.values() for name in names]
         assert [command.name for command in subcommands(group).values()] == names
 
 
 def test_every_module_of_a_command_is_in_the_table() -> None:
-    for package, group in (("commands", main), ("commands.dead_letters", EVERY["dead-letters"])):
+    for package, group in (
+        ("commands", main),
+        ("commands.dead_letters", EVERY["dead-letters"]),
+        ("commands.schemas", EVERY["schemas"]),
+    ):
         assert isinstance(group, click.Group)
         folder = import_module(f"omni_worker.cli.{package}")
         modules = {one.name for one in pkgutil.iter_modules(folder.__path__)}

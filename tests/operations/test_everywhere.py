@@ -43,6 +43,7 @@ COMMANDS = [
     "dead-letters show 1",
     "dead-letters retry 1",
     "dead-letters discard 1",
+    "schemas check shop:app",
     "replay shop:app --handler r1 --since 1h --dry-run",
     "replay shop:app --handler r1 --since 1h --yes",
 ]
