@@ -139,6 +139,10 @@ class Settings(BaseSettings):
     breaker: int = _of_option("breaker")
 
     # The log.
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """Lines below this level are not logged; `debug`: one for each run as well."""
+    log_format: Literal["auto", "none", "pretty", "json"] = "auto"
+    """`auto`: the app's own logging, else pretty on a terminal, else JSON; `none`: ours stays out."""
     log_tracebacks: Literal["on", "off"] = "on"
     """`off`: no traceback in the log, if you fear that one repeats what is in an event."""
 
@@ -183,8 +187,10 @@ class Settings(BaseSettings):
         return urls
 
     @field_validator(
-        "provision", "unaddressed", "service", "metrics", "traces", "log_tracebacks", mode="before"
-    )
+        "provision", "unaddressed", "service", "metrics", "traces",
+        "log_tracebacks", "log_format", "log_level",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

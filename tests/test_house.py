@@ -30,6 +30,7 @@ ROOMS = [
     "letter_storage", "settle", "subscription",
     "assembly", "upkeep", "binding", "sent_back", "operations",
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
+    "listeners.configuration",
     "listeners.opentelemetry",
     "bus", "extensions", "service", "lifespan", "parts", "app", "metrics",
     "process", "testing", "dashboard",

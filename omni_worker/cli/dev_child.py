@@ -22,7 +22,8 @@ import click
 from ..app import App
 from ..bus import EventBus
 from ..errors import ConfigError
-from ..listeners.logs import set_up_logging, write
+from ..listeners.configuration import set_up_logging
+from ..listeners.logs import write
 from ..listeners.pretty import INDENT, terminal_width
 from ..listeners.text import human_time
 from ..nats_server import die_with_parent

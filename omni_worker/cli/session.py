@@ -15,7 +15,7 @@ import click
 
 from ..app import App
 from ..errors import ConfigError, OmniWorkerError
-from ..listeners.logs import set_up_logging
+from ..listeners.configuration import set_up_logging
 from ..operations.dead_letters import NoSuchLetter
 from ..settings import Settings
 from ..tasks import own

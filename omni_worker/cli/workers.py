@@ -8,7 +8,8 @@ import os
 import sys
 
 from ..errors import ConfigError
-from ..listeners.logs import JsonFormatter, set_up_logging
+from ..listeners.configuration import Format, chosen, set_up_logging
+from ..listeners.logs import JsonFormatter
 from ..process.exit_codes import CALLED_WRONGLY, DONE, FAILED
 from ..process.health import health_routes
 from ..process.notify import Notify
@@ -28,15 +29,20 @@ PARENT = "*"
 
 
 def workers_command(
-    target: str, log_format: str | None, log_level: str, count: int, ports: Ports
+    target: str, log_format: Format | None, log_level: str | None, count: int, ports: Ports
 ) -> int:
     """Run N workers until a signal. Return the exit code."""
     if sys.platform == "win32":
         complain("--workers needs Linux or macOS; start several processes instead")
         return CALLED_WRONGLY
-    set_up_logging(log_format, log_level)
+    settings = _settings()
+    # The parent has no app, so no logging of the app's own: its few lines are ours.
+    shown = log_format or settings.log_format
+    set_up_logging(chosen("auto" if shown == "none" else shown), log_level or settings.log_level)
     number_lines(PARENT)
-    command = [sys.executable, "-m", "omni_worker_program", "run", target, "--log-level", log_level]
+    command = [sys.executable, "-m", "omni_worker_program", "run", target]
+    if log_level is not None:
+        command += ["--log-level", log_level]
     if log_format is not None:
         command += ["--log-format", log_format]
     return asyncio.run(_supervise(command, count, ports))

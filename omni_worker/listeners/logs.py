@@ -1,18 +1,16 @@
 """Logs: the listener that logs, one line for one thing that happened, for people or machines.
 
-Use ``set_up_logging``, or hang ``add_event`` and a formatter into a configuration of your own.
+``configuration`` sets it up; or hang ``add_event`` and a formatter into one of your own.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
 import time
 from collections.abc import Collection
 from itertools import takewhile
-from typing import IO, Any
+from typing import Any
 
 from ..context import current_context, event_fields
 from ..failures import one_line, safe_str, traceback_text
@@ -31,8 +29,8 @@ __all__ = [
     "Message",
     "PrettyFormatter",
     "add_event",
+    "enable_loggers",
     "log_of",
-    "set_up_logging",
     "write",
 ]
 
@@ -89,7 +87,8 @@ def write(signal: Signal, *, tracebacks: bool = True) -> None:
     The message has all of it: any formatter, structlog and pytest's captured log show it.
     """
     logger = runs if isinstance(signal, RunStarted | RunFinished) else log
-    logger.disabled = False  # dictConfig disables what it does not name: failures would be silent
+    if logger.disabled:  # by a dictConfig that came later: failures would be silent
+        enable_loggers()
     sentence = sentence_of(signal)
     if sentence is None or not logger.isEnabledFor(sentence.level):
         return
@@ -115,6 +114,13 @@ def _write_lines(signal: Signal) -> None:
     write(signal, tracebacks=False)
 
 
+def enable_loggers() -> None:
+    """Enable our loggers: `dictConfig` disables each that exists and that it does not name."""
+    for name, logger in list(logging.Logger.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and f"{name}.".startswith("omni_worker."):
+            logger.disabled = False
+
+
 def log_of(settings: Settings) -> Listener:
     """Return the listener that logs what every person on duty wants to read."""
     return LOG if settings.log_tracebacks == "on" else LOG_LINES
@@ -129,24 +135,6 @@ def _trace_of(sentence: Sentence) -> str:
     if sentence.error is None or sentence.error.__traceback__ is None:
         return sentence.traceback
     return traceback_text(sentence.error, whole=sentence.whole)
-
-
-def set_up_logging(
-    format: str | None = None, level: str = "info", stream: IO[str] | None = None
-) -> None:
-    """Send every log line to standard error (or ``stream``), as ``pretty`` or ``json``.
-
-    Without a format: pretty on a terminal, else JSON. Coloured on a terminal, unless NO_COLOR is
-    set. Replaces the handlers there were.
-    """
-    stream = stream or sys.stderr
-    if format is None:
-        format = "pretty" if stream.isatty() else "json"
-    colour = stream.isatty() and not os.environ.get("NO_COLOR")
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if format == "json" else PrettyFormatter(colour=colour))
-    handler.addFilter(add_event)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def add_event(record: logging.LogRecord) -> bool:

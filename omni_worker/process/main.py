@@ -16,7 +16,7 @@ from ..app import App
 from ..bus import EventBus
 from ..errors import ConfigError
 from ..handler_consumers import shown_consumers
-from ..listeners.logs import set_up_logging
+from ..listeners.configuration import configure
 from ..metrics import PATH
 from ..settings import Settings
 from ..signals import Ready
@@ -35,9 +35,8 @@ LAST_WAIT = 1.0  # seconds for cancelled tasks to end
 
 def run_app(app: App) -> int:
     """Run an app until it is asked to stop or cannot go on; returns the exit code."""
-    if not logging.getLogger().handlers:
-        set_up_logging()
     settings = app.settings or Settings()
+    configure(settings)
     warn_of_short_kill(os.environ, settings.grace)
     calm_collector()
     notify = Notify()

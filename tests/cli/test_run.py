@@ -47,7 +47,7 @@ def test_an_unknown_log_format_is_refused(tmp_path: Path) -> None:
     ended = call("run", "play:app", "--log-format", "xml", folder=tmp_path)
 
     assert ended.code == 2
-    assert "'xml' is not one of 'pretty', 'json'" in ended.line
+    assert "'xml' is not one of 'auto', 'none', 'pretty', 'json'" in ended.line
 
 
 @pytest.mark.parametrize(

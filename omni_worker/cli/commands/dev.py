@@ -23,7 +23,13 @@ from ..environment import unknown
 @click.option("--ephemeral", is_flag=True, help="Keep no data between runs.")
 @click.option("--use-running", is_flag=True, help="Use the server that listens on the port.")
 @click.option("--dashboard/--no-dashboard", default=True, help="Live pages, on port 8787 if free.")
-@click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")
+@click.option(
+    "--log-level",
+    default="info",
+    envvar="OMNI_WORKER_LOG_LEVEL",
+    show_default=True,
+    help="debug, info, warning …",
+)
 def command(**options: Any) -> int:
     """Run an app while you write it: with its own server, reloaded on every save.
 

@@ -14,7 +14,7 @@ import click
 from ...bus import EventBus
 from ...errors import ConfigError, InvalidEvent, OmniWorkerError
 from ...events import Published
-from ...listeners.logs import set_up_logging
+from ...listeners.configuration import set_up_logging
 from ...listeners.text import visible_json
 from ...publisher import Draft
 from ...schemas import SchemaRegistry

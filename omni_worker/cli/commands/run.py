@@ -13,7 +13,8 @@ from ...app import App
 from ...bus import EventBus
 from ...errors import ConfigError
 from ...handler_consumers import is_shared
-from ...listeners.logs import LOG_RUNS, set_up_logging
+from ...listeners.configuration import FORMATS, Format, configure, information
+from ...listeners.logs import LOG_RUNS
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED
 from ...process.main import emit_ready, leave, run_with_ports
@@ -33,10 +34,10 @@ log = logging.getLogger("omni_worker.worker")
 @click.command("run")
 @click.argument("target", metavar="MODULE[:APP]")
 @click.option(
-    "--log-format", type=click.Choice(["pretty", "json"]),
-    help="Default: pretty on a terminal, else json.",
+    "--log-format", type=click.Choice(FORMATS),
+    help="auto (default): what the app has set up, else pretty on a terminal, else json.",
 )  # fmt: skip
-@click.option("--log-level", default="info", show_default=True, help="debug, info, warning …")
+@click.option("--log-level", help="debug, info (default), warning …")
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1, 256), metavar="N",
     envvar="OMNI_WORKER_WORKERS",
@@ -57,7 +58,7 @@ log = logging.getLogger("omni_worker.worker")
     help="Answer /metrics on a port of its own, not on the health port.",
 )  # fmt: skip
 def command(
-    target: str, log_format: str | None, log_level: str,
+    target: str, log_format: Format | None, log_level: str | None,
     workers: int, health_port: int | None, health_host: str | None, metrics_port: int | None,
 ) -> int:  # fmt: skip
     """Run the handlers of an app until SIGTERM, SIGHUP or Ctrl-C.
@@ -69,7 +70,7 @@ def command(
 
     Exit codes: 0 stopped, 1 failed, 2 called wrongly, 130 stopped at once.
     """
-    if not isinstance(logging.getLevelName(log_level.upper()), int):
+    if log_level is not None and not isinstance(logging.getLevelName(log_level.upper()), int):
         complain(f"--log-level {log_level}: expected debug, info, warning or error")
         return CALLED_WRONGLY
     if workers > 1:
@@ -77,6 +78,7 @@ def command(
         return workers_command(target, log_format, log_level, workers, ports)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a handler prints shows, killed or not
+    others = tuple(logging.getLogger().handlers)
     notify = Notify()  # before any code of the user's may start processes
     try:
         app = load_app(target)
@@ -87,12 +89,12 @@ def command(
     if not app.handlers:
         complain(f"{target} has no handlers: declare one with @app.on(...)")
         return CALLED_WRONGLY
-    set_up_logging(log_format, log_level)
+    written = configure(settings, format=log_format, level=log_level, others=others)
     if logging.getLogger("omni_worker.events").isEnabledFor(logging.DEBUG):
         app.listeners.append(LOG_RUNS)
-    as_json = log_format == "json" or (log_format is None and not sys.stderr.isatty())
+    as_json = written != "pretty"
     number = own_number()
-    if number is not None:
+    if number is not None and written is not None:
         number_lines(number)
     if number in (None, "1"):  # the others would log the same
         warn_of_unknown_variables()
@@ -131,7 +133,7 @@ def _run(app: App, settings: Settings, notify: Notify, ports: Ports, *, as_json:
 def _say_ready(bus: EventBus, as_json: bool) -> None:
     number = own_number()
     if not as_json and number in (None, "1"):
-        click.echo(handler_list(bus), err=True)
+        click.echo(handler_list(bus), file=information())
     for subscription in bus.subscriptions:
         for source in subscription.sources:
             log.debug("bound", extra={"consumer": source.consumer, "stream": source.stream})
