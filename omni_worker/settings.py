@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """Lines below this level are not logged; `debug`: one for each run as well."""
     log_format: Literal["auto", "none", "pretty", "json"] = "auto"
-    """`auto`: the app's own logging, else pretty on a terminal, else JSON; `none`: ours stays out."""
+    """`auto`: the app's own logging, else pretty on a terminal, else JSON; `none`: never ours."""
     log_tracebacks: Literal["on", "off"] = "on"
     """`off`: no traceback in the log, if you fear that one repeats what is in an event."""
 

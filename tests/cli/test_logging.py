@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from nats.js.errors import NoStreamResponseError
 from omni_worker import Settings
 from omni_worker.listeners.configuration import configure, has_own_logging, set_up_logging
 from omni_worker.nats_server import NatsServer
+from tests.docs.blocks import assert_shown, shown
 from tests.processes.support import Stage, Worker, foreign_event, plain_client
 from tests.waiting import until
 
@@ -33,23 +34,27 @@ app = App("router")
 
 @app.on("custom.charged", durable="c1", start_from="first", max_retries=1, retry_delay=0.01)
 async def charge(event):
-    error = KeyError("code")
-    error.add_note(event.payload["secret"])
-    raise error
+    try:
+        int(event.payload["secret"])
+    except ValueError:
+        raise KeyError("code")
 """
 LETTER = " after attempt 2 of 2: KeyError"
 
 
-@pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
-    """The root logger as a new process has it."""
+@contextmanager
+def new_process() -> Iterator[logging.Logger]:
+    """The root logger as a new process has it; pytest gives it handlers for each test."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    root.handlers, root.level = [], logging.WARNING
-    yield root
-    root.handlers = handlers
-    root.setLevel(level)
-    logging.getLogger("omni_worker").setLevel(logging.NOTSET)
+    root.handlers = []
+    root.setLevel(logging.WARNING)
+    try:
+        yield root
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        logging.getLogger("omni_worker").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
@@ -129,52 +134,69 @@ async def test_a_level_is_taken_from_the_setting_and_the_option_beats_it(
     assert {json.loads(line)["level"] for line in said.splitlines()} == {"error"}
 
 
+async def test_the_page_shows_lines_as_they_are_printed(
+    stage: Stage, nats_server: NatsServer
+) -> None:
+    stage.app(APP)
+    worker = stage.spawn("play:app", "--log-format", "pretty", url=nats_server.url,
+                         log_tracebacks="off")  # fmt: skip
+
+    said = await failed(nats_server, worker)
+
+    assert_shown(shown("docs/logging.md", "12:00:01"), said)
+
+
 def test_under_pm2_only_warnings_and_errors_are_on_standard_error(
-    root: logging.Logger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("pm_id", "0")
-    set_up_logging("json")
 
-    for level in (logging.INFO, logging.WARNING, logging.ERROR):
-        logging.getLogger("omni_worker.worker").log(level, logging.getLevelName(level))
+    with new_process():
+        set_up_logging("json")
+        for level in (logging.INFO, logging.WARNING, logging.ERROR):
+            logging.getLogger("omni_worker.worker").log(level, logging.getLevelName(level))
 
     out, err = capsys.readouterr()
     assert [json.loads(line)["message"] for line in out.splitlines()] == ["INFO"]
     assert [json.loads(line)["message"] for line in err.splitlines()] == ["WARNING", "ERROR"]
 
 
-def test_a_line_logged_by_the_root_logger_at_import_is_no_configuration(
-    root: logging.Logger, capsys: pytest.CaptureFixture[str]
-) -> None:
-    logging.warning("a library says hello")
+def test_a_line_logged_by_the_root_logger_at_import_is_no_configuration() -> None:
+    with new_process() as root:
+        logging.warning("a library says hello")
+        is_own, handlers = has_own_logging(), root.handlers
 
-    assert root.handlers != []
-    assert not has_own_logging()
-
-
-def test_handlers_of_our_logger_alone_are_a_configuration(root: logging.Logger) -> None:
-    handler = logging.NullHandler()
-    logging.getLogger("omni_worker").addHandler(handler)
-
-    written = configure(Settings())
-    logging.getLogger("omni_worker").removeHandler(handler)
-
-    assert written is None
-    assert root.handlers == []
+    assert handlers != []
+    assert not is_own
 
 
-def test_none_leaves_everything_alone_but_the_level_that_is_asked_for(root: logging.Logger) -> None:
-    written = configure(Settings(log_format="none", log_level="error"))
+def test_handlers_of_our_logger_alone_are_a_configuration() -> None:
+    ours, handler = logging.getLogger("omni_worker"), logging.NullHandler()
+
+    with new_process() as root:
+        ours.addHandler(handler)
+        written, handlers = configure(Settings()), root.handlers
+        ours.removeHandler(handler)
 
     assert written is None
-    assert root.handlers == []
-    assert logging.getLogger("omni_worker").level == logging.ERROR
+    assert handlers == []
 
 
-def test_loggers_that_dict_config_disabled_are_enabled(root: logging.Logger) -> None:
+def test_none_leaves_everything_alone_but_the_level_that_is_asked_for() -> None:
+    with new_process() as root:
+        written = configure(Settings(log_format="none", log_level="error"))
+        handlers, level = root.handlers, logging.getLogger("omni_worker").level
+
+    assert written is None
+    assert handlers == []
+    assert level == logging.ERROR
+
+
+def test_loggers_that_dict_config_disabled_are_enabled() -> None:
     ours = logging.getLogger("omni_worker.transports.jetstream")
     ours.disabled = True
 
-    configure(Settings(log_format="none"))
+    with new_process():
+        configure(Settings(log_format="none"))
 
     assert not ours.disabled
