@@ -195,6 +195,25 @@ async def _pass(event: Event[Any]) -> None:
     pass
 
 
+async def test_status_names_a_bucket_that_takes_no_writes(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="t") as bus:
+        await bus.transport.operators.create_stream(
+            {"name": "KV_omni-worker-guards", "subjects": ["$KV.omni-worker-guards.>"]}
+        )
+        before = operate(url, "status")
+        info = await bus.transport.operators.stream_info("KV_omni-worker-guards")
+        assert info is not None
+        await bus.transport.operators.update_stream({**info.config.raw, "sealed": True})
+
+        said = operate(url, "status")
+        told = json.loads(operate(url, "status", "--json").out)
+
+    assert "Bucket" not in before.out
+    assert "Bucket omni-worker-guards: sealed: handlers with exactly_once take no" in said.out
+    assert [one["what"] for one in told["buckets"]] == ["omni-worker-guards"]
+
+
 async def test_status_tells_who_is_paused_and_who_holds_all_it_can(
     nats_server: NatsServer,
 ) -> None:

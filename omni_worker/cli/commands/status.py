@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -14,6 +15,10 @@ from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...handler_consumers import planned_consumers
 from ...listeners.text import visible
+from ...notes import attempts, guards
+from ...operations.doctor.buckets import bucket_troubles
+from ...operations.doctor.finding import Finding
+from ...operations.doctor.finding import as_json as finding_as_json
 from ...operations.status import ConsumerStatus, as_json, by_handler, consumer_statuses
 from ...settings import Settings
 from ...transports.base import Transport
@@ -44,6 +49,7 @@ def command(target: str | None, watch: bool, verbose: bool, json: bool) -> int:
 
     With an app, consumers that its handlers need and that do not exist yet are shown as missing.
     A handler's two consumers are one line: --verbose shows each, as --json does.
+    A bucket of the workers that is full, sealed or may not be written is named below the table.
     --watch continues when the server restarts; with --json it prints one object a line.
 
     \b
@@ -54,19 +60,16 @@ def command(target: str | None, watch: bool, verbose: bool, json: bool) -> int:
     """
 
     async def look(transport: Transport, settings: Settings, app: App | None) -> int:
-        found = await _statuses(transport, settings, app)
-        say(
-            json_text(as_json(found, _now()), indent=2)
-            if json
-            else _lines(found, settings, target, verbose)
-        )
+        found, buckets = await _statuses(transport, settings, app)
+        lines = _lines(found, buckets, settings, target, verbose)
+        say(json_text(_json(found, buckets), indent=2) if json else lines)
         return 0
 
     async def keep_looking(transport: Transport, settings: Settings, app: App | None) -> int:
         screen = Screen()
         while True:
             try:
-                found = await _statuses(transport, settings, app)
+                found, buckets = await _statuses(transport, settings, app)
             except (ApiError, PermissionDenied):
                 raise
             except TransportError as error:  # an outage: reported, and waited for
@@ -75,9 +78,9 @@ def command(target: str | None, watch: bool, verbose: bool, json: bool) -> int:
                 complain(str(error))
             else:
                 if json:
-                    say(json_text(as_json(found, _now())))
+                    say(json_text(_json(found, buckets)))
                 else:
-                    screen.show(_head(settings), _lines(found, settings, target, verbose))
+                    screen.show(_head(settings), _lines(found, buckets, settings, target, verbose))
             await asyncio.sleep(EVERY)
 
     work = keep_looking if watch else look
@@ -109,12 +112,22 @@ class Screen:
 
 async def _statuses(
     transport: Transport, settings: Settings, app: App | None
-) -> list[ConsumerStatus]:
+) -> tuple[list[ConsumerStatus], list[Finding]]:
+    operators = transport.operators
+    streams = await operators.streams()
     if app is None:
-        return await consumer_statuses(transport)
-    standing = [info.config for info in await transport.operators.streams()]
+        return await consumer_statuses(transport), await bucket_troubles(operators, streams)
+    standing = [info.config for info in streams]
     wanted = [planned_consumers(one, app.registry, settings, standing) for one in app.handlers]
-    return await consumer_statuses(transport, wanted)
+    buckets = [attempts.BUCKET]
+    if any(one.options.exactly_once for one in app.handlers):
+        buckets.append(guards.BUCKET)
+    found = await consumer_statuses(transport, wanted)
+    return found, await bucket_troubles(operators, streams, buckets)
+
+
+def _json(found: list[ConsumerStatus], buckets: list[Finding]) -> dict[str, Any]:
+    return {**as_json(found, _now()), "buckets": [finding_as_json(one) for one in buckets]}
 
 
 def _head(settings: Settings) -> str:
@@ -122,20 +135,24 @@ def _head(settings: Settings) -> str:
 
 
 def _lines(
-    every: list[ConsumerStatus], settings: Settings, target: str | None, verbose: bool
-) -> list[str]:
+    every: list[ConsumerStatus], buckets: list[Finding], settings: Settings,
+    target: str | None, verbose: bool,
+) -> list[str]:  # fmt: skip
     found = every if verbose else by_handler(every)
+    notes = [
+        line for one in buckets for line in wrapped(f"Bucket {one.what}: {one.says}; {one.advice}.")
+    ]
     if not found:
         what = f"{target} has no handlers" if target else "No consumers"
-        return wrapped(
+        none = wrapped(
             f"{what} on {settings.shown_urls}: a worker creates them when it starts,"
             " or omni-worker plan MODULE:APP --apply."
         )
+        return [*none, "", *notes] if notes else none
     now = _now()
     rows = [[one.stream, both_names(one.function, one.name), *_counts(one, now)] for one in found]
     head = ["STREAM", "CONSUMER", "WAITING", "UNACKED", "REDELIVERED", "LAG", "PULLS"]
     lines = table(head, rows, right=(2, 3, 4, 5, 6))
-    notes: list[str] = []
     for names, text in (
         (
             [one.name for one in found if one.is_unasked and not one.unacked],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 
+from ...errors import ApiError, PermissionDenied
 from ...letters import marks
 from ...notes import attempts, guards
+from ...transports.base import Operators
 from ...transports.infos import AccountInfo, StreamInfo
 from .finding import Finding, Level, size
+from .rights import Need, missing_rights
 from .server import FULL
 
 BUCKETS = {
@@ -15,6 +19,32 @@ BUCKETS = {
     guards.BUCKET: "handlers with exactly_once take no events",
     marks.BUCKET: "dead letters cannot be retried",
 }
+
+
+async def bucket_troubles(
+    operators: Operators, streams: Sequence[StreamInfo], written: Collection[str] = ()
+) -> list[Finding]:
+    """Return what keeps the buckets from working, as far as this login may see it.
+
+    ``written`` are the buckets that it must be able to write.
+    """
+    account = permissions = None
+    with suppress(PermissionDenied, ApiError):
+        account = await operators.account()
+    with suppress(PermissionDenied, ApiError):
+        permissions = await operators.permissions()
+    found = bucket_findings(streams, account)
+    for bucket in written:
+        need = Need("a worker", (f"$KV.{bucket}.>",))
+        if permissions is not None and missing_rights(permissions, need):
+            found.append(
+                Finding(
+                    Level.WARN, bucket,
+                    f"this login may not write it; of a worker with that login: {BUCKETS[bucket]}",
+                    f"grant it {need.subjects[0]}",
+                )
+            )  # fmt: skip
+    return found
 
 
 def bucket_findings(
