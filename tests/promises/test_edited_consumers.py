@@ -136,7 +136,7 @@ async def test_a_changed_field_is_set_right_reported_once_and_no_event_is_lost(
     [edited] = handled.of(ConsumerEdited)
     assert field in edited.changes
     assert await world.letters() == []
-    assert await world.is_quiet("CUSTOM", NAME)
+    await until(lambda: world.is_quiet("CUSTOM", NAME))
     assert max(handled.done.values()) == 1
 
 

@@ -43,11 +43,15 @@ class Ending:
 
         await source.withdraw()
         await publish(transport, *range(1, 11))
-        waiting = await info(transport)
+
+        async def all_of_them_wait() -> bool:
+            waiting = await info(transport)
+            return (waiting.num_pending, waiting.num_waiting) == (10, 0)
+
+        await until(all_of_them_wait)  # a cluster's consumer counts them a moment later
         source.request(40)
         await recorder.wait(11)
 
-        assert (waiting.num_pending, waiting.num_waiting) == (10, 0)
         assert [one.sequence for one in recorder.deliveries] == list(range(1, 12))
 
     async def test_what_set_out_before_a_withdrawal_has_arrived_after_it(
