@@ -102,9 +102,7 @@ async def test_leaders_stopped_in_good_order(tmp_path: Path, rows: list[Row]) ->
             )
             assert account.run_twice == 0
             assert not account.lettered
-            # Sooner than heartbeats are missed (11 s); a cluster that is short of processor time
-            # elects a leader within 9 s, else within 2.
-            assert max(stalls) < 10
+            assert max(stalls) < 5  # nobody waits until heartbeats are missed
             assert worker.messages("error") == []
             assert await worker.stop() == 0
 
