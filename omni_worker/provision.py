@@ -133,7 +133,8 @@ class Provisioner:
         A type without wildcard must be stored completely; ``literal``: all filters are such types.
         """
         for spec in [one for one in self._held.values() if would_store(one, filters)]:
-            await self._make_stream(self._held.pop(spec.name))
+            await self._make_stream(spec)
+            del self._held[spec.name]  # not before: the caller may try again after an outage
         for fresh in (False, True):
             if fresh or not self._standing:
                 await self._read()

@@ -39,7 +39,7 @@ FORKS = """
 
 @dataclass
 class Left:
-    """What a killed process left: a child, and the port and the channels that it had."""
+    """Remains of a killed process: a child, and the port and the channels that it had."""
 
     child: int
     port: int
@@ -72,7 +72,7 @@ def left() -> Iterator[Left]:
 
 
 def is_free(port: int) -> bool:
-    """Whether the port can be taken again, as a restarted worker does."""
+    """Return True if the port can be taken again, as a restarted worker does."""
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -83,7 +83,7 @@ def is_free(port: int) -> bool:
 
 
 def is_ended(channel: socket.socket) -> bool:
-    """Whether nobody has the other end of a channel."""
+    """Return True if no process has the other end of a channel."""
     channel.setblocking(False)
     try:
         return channel.recv(1) == b""

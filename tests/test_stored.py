@@ -1,4 +1,4 @@
-"""What copies and transforms store, and which of it a handler reads where."""
+"""Streams that are copies or change subjects: what they store, and where a handler reads it."""
 
 from __future__ import annotations
 

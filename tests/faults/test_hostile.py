@@ -152,7 +152,7 @@ async def test_creds_that_expire_under_a_worker_end_it_with_that_cause(tmp_path:
 
 
 async def _ends_with_its_creds(folder: Path, seconds: int) -> bool:
-    """Whether a worker ran when its creds expired, and so could end as it should."""
+    """Return True if a worker ran when its creds expired, and so could end as it should."""
     folder.mkdir()
     creds, config = make_creds(folder / "creds", expires_in=seconds)
     with configured(folder / "server", config) as server, Stage(folder, server.url) as stage:

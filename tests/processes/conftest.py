@@ -16,7 +16,7 @@ from .support import Stage, plain_client
 
 @pytest.fixture
 def stage(tmp_path: Path, nats_server: NatsServer) -> Iterator[Stage]:
-    """Where this test's workers run; whatever still runs at the end is killed."""
+    """Stage of this test's workers; those that still run at the end are killed."""
     with Stage(tmp_path, nats_server.url) as stage:
         yield stage
 

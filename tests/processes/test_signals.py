@@ -64,7 +64,7 @@ def _lives(pid: int) -> bool:
 
 
 def _imports(worker: Worker) -> bool:
-    """Whether the program has begun to import the framework."""
+    """Return True if the program has begun to import the framework."""
     return "pydantic_core" in Path(f"/proc/{worker.pid}/maps").read_text()
 
 
