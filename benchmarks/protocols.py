@@ -136,11 +136,13 @@ async def _consumers(stream: JetStreamContext, job: Job) -> list[ConsumerInfo]:
 
 
 async def settled(stream: JetStreamContext, job: Job) -> None:
-    """Wait until nothing is pending and every ack has arrived."""
+    """Wait until every event was delivered, nothing is pending and every ack has arrived."""
     while True:
         found = await _consumers(stream, job)
-        # Ours has a second one for the bare events of each type.
-        if len(found) >= job.load.types and not any(
+        # Counted in events, not in consumers: a handler's are made one after the other, and
+        # the first one may have nothing to deliver while the second is not there yet.
+        delivered = sum(one.delivered.consumer_seq for one in found if one.delivered)
+        if delivered >= job.load.events and not any(
             one.num_pending or one.num_ack_pending for one in found
         ):
             return
