@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from omni_worker.transports.jetstream.heartbeats import BUSY, EARLY, EXPIRES, QUIET, Beat
+from omni_worker.transports.jetstream.heartbeats import (
+    BUSY,
+    EARLY,
+    EXPIRES,
+    QUIET,
+    Beat,
+    next_beat,
+)
 
 SECOND = 1_000_000_000
 
@@ -33,3 +40,13 @@ def test_the_server_takes_the_heartbeat_of_every_request(now: float) -> None:
     said = options(QUIET, now)
 
     assert 2 * said["idle_heartbeat"] <= said["expires"] <= (EXPIRES + EARLY) * SECOND
+
+
+@pytest.mark.parametrize("brief", [True, False])
+def test_while_a_leader_is_elected_a_lost_request_is_missed_sooner(brief: bool) -> None:
+    usual = next_beat(brief=brief, quiet=False, electing=False)
+    electing = next_beat(brief=brief, quiet=False, electing=True)
+
+    assert electing.silence < usual.silence / 2
+    assert electing.silence >= 4 * (electing.every or electing.expires)
+    assert bool(electing.every) is not brief

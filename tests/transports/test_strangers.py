@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from omni_worker.nats_server import NatsServer
 from omni_worker.settings import Settings
-from omni_worker.transports.jetstream import JetStreamTransport, acks, pull
+from omni_worker.transports.jetstream import JetStreamTransport, acks, heartbeats
 from omni_worker.transports.jetstream.heartbeats import Beat
 
 from ..processes.support import plain_client
@@ -93,7 +93,7 @@ async def test_a_missing_consumer_is_noticed_while_another_program_replies_to_th
     transport: JetStreamTransport, stranger: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("BUSY", "QUIET"):
-        monkeypatch.setattr(pull, name, Beat(every=0.1, silence=0.3))
+        monkeypatch.setattr(heartbeats, name, Beat(every=0.1, silence=0.3))
     await make_stream(transport)
     await make_consumer(transport)
     source, recorder = await consume(transport)

@@ -12,7 +12,7 @@ import pytest
 from omni_worker.errors import EventTooLarge, InvalidSubject, PermissionDenied, TransportError
 from omni_worker.nats_server import NatsServer
 from omni_worker.transports.base import Message
-from omni_worker.transports.jetstream import JetStreamTransport, client, connection, pull
+from omni_worker.transports.jetstream import JetStreamTransport, client, connection, heartbeats
 from omni_worker.transports.jetstream.heartbeats import Beat
 
 from ..ports import free_port
@@ -605,7 +605,7 @@ def quick_heartbeats(monkeypatch):
 
 def beat(monkeypatch, one):
     for name in ("BUSY", "QUIET"):
-        monkeypatch.setattr(pull, name, one)
+        monkeypatch.setattr(heartbeats, name, one)
 
 
 async def test_a_request_that_vanishes_is_made_again_after_missed_heartbeats(
@@ -687,7 +687,7 @@ async def test_deliveries_are_as_good_as_heartbeats(monkeypatch, watched, caplog
 
     await transport.publish(message(), timeout=5)
     await until(lambda: reader.deliveries)
-    source.watch(now + pull.QUIET.silence + 1)
+    source.watch(now + heartbeats.QUIET.silence + 1)
 
     assert "no heartbeat" not in caplog.text
 
@@ -762,6 +762,28 @@ async def test_a_server_that_goes_without_taking_our_link_is_asked_again(watched
     await until(lambda: reader.replenishments, timeout=5)
 
     assert source.outstanding == reader.credit
+
+
+async def test_a_request_that_vanishes_while_the_leader_changes_is_made_again_soon(
+    monkeypatch, nats_server
+):
+    beat(monkeypatch, Beat(every=15.0, silence=60.0))
+    monkeypatch.setattr(heartbeats, "ELECTING", Beat(every=0.2, silence=0.5, expires=2.0))
+    async with Proxy(nats_server) as proxy, connected(proxy.url) as transport:
+        await make_stream(transport)
+        await make_consumer(transport)
+        vanished: list[bytes] = []  # one as its server goes, and the next one
+        proxy.drop = lambda line: (
+            b"MSG.NEXT" in line and len(vanished) < 2 and not vanished.append(line)
+        )
+        reader = Reader()
+        source = await read(transport, reader)
+
+        source._on_message(b"", b"", b"NATS/1.0 409 Server Shutdown\r\n\r\n", b"")
+        await transport.publish(message(), timeout=5)
+        await until(lambda: reader.deliveries)
+
+        assert proxy.connections == 1
 
 
 async def test_a_full_waiting_line_is_told_and_asked_again_without_a_reconnect(

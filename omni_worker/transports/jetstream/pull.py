@@ -19,7 +19,7 @@ from ..headers import status_of
 from ..infos import ConsumerInfo
 from .acks import Answers
 from .connection import Connection
-from .heartbeats import BRIEF, BUSY, QUIET, still_pending
+from .heartbeats import ELECTED_AFTER, QUIET, next_beat, still_pending
 from .last_deliveries import AskConsumerInfo, LastDeliveries
 from .loggers import PULLS
 from .requests import Requests
@@ -58,6 +58,7 @@ class Pull:
         self._was_quiet = True  # the previous request expired; no request yet counts as quiet
         self._last_count = 0  # of the latest request
         self._trouble = 0
+        self._elected_at = 0.0  # loop time
         self._stopped = False
         self._withdrawing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -78,8 +79,11 @@ class Pull:
         if self._stopped or self._withdrawing or count <= 0 or not self._connection.is_up:
             return
         count = min(count, self._limit)
-        beat = BRIEF if brief else QUIET if self._was_quiet else BUSY
         now = asyncio.get_running_loop().time()
+        # By time: the old leader's last deliveries may come after its notice. Once: after a silence
+        # there is time for an election.
+        electing = now < self._elected_at and not self._silences
+        beat = next_beat(brief=brief, quiet=self._was_quiet, electing=electing)
         body = b'{"batch":%d,' % count + beat.options(now + self._connection.phase)
         if self._connection.send(
             b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)
@@ -252,7 +256,7 @@ class Pull:
             case 100:
                 self._trouble = 0
             case 404 | 408:
-                self._was_quiet = self._beat is not BRIEF
+                self._was_quiet = bool(self._beat.every)  # a brief one says nothing of it
                 self._ended(still_pending(headers, self.outstanding))
             case 409:
                 self._on_conflict(line.lower(), headers)
@@ -278,6 +282,7 @@ class Pull:
             # Leadership change, server shutdown, and statuses of later versions. The server that
             # goes away may be another one than ours: no reconnect would repeat the request.
             log.warning("consumer %s: %s; asking again", self.consumer, line)
+            self._elected_at = asyncio.get_running_loop().time() + ELECTED_AFTER
             self._ended_later(self.outstanding)
 
     # --- questions to the API -------------------------------------------------------------
