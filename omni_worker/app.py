@@ -20,6 +20,7 @@ from typing import Any, TypeVar, Unpack
 
 from .bus import EventBus
 from .bus.names import check_app_name
+from .bus.steerable import Steerable
 from .context import Context, current_context
 from .discovery import import_package
 from .dispatch import Middleware
@@ -59,7 +60,7 @@ Heard = TypeVar("Heard", bound=Callable[[Any], None])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 
-class App:
+class App(Steerable):
     """The handlers of one worker, and what they share.
 
     ``name`` is each published event's source and owns the consumers on the server. ``lifespan``
@@ -258,6 +259,11 @@ class App:
         """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
         by: Context | EventBus = self._run_inside() or self._running_bus()
         return by.publish_many(drafts, timeout=timeout)
+
+    def steering(self) -> tuple[Transport, str, list[Handler]]:
+        """Return what an order needs: the transport, the app, its handlers."""
+        bus = self._running_bus()
+        return bus.transport, bus.name, self.handlers
 
     @asynccontextmanager
     async def running(

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .errors import ApiError, TopologyError, TransportError
 from .events import DEAD_LETTER
+from .steering.orders import read_pause
 from .subjects import is_wild
 from .topology import (
     DUPLICATE_WINDOW,
@@ -31,6 +33,7 @@ from .topology import (
     UpdateStream,
     app_of,
     copy_notice,
+    handler_of,
     is_narrower,
     letter_risks,
     plan_consumer,
@@ -45,7 +48,7 @@ from .topology import (
     would_store,
 )
 from .transports.base import Operators
-from .transports.infos import ConsumerInfo, StreamConfig, StreamInfo
+from .transports.infos import ConsumerInfo, StreamConfig, StreamInfo, read_consumer_config
 
 log = logging.getLogger("omni_worker.provision")
 
@@ -324,13 +327,25 @@ async def write_consumer(
     """
     is_new = isinstance(change, CreateConsumer)
     write = operators.create_consumer if is_new else operators.update_consumer
+    config = await _as_paused(operators, change.config) if is_new else change.config
     try:
-        return await write(change.stream, change.config)
+        return await write(change.stream, config)
     except ApiError as error:
         limit = _LIMIT.search(str(error)) if error.err_code == TOO_MANY_UNSETTLED else None
         if limit is None:
             raise
-        return await write(change.stream, with_limit(change.config, int(limit.group(1))))
+        return await write(change.stream, with_limit(config, int(limit.group(1))))
+
+
+async def _as_paused(operators: Operators, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of a consumer that is created paused, if its handler is paused."""
+    made = read_consumer_config(config)
+    try:
+        order = await read_pause(operators, app_of(made) or "", handler_of(made))
+    except TransportError as error:
+        log.debug("whether %s is paused is not known: %s", made.name, error)
+        return config
+    return config if order is None else {**config, "pause_until": order.until_text}
 
 
 def _lacking(stream: str, missing: Sequence[str]) -> str:

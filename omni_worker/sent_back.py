@@ -161,7 +161,10 @@ class Returns:
         if subscription not in self._fed:
             self._fed.add(subscription)
             subscription.attach(delivery.source, fed=True)
-        subscription.receive(delivery)
+        if subscription.pauses.is_paused:
+            subscription.pauses.hand_back_returned(delivery)
+        else:
+            subscription.receive(delivery)
         self._await_room(subscription)
 
     def _ask(self) -> None:

@@ -42,12 +42,13 @@ from .hearing import Hearing
 from .loop_lag import LoopLag
 from .names import check_app_name
 from .patience import patiently
+from .steerable import Steerable
 from .subscriptions import Subscriptions
 
 log = logging.getLogger("omni_worker.bus")
 
 
-class EventBus:
+class EventBus(Steerable):
     """Publishes and subscribes on one server, or on any other transport of the port.
 
     ``name`` is the app's: each event's ``metadata.source``, and the owner of its consumers. Use it
@@ -87,7 +88,7 @@ class EventBus:
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
         )
-        self._subscriptions = Subscriptions(self.publisher, self.settings)
+        self._subscriptions = Subscriptions(self.publisher, self.settings, self.transport)
         self._returns = Returns(
             name,
             self.transport,
@@ -123,6 +124,7 @@ class EventBus:
         await patiently(self._provisioner.ensure_streams, self.settings)
         self.publisher.short_windows = self._provisioner.short_windows()
         self._connected = True
+        self._subscriptions.steered.open()
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.get_running_loop().create_task(self._keep(), name=KEEPER)
         return self
@@ -141,6 +143,7 @@ class EventBus:
 
     async def _close(self, grace: float | None) -> None:
         await self._drain_all(grace)
+        await self._subscriptions.steered.close()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -219,6 +222,11 @@ class EventBus:
             replicas=self.settings.replicas,
             handlers=[one.handler for one in self.subscriptions],
         )
+
+    def steering(self) -> tuple[Transport, str, list[Handler]]:
+        """Return what an order needs: the transport, the app, the handlers known here."""
+        self._check_connected()
+        return self.transport, self.name, [one.handler for one in self.subscriptions]
 
     def publish_middleware(self, middleware: PublishMiddleware) -> PublishMiddleware:
         """Put ``async def (event, call_next)`` around every publish, in order of registration."""
@@ -304,6 +312,7 @@ class EventBus:
             settled=settled_notes(handler, setup),
         )
         self._subscriptions.add(subscription, binding)
+        await self._subscriptions.steered.look()
         try:
             await patiently(lambda: binding.bind(specs), self.settings)
         except BaseException:
@@ -315,16 +324,7 @@ class EventBus:
 
     async def failed(self) -> Exception:
         """Wait until the transport gave up, or a subscription cannot go on; returns why."""
-        waiting: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(self.transport.failed()),
-            *(asyncio.shield(binding.failure) for binding in self._subscriptions.bindings),
-        ]
-        try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            error: Exception = next(iter(done)).result()
-            return error
-        finally:
-            waiting[0].cancel()
+        return await self._subscriptions.failed()
 
     def _setup(self, signals: Signals | None = None) -> HandlerSetup:
         return HandlerSetup(

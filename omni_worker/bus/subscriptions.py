@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from ..binding import Binding, plan_consumers
@@ -21,6 +22,7 @@ from ..topology import ConsumerSpec, StreamConsumers
 from ..transports.base import Source, Transport
 from .ending import Ending, caller_among
 from .patience import patiently
+from .steered import Steered
 
 log = logging.getLogger("omni_worker.bus")
 
@@ -31,11 +33,15 @@ class Subscriptions:
     What runs longer than ``grace`` seconds (default: the setting) at an end is handed back.
     """
 
-    def __init__(self, publisher: Publisher, settings: Settings) -> None:
+    def __init__(self, publisher: Publisher, settings: Settings, transport: Transport) -> None:
         self._publisher = publisher
         self._settings = settings  # its grace is read at the end: dev takes it away on a save
         self._bindings: dict[Subscription, Binding] = {}
         self._ending = Ending()
+        self._transport = transport
+        self.steered = Steered(
+            publisher.name, transport, lambda: self, partial(self._refresh, busy_only=False)
+        )
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._bindings))
@@ -87,6 +93,12 @@ class Subscriptions:
                     )
 
     async def refresh(self, *, busy_only: bool) -> None:
+        """Read the orders to handlers now and then, and what became of the consumers."""
+        if not busy_only:
+            await self.steered.look()
+        await self._refresh(busy_only=busy_only)
+
+    async def _refresh(self, *, busy_only: bool) -> None:
         """Read the consumers from the server, all at once: the requests go out together."""
         due = [one for one in self.bindings if one.is_busy or not busy_only]
         for result in await asyncio.gather(*(one.refresh() for one in due), return_exceptions=True):
@@ -101,6 +113,19 @@ class Subscriptions:
             if source in binding.bound:
                 binding.on_lost(source, cause)
                 return
+
+    async def failed(self) -> Exception:
+        """Wait until the transport gave up, or a subscription cannot go on; return why."""
+        waiting: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(self._transport.failed()),
+            *(asyncio.shield(binding.failure) for binding in self.bindings),
+        ]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            error: Exception = next(iter(done)).result()
+            return error
+        finally:
+            waiting[0].cancel()
 
     async def fail(self, cause: Exception) -> None:
         """Nothing can be read any more."""

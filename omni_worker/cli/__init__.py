@@ -39,6 +39,10 @@ SECTIONS = {
         "trace": "Show where an event is and what became of it.",
         "doctor": "Check that a server keeps the promises; advise.",
     },
+    "Steer": {
+        "pause": "Deliver nothing to a handler, for a time or until resume.",
+        "resume": "Deliver again to a paused handler.",
+    },
     "Repair": {
         "schemas": "Check stored events against an app's models.",
         "plan": "Compare a server with what an app needs; --apply.",

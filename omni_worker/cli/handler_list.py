@@ -19,6 +19,8 @@ def handler_list(bus: EventBus) -> str:
         handler = subscription.handler
         sources = [(one.stream, one.consumer) for one in subscription.sources]
         lines += _handler_lines(handler, shown_consumers(handler, sources))
+        for reason in subscription.pauses.warnings:
+            lines += _wrapped("paused", reason.removeprefix("paused "))
     lonely = [one.handler for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely:
         names = ", ".join(handler.shown for handler in lonely)

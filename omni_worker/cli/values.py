@@ -37,6 +37,23 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer cli
             self.fail(f"{text!r}: expected 30s, 15m, 2h, 7d or 2026-01-31T12:00", param, ctx)
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """Duration: `30s`, `10m`, `2h`, `7d`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Convert to seconds, more than 0."""
+        if isinstance(value, float):
+            return value
+        found = _DURATION.fullmatch(str(value).strip().lower())
+        if found is None or not float(found[1]):
+            self.fail(f"{value!r}: expected 30s, 10m, 2h or 7d", param, ctx)
+        return float(found[1]) * _SECONDS[found[2]]
+
+
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
     """Rate of events: `100/s`, `30/m`."""
 

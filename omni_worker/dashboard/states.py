@@ -10,6 +10,7 @@ from enum import IntEnum
 from ..letters.read import DeadLetter
 from ..operations.handler_status import HandlerStatus
 from ..operations.processes import HandlerActivity
+from ..steering.orders import pause_in_words
 from .rates import KEPT
 from .watch import Activity
 
@@ -116,7 +117,8 @@ def _judge(line: HandlerLine, age: float) -> State:
     if line.has_open_breaker:
         return State("on trial", Care.FAIL, "its breaker is open: one event is tried now and then")
     if status.is_paused:
-        return State("paused", Care.WARN, "paused on the server: nothing is delivered")
+        by = "on the server" if status.pause is None else pause_in_words(status.pause, status.name)
+        return State("paused", Care.WARN, f"{by.removeprefix('paused ')}: nothing is delivered")
     if line.retrying or (line.retried and age < NOW):
         return State("retrying", Care.WARN, "attempts fail and are repeated")
     if status.waiting and line.lag > BEHIND:

@@ -36,8 +36,10 @@ from ..signals import (
     NearlyFull,
     NeverEnded,
     NotesFailed,
+    Paused,
     Ready,
     RecreationFailed,
+    Resumed,
     Retried,
     ReturnDelayed,
     ReturnsLost,
@@ -62,7 +64,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset, ConsumersJoined,
     RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
-    NearlyFull, Stalled, StallEnded,
+    NearlyFull, Paused, Resumed, Stalled, StallEnded,
     ReturnsLost, ReturnDelayed, Ready,
 )  # fmt: skip
 
@@ -257,6 +259,10 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
             return Sentence(INFO, f"consumer {name} on {signal.stream} is resumed", handler)
         case ConsumerPaused():
             return Sentence(WARNING, signal.reason, handler)
+        case Paused():
+            return Sentence(WARNING, signal.reason, handler)
+        case Resumed():
+            return Sentence(INFO, "resumed", handler)
         case ConsumerReset(consumer=name):
             return Sentence(WARNING, f"consumer {name} was reset by others: its events run again")
         case ConsumerRecreated(consumer=name, sequence=sequence):

@@ -15,6 +15,7 @@ from ..notes import attempts, guards
 from ..provision import write_consumer, write_stream
 from ..schemas import SchemaRegistry
 from ..settings import Settings
+from ..steering import orders
 from ..subjects import filters_for, intersection, is_wild
 from ..topology import (
     OWN_STREAM,
@@ -326,6 +327,7 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
     for bucket, ttl, says in (
         (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
         (guards.BUCKET, settings.guard_ttl, "exactly_once"),
+        (orders.BUCKET, orders.TTL, "pauses, with who and why"),
         (marks.BUCKET, marks.LEAST, "the states of dead letters"),
     ):
         if bucket == guards.BUCKET and not any(one.options.exactly_once for one in needs.handlers):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..steering.orders import PauseOrder, pause_json
 from ..topology import OWN_STREAM
 from ..transports.timestamps import iso
 from .status import ConsumerStatus
@@ -26,6 +27,7 @@ class HandlerStatus:
     pulls: int = 0
     oldest: datetime | None = None  # when the first unsettled event was stored
     is_paused: bool = False  # one of its consumers is
+    pause: PauseOrder | None = None  # who paused it, if by a command of ours
     is_unasked: bool = False  # events wait in a consumer, and no worker has an open pull there
 
     @property
@@ -61,6 +63,7 @@ def _handler(app: str | None, name: str, consumers: Sequence[ConsumerStatus]) ->
         pulls=sum(one.pulls for one in consumers),
         oldest=min((one.oldest for one in consumers if one.oldest), default=None),
         is_paused=any(one.is_paused for one in consumers),
+        pause=next((one.pause for one in consumers if one.pause), None),
         is_unasked=any(one.is_unasked and not one.unacked for one in consumers),
     )
 
@@ -79,5 +82,6 @@ def as_json(one: HandlerStatus, now: datetime) -> dict[str, Any]:
         "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
         "pulls": one.pulls,
         "paused": one.is_paused,
+        "pause": pause_json(one.pause),
         "unasked": one.is_unasked,
     }

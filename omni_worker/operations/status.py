@@ -11,6 +11,8 @@ from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
+from ..steering.orders import PauseOrder, pause_json
+from ..steering.pauses import known_pause
 from ..topology import OWN_STREAM, ConsumerSpec, app_of, handler_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
@@ -43,6 +45,7 @@ class ConsumerStatus:
     created: int = 0  # epoch nanoseconds
     max_deliver: int = -1
     is_paused: bool = False  # by an operator, on the server: nothing is delivered
+    pause: PauseOrder | None = None  # who paused it, if by a command of ours
 
     @property
     def is_unasked(self) -> bool:
@@ -134,6 +137,7 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
         created=info.created,
         max_deliver=info.config.max_deliver,
         is_paused=info.is_paused,
+        pause=await known_pause(operators, info) if info.is_paused else None,
     )
 
 
@@ -193,6 +197,7 @@ def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]
                 "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
                 "pulls": one.pulls,
                 "paused": one.is_paused,
+                "pause": pause_json(one.pause),
             }
             for one in statuses
         ],

@@ -22,6 +22,7 @@ from .gates import Flow
 from .handback import HandingBack
 from .leases import Leases
 from .parts import Parts
+from .pauses import Pauses
 from .slots import Slots
 from .source_state import SourceState, is_held_elsewhere
 from .surplus import Surplus
@@ -75,10 +76,10 @@ class Subscription:
         self._surplus = Surplus(
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
-        self.unanswered = Unanswered(self.flow)
+        self.pauses = Pauses(self.flow, self._states, self._execution, self._back, parts.order)
+        self.unanswered = Unanswered(self.flow, self.pauses)
         self.doubts = Doubts()
-        self._draining = False
-        self.resumptions = 0  # how often the link was renewed
+        self._draining, self.resumptions = False, 0  # how often the link was renewed
 
     # --- for users -------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ class Subscription:
             gate.close()
         self._back.note_running([one.delivery for one in self._slots.all if one.delivery])
         await self._surplus.close()
-        await asyncio.gather(*(source.stop() for source in self._pulled))
+        await asyncio.gather(self.pauses.close(), *(source.stop() for source in self._pulled))
         try:
             await self._hand_back_waiting()
             await self._slots.wait(grace)

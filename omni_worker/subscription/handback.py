@@ -45,13 +45,18 @@ class HandingBack:
         if not self._leases.has_lapsed(delivery):
             self._settler.hand_back(delivery, delay, reason)
 
-    async def all(self, deliveries: list[Delivery], reason: str = "the handler stops") -> None:
+    async def all(
+        self,
+        deliveries: list[Delivery],
+        reason: str = "the handler stops",
+        delay: float = 0.0,
+    ) -> None:
         """Hand back in stream order, each with a note: without it an event would be a suspect."""
         try:
             await self._note(deliveries)
         finally:
             for delivery in sorted(deliveries, key=lambda one: one.sequence):
-                self.one(delivery, reason=reason)
+                self.one(delivery, delay, reason)
 
     def note_running(self, deliveries: list[Delivery]) -> None:
         """Note at once, at a stop, what still runs as handed back.

@@ -6,10 +6,11 @@ says nothing about it.
 
 from __future__ import annotations
 
-from ..signals import ConsumerPaused, NearlyFull
+from ..signals import NearlyFull
 from ..transports.base import Source
 from ..transports.infos import ConsumerInfo
 from .gates import Flow
+from .pauses import Pauses
 
 NEARLY = 0.8
 LEAST = 1_000  # a smaller limit was chosen by a person, to hold few
@@ -18,21 +19,21 @@ LEAST = 1_000  # a smaller limit was chosen by a person, to hold few
 class Unanswered:
     """Reports of one handler's consumers, as they were seen last."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, pauses: Pauses) -> None:
         self._flow = flow
+        self._pauses = pauses
         self._nearly: dict[Source, str] = {}
-        self._paused: dict[Source, str] = {}
         self.seen: dict[Source, ConsumerInfo] = {}  # each consumer, when it was read last
 
     @property
     def warnings(self) -> list[str]:
-        """Consumers that are nearly full, or paused by an operator."""
-        return [*self._nearly.values(), *self._paused.values()]
+        """Consumers that are nearly full, and what is paused."""
+        return [*self._nearly.values(), *self._pauses.warnings]
 
     def saw(self, source: Source, info: ConsumerInfo) -> None:
         """Judge a consumer; called whenever the server was asked about it."""
         self.seen[source] = info
-        self._note_pause(source, info)
+        self._pauses.saw(source, info)
         count, most = info.num_ack_pending, info.config.max_ack_pending
         is_small = not most >= LEAST
         elsewhere = count - self._flow.credit.held  # what we hold is being worked at
@@ -56,26 +57,5 @@ class Unanswered:
         """Forget a lost source."""
         self.seen.pop(source, None)
         self._nearly.pop(source, None)
-        self._paused.pop(source, None)
+        self._pauses.forget(source)
         self._flow.stall_ended(f"unanswered {source.consumer} on {source.stream}")
-
-    def _note_pause(self, source: Source, info: ConsumerInfo) -> None:
-        if info.is_paused == (source in self._paused):
-            return
-        reason = (
-            f"consumer {info.name} on {info.stream} is paused by others, so nothing is delivered:"
-            f" nats consumer resume {info.stream} {info.name}"
-        )
-        if info.is_paused:
-            self._paused[source] = reason
-        else:
-            del self._paused[source]
-        self._flow.emit(
-            ConsumerPaused(
-                handler=self._flow.handler,
-                stream=info.stream,
-                consumer=info.name,
-                reason=reason,
-                is_over=not info.is_paused,
-            )
-        )

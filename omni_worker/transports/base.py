@@ -221,6 +221,13 @@ class Operators(Protocol):
     async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Update a consumer. Raises ApiError 10149 when there is none."""
 
+    async def pause_consumer(self, stream: str, consumer: str, until: str) -> bool:
+        """Deliver nothing until then (RFC 3339, the server's clock); return True if it is paused.
+
+        A later call replaces the time, and at that time waiting requests get their events at once.
+        Raises ApiError if there is no such consumer; nats-server 2.11 or newer.
+        """
+
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Remove a consumer that only this process used; no error if it is gone already."""
 

@@ -138,6 +138,8 @@ class ConsumerInfo:
     num_redelivered: int  # of these, delivered more than once
     num_waiting: int  # pull requests that wait for messages
     is_paused: bool
+    pause_remaining: float  # seconds; 0: it is not paused
+    answered_at: int  # epoch nanoseconds by the server's clock
     is_push_bound: bool  # a push consumer with a subscriber
     replicas: int  # servers that hold a copy, the leader not counted
     raw: Json = field(repr=False)
@@ -240,6 +242,8 @@ def read_consumer_info(raw: Json) -> ConsumerInfo:
         num_redelivered=_int(raw, "num_redelivered"),
         num_waiting=_int(raw, "num_waiting"),
         is_paused=bool(raw.get("paused")),
+        pause_remaining=_seconds(raw, "pause_remaining") if raw.get("paused") else 0.0,
+        answered_at=_time(raw, "ts"),
         is_push_bound=bool(raw.get("push_bound")),
         replicas=len((raw.get("cluster") or {}).get("replicas") or ()),
         raw=raw,

@@ -21,6 +21,7 @@ from ...operations.doctor.finding import Finding
 from ...operations.doctor.finding import as_json as finding_as_json
 from ...operations.status import ConsumerStatus, as_json, by_handler, consumer_statuses
 from ...settings import Settings
+from ...steering.orders import pause_in_words
 from ...transports.base import Transport
 from .. import complain, say
 from ..session import run_with_app
@@ -163,7 +164,7 @@ def _lines(
             "No worker asks for more of {}: it is at its limit, or gone.",
         ),
         (
-            [one.name for one in found if one.is_paused],
+            [one.name for one in found if one.is_paused and one.pause is None],
             "Paused on the server, so nothing is delivered: {}.",
         ),
         (
@@ -173,6 +174,9 @@ def _lines(
     ):
         if names:
             notes += wrapped(text.format(_some(names)))
+    pauses = {(one.app, one.name): one.pause for one in found if one.pause}
+    for (_, name), pause in pauses.items():
+        notes += wrapped(f"{name} is {pause_in_words(pause, name)}.")
     return [*lines, "", *notes] if notes else lines
 
 

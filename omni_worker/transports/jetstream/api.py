@@ -90,6 +90,11 @@ class Api:
         """Update, never create (10149)."""
         return await self._write_consumer(stream, config, "update")
 
+    async def pause_consumer(self, stream: str, consumer: str, until: str) -> bool:
+        """Deliver nothing until then; return True if it is paused."""
+        said = await self.ask(f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": until})
+        return bool(said.get("paused"))
+
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Remove a consumer; no error if it is gone already."""
         await self._ask_or_none(f"CONSUMER.DELETE.{stream}.{consumer}")

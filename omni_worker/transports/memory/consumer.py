@@ -76,6 +76,7 @@ class MemoryConsumer:
         self._timer: asyncio.TimerHandle | None = None
         stream.on_removed.append(self._on_removed)
         self._touch()
+        self.config: Config = {}
         self.configure(config)
         self._next = self._start()  # the stream sequence looked at next
         self._floor = (0, self._next - 1)  # consumer sequence, stream sequence
@@ -84,11 +85,25 @@ class MemoryConsumer:
 
     def configure(self, config: Config) -> None:
         """Apply a configuration; held deliveries keep their due time."""
+        if pause := self.config.get("pause_until"):  # an update keeps it
+            config = {**config, "pause_until": pause}
         self.config = config
         self._filters = filters_of(config)
         self._wanted: dict[str, bool] = {}  # cache by subject, so that no filter is matched twice
         self._ack_wait = config["ack_wait"] / _NANO
         self.wake()
+
+    def pause(self, until: str) -> bool:
+        """Hand out nothing until then; return True if that is in the future."""
+        self.config = {**self.config, "pause_until": until}
+        self.wake()
+        self._set_timer()
+        return self._paused_for() > 0
+
+    def _paused_for(self) -> float:
+        until = self.config.get("pause_until")
+        left = (nanoseconds(until) - self._clock()) / _NANO if until else 0.0
+        return left if left > 1e-6 else 0.0  # a timer is less exact than this clock
 
     def pull(self, puller: Puller, count: int, ends: float | None = None) -> None:
         """Hand out ``count`` messages as they come, in turn with other waiting pullers.
@@ -171,6 +186,8 @@ class MemoryConsumer:
         """Return configuration and state, as the server's JSON."""
         self.stream.expire(self._clock())
         consumer_floor, stream_floor = self._floor
+        paused_for = self._paused_for()
+        paused = {"paused": True, "pause_remaining": int(paused_for * _NANO)} if paused_for else {}
         pending = sum(self._wants(record.subject) for record in self.stream.since(self._next))
         return {
             "stream_name": self.stream.name,
@@ -184,6 +201,7 @@ class MemoryConsumer:
             "num_waiting": len(self._waiting),
             "num_pending": pending,
             "ts": timestamp(self._clock()),
+            **paused,
         }
 
     # --- handing out -----------------------------------------------------------------------
@@ -193,7 +211,7 @@ class MemoryConsumer:
         self._act += 1
         self.stream.expire(self._clock())
         self._queue_lapsed()
-        while self._waiting:
+        while self._waiting and not self._paused_for():
             record = self._next_redelivery() or self._next_new()
             if record is None:
                 break
@@ -301,6 +319,8 @@ class MemoryConsumer:
         while self._due and self._is_past(*self._due[0]):
             heapq.heappop(self._due)
         due = self._due[0][0][0] if self._due and self._waiting else None
+        if self._waiting and (paused_for := self._paused_for()):
+            due = asyncio.get_running_loop().time() + paused_for
         if self._timer is not None and self._timer.when() != due:
             self._timer.cancel()
             self._timer = None

@@ -106,6 +106,10 @@ class MemoryOperators:
             lambda: read_consumer_info(server.update_consumer(stream, config).info())
         )
 
+    async def pause_consumer(self, stream: str, consumer: str, until: str) -> bool:
+        """Deliver nothing until then; return True if it is paused."""
+        return await self._ask(lambda: self._server.pause_consumer(stream, consumer, until))
+
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Remove a consumer; no error if it is gone already."""
         await self._ask(lambda: self._server.delete_consumer(stream, consumer))

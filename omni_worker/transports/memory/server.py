@@ -182,6 +182,13 @@ class MemoryServer:
         consumer.configure(config)
         return consumer
 
+    def pause_consumer(self, stream: str, name: str, until: str) -> bool:
+        """Pause a consumer; return True if the time is not over. Raises ApiError 10014."""
+        consumer = self.consumer(stream, name)
+        if consumer is None:
+            raise refusal(f"CONSUMER.PAUSE.{stream}.{name}", "consumer not found", 404, 10014)
+        return consumer.pause(until)
+
     def delete_consumer(self, stream: str, name: str) -> None:
         """Remove a consumer; no error if it is gone already."""
         consumer = self._consumers.pop((stream, name), None)

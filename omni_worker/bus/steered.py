@@ -1,0 +1,103 @@
+"""Steered: this process hears of orders to its handlers, and obeys them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable
+
+from ..errors import PermissionDenied, TransportError
+from ..steering.controls import nudge_subject
+from ..steering.orders import NO_ORDERS, STREAM, pause_in_words, read_orders
+from ..subscription import Subscription
+from ..tasks import own
+from ..transports.base import Transport
+
+log = logging.getLogger("omni_worker.bus")
+
+
+class Steered:
+    """The orders of one app, as read last.
+
+    ``refresh`` looks at all consumers of the bus: what an order changed is seen there.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        transport: Transport,
+        subscriptions: Callable[[], Iterable[Subscription]],
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._app = app
+        self._transport = transport
+        self._subscriptions = subscriptions
+        self._refresh = refresh
+        self._orders = NO_ORDERS
+        self._seen: tuple[int, int] | None = None  # the bucket, and its last write
+        self._is_denied = False
+        self._looking: asyncio.Task[None] | None = None
+        self._again = False
+        self._stop: Callable[[], None] | None = None
+
+    def open(self) -> None:
+        """Hear of new orders at once; without the right to, they are read every ten seconds."""
+        if self._stop is None:
+            self._stop = self._transport.serve(
+                nudge_subject(self._app), self._answer, on_denied=_report_denied
+            )
+
+    async def close(self) -> None:
+        """Hear of no further order."""
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            self._looking = None
+        self._seen = None
+
+    async def look(self) -> None:
+        """Read the orders if they have changed, and obey them; an outage changes nothing."""
+        if self._is_denied:
+            return
+        try:
+            info = await self._transport.operators.stream_info(STREAM)
+            seen = None if info is None else (info.created, info.state.last_sequence)
+            if seen != self._seen:
+                is_some = info is not None and info.state.messages
+                operators = self._transport.operators
+                self._orders = await read_orders(operators, self._app) if is_some else NO_ORDERS
+                self._seen = seen
+        except PermissionDenied as error:
+            self._is_denied = True
+            log.info("orders to handlers are not read: %s", error)
+            return
+        except TransportError as error:
+            log.debug("orders to handlers not read: %s", error)
+        for subscription in self._subscriptions():
+            key = self._app, subscription.handler.name
+            pause = self._orders.pauses.get(key)
+            subscription.pauses.order = None if pause is None else pause_in_words(pause, key[1])
+
+    def _answer(self, subject: str) -> bytes:
+        if self._looking is None or self._looking.done():
+            loop = asyncio.get_running_loop()
+            self._looking = loop.create_task(self._look_now(), name=own("orders"))
+        else:
+            self._again = True
+        return json.dumps({"pid": os.getpid()}).encode()
+
+    async def _look_now(self) -> None:
+        self._again = True
+        while self._again:
+            self._again = False
+            await self.look()
+            await self._refresh()
+
+
+def _report_denied(error: Exception) -> None:
+    log.info("a pause from elsewhere is seen within ten seconds, not at once: %s", error)

@@ -1,0 +1,51 @@
+"""`omni-worker pause`: deliver nothing to a handler, in any process."""
+
+from __future__ import annotations
+
+import click
+
+from ...settings import Settings
+from ...steering.controls import Carried, Controls, this_person
+from ...steering.orders import pause_in_words
+from ...transports.base import Transport
+from .. import say
+from ..session import run_operation
+from ..tables import wrapped
+from ..values import Duration
+
+
+@click.command("pause")
+@click.argument("handler")
+@click.option("--for", "seconds", type=Duration(), metavar="TIME", help="10m, 2h; then it resumes.")
+@click.option("--reason", default="", metavar="TEXT", help="Shown wherever the pause is shown.")
+@click.option("--app", metavar="NAME", help="If several apps have a handler of this name.")
+def command(handler: str, seconds: float | None, reason: str, app: str | None) -> int:
+    """Deliver nothing to a handler, for a time or until `omni-worker resume`.
+
+    HANDLER is its durable, as `omni-worker status` shows it. The server pauses all its consumers,
+    on every stream, whether workers run or not, and over restarts and deploys. Running handlers
+    finish; what workers hold and have not begun is handed back, no attempt spent. Needs
+    nats-server 2.11 or newer.
+
+    \b
+    omni-worker pause r1 --for 10m
+    omni-worker pause r1 --reason 'the bank is down'
+
+    Exit codes: 0 paused, 1 failed, 2 called wrongly.
+    """
+
+    async def work(transport: Transport, settings: Settings) -> int:
+        done = await Controls(transport, app, this_person).pause(handler, seconds, reason)
+        assert done.order is not None
+        say(wrapped(f"{handler} of {done.target.app} is {pause_in_words(done.order, handler)}."))
+        say(wrapped(_reached(done)))
+        return 0
+
+    return run_operation(work)
+
+
+def _reached(done: Carried) -> str:
+    consumers = "1 consumer" if done.changed == 1 else f"{done.changed} consumers"
+    if not done.heard:
+        return f"{consumers}; no process answered: one that runs notices within ten seconds."
+    return f"{consumers}; noticed by {done.heard} process{'es' if done.heard > 1 else ''}."

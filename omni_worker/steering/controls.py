@@ -1,0 +1,100 @@
+"""Controls: pause, resume and scale a handler in all its processes."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from ..errors import ConfigError, TransportError
+from ..transports.base import Transport
+from .orders import BUCKET, FOR_EVER, PAUSE, TTL, PauseOrder, order_key, order_value
+from .pauses import Target, check_version, find_target, pause_all, resume_all
+
+NUDGES = "omni-worker-steering"  # begins the subject on which processes hear of a new order
+HEARD_WITHIN = 0.3  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """Order that was carried out."""
+
+    target: Target
+    order: PauseOrder | None
+    changed: int  # consumers
+    heard: int  # processes that know of it already; others do within ten seconds
+
+
+class Controls:
+    """Orders to the handlers of one app, or of any (``app`` None); no worker has to run."""
+
+    def __init__(self, transport: Transport, app: str | None, by: Callable[[], str]) -> None:
+        self._transport = transport
+        self._operators = transport.operators
+        self._app = app
+        self._by = by
+
+    async def pause(self, handler: str, seconds: float | None, reason: str) -> Carried:
+        """Deliver nothing to a handler, on all streams, for some time or until ``resume``.
+
+        Running handlers finish. Raises NoSuchHandler, or TransportError for a server before 2.11.
+        """
+        check_version(self._transport.server_version)
+        target = await find_target(self._operators, handler, self._app)
+        now = max(one.answered_at for one in target.consumers)
+        until = now + (FOR_EVER if seconds is None else int(seconds * 1e9))
+        order = PauseOrder(at=now, until=until, by=self._by(), reason=reason)
+        # The order first: a consumer that is made from now on is paused by its process.
+        bucket = await self._transport.bucket(BUCKET, ttl=TTL)
+        await bucket.put(order_key(PAUSE, target.app, handler), order_value(order))
+        await pause_all(self._operators, target, order)
+        heard = await self._nudge(target.app)
+        # One that was made while its process had not read the order yet.
+        again = await find_target(self._operators, handler, target.app)
+        late = tuple(one for one in again.consumers if not one.is_paused)
+        await pause_all(self._operators, replace(again, consumers=late), order)
+        return Carried(target=again, order=order, changed=len(again.consumers), heard=heard)
+
+    async def resume(self, handler: str) -> Carried:
+        """Deliver again, also if others paused the handler; its first event comes at once."""
+        check_version(self._transport.server_version)
+        target = await find_target(self._operators, handler, self._app)
+        if await self._operators.stream_info(f"KV_{BUCKET}") is not None:
+            bucket = await self._transport.bucket(BUCKET, ttl=TTL)
+            if await bucket.get(key := order_key(PAUSE, target.app, handler)) is not None:
+                await bucket.delete(key)
+        changed = await resume_all(self._operators, target)
+        heard = await self._nudge(target.app)
+        return Carried(target=target, order=None, changed=changed, heard=heard)
+
+    async def _nudge(self, app: str) -> int:
+        """Ask every process to read its orders now; return how many answered."""
+        try:
+            return len(await self._transport.ask_all(nudge_subject(app), within=HEARD_WITHIN))
+        except TransportError:  # without the right they read them within ten seconds
+            return 0
+
+
+def nudge_subject(app: str) -> str:
+    """Return the subject on which the processes of an app hear that there is an order."""
+    return f"{NUDGES}.{app}"
+
+
+def this_person() -> str:
+    """Return who gives an order at a terminal: user and machine."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container without such a user
+        user = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def seconds_of(duration: float | timedelta | None) -> float | None:
+    """Check how long a pause lasts. Raises ConfigError."""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if seconds is not None and not 0 < seconds < 36_500 * 86_400:
+        raise ConfigError(f"pause(for_={duration!r}): expected seconds, more than 0")
+    return seconds

@@ -1,0 +1,309 @@
+"""A paused handler: nothing is delivered or begun, everywhere, until it is resumed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from omni_worker import App, ConfigError, Event, EventBus, Reject
+from omni_worker.cli.handler_list import handler_list
+from omni_worker.errors import TransportError
+from omni_worker.nats_server import NatsServer
+from omni_worker.process.health import examine
+from omni_worker.signals import Listener, Paused, Resumed, Signal
+from omni_worker.steering.controls import this_person
+from omni_worker.steering.pauses import NoSuchHandler, check_version
+from omni_worker.testing import TestWorker
+from omni_worker.transports.base import Message
+from tests.operations.support import operate
+from tests.promises.conftest import World, body, kind, real_server, world
+from tests.waiting import until
+
+__all__ = ["kind", "real_server", "world"]
+
+
+class Held:
+    """A handler whose runs end when they are let go."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.go = asyncio.Event()
+
+    async def handle(self, event: Event[Any]) -> None:
+        self.begun.append(event.payload)
+        await self.go.wait()
+
+
+async def buffered(bus: EventBus, count: int) -> None:
+    await until(lambda: bus.subscriptions[0].held == count, seen=lambda: bus.subscriptions[0].held)
+
+
+async def test_what_has_not_begun_waits_on_the_server_and_what_runs_ends(world: World) -> None:
+    bus, held = await world.bus(), Held()
+    await bus.subscribe("custom.thing", held.handle, durable="r1", concurrency=1, prefetch=5)
+    for number in range(4):
+        await bus.publish("custom.thing", number)
+    await buffered(bus, 4)
+
+    await bus.pause("r1", reason="night")
+    await buffered(bus, 1)
+    held.go.set()
+    await buffered(bus, 0)
+    paused = list(held.begun)
+    await bus.resume("r1")
+    await until(lambda: world.is_quiet("CUSTOM", "r1"))
+
+    assert paused == [0]
+    assert sorted(held.begun) == [0, 1, 2, 3]
+    assert bus.subscriptions[0].counts.handled == 4
+
+
+async def test_the_first_event_comes_at_once_after_a_resume(world: World) -> None:
+    bus = await world.bus()
+    other = await world.bus()
+    came: list[float] = []
+
+    async def handle(event: Event[Any]) -> None:
+        came.append(time.monotonic())
+
+    for one in (bus, other):
+        await one.subscribe("custom.thing", handle, durable="r1")
+    await bus.pause("r1")
+    await bus.publish("custom.thing", 1)
+    began = time.monotonic()
+
+    await other.resume("r1")
+    await until(lambda: came)
+
+    assert came[0] - began < 0.5
+
+
+async def test_a_pause_names_who_and_why_wherever_it_is_seen(world: World) -> None:
+    bus = await world.bus()
+    signals: list[Signal] = []
+    bus.signals.add(Listener(signals.append))
+    await bus.subscribe("custom.thing", Held().handle, durable="r1")
+
+    await bus.pause("r1", for_=timedelta(minutes=5), reason="the bank is down")
+    await until(lambda: bus.subscriptions[0].warnings)
+    report, listed = examine(bus, 0.0), handler_list(bus)
+    await bus.resume("r1")
+    await until(lambda: any(isinstance(one, Resumed) for one in signals))
+
+    [warning] = report.warnings
+    assert warning.startswith("handler r1: paused until 20")
+    assert "(the bank is down): omni-worker resume r1" in warning
+    assert report.why_not_ready == ()
+    assert "    paused    until" in listed
+    assert len([one for one in signals if isinstance(one, Paused)]) == 1
+    assert examine(bus, 0.0).warnings == ()
+
+
+async def test_a_pause_for_a_time_ends_by_itself(world: World) -> None:
+    bus, held = await world.bus(), Held()
+    held.go.set()
+    await bus.subscribe("custom.thing", held.handle, durable="r1")
+
+    await bus.pause("r1", for_=1.0)
+    await bus.publish("custom.thing", 1)
+    paused = (await world.info("CUSTOM", "r1")).is_paused
+    await until(lambda: held.begun)
+
+    assert paused
+    await until(lambda: not bus.subscriptions[0].warnings)
+
+
+async def test_a_consumer_that_is_made_while_its_handler_is_paused_is_paused_too(
+    world: World,
+) -> None:
+    bus, held = await world.bus(), Held()
+    held.go.set()
+    await bus.subscribe("custom.thing", held.handle, durable="r1")
+    await bus.pause("r1")
+    first = await world.info("CUSTOM", "r1")
+
+    await bus.transport.operators.delete_consumer("CUSTOM", "r1")
+    await until(lambda: _is_new(world, first.created))
+    await bus.publish("custom.thing", 1)
+    again = await world.info("CUSTOM", "r1")
+    await bus.resume("r1")
+    await until(lambda: held.begun)
+
+    assert again.is_paused
+
+
+async def _is_new(world: World, created: int) -> bool:
+    info = await world.buses[0].transport.operators.consumer_info("CUSTOM", "r1")
+    return info is not None and info.created != created
+
+
+async def test_a_process_that_starts_while_its_handler_is_paused_knows_why(world: World) -> None:
+    looker, bus, held = await world.bus("looker"), await world.bus(), Held()
+    held.go.set()
+    await bus.subscribe("custom.thing", held.handle, durable="r1")
+    await bus.pause("r1", reason="night")
+    await bus.close()
+    bus = await world.bus()
+    assert looker.is_connected
+
+    await bus.subscribe("custom.thing", held.handle, durable="r1", ack_wait=20.0)
+    [warning] = bus.subscriptions[0].warnings
+    await bus.publish("custom.thing", 1)
+    info = await world.info("CUSTOM", "r1")
+    await bus.resume("r1")
+    await until(lambda: held.begun)
+
+    assert "(night)" in warning
+    assert (info.is_paused, info.config.ack_wait) == (True, 20.0)  # an update keeps it
+
+
+async def test_a_dead_letter_that_is_sent_back_waits_as_all_others_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omni_worker.subscription.pauses.RETURN_AFTER", 0.2)
+    bus = await world.bus()
+    runs: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        runs.append(event.payload)
+        if len(runs) == 1:
+            raise Reject("not today")
+
+    await bus.subscribe("custom.thing", handle, durable="r1")
+    await bus.publish("custom.thing", 1)
+    await until(lambda: world.is_quiet("CUSTOM", "r1"))
+    [letter] = [one async for one in bus.dead_letters.list()]
+    await bus.pause("r1")
+    await until(lambda: bus.subscriptions[0].pauses.is_paused)
+
+    await bus.dead_letters.retry(letter)
+    await bus._returns.look()
+    await until(lambda: _is_redelivered(world))
+    paused = list(runs)
+    await bus.resume("r1")
+    await until(lambda: len(runs) == 2)
+
+    assert paused == [1]
+    await until(lambda: world.is_quiet("OMNI_WORKER", "tests-retry"))
+    assert bus.subscriptions[0].counts.dead_lettered == 1
+
+
+async def _is_redelivered(world: World) -> bool:
+    info = await world.info("OMNI_WORKER", "tests-retry")
+    return info.deliveries >= 3
+
+
+async def test_order_holds_over_a_pause(world: World) -> None:
+    bus, held = await world.bus(), Held()
+    await bus.subscribe(
+        "custom.thing", held.handle, durable="r1", order_by=lambda event: event.payload % 2,
+        concurrency=4,
+    )  # fmt: skip
+    for number in range(12):
+        await world.store("custom.thing", body(str(number), payload=number))
+    await until(lambda: len(held.begun) == 2)
+
+    await bus.pause("r1")
+    await buffered(bus, 2)
+    held.go.set()
+    await buffered(bus, 0)
+    paused = list(held.begun)
+    await bus.resume("r1")
+    await until(lambda: world.is_quiet("CUSTOM", "r1"))
+
+    assert paused == [0, 1]
+    assert [one for one in held.begun if one % 2] == [1, 3, 5, 7, 9, 11]
+    assert [one for one in held.begun if not one % 2] == [0, 2, 4, 6, 8, 10]
+
+
+async def test_a_handler_is_named_by_its_durable_or_its_function(world: World) -> None:
+    bus, held = await world.bus(), Held()
+    await bus.subscribe("custom.thing", held.handle, durable="r1")
+
+    async def alone(event: Event[Any]) -> None:
+        pass
+
+    await bus.subscribe("custom.other", alone)
+
+    await bus.pause(held.handle)
+    assert (await world.info("CUSTOM", "r1")).is_paused
+    await bus.resume("handle")
+    assert not (await world.info("CUSTOM", "r1")).is_paused
+    with pytest.raises(ConfigError, match="no durable= and no queue="):
+        await bus.pause(alone)
+    with pytest.raises(ConfigError, match="more than 0"):
+        await bus.pause("r1", for_=0)
+    with pytest.raises(NoSuchHandler, match=r"'r9'; the server has .*r1"):
+        await bus.pause("r9")
+
+
+def test_a_server_that_cannot_pause_is_named_with_its_version() -> None:
+    check_version((2, 11, 0))
+
+    with pytest.raises(TransportError, match=r"needs nats-server 2\.11\.0 .* is 2\.10\.26"):
+        check_version((2, 10, 26))
+
+
+async def test_a_pause_in_virtual_time_lasts_as_long_as_it_says() -> None:
+    app, handled = App("shop"), list[Any]()
+
+    @app.on("custom.order", durable="orders")
+    async def place(event: Event[Any]) -> None:
+        handled.append(event.payload)
+
+    async with TestWorker(app) as t:
+        await app.pause(place, for_=timedelta(hours=1), reason="stocktaking")
+        await t.publish("custom.order", 1)
+        await t.advance(minutes=59)
+        early = list(handled)
+        await t.advance(minutes=2)
+        await t.settle()
+
+    assert (early, handled) == ([], [1])
+
+
+@pytest.fixture
+def ask(nats_server: NatsServer) -> Callable[..., tuple[int, str]]:
+    def ask(*arguments: str) -> tuple[int, str]:
+        said = operate(nats_server.url, *arguments)
+        return said.code, " ".join((said.out + said.err).split())
+
+    return ask
+
+
+async def test_a_command_pauses_and_resumes_on_every_stream_without_the_app(
+    nats_server: NatsServer, ask: Callable[..., tuple[int, str]]
+) -> None:
+    held = Held()
+    held.go.set()
+    async with EventBus(nats_server.url, name="router") as bus:
+        await bus.subscribe(["custom.thing", "message.failed"], held.handle, durable="r1")
+        paused = await asyncio.to_thread(ask, "pause", "r1", "--for", "10m", "--reason", "night")
+        await bus.publish("custom.thing", 1)
+        await bus.transport.publish(
+            Message("message.failed", body("2", "message.failed"), ""), timeout=5
+        )
+        shown = await asyncio.to_thread(ask, "status")
+        noticed = list(bus.subscriptions[0].warnings)
+        resumed = await asyncio.to_thread(ask, "resume", "r1")
+        await until(lambda: len(held.begun) == 2)
+        again = await asyncio.to_thread(ask, "resume", "r1")
+    unknown = ask("pause", "r2")
+
+    by = f"by {this_person()} (night): omni-worker resume r1"
+    assert paused[0] == 0
+    assert paused[1].startswith("r1 of router is paused until 20")
+    assert by in paused[1]
+    assert "; noticed by 1 process." in paused[1]
+    assert by in shown[1]
+    assert by in noticed[0]
+    assert resumed[1].startswith("r1 of router is resumed: ")
+    assert again == (0, "r1 of router was not paused.")
+    assert unknown == (
+        1, "omni-worker: no consumer belongs to a handler 'r2'; the server has r1"
+    )  # fmt: skip
