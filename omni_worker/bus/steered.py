@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from ..errors import PermissionDenied, TransportError
 from ..steering.controls import nudge_subject
-from ..steering.orders import NO_ORDERS, STREAM, pause_in_words, read_orders
+from ..steering.orders import STREAM, Key, PauseOrder, pause_in_words, read_pauses
 from ..subscription import Subscription
 from ..tasks import own
 from ..transports.base import Transport
@@ -35,7 +35,7 @@ class Steered:
         self._transport = transport
         self._subscriptions = subscriptions
         self._refresh = refresh
-        self._orders = NO_ORDERS
+        self._pauses: dict[Key, PauseOrder] = {}
         self._seen: tuple[int, int] | None = None  # the bucket, and its last write
         self._is_denied = False
         self._looking: asyncio.Task[None] | None = None
@@ -70,7 +70,7 @@ class Steered:
             if seen != self._seen:
                 is_some = info is not None and info.state.messages
                 operators = self._transport.operators
-                self._orders = await read_orders(operators, self._app) if is_some else NO_ORDERS
+                self._pauses = await read_pauses(operators, self._app) if is_some else {}
                 self._seen = seen
         except PermissionDenied as error:
             self._is_denied = True
@@ -80,7 +80,7 @@ class Steered:
             log.debug("orders to handlers not read: %s", error)
         for subscription in self._subscriptions():
             key = self._app, subscription.handler.name
-            pause = self._orders.pauses.get(key)
+            pause = self._pauses.get(key)
             subscription.pauses.order = None if pause is None else pause_in_words(pause, key[1])
 
     def _answer(self, subject: str) -> bytes:

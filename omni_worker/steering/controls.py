@@ -1,4 +1,4 @@
-"""Controls: pause, resume and scale a handler in all its processes."""
+"""Controls: pause and resume a handler in all its processes."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ A pause itself is the server's; its order says whose it is, and reaches consumer
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ STREAM = f"KV_{BUCKET}"
 TTL = 0.0  # an order stays until it is taken back
 FOR_EVER = 36_500 * 86_400 * NANO  # the server pauses until a time: in a hundred years
 
-PAUSE, SCALE = "pause", "scale"
+PAUSE = "pause"
 Key = tuple[str, str]  # app and handler
 
 
@@ -43,62 +42,36 @@ class PauseOrder:
         return timestamp(self.until)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleOrder:
-    """An order to run so many events of a handler at once in each process."""
-
-    concurrency: int
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """Orders in force, by app and handler."""
-
-    pauses: Mapping[Key, PauseOrder]
-    scales: Mapping[Key, ScaleOrder]
-
-
-NO_ORDERS = Orders({}, {})
-
-
 def order_key(kind: str, app: str, handler: str) -> str:
     """Return the key of an order in the bucket."""
     return f"{kind}.{app}.{handler}"
 
 
-def order_value(order: PauseOrder | ScaleOrder) -> bytes:
+def order_value(order: PauseOrder) -> bytes:
     """Write an order."""
-    if isinstance(order, ScaleOrder):
-        return json.dumps({"concurrency": order.concurrency, "by": order.by}).encode()
     times = {"at": timestamp(order.at), "until": order.until_text}
     return json.dumps({**times, "by": order.by, "reason": order.reason}).encode()
 
 
-async def read_orders(operators: Operators, app: str = "*") -> Orders:
-    """Read every order, or those of one app; one request for each, and one more."""
+async def read_pauses(operators: Operators, app: str = "*") -> dict[Key, PauseOrder]:
+    """Read every pause, or those of one app; one request for each, and one more."""
     pauses: dict[Key, PauseOrder] = {}
-    scales: dict[Key, ScaleOrder] = {}
     sequence = 1
     while True:
-        found = await operators.next_message(STREAM, sequence, f"$KV.{BUCKET}.*.{app}.*")
+        found = await operators.next_message(STREAM, sequence, f"$KV.{BUCKET}.{PAUSE}.{app}.*")
         if found is None:
-            return Orders(pauses, scales)
+            return pauses
         sequence = found.sequence + 1
-        _, _, kind, owner, handler = found.subject.split(".", 4)
-        match _order(kind, found):
-            case PauseOrder() as pause:
-                pauses[owner, handler] = pause
-            case ScaleOrder() as scale:
-                scales[owner, handler] = scale
+        owner, handler = found.subject.split(".")[-2:]
+        if (order := _pause(found)) is not None:
+            pauses[owner, handler] = order
 
 
 async def read_pause(operators: Operators, app: str, handler: str) -> PauseOrder | None:
     """Read the pause of one handler; None if there is none."""
     subject = f"$KV.{BUCKET}.{order_key(PAUSE, app, handler)}"
     found = await operators.next_message(STREAM, 1, subject)
-    order = None if found is None else _order(PAUSE, found)
-    return order if isinstance(order, PauseOrder) else None
+    return None if found is None else _pause(found)
 
 
 def pause_in_words(order: PauseOrder, handler: str) -> str:
@@ -120,12 +93,10 @@ def pause_json(order: PauseOrder | None) -> dict[str, Any] | None:
     }
 
 
-def _order(kind: str, message: StoredMessage) -> PauseOrder | ScaleOrder | None:
+def _pause(message: StoredMessage) -> PauseOrder | None:
     """Read one value; None if the order was taken back, or cannot be read."""
     try:
         raw = json.loads(message.body)
-        if kind == SCALE:
-            return ScaleOrder(concurrency=max(1, int(raw["concurrency"])), by=str(raw["by"]))
         return PauseOrder(
             at=nanoseconds(raw["at"]),
             until=nanoseconds(raw["until"]),
