@@ -30,8 +30,10 @@ RIGHTS = {
     "letters": "system.dead_letter",
     "notes": "$KV.omni-worker-notes.>",
     "recall": "$JS.API.STREAM.MSG.GET.KV_omni-worker-notes",
+    "orders": "$JS.API.STREAM.INFO.KV_omni-worker-orders",
     "events": "custom.reply",
 }
+HEARS = "omni-worker-steering.router"  # subscribed: a pause is heard of at once
 
 APP = """
 app = App("router")
@@ -59,7 +61,7 @@ async def least(tmp_path: Path, rows: list[Row], *without: str) -> AsyncIterator
             "password": SECRET,
             "permissions": {
                 "publish": {"allow": allowed},
-                "subscribe": {"allow": [] if "inbox" in without else ["_INBOX.>"]},
+                "subscribe": {"allow": ["_INBOX.>", *({HEARS} - set(without))]},
             },
         },
     ]
@@ -179,6 +181,23 @@ async def test_without_notes_a_worker_says_so_once_and_works(
         said = [one for one in worker.lines("warning") if "cannot be noted" in one["message"]]
         assert len(said) == 1
         assert RIGHTS[right].removesuffix(">") in said[0]["message"]
+        assert await worker.stop() == 0
+
+
+@pytest.mark.parametrize("right", ["orders", HEARS])
+async def test_without_the_rights_to_hear_of_a_pause_a_worker_says_so_once_and_works(
+    tmp_path: Path, rows: list[Row], right: str
+) -> None:
+    async with least(tmp_path, rows, right) as scene:
+        worker = _spawn(scene)
+        await worker.ready()
+        await scene.publish(20)
+        await scene.handled(20)
+        await scene.settled()
+
+        subject = f'"{RIGHTS.get(right, right)}"'
+        said = [one for one in worker.lines("info") if subject in one["message"]]
+        assert [one["logger"] for one in said] == ["omni_worker.bus"]
         assert await worker.stop() == 0
 
 
