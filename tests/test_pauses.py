@@ -236,8 +236,9 @@ async def test_a_handler_is_named_by_its_durable_or_its_function(world: World) -
     assert not (await world.info("CUSTOM", "r1")).is_paused
     with pytest.raises(ConfigError, match="no durable= and no queue="):
         await bus.pause(alone)
-    with pytest.raises(ConfigError, match="more than 0"):
-        await bus.pause("r1", for_=0)
+    for seconds in (0, -1.0, float("nan"), 1e18):
+        with pytest.raises(ConfigError, match="more than 0"):
+            await bus.pause("r1", for_=seconds)
     with pytest.raises(NoSuchHandler, match=r"'r9'; the server has .*r1"):
         await bus.pause("r9")
 
@@ -294,6 +295,7 @@ async def test_a_command_pauses_and_resumes_on_every_stream_without_the_app(
         await until(lambda: len(held.begun) == 2)
         again = await asyncio.to_thread(ask, "resume", "r1")
     unknown = ask("pause", "r2")
+    too_long = ask("pause", "r1", "--for", "99999999w")
 
     by = f"by {this_person()} (night): omni-worker resume r1"
     assert paused[0] == 0
@@ -307,3 +309,5 @@ async def test_a_command_pauses_and_resumes_on_every_stream_without_the_app(
     assert unknown == (
         1, "omni-worker: no consumer belongs to a handler 'r2'; the server has r1"
     )  # fmt: skip
+    assert too_long[0] == 2
+    assert "less than 100 years; without a time it lasts until" in too_long[1]

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..handler_consumers import is_shared
 from ..handlers import Handler
-from ..steering.controls import Controls, seconds_of
+from ..steering.controls import Controls
 from ..transports.base import Transport
 
 
@@ -36,11 +36,11 @@ class Steerable:
 
         What runs goes on to its end; what has not begun is handed back. It stays so over restarts
         and deploys, and ``omni-worker status`` shows the reason. Raises TransportError for a
-        server before 2.11, ConfigError for a handler without durable or queue.
+        server before 2.11, ConfigError for a handler without durable or queue, and for a time that
+        is not between 0 and 100 years.
         """
-        seconds = seconds_of(for_)
         controls, name = self._controls(handler)
-        await controls.pause(name, seconds, reason)
+        await controls.pause(name, for_, reason)
 
     async def resume(self, handler: str | Callable[..., Any]) -> None:
         """Deliver again to a handler in all processes, also if others paused it."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from ..errors import ConfigError, TransportError
+from ..topology import NANO
 from ..transports.base import Transport
 from .orders import BUCKET, FOR_EVER, PAUSE, TTL, PauseOrder, order_key, order_value
 from .pauses import Target, check_version, find_target, pause_all, resume_all
@@ -37,15 +38,17 @@ class Controls:
         self._app = app
         self._by = by
 
-    async def pause(self, handler: str, seconds: float | None, reason: str) -> Carried:
+    async def pause(self, handler: str, duration: float | timedelta | None, reason: str) -> Carried:
         """Deliver nothing to a handler, on all streams, for some time or until ``resume``.
 
-        Running handlers finish. Raises NoSuchHandler, or TransportError for a server before 2.11.
+        Running handlers finish. Raises ConfigError for a time that cannot be, NoSuchHandler, or
+        TransportError for a server before 2.11.
         """
+        seconds = _seconds_of(duration)
         check_version(self._transport.server_version)
         target = await find_target(self._operators, handler, self._app)
         now = max(one.answered_at for one in target.consumers)
-        until = now + (FOR_EVER if seconds is None else int(seconds * 1e9))
+        until = now + (FOR_EVER if seconds is None else int(seconds * NANO))
         order = PauseOrder(at=now, until=until, by=self._by(), reason=reason)
         # The order first: a consumer that is made from now on is paused by its process.
         bucket = await self._transport.bucket(BUCKET, ttl=TTL)
@@ -92,9 +95,11 @@ def this_person() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def seconds_of(duration: float | timedelta | None) -> float | None:
-    """Check how long a pause lasts. Raises ConfigError."""
+def _seconds_of(duration: float | timedelta | None) -> float | None:
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    if seconds is not None and not 0 < seconds < 36_500 * 86_400:
-        raise ConfigError(f"pause(for_={duration!r}): expected seconds, more than 0")
+    if seconds is not None and not 0 < seconds < FOR_EVER / NANO:
+        raise ConfigError(
+            f"a pause of {seconds:g} s: expected more than 0 s and less than 100 years; without a"
+            " time it lasts until `omni-worker resume`"
+        )
     return seconds
