@@ -188,6 +188,7 @@ class Pull:
         """Use a new link and a new inbox: the old request must not deliver in addition."""
         if not self._stopped:
             self._open_inbox()
+            self._expect_election()  # the server that broke the link may have led the consumer
             self._receiver.resumed(self)
         self._answers.again()  # also the naks of events handed back while we stopped
 
@@ -282,8 +283,11 @@ class Pull:
             # Leadership change, server shutdown, and statuses of later versions. The server that
             # goes away may be another one than ours: no reconnect would repeat the request.
             log.warning("consumer %s: %s; asking again", self.consumer, line)
-            self._elected_at = asyncio.get_running_loop().time() + ELECTED_AFTER
+            self._expect_election()
             self._ended_later(self.outstanding)
+
+    def _expect_election(self) -> None:
+        self._elected_at = asyncio.get_running_loop().time() + ELECTED_AFTER
 
     # --- questions to the API -------------------------------------------------------------
 
