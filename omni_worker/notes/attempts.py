@@ -11,19 +11,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, TypeVar
 
-from ..errors import OmniWorkerError
+from ..errors import OmniWorkerError, TransportError
 from ..handlers import Handler
 from ..signals import NotesFailed, Signals
 from ..transports.base import Delivery, KeyValue
 
+T = TypeVar("T")
+
 BUCKET = "omni-worker-notes"
 TTL = 7 * 86_400.0  # seconds after the last note on an event
 MAX_ERROR = 300  # characters
+# Seconds an event waits for its note, and a slot of its handler with it. A bucket whose server goes
+# away in good order may have no leader for 9 s, and all that came again would stand still so long.
+PATIENCE = 2.0
 REST = 5.0  # seconds after a failure until notes are tried again
 
 
@@ -71,7 +77,7 @@ class AttemptNotes:
         if self._rests():
             return None
         try:
-            entry = await (await self._notes()).get(self._key(delivery))
+            entry = await _soon((await self._notes()).get(self._key(delivery)))
         except OmniWorkerError as error:
             self._give_up(error)
             return None
@@ -83,7 +89,8 @@ class AttemptNotes:
         if self._rests():
             return
         try:
-            await (await self._notes()).put(self._key(delivery), self._write(delivery, note))
+            bucket = await self._notes()
+            await _soon(bucket.put(self._key(delivery), self._write(delivery, note)))
         except OmniWorkerError as error:
             self._give_up(error)
         else:
@@ -97,7 +104,7 @@ class AttemptNotes:
         """Delete the note on a settled event."""
         if not self._rests():
             with suppress(OmniWorkerError):  # it expires by itself
-                await (await self._notes()).delete(self._key(delivery))
+                await _soon((await self._notes()).delete(self._key(delivery)))
 
     async def _notes(self) -> KeyValue:
         if self._bucket is None:
@@ -136,6 +143,14 @@ class AttemptNotes:
         reported, self.failure = self.failure is not None, error
         if not reported:
             self._signals.emit(NotesFailed(handler=self._handler, cause=error))
+
+
+async def _soon(answer: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await answer
+    except TimeoutError:
+        raise TransportError(f"the bucket {BUCKET}: no answer in {PATIENCE:.1f} s") from None
 
 
 def note_key(handler: str, stream: str, sequence: int, stored_at: int) -> str:

@@ -14,6 +14,7 @@ from omni_worker.process.health import examine
 from omni_worker.signals import Duplicate, HandedBack, Listener, Signal, Stalled, StallEnded
 from omni_worker.subscription.gates import breaker, guard
 from omni_worker.transports.base import Delivery, Source
+from omni_worker.transports.bucket import Bucket
 
 from ..waiting import until
 from .conftest import World
@@ -432,6 +433,31 @@ async def test_notes_that_cannot_be_kept_are_a_warning_and_the_work_goes_on(
 
     assert seen.not_ready == ()
     assert "attempts cannot be noted: the bucket omni-worker-notes" in seen.warnings[0]
+
+
+async def test_notes_nobody_answers_for_hold_an_event_for_a_moment_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*what: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(attempts, "PATIENCE", 0.1)
+    for question in ("get", "put", "delete"):  # as while the bucket has no leader
+        monkeypatch.setattr(Bucket, question, never)
+    bus = await world.bus()
+    handled: list[int] = []
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("once")
+        handled.append(event.payload)
+
+    await bus.subscribe("custom.thing", handle, durable="d", retry_delay=0.05)
+    for number in range(20):
+        await bus.publish("custom.thing", number)
+    await until(lambda: sorted(handled) == list(range(20)))
+
+    assert "omni-worker-notes: no answer in 0.1 s" in examine(bus, 0.0).warnings[0]
 
 
 async def test_exactly_once_retries_a_failure(world: World) -> None:

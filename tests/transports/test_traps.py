@@ -786,6 +786,27 @@ async def test_a_request_that_vanishes_while_the_leader_changes_is_made_again_so
         assert proxy.connections == 1
 
 
+async def test_a_request_that_vanishes_after_a_reconnect_is_made_again_soon(
+    monkeypatch, nats_server
+):
+    beat(monkeypatch, Beat(every=15.0, silence=60.0))
+    monkeypatch.setattr(heartbeats, "ELECTING", Beat(every=0.2, silence=0.5, expires=2.0))
+    async with Proxy(nats_server) as proxy, connected(proxy.url) as transport:
+        await make_stream(transport)
+        await make_consumer(transport)
+        reader = Reader()
+        await read(transport, reader)
+        vanished: list[bytes] = []
+        proxy.drop = lambda line: b"MSG.NEXT" in line and not vanished and not vanished.append(line)
+
+        proxy.cut()
+        await until(lambda: vanished)
+        await transport.publish(message(), timeout=5)
+        await until(lambda: reader.deliveries)
+
+        assert proxy.connections == 2
+
+
 async def test_a_full_waiting_line_is_told_and_asked_again_without_a_reconnect(
     quick_heartbeats, monkeypatch, nats_server, caplog
 ):

@@ -40,20 +40,17 @@ class Pull:
     ) -> None:  # fmt: skip
         self.stream = stream
         self.consumer = consumer
-        self.outstanding = 0
         self._connection = connection
         self._receiver = receiver
         self._consumer_info = consumer_info
         self._created = created  # creation time: a recreated consumer of the same name has another
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
-        self._inbox = self._connection.new_inbox()
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
         self._limit = 1 << 30  # of one request, where the consumer sets one
         self._heard = False  # since the last check of the watch
         self._heard_at = 0.0
         self._well_at = 0.0  # when it was last heard without trouble
-        self._silences = 0
         self._beat = QUIET  # of the latest request
         self._was_quiet = True  # the previous request expired; no request yet counts as quiet
         self._last_count = 0  # of the latest request
@@ -63,7 +60,7 @@ class Pull:
         self._withdrawing = False
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
-        self._sid = connection.listen(self._inbox, self._on_message)
+        self._open_inbox()
 
     # --- the port --------------------------------------------------------------------------
 
