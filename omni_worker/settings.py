@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "nats://localhost:4222"
 PREFIX = "OMNI_WORKER_"
 SECRET = ("urls", "password", "token", "creds", "nkey", "key")  # values no text repeats
+ERROR = "Value error, "  # begins what pydantic says of a ValueError
 MAX_PATH = 1_024  # characters of a path that is shown
 LONGEST_SHOWN = 40  # characters of a value that is wrong
 # Variables that Kubernetes sets for a Service called omni-worker, or omni-worker-something.
@@ -183,7 +184,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         if not urls or not all(_is_url_of_a_server(url) for url in urls):
-            raise ValueError("not the URL of a server")
+            web = any(url.lower().startswith(("ws://", "wss://")) for url in urls)
+            raise ValueError("; WebSocket (ws://, wss://) is not supported" if web else "")
         return urls
 
     @field_validator(
@@ -309,7 +311,7 @@ def _explain(error: ValidationError) -> str:
             meant = f"; did you mean {close[0]}?" if close else ""
             lines.append(f"no such setting: {field}{meant}")
         elif not field:  # _check's message about several settings together
-            lines.append(problem["msg"].removeprefix("Value error, "))
+            lines.append(problem["msg"].removeprefix(ERROR))
         else:
             lines.append(_line(field, problem))
     return "\n".join(dict.fromkeys(lines))
@@ -319,7 +321,10 @@ def _line(found: str, problem: ErrorDetails) -> str:
     names = {_variable(field): field for field in Settings.model_fields}
     field = names.get(found, found)  # pydantic names a field with an alias by its variable
     variable = _variable(field)
-    if field in SECRET:  # of a URL, the part before the '@'
+    if field == "urls":
+        more = problem["msg"].removeprefix(ERROR) if problem["type"] == "value_error" else ""
+        return f"{variable}: expected {_expected(field)}{more}"
+    if field in SECRET:
         return f"{variable}: expected {_expected(field)}"
     return f"{variable}={_shown(problem['input'])}: expected {_expected(field)}"
 

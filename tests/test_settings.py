@@ -174,6 +174,9 @@ def test_a_value_that_cannot_be_used_names_its_variable(
         ("OMNI_WORKER_PROVISION", "maybe", "=maybe: expected on or off"),
         ("NATS_URL", f"http://{SECRET}",
          ": expected nats://host:port or tls://host:port, separated by commas"),
+        ("NATS_URL", f"ws://{SECRET}",
+         ": expected nats://host:port or tls://host:port, separated by commas;"
+         " WebSocket (ws://, wss://) is not supported"),
         ("NATS_CREDS", "nowhere/creds", "=nowhere/creds: no such file"),
     ],
 )  # fmt: skip

@@ -229,6 +229,14 @@ def test_a_domain_has_an_api_of_its_own() -> None:
     assert missing_rights(permissions, APPLYING) != []
 
 
+def test_a_domain_precedes_the_subjects_of_buckets() -> None:
+    allowed = ["omni-worker.retry.>", "$JS.hub.API.$KV.omni-worker-letters.>"]
+    permissions = read_permissions({"publish": {"allow": allowed}})
+
+    assert missing_rights(permissions, RETRYING, domain="hub") == []
+    assert missing_rights(permissions, RETRYING) == ["$KV.omni-worker-letters.>"]
+
+
 def test_a_bucket_s_rights_are_named_as_they_are_granted() -> None:
     assert missing_rights(read_permissions({"publish": {"allow": ["a"]}}), RETRYING) == [
         "omni-worker.retry.>", "$KV.omni-worker-letters.>",

@@ -15,7 +15,13 @@ import nkeys
 import pytest
 from nats import errors as nats_errors
 
-from omni_worker.errors import ApiError, ConnectError, NotConnected, TransportError
+from omni_worker.errors import (
+    ApiError,
+    ConnectError,
+    NotConnected,
+    PermissionDenied,
+    TransportError,
+)
 from omni_worker.nats_server import NatsServer
 from omni_worker.transports.jetstream import JetStreamTransport, client
 from omni_worker.transports.jetstream.login import describe, is_answered, tls_context
@@ -43,6 +49,9 @@ from .support import (
 SECRET = "s3cr3t/p%w:@d"
 QUOTED = "s3cr3t%2Fp%25w%3A%40d"
 USERS = f'authorization: {{ user: worker, password: "{SECRET}" }}'
+OWN_INBOX = """authorization: { users: [{
+    user: w, password: w, permissions: { publish: ">", subscribe: "_INBOX_w.>" }
+}] }"""
 TOKEN = f'authorization: {{ token: "{SECRET}" }}'
 
 
@@ -318,10 +327,30 @@ async def test_tls_before_the_servers_first_word_connects(tmp_path, certificates
         await works(server.url, ca=certificates.ca, tls_first="on")
 
 
-async def test_answers_come_to_an_inbox_of_ones_own(tmp_path):
-    users = "authorization: { users: [{ user: w, password: w, permissions: {"
-    config = f'{users} publish: ">", subscribe: "_INBOX_w.>" }} }}] }}'
+async def test_a_server_that_expects_tls_first_is_named_as_that(tmp_path, certificates):
+    config = tls(certificates).replace("}", ", handshake_first: true, timeout: 0.3 }")
     with configured(tmp_path, config) as server:
+        shown = await refused(server.url, ca=certificates.ca)
+
+    assert "NATS_TLS_FIRST=on if it has handshake_first" in shown
+
+
+async def test_tls_first_asked_of_another_server_is_named_as_that(tmp_path, certificates):
+    with configured(tmp_path, tls(certificates)) as server:
+        shown = await refused(server.url, ca=certificates.ca, tls_first="on")
+
+    assert "NATS_TLS_FIRST=on is only for servers with handshake_first" in shown
+
+
+async def test_an_inbox_that_is_not_ours_names_the_setting(tmp_path):
+    with configured(tmp_path, OWN_INBOX) as server:
+        async with connected(with_login(server.url, "w:w")) as transport:
+            with pytest.raises(PermissionDenied, match="NATS_INBOX_PREFIX"):
+                await transport.operators.streams()
+
+
+async def test_answers_come_to_an_inbox_of_ones_own(tmp_path):
+    with configured(tmp_path, OWN_INBOX) as server:
         url = with_login(server.url, "w:w")
         await works(url, inbox_prefix="_INBOX_w")
         async with connected(url, inbox_prefix="_INBOX_w") as transport:

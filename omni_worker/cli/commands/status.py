@@ -124,7 +124,8 @@ async def _statuses(
     if any(one.options.exactly_once for one in app.handlers):
         buckets.append(guards.BUCKET)
     found = await consumer_statuses(transport, wanted)
-    return found, await bucket_troubles(operators, streams, buckets)
+    troubles = await bucket_troubles(operators, streams, buckets, domain=settings.js_domain)
+    return found, troubles
 
 
 def _json(found: list[ConsumerStatus], buckets: list[Finding]) -> dict[str, Any]:

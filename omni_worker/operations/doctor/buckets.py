@@ -22,8 +22,9 @@ BUCKETS = {
 
 
 async def bucket_troubles(
-    operators: Operators, streams: Sequence[StreamInfo], written: Collection[str] = ()
-) -> list[Finding]:
+    operators: Operators, streams: Sequence[StreamInfo], written: Collection[str] = (), *,
+    domain: str | None = None,
+) -> list[Finding]:  # fmt: skip
     """Return what keeps the buckets from working, as far as this login may see it.
 
     ``written`` are the buckets that it must be able to write.
@@ -35,13 +36,14 @@ async def bucket_troubles(
         permissions = await operators.permissions()
     found = bucket_findings(streams, account)
     for bucket in written:
-        need = Need("a worker", (f"$KV.{bucket}.>",))
-        if permissions is not None and missing_rights(permissions, need):
+        need = Need("a worker", (f"{{kv}}.{bucket}.>",))
+        missing = permissions and missing_rights(permissions, need, domain=domain)
+        if missing:
             found.append(
                 Finding(
                     Level.WARN, bucket,
                     f"this login may not write it; of a worker with that login: {BUCKETS[bucket]}",
-                    f"grant it {need.subjects[0]}",
+                    f"grant it {missing[0]}",
                 )
             )  # fmt: skip
     return found

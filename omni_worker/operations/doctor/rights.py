@@ -21,7 +21,7 @@ ADVICE = "grant it where it is needed; docs/operations.md lists them all"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Subjects that a command publishes on; ``{api}`` is the API prefix, renamed by a domain."""
+    """Subjects that a command publishes on; a domain renames ``{api}`` and precedes ``{kv}``."""
 
     who: str
     subjects: tuple[str, ...]
@@ -35,11 +35,11 @@ READING = Need(
         "{api}.CONSUMER.MSG.NEXT.>", "{api}.CONSUMER.DELETE.>",
     ),
 )  # fmt: skip
-RETRYING = Need("dead-letters retry and discard", ("omni-worker.retry.>", f"$KV.{MARKS}.>"))
+RETRYING = Need("dead-letters retry and discard", ("omni-worker.retry.>", f"{{kv}}.{MARKS}.>"))
 APPLYING = Need(
     "plan --apply", ("{api}.STREAM.CREATE.*", "{api}.STREAM.UPDATE.*", "{api}.CONSUMER.CREATE.>")
 )
-WORKING = Need("a worker", ("$JS.ACK.>", "{letter}", f"$KV.{NOTES}.>"))
+WORKING = Need("a worker", ("$JS.ACK.>", "{letter}", f"{{kv}}.{NOTES}.>"))
 
 
 async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) -> list[Finding]:
@@ -108,8 +108,14 @@ def missing_rights(
     """Return the subjects of a need that this login may not, or not fully, publish on."""
     allowed, denied = permissions.publish_allow, permissions.publish_deny
     api = f"$JS.{domain}.API" if domain else "$JS.API"
-    letter = subject_on_the_wire(DEAD_LETTER, DEAD_LETTER, unaddressed)
-    wanted = [one.replace("{api}", api).replace("{letter}", letter) for one in need.subjects]
+    names = {
+        "{api}": api,
+        "{kv}": f"{api}.$KV" if domain else "$KV",
+        "{letter}": subject_on_the_wire(DEAD_LETTER, DEAD_LETTER, unaddressed),
+    }
+    wanted = list(need.subjects)
+    for name, stands_for in names.items():
+        wanted = [one.replace(name, stands_for) for one in wanted]
     return [one for one in wanted if not _is_granted(one, allowed, denied)]
 
 

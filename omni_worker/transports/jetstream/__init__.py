@@ -36,7 +36,7 @@ class JetStreamTransport:
         self._requests = Requests(self._connection)
         self._api = Api(self._requests, settings.js_domain, settings.max_bytes)
         self.operators: Operators = self._api
-        self._outbox = Outbox(self._connection, self._api.owner)
+        self._outbox = Outbox(self._connection, self._api.owner, settings.js_domain)
         self._services = Services(self._connection)
         self._pulls: set[Pull] = set()
         self._watcher: asyncio.TimerHandle | None = None

@@ -47,6 +47,8 @@ class Api:
         self._requests = requests
         self._max_bytes = max_bytes
         self.prefix = f"$JS.{domain}.API." if domain else "$JS.API."
+        # Between domains `$KV.` does not pass; behind the API's prefix the server maps it back.
+        self._before_buckets = self.prefix if domain else ""
 
     async def streams(self) -> list[StreamInfo]:
         """Return the configuration and state of every stream."""
@@ -166,6 +168,8 @@ class Api:
 
     async def put(self, subject: str, body: bytes, headers: bytes) -> int:
         """Store one message with its own headers, by request; return its sequence."""
+        if subject.startswith("$KV."):
+            subject = self._before_buckets + subject
         reply = await self._requests.ask(
             subject, body, headers=headers, timeout=10.0, accept=_is_a_streams
         )

@@ -34,6 +34,7 @@ from .login import (
     is_answered,
     login_options,
     what_is_denied,
+    with_inbox_hint,
 )
 from .parser import Sink
 
@@ -326,6 +327,7 @@ class Connection:
         self._discovered = discovered(info.get("connect_urls") or [], self._settings.urls)
 
     def _on_denied(self, text: str) -> None:
+        text = with_inbox_hint(text, self._settings.inbox_prefix)
         error = PermissionDenied(f"the server denies us a right: {text}")
         verb, subject = what_is_denied(text)
         # Once per kind: every answer has a subject of its own, and an event's ends in an instance.

@@ -72,8 +72,29 @@ def what_is_denied(text: str) -> tuple[str, str]:
     return verb.lower(), re.sub(r"\\(.)", r"\1", subject)
 
 
+def with_inbox_hint(text: str, inbox_prefix: str) -> str:
+    """Append the setting to the refusal of a subscription to our inbox."""
+    verb, subject = what_is_denied(text)
+    if verb == "subscription" and subject.startswith(f"{inbox_prefix}."):
+        return f"{text}; NATS_INBOX_PREFIX sets another beginning for answers"
+    return text
+
+
 def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Exception:
-    """Return the real cause of ``error``, if the server's INFO says more than the error."""
+    """Return the real cause of ``error``, if INFO or the settings say more than the error."""
+    first = settings.tls_first == "on"
+    if first and isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return ConnectError(
+            "TLS failed: the server speaks first, without TLS; NATS_TLS_FIRST=on is only for"
+            " servers with handshake_first", is_answered=True,
+        )  # fmt: skip
+    no_word = isinstance(error, ConnectionLost | ConnectionResetError | TimeoutError) and not info
+    if no_word and not first and (settings.wants_tls or isinstance(error, ConnectionLost)):
+        return ConnectError(
+            f"{describe(error)}, before its first word;"
+            " NATS_TLS_FIRST=on if it has handshake_first",
+            is_answered=False,
+        )
     wants_certificate = bool(info.get("tls_verify")) and settings.cert is None
     untrusted = isinstance(error, ssl.SSLCertVerificationError)
     # TLS 1.3 refuses a client after the handshake: often we only see a broken connection.

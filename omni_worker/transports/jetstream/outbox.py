@@ -10,8 +10,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from pydantic_core import from_json
-
 from ...errors import (
     ApiError,
     NoStream,
@@ -25,6 +23,7 @@ from ..results import Results
 from .confirmations import Batch, Single
 from .connection import Connection
 from .frames import frame
+from .publish_answers import is_usual, other_domain, read_answer
 
 log = logging.getLogger("omni_worker.transport")
 
@@ -68,9 +67,11 @@ class Outbox:
     """Publishes for one connection. ``owner`` returns the stream that stores a subject."""
 
     def __init__(
-        self, connection: Connection, owner: Callable[[str], Awaitable[str | None]]
-    ) -> None:
+        self, connection: Connection, owner: Callable[[str], Awaitable[str | None]],
+        domain: str | None = None,
+    ) -> None:  # fmt: skip
         self._connection = connection
+        self._domain = domain  # in which a message must be stored
         self._owner = owner
         self._inbox = connection.new_inbox() + b"."
         self._answers = self._inbox + b"*"
@@ -207,12 +208,15 @@ class Outbox:
         self._on_unusual_answer(token, pending, body)
 
     def _on_unusual_answer(self, token: bytes, pending: _Publish, body: bytes) -> None:
-        answer = _read_answer(pending.message.subject, body)
+        if other := other_domain(body, self._domain):
+            pending.trouble = f"the JetStream domain {other} confirmed it, not {self._domain}"
+            return
+        answer = read_answer(pending.message.subject, body)
         if answer is None:
             return  # another subscriber replied; the stream's own answer is still to come
         if isinstance(answer, Stored) and not answer.duplicate and len(self._heads) < MOST_HEADS:
             head = body.rpartition(b":")[0]
-            if _is_usual(head, answer.stream):
+            if is_usual(head, answer.stream):
                 self._heads[head] = answer.stream
         if not isinstance(answer, ApiError):
             self._settle(token, answer)
@@ -330,31 +334,6 @@ class Outbox:
         for room in waiting:
             if not room.done():
                 room.set_result(None)
-
-
-def _read_answer(subject: str, body: bytes) -> Stored | ApiError | None:
-    """Parse the server's answer to a publish; None for anything else."""
-    try:
-        said = from_json(body)
-        if error := said.get("error"):
-            return ApiError(
-                f"{subject} was not stored: {error.get('description')} ({error.get('err_code')})",
-                code=error.get("code", 0),
-                err_code=error.get("err_code", 0),
-            )
-        return Stored(said["stream"], said["seq"], said.get("duplicate", False))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _is_usual(head: bytes, stream: str) -> bool:
-    """True if this head, a sequence and a brace are a whole answer: stored, no duplicate."""
-    try:
-        said = from_json(head + b":0}")
-    except ValueError:
-        return False
-    keys = said.keys() if isinstance(said, dict) else set()
-    return {"stream", "seq"} <= keys <= {"stream", "domain", "seq"} and said["stream"] == stream
 
 
 def _out_of_time(pending: _Publish) -> TransportError:
