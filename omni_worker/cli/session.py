@@ -16,7 +16,7 @@ import click
 from ..app import App
 from ..errors import ConfigError, OmniWorkerError
 from ..listeners.configuration import set_up_logging
-from ..operations.dead_letters import NoSuchLetter
+from ..operations.letter_lookup import NoSuchLetter
 from ..settings import Settings
 from ..tasks import own
 from ..threads import DaemonThreads

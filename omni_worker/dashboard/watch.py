@@ -19,10 +19,10 @@ from typing import Any
 from ..errors import OmniWorkerError, PermissionDenied
 from ..letters.marks import STREAM as MARKS
 from ..letters.read import DeadLetter, read_letter
-from ..operations.dead_letters import FILTERS
 from ..operations.failures import STREAM as NOTES
 from ..operations.failures import Failure, failures
 from ..operations.handler_status import HandlerStatus, by_handler
+from ..operations.letter_lookup import FILTERS
 from ..operations.letter_search import Whose, count_open, letter_stream, letter_stream_of
 from ..operations.processes import WorkerProcess, processes
 from ..operations.scan import Scan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -38,16 +38,12 @@ from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
 from ..trace_context import trace_headers
 from ..transports.base import Message, StoredMessage, Transport
 from ..transports.headers import MESSAGE_ID
+from .letter_lookup import FILTERS, NoSuchLetter, Progress, find_letter
 from .scan import Scan
 from .verification import Verification
 
-SHORTEST = 8  # minimum characters of an id that may be given for the whole id
-LONGEST = 20  # maximum digits of a sequence
 PAGE = 128  # dead letters whose marks are read together
 TIMEOUT = 30.0  # seconds
-FILTERS = (DEAD_LETTER, f"{DEAD_LETTER}.>")  # other programs may add channel and instance
-
-Progress = Callable[[int, int], None]  # done, total
 
 
 class CannotRetry(OmniWorkerError):
@@ -57,10 +53,6 @@ class CannotRetry(OmniWorkerError):
         super().__init__(f"dead letter #{letter}: {reason}")
         self.letter = letter  # its number
         self.reason = reason
-
-
-class NoSuchLetter(OmniWorkerError):
-    """You must act: no dead letter has this number or id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +117,12 @@ class DeadLetters:
                     yield letter
 
     async def get(self, which: str | int, *, progress: Progress | None = None) -> DeadLetter:
-        """Return a dead letter by its number in its stream, its id, or the start of its id (8+).
+        """Return a dead letter by its number in its stream, its id, or the id of its event.
 
-        Raises NoSuchLetter, also if several ids begin with these characters.
+        The first characters of an id are enough (8+). Raises NoSuchLetter, also if several dead
+        letters fit.
         """
-        letter = await self._find(str(which).strip(), progress)
+        letter = await find_letter(self._transport, str(which).strip(), progress)
         return (await self._marked([letter]))[0]
 
     async def with_states(self, letters: Sequence[DeadLetter]) -> builtins.list[DeadLetter]:
@@ -219,44 +212,6 @@ class DeadLetters:
     async def _marked(self, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
         marks = await self._marks.of(letters)
         return [_with_mark(letter, mark) for letter, mark in zip(letters, marks, strict=True)]
-
-    async def _find(self, which: str, progress: Progress | None) -> DeadLetter:
-        stream = await self._stream()
-        if stream is None:
-            raise NoSuchLetter("no stream on this server stores dead letters")
-        number = which.removeprefix("#")
-        if number.isascii() and number.isdigit() and len(number) < LONGEST:
-            message = await self._operators.message(stream, int(number))
-            if message is not None and message.subject.startswith(DEAD_LETTER):
-                return read_letter(message)
-        found = await self._look_for(which, stream, progress) if which else None
-        if found is None:
-            raise NoSuchLetter(
-                f"no dead letter {which} in {stream}: omni-worker dead-letters list --all shows"
-                f" their numbers, show prints an id; its first {SHORTEST} characters are enough"
-            )
-        return found
-
-    async def _look_for(self, id: str, stream: str, progress: Progress | None) -> DeadLetter | None:
-        """Return the dead letter with this id, or the only one whose id begins with it."""
-        found: DeadLetter | None = None
-        async with Scan(self._transport, stream, filters=FILTERS) as messages:
-            done = 0
-            async for message in messages:
-                done += 1
-                if progress is not None and done % PAGE == 0:
-                    progress(done, messages.total)
-                letter = read_letter(message)
-                if letter.id == id:
-                    return letter
-                # Only for 8+ characters: 3 must never mean the dead letter 3f21….
-                if len(id) >= SHORTEST and letter.id.startswith(id):
-                    if found is not None:
-                        raise NoSuchLetter(
-                            f"the ids of several dead letters begin with {id}: give more characters"
-                        )
-                    found = letter
-        return found
 
     async def _stream(self) -> str | None:
         standing = [info.config for info in await self._operators.streams()]

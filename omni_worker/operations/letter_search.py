@@ -13,7 +13,8 @@ from ..letters.read import DeadLetter, LetterFilter, LetterState, matches_wanted
 from ..topology import route
 from ..transports.base import Transport
 from ..transports.infos import StreamConfig
-from .dead_letters import FILTERS, DeadLetters
+from .dead_letters import DeadLetters
+from .letter_lookup import FILTERS
 from .newest import Window, windows
 from .scan import Scan
 

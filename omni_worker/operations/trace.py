@@ -29,6 +29,8 @@ from .scan import Scan
 RELATED = 200  # events of the same correlation that are kept; further ones are only counted
 PLACES = 10  # places of one id; further ones are copies of copies
 NOTES = f"KV_{attempts.BUCKET}"
+CANDIDATES = 20  # events whose id begins with what was given that are kept
+SHORTEST = 8  # minimum characters of an id that may be given for the whole id: logs show as many
 SAY_EVERY = 500  # messages
 _PLACE = re.compile(r"(?P<stream>[^:#]+?)\s*[:#]\s*(?P<sequence>\d+)")  # MESSAGE:8, MESSAGE #8
 
@@ -72,6 +74,17 @@ class ConsumerWord:
     note: Note | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An event whose id begins with the characters that were given."""
+
+    id: str
+    type: str
+    stream: str  # where the event is stored, or a dead letter of it
+    sequence: int
+    time: datetime
+
+
 @dataclass(slots=True, kw_only=True)
 class Trace:
     """All that is known about one event."""
@@ -87,6 +100,7 @@ class Trace:
     related_letters: list[DeadLetter] = field(default_factory=list)  # of the related events
     more_related: int = 0
     scanned: int = 0
+    candidates: list[Candidate] = field(default_factory=list)  # if several ids begin with ``id``
 
 
 async def trace_event(
@@ -95,12 +109,19 @@ async def trace_event(
     """Search all messages stored since a time, in every stream. No consumer is disturbed.
 
     A place, `MESSAGE #8`, may be given instead of an id, also for a message that cannot be read
-    and has no id.
+    and has no id; or the first characters of an id (8+). If several ids begin with them and none is
+    equal to them, the trace has only the ``candidates``.
     """
     named = await named_place(transport, id)
     trace = Trace(id=named.id if named is not None else id)
     scanning = _Scanning(transport, since, progress)
     await scanning.look_for(trace, trace.id)
+    if named is None and not (trace.places or trace.returns or trace.letters):
+        if len(trace.candidates) != 1:
+            return trace
+        trace = Trace(id=trace.candidates[0].id)
+        await scanning.look_for(trace, trace.id)
+    trace.candidates.clear()  # they are other events
     if named is not None and named not in trace.places:
         trace.places.insert(0, named)
     correlations = {place.correlation_id for place in trace.places} - {trace.id, ""}
@@ -191,6 +212,24 @@ def _take(trace: Trace, word: str, message: StoredMessage) -> None:
         _relate(trace, place)
     elif place.correlation_id == word and message.stream != OWN_STREAM.name:
         _relate(trace, place)
+    if word == trace.id and len(word) >= SHORTEST:
+        _consider(trace, envelope, place)
+
+
+def _consider(trace: Trace, envelope: Envelope, place: EventPlace) -> None:
+    """Keep the event as a candidate if its id begins with what was given."""
+    found = [(envelope.id, envelope.type)]
+    if envelope.type == DEAD_LETTER and isinstance(envelope.payload, Mapping):
+        original, type = _original_id(envelope), envelope.payload.get("originalEventType")
+        found.append((str(original), str(type or "")))
+    for id, type in found:
+        is_known = any(one.id == id for one in trace.candidates)
+        if id.startswith(trace.id) and not is_known and len(trace.candidates) < CANDIDATES:
+            trace.candidates.append(
+                Candidate(
+                    id=id, type=type, stream=place.stream, sequence=place.sequence, time=place.time
+                )
+            )
 
 
 def _relate(trace: Trace, place: EventPlace) -> None:
@@ -303,4 +342,9 @@ def as_json(trace: Trace) -> dict[str, Any]:
         "sameCorrelation": [_place_json(one) for one in trace.related],
         "more": trace.more_related,
         "scanned": trace.scanned,
-    }
+        "candidates": [
+            {"id": one.id, "type": one.type, "stream": one.stream, "sequence": one.sequence,
+             "time": iso(one.time)}
+            for one in trace.candidates
+        ],
+    }  # fmt: skip

@@ -434,6 +434,70 @@ async def test_trace_finds_what_cannot_be_read_by_its_place(nats_server: NatsSer
     assert (missing.code, "No event CUSTOM #9" in missing.out) == (1, True)
 
 
+async def test_the_eight_characters_of_an_id_that_a_log_shows_are_enough_everywhere(
+    nats_server: NatsServer,
+) -> None:
+    url = nats_server.url
+    id = "a25d9362-7506-4d4a-a056-3b424c2bd8a9"
+
+    async def fail(event: Event[Any]) -> None:
+        raise ValueError("no such chat")
+
+    async with EventBus(url, name="t") as bus:
+        await bus.subscribe("custom.n", fail, durable="r1", max_retries=0)
+        client = await plain_client(url)
+        await bus.publish("custom.n", {}, id=id)
+        await bus.publish("custom.other", {}, correlation_id=id)
+        await until_letters(client, 1)
+        await client.close()
+
+        told = json.loads(operate(url, "trace", "a25d9362", "--json").out)
+        letter = told["deadLetters"][0]["id"]
+        by_letter = json.loads(operate(url, "trace", letter[:8], "--json").out)
+        shown = operate(url, "dead-letters", "show", letter[:8])
+        by_event = operate(url, "dead-letters", "show", "a25d9362")
+        discarded = operate(url, "dead-letters", "discard", "a25d9362")
+        too_short = operate(url, "trace", "a25d936")
+
+    assert (told["id"], [one["sequence"] for one in told["places"]]) == (id, [1])
+    assert [one["type"] for one in told["sameCorrelation"] if one["source"]]
+    assert "custom.other" in {one["type"] for one in told["sameCorrelation"]}
+    assert by_letter["id"] == letter
+    assert "dead letter #1" in shown.out
+    assert by_event.out == shown.out
+    assert "#1  put aside" in discarded.out
+    assert too_short.code == 1
+    assert "an id needs its first 8 characters" in " ".join(too_short.out.split())
+
+
+async def test_the_events_whose_ids_begin_alike_are_listed(nats_server: NatsServer) -> None:
+    url = nats_server.url
+
+    async def fail(event: Event[Any]) -> None:
+        raise ValueError("no such chat")
+
+    async with EventBus(url, name="t") as bus:
+        await bus.subscribe("custom.n", fail, durable="r1", max_retries=0)
+        client = await plain_client(url)
+        for number in (1, 12, 13):
+            await bus.publish("custom.n", {}, id=f"order-00{number}")
+        await until_letters(client, 3)
+        await client.close()
+
+        said = operate(url, "trace", "order-00")
+        told = json.loads(operate(url, "trace", "order-00", "--json").out)
+        whole = json.loads(operate(url, "trace", "order-001", "--json").out)
+        letters = operate(url, "dead-letters", "show", "order-00")
+
+    assert said.code == 2
+    assert "3 ids begin with order-00: give more characters, or the place." in said.out
+    assert "custom.n  order-0012" in said.out
+    assert [one["id"] for one in told["candidates"]] == ["order-001", "order-0012", "order-0013"]
+    assert (whole["id"], whole["candidates"]) == ("order-001", [])
+    assert letters.code == 2
+    assert "#1 (of r1), #2 (of r1), #3 (of r1): give the number" in " ".join(letters.err.split())
+
+
 async def test_trace_finds_an_id_however_its_writer_escaped_it(nats_server: NatsServer) -> None:
     client = await plain_client(nats_server.url)
     async with EventBus(nats_server.url, name="t"):

@@ -10,7 +10,8 @@ import pytest
 
 from omni_worker import Context, Event, EventBus, Reject
 from omni_worker.letters.read import DeadLetter, LetterState
-from omni_worker.operations.dead_letters import CannotRetry, NoSuchLetter
+from omni_worker.operations.dead_letters import CannotRetry
+from omni_worker.operations.letter_lookup import NoSuchLetter
 from tests.promises.conftest import World, body, kind, real_server, world
 from tests.waiting import until
 

@@ -7,10 +7,18 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from ...listeners.text import address
-from ...operations.trace import ConsumerWord, EventPlace, Trace, as_json, trace_event
+from ...operations.trace import (
+    CANDIDATES,
+    SHORTEST,
+    ConsumerWord,
+    EventPlace,
+    Trace,
+    as_json,
+    trace_event,
+)
 from ...settings import Settings
 from ...transports.base import Transport
-from .. import FAILED, say
+from .. import CALLED_WRONGLY, FAILED, say
 from ..session import CalledWrongly, Progress, run_operation
 from ..tables import ago, facts, grouped, json_text, moment, printable, table, wrapped
 from ..values import Moment, json_option
@@ -31,14 +39,16 @@ def command(event: str, since: datetime, json: bool) -> int:
 
     Every stream is searched from --since on. For each consumer: settled; in flight or settled (it
     was delivered, and an older event is still open); or not yet delivered. What it caused is found
-    by the correlation id. In place of an id, give STREAM #SEQUENCE for an event that has no id or
-    cannot be read.
+    by the correlation id. The first eight characters of an id are enough, as logs show them; if
+    several ids begin with them, these are listed. In place of an id, give STREAM #SEQUENCE for an
+    event that has no id or cannot be read.
 
     \b
+    omni-worker trace 0f7e2c1a
     omni-worker trace 0f7e2c1a-9d0b-4a52-8d8e-6d0f6a1c2b3d
     omni-worker trace 'MESSAGE #8' --since 7d
 
-    Exit codes: 0 found, 1 no such event, or failed; 2 called wrongly.
+    Exit codes: 0 found, 1 no such event, or failed; 2 called wrongly, or several events.
     """
 
     async def work(transport: Transport, settings: Settings) -> int:
@@ -48,12 +58,16 @@ def command(event: str, since: datetime, json: bool) -> int:
         trace = await trace_event(transport, event, since=since, progress=progress)
         progress.clear()
         say(json_text(as_json(trace), indent=2) if json else _lines(trace, since))
+        if trace.candidates:
+            return CALLED_WRONGLY
         return 0 if trace.places or trace.returns or trace.letters else FAILED
 
     return run_operation(work)
 
 
 def _lines(trace: Trace, since: datetime) -> str:
+    if trace.candidates:
+        return "\n".join(_several(trace))
     parts = [_place_lines(place) for place in trace.places] or [_not_found(trace, since)]
     if trace.consumers:
         rows = [
@@ -68,10 +82,21 @@ def _lines(trace: Trace, since: datetime) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
+def _several(trace: Trace) -> list[str]:
+    rows = [
+        [ago(one.time), f"{one.stream} #{one.sequence}", f"{one.type or '-'}  {one.id}"]
+        for one in trace.candidates
+    ]
+    count = f"At least {CANDIDATES}" if len(rows) == CANDIDATES else str(len(rows))
+    said = f"{count} ids begin with {printable(trace.id)}: give more characters, or the place."
+    return [*wrapped(said), "", *table(["AGE", "STORED AS", "EVENT"], rows)]
+
+
 def _not_found(trace: Trace, since: datetime) -> list[str]:
+    short = f"; an id needs its first {SHORTEST} characters" if len(trace.id) < SHORTEST else ""
     return wrapped(
         f"No event {printable(trace.id)} among {grouped(trace.scanned)} messages since"
-        f" {moment(since)}. Look further back with --since 7d; older events may have"
+        f" {moment(since)}{short}. Look further back with --since 7d; older events may have"
         " expired."
     )
 

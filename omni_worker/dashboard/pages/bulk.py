@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ...letters.read import DeadLetter, LetterFilter, LetterState
-from ...operations.dead_letters import NoSuchLetter
+from ...operations.letter_lookup import NoSuchLetter
 from ...operations.letter_search import count_matching
 from ...transports.timestamps import iso
 from ..page import Ask, Facts, Page, Services

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from ...letters.read import DeadLetter, LetterState
-from ...operations.dead_letters import CannotRetry, NoSuchLetter
+from ...operations.dead_letters import CannotRetry
 from ...operations.letter_json import as_json
+from ...operations.letter_lookup import NoSuchLetter
 from ...operations.letter_search import OPEN
 from ..page import Ask, Facts, Page, of_letters
 from ..states import error_of

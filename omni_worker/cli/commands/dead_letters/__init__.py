@@ -21,6 +21,6 @@ def command() -> None:
     """List, show, retry and discard dead letters.
 
     A dead letter is an event that was given up: its attempts were used up, its handler rejected
-    it, or it could not be read. LETTER is the number that `list` shows, or an id: its first eight
-    characters are enough.
+    it, or it could not be read. LETTER is the number that `list` shows, its id, or the id of its
+    event: the first eight characters are enough.
     """
