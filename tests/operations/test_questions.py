@@ -463,8 +463,8 @@ async def test_the_eight_characters_of_an_id_that_a_log_shows_are_enough_everywh
     assert [one["type"] for one in told["sameCorrelation"] if one["source"]]
     assert "custom.other" in {one["type"] for one in told["sameCorrelation"]}
     assert by_letter["id"] == letter
-    assert "dead letter #1" in shown.out
-    assert by_event.out == shown.out
+    assert f"dead letter  #1 in SYSTEM\nid           {letter}" in shown.out
+    assert f"id           {letter}" in by_event.out
     assert "#1  put aside" in discarded.out
     assert too_short.code == 1
     assert "an id needs its first 8 characters" in " ".join(too_short.out.split())
@@ -491,7 +491,7 @@ async def test_the_events_whose_ids_begin_alike_are_listed(nats_server: NatsServ
 
     assert said.code == 2
     assert "3 ids begin with order-00: give more characters, or the place." in said.out
-    assert "custom.n  order-0012" in said.out
+    assert "CUSTOM #2  custom.n order-0012" in said.out
     assert [one["id"] for one in told["candidates"]] == ["order-001", "order-0012", "order-0013"]
     assert (whole["id"], whole["candidates"]) == ("order-001", [])
     assert letters.code == 2
