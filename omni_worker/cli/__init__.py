@@ -45,6 +45,7 @@ SECTIONS = {
     },
     "Repair": {
         "schemas": "Check stored events against an app's models.",
+        "consumers": "List consumers no handler reads; remove them.",
         "plan": "Compare a server with what an app needs; --apply.",
         "dead-letters": "List, show, retry and discard dead letters.",
         "replay": "Run past events through one handler again.",

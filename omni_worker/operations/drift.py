@@ -34,7 +34,6 @@ from ..topology import (
     StreamSpec,
     UpdateConsumer,
     UpdateStream,
-    app_of,
     changes_in_words,
     consumer_changes,
     consumer_config,
@@ -49,7 +48,8 @@ from ..topology import (
     would_store,
 )
 from ..transports.base import Operators, Transport
-from ..transports.infos import StreamConfig, read_stream_config
+from ..transports.infos import ConsumerInfo, StreamConfig, read_stream_config
+from .orphans import orphans
 
 Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateBucket
 
@@ -116,7 +116,7 @@ async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
     for one in wanted:
         found = await _consumers(operators, one)
         steps += [replace(step, function=one.handler.short) for step in found]
-    steps += await _orphaned(operators, needs.app, standing, wanted)
+    steps += map(_orphaned, await orphans(operators, needs.app, standing, wanted))
     return steps + await _our_own(operators, needs, standing)
 
 
@@ -273,30 +273,14 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
     return [*found, *notes]
 
 
-async def _orphaned(
-    operators: Operators, app: str, standing: list[StreamConfig], wanted: Sequence[PlannedConsumers]
-) -> list[Step]:
-    """Find consumers of this app that no handler reads: of an older version or another module."""
-    known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
-    back = retry_consumer(app)
-    found = []
-    for config in standing:
-        stream = config.name
-        if stream.startswith(("KV_", "OBJ_")) or not stream.isprintable():
-            continue
-        for info in await operators.consumers(stream):
-            key = (stream, info.name)
-            if app_of(info.config) != app or key in known or key == (back.stream, back.name):
-                continue
-            if not info.config.inactive_threshold:  # else the server removes it
-                waiting = info.num_pending
-                wait = "1 event is waiting" if waiting == 1 else f"{waiting} events are waiting"
-                says = (
-                    f"no handler of this version reads it, {wait};"
-                    " delete it when no other version does"
-                )
-                found.append(_consumer(Action.ORPHANED, info.name, stream, says))
-    return found
+def _orphaned(info: ConsumerInfo) -> Step:
+    waiting = info.num_pending
+    wait = "1 event is waiting" if waiting == 1 else f"{waiting} events are waiting"
+    says = (
+        f"no handler of this version reads it, {wait}; when no other version does:"
+        f" omni-worker consumers rm {info.name}"
+    )
+    return _consumer(Action.ORPHANED, info.name, info.stream, says)
 
 
 def _consumer(

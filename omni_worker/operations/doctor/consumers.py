@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ...errors import TransportError
-from ...topology import DAY, holds_events
+from ...topology import DAY, app_of, holds_events
 from ...transports.base import Operators
 from ...transports.infos import ConsumerInfo, StreamInfo
 from ..scan import SCAN
@@ -92,7 +92,12 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
         yield Finding(
             Level.WARN, "consumers",
             f"{where}: {_times(waiting, 'event is', 'events are')} waiting, and no worker reads it",
-            "start its worker, or delete the consumer if it is not needed",
+            "start its worker; if it is not needed any longer: "
+            + (
+                f"omni-worker consumers rm {info.name}"
+                if app_of(info.config)
+                else f"nats consumer rm {stream.name} {info.name}"
+            ),
         )  # fmt: skip
 
 

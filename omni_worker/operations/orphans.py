@@ -1,0 +1,69 @@
+"""Orphans: consumers of ours that stay on the server, and those that no handler reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..handler_consumers import PlannedConsumers
+from ..topology import NANO, app_of, handler_of, retry_consumer
+from ..transports.base import Operators
+from ..transports.infos import ConsumerInfo, StreamConfig
+from ..transports.timestamps import iso, nanoseconds
+
+
+async def lasting_consumers(
+    operators: Operators, standing: Sequence[StreamConfig]
+) -> list[ConsumerInfo]:
+    """Return every consumer of ours that stays until it is deleted, by stream and name."""
+    names = sorted(
+        one.name
+        for one in standing
+        if not one.name.startswith(("KV_", "OBJ_")) and one.name.isprintable()
+    )
+    found = await asyncio.gather(*map(operators.consumers, names))
+    return [
+        info
+        for some in found
+        for info in sorted(some, key=lambda one: one.name)
+        if app_of(info.config) is not None and not info.config.inactive_threshold
+    ]
+
+
+async def orphans(
+    operators: Operators,
+    app: str,
+    standing: Sequence[StreamConfig],
+    wanted: Sequence[PlannedConsumers],
+) -> list[ConsumerInfo]:
+    """Find consumers of this app that no handler reads: of an older version or another module."""
+    known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
+    back = retry_consumer(app)
+    known.add((back.stream, back.name))
+    return [
+        info
+        for info in await lasting_consumers(operators, standing)
+        if app_of(info.config) == app and (info.stream, info.name) not in known
+    ]
+
+
+def last_delivery(info: ConsumerInfo) -> datetime | None:
+    """Return when a consumer delivered last, by the server's clock; None if it never did."""
+    text = (info.raw.get("delivered") or {}).get("last_active")
+    return None if not text else datetime.fromtimestamp(nanoseconds(text) / NANO, UTC)
+
+
+def as_json(info: ConsumerInfo) -> dict[str, Any]:
+    """Write a consumer for programs."""
+    return {
+        "stream": info.stream,
+        "consumer": info.name,
+        "handler": handler_of(info.config),
+        "app": app_of(info.config),
+        "waiting": info.num_pending,
+        "unacked": info.num_ack_pending,
+        "pulls": info.num_waiting,
+        "lastDelivery": iso(last_delivery(info)),
+    }
