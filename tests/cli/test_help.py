@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ EVERY = dict(commands(main))
 OPERATORS = [
     "show", "plan", "status", "tail", "trace", "doctor", "replay", "dead-letters list",
     "dead-letters show", "dead-letters retry", "dead-letters discard", "schemas check",
+    "consumers list", "consumers rm",
 ]  # fmt: skip
 
 
@@ -52,7 +54,7 @@ def test_help_fits_the_terminal_and_explains_each_option(tmp_path: Path, command
     assert said.out.startswith(f"Usage: omni-worker {command} ")
     assert too_wide(said.out) == []
     assert "\b" not in said.out
-    assert "..." not in said.out.replace("[ARGS]...", "").replace("[LETTER]...", "")
+    assert "..." not in re.sub(r"\[(ARGS|LETTER|CONSUMER)\]\.\.\.", "", said.out)
     for parameter in EVERY[command].params:
         assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
 
@@ -81,7 +83,7 @@ def test_the_list_has_every_command_once_with_its_whole_sentence(tmp_path: Path)
 
 
 def test_every_command_of_the_table_can_be_imported_under_its_name() -> None:
-    for group in (main, EVERY["dead-letters"], EVERY["schemas"]):
+    for group in (main, EVERY["consumers"], EVERY["dead-letters"], EVERY["schemas"]):
         assert isinstance(group, Commands)
         names = [name for names in group.sections.values() for name in names]
         assert [command.name for command in subcommands(group).values()] == names
@@ -90,6 +92,7 @@ def test_every_command_of_the_table_can_be_imported_under_its_name() -> None:
 def test_every_module_of_a_command_is_in_the_table() -> None:
     for package, group in (
         ("commands", main),
+        ("commands.consumers", EVERY["consumers"]),
         ("commands.dead_letters", EVERY["dead-letters"]),
         ("commands.schemas", EVERY["schemas"]),
     ):
