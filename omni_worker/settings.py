@@ -176,9 +176,7 @@ class Settings(BaseSettings):
     @field_validator("urls", mode="before")
     @classmethod
     def _split(cls, urls: object) -> object:
-        if isinstance(urls, str):
-            return tuple(url.strip() for url in urls.split(",") if url.strip())
-        return urls
+        return _split_urls(urls) if isinstance(urls, str) else urls
 
     @field_validator("urls")
     @classmethod
@@ -236,7 +234,20 @@ class Settings(BaseSettings):
     @property
     def shown_urls(self) -> str:
         """Server URLs that are safe to print: without user, password or token."""
-        return ", ".join(without_userinfo(url) for url in self.urls)
+        return shown_urls(self.urls)
+
+
+def shown_urls(urls: Iterable[str]) -> str:
+    """Return URLs as they are safe to print."""
+    return ", ".join(map(without_userinfo, urls))
+
+
+def server_urls(text: str) -> tuple[str, ...]:
+    """Return the URLs of servers in a text, separated by commas. Raises ValueError."""
+    urls = _split_urls(text)
+    if not urls or not all(_is_url_of_a_server(url) for url in urls):
+        raise ValueError("not the URL of a server")
+    return urls
 
 
 def without_userinfo(url: str) -> str:
@@ -281,6 +292,10 @@ def _no_file(name: str, value: str) -> str:
     if is_path and without_secrets(value) == value:
         return f"{name}={value}: no such file"
     return f"{name}: no such file; it takes the path of a file, and its value is not shown"
+
+
+def _split_urls(text: str) -> tuple[str, ...]:
+    return tuple(url.strip() for url in text.split(",") if url.strip())
 
 
 def _is_url_of_a_server(url: str) -> bool:

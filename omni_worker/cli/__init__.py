@@ -67,7 +67,7 @@ SECTIONS = {
 def main(context: click.Context) -> None:
     """Event workers on NATS JetStream.
 
-    The server is found by NATS_URL (default nats://localhost:4222). Every setting is an
+    The server is that of --server or NATS_URL (default nats://localhost:4222). Every setting is an
     environment variable: NATS_* for the connection, OMNI_WORKER_* for the rest. MODULE:APP is
     where an App object lives: `myapp:app`, `shop.workers:app`.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..app import App
 from ..errors import ConfigError
+from ..settings import Settings, server_urls
 
 USUAL_MODULES = ("app", "worker")  # of a package, after the package itself
 
@@ -22,8 +23,8 @@ class CannotLoad(Exception):
     """You must act: the target leads to no App; the message says why."""
 
 
-def load_app(target: str) -> App:
-    """Import `module:app` with the current directory on the path. Raises CannotLoad.
+def load_app(target: str, app_dir: Path | None = None) -> App:
+    """Import `module:app` from ``app_dir``, or the current directory. Raises CannotLoad.
 
     APP may be a function without arguments that makes the App: `myapp:create_app`.
     `package` alone: the App in it, in `package.app` or in `package.worker`.
@@ -37,11 +38,42 @@ def load_app(target: str) -> App:
         raise CannotLoad(f"{target!r}: expected a module, not a file; try {module}:{name or 'app'}")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise CannotLoad(f"{target!r}: expected MODULE:APP, for example shop.workers:app")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    if not colon:
-        return _look_for_app(module_name)
-    return _find_app(_import(module_name), module_name, name)
+    _put_on_path(module_name.partition(".")[0], app_dir)
+    try:
+        if not colon:
+            return _look_for_app(module_name)
+        return _find_app(_import(module_name), module_name, name)
+    except NoSuchModule as error:
+        where = "the current directory" if app_dir is None else str(app_dir)
+        raise CannotLoad(
+            f"no such module: {error.missing!r} (looked in {where} and on the Python path)"
+        ) from None
+
+
+def settings_of(app: App | None, server: str | None = None) -> Settings:
+    """Return the settings of an app, or of the environment; ``server`` wins. Raises ConfigError."""
+    settings = (app and app.settings) or Settings()
+    return settings if server is None else settings.model_copy(update={"urls": server_urls(server)})
+
+
+class NoSuchModule(Exception):
+    """The module of the target, or a package above it, does not exist."""
+
+    def __init__(self, missing: str) -> None:
+        self.missing = missing
+
+
+def _put_on_path(top: str, app_dir: Path | None) -> None:
+    """Put the directory on the path, and its `src` if only that has the package."""
+    folder = app_dir or Path()
+    found = "" if app_dir is None else str(app_dir.resolve())
+    if found not in sys.path:
+        sys.path.insert(0, found)
+    source = str((folder / "src").resolve())
+    is_here = (folder / top / "__init__.py").is_file() or (folder / f"{top}.py").is_file()
+    is_there = (folder / "src" / top).is_dir() or (folder / "src" / f"{top}.py").is_file()
+    if is_there and not is_here and source not in sys.path:
+        sys.path.insert(0, source)
 
 
 def _look_for_app(package: str) -> App:
@@ -74,7 +106,7 @@ def _import(module_name: str) -> ModuleType:
         # The module itself is missing, or one that it imports? Only the first is a typing error.
         missing = error.name or ""
         if module_name == missing or module_name.startswith(missing + "."):
-            raise CannotLoad(f"no such module: {missing!r} ({_looked()})") from None
+            raise NoSuchModule(missing) from None
         raise CannotLoad(_failed(module_name, error)) from None
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -135,7 +167,3 @@ def _is_machinery(file: str) -> bool:
 
 def _is_ours(file: str) -> bool:
     return Path(file).is_relative_to(Path(__file__).parent.parent)
-
-
-def _looked() -> str:
-    return "looked in the current directory and on the Python path"

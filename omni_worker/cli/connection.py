@@ -45,7 +45,10 @@ def with_advice(error: Exception) -> str:
     if isinstance(error, CannotConnect):
         if error.is_answered:  # the address is right; the error names what is not
             return f"{error}."
-        return f"{error}. NATS_URL says where the server is; omni-worker server starts one."
+        return (
+            f"{error}. NATS_URL says where the server is, or --server; omni-worker server starts"
+            " one."
+        )
     if isinstance(error, PermissionDenied):
         return (
             f"{error}. Grant it to the user this command logs in as; what each command needs is in"

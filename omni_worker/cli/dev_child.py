@@ -1,6 +1,7 @@
 """The children of `omni-worker dev`: they import the project and run it, until ordered to end.
 
-`python -m omni_worker.cli.dev_child FD TARGET payloads|plain LEVEL`; FD is a socket to the parent.
+`python -m omni_worker.cli.dev_child FD TARGET payloads|plain LEVEL SERVER APP_DIR`; FD is a socket
+to the parent; SERVER and APP_DIR may be empty.
 This process imports the framework only, and forks a child whenever it is asked to.
 """
 
@@ -15,6 +16,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,7 +42,8 @@ from ..signals import Listener, Ready, RunFinished, RunStarted
 from ..transports.base import Delivery
 from ..wire import plain_payload
 from . import complain
-from .app_loader import CannotLoad, load_app
+from .app_loader import CannotLoad, load_app, settings_of
+from .common_options import Given
 from .handler_list import handler_list
 
 log = logging.getLogger("omni_worker.worker")
@@ -54,7 +57,7 @@ def main() -> int:
     # programs that a handler starts would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
     control = socket.socket(fileno=int(sys.argv[1]))
-    target, payloads, level = sys.argv[2:5]
+    target, payloads, level, server, app_dir = sys.argv[2:7]
     _warm_up()
     die = die_with_parent()
     signal.signal(signal.SIGCHLD, lambda *_: _tell_ended(control))
@@ -75,19 +78,26 @@ def main() -> int:
             target,
             payloads=payloads == "payloads",
             level=level,
+            given=Given(server or None, Path(app_dir) if app_dir else None),
         )
 
 
 def work(
-    parent: ParentChannel, order: dict[str, Any], target: str, *, payloads: bool, level: str
+    parent: ParentChannel,
+    order: dict[str, Any],
+    target: str,
+    *,
+    payloads: bool,
+    level: str,
+    given: Given,
 ) -> int:
     """The child's life. Returns the exit code."""
     parent.fact("pid", os.getpid())
     set_up_logging("pretty", level)
     logging.getLogger("omni_worker.events").setLevel(logging.DEBUG)
     try:
-        app = load_app(target)
-        settings = app.settings or Settings()
+        app = load_app(target, given.app_dir)
+        settings = settings_of(app, given.server)
         if not app.handlers:
             raise CannotLoad(f"{target} has no handlers: declare one with @app.on(...)")
     except (CannotLoad, ConfigError) as error:

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from ..listeners.pretty import NARROW
 from ..listeners.text import visible
+from .common_options import add_common_options
 
 
 class Commands(click.Group):
@@ -39,9 +40,9 @@ class Commands(click.Group):
         """Import the command of this name; None where the table has none."""
         if cmd_name not in self._sentences:
             return None
-        found: click.Command = import_module(
-            f"{self._package}.{cmd_name.replace('-', '_')}"
-        ).command
+        module = f"{self._package}.{cmd_name.replace('-', '_')}"
+        found: click.Command = import_module(module).command
+        add_common_options(found, module.partition(".commands.")[2])
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -24,7 +24,8 @@ from ..transports.base import Transport
 from ..transports.jetstream import JetStreamTransport
 from ..transports.jetstream.loggers import LINK, PULLS, RIGHTS, SERVER
 from . import CALLED_WRONGLY, FAILED, INTERRUPTED, complain
-from .app_loader import CannotLoad, load_app
+from .app_loader import CannotLoad, load_app, settings_of
+from .common_options import given
 from .connection import connect, for_a_person, with_advice
 from .environment import warn_of_unknown_variables
 from .tables import grouped, wrapped
@@ -47,7 +48,7 @@ def run_operation(work: Work, *, stays: bool = False) -> int:
 
     Work that ``stays`` until Ctrl-C survives any outage once it had a connection.
     """
-    return _ending(lambda: asyncio.run(_connected(work, Settings(), stays=stays)))
+    return _ending(lambda: asyncio.run(_connected(work, given_settings(), stays=stays)))
 
 
 def run_for_app(
@@ -61,7 +62,7 @@ def run_for_app(
 
     def run() -> int:
         app = loaded(target)
-        settings = adapt(app.settings or Settings())
+        settings = adapt(given_settings(app))
 
         async def for_app(transport: Transport, settings: Settings) -> int:
             return await work(transport, settings, app)
@@ -85,9 +86,14 @@ def run_with_app(target: str | None, work: WorkWithApp, *, stays: bool = False) 
 def loaded(target: str) -> App:
     """Load the App of MODULE:APP. Raises CalledWrongly."""
     try:
-        return load_app(target)
+        return load_app(target, given().app_dir)
     except (CannotLoad, ConfigError) as error:
         raise CalledWrongly(str(error)) from None
+
+
+def given_settings(app: App | None = None) -> Settings:
+    """Return the app's settings, or the environment's, with the server of the command line."""
+    return settings_of(app, given().server)
 
 
 def _ending(run: Callable[[], int]) -> int:

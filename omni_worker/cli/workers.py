@@ -22,6 +22,7 @@ from ..process.worker import Stop, ignore_late_signals
 from ..service import NUMBER
 from ..settings import Settings
 from . import complain
+from .common_options import given
 
 log = logging.getLogger("omni_worker.supervisor")
 
@@ -45,6 +46,7 @@ def workers_command(
         command += ["--log-level", log_level]
     if log_format is not None:
         command += ["--log-format", log_format]
+    command += given().arguments()
     return asyncio.run(_supervise(command, count, ports))
 
 

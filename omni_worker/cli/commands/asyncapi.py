@@ -11,10 +11,9 @@ import click
 from ...errors import ConfigError
 from ...handler_consumers import planned_consumers
 from ...operations.asyncapi import asyncapi
-from ...settings import Settings
 from ...topology import SEVEN
 from .. import CALLED_WRONGLY, FAILED, complain, say
-from ..session import CalledWrongly, loaded
+from ..session import CalledWrongly, given_settings, loaded
 from ..tables import json_text
 
 YAML = (".yaml", ".yml")
@@ -47,7 +46,7 @@ def command(
     """
     try:
         app = loaded(target)
-        settings = app.settings or Settings()
+        settings = given_settings(app)
         found = [planned_consumers(one, app.registry, settings, SEVEN) for one in app.handlers]
         document = asyncapi(app.name, found, app.registry, version=app_version, sends=sends)
         as_yaml = yaml or (output is not None and output.suffix in YAML)

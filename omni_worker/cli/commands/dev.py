@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .. import complain
+from ..common_options import given
 from ..dev import DevOptions, run_dev
 from ..environment import unknown
 
@@ -15,7 +16,7 @@ from ..environment import unknown
 @click.command("dev")
 @click.argument("target", metavar="MODULE[:APP]")
 @click.option(
-    "--watch", multiple=True, metavar="DIR", type=click.Path(path_type=Path), default=[Path()],
+    "--watch", multiple=True, metavar="DIR", type=click.Path(path_type=Path),
     help="Watch this directory, not the current one; may be repeated.",
 )  # fmt: skip
 @click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
@@ -35,8 +36,9 @@ def command(**options: Any) -> int:
 
     Each event is a line: its type, the handler that ran, and the result. On a save the running
     code hands back its unfinished events, and the new code continues. With NATS_URL set that
-    server is used. Ctrl-C stops after the running handlers, a second one at once.
+    server is used. Without --env-file the variables are those of .env, if there is one. Ctrl-C
+    stops after the running handlers, a second one at once.
     """
     for line in unknown():
         complain(line)
-    return run_dev(DevOptions(**options))
+    return run_dev(DevOptions(**options, given=given()))

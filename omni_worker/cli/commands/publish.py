@@ -23,6 +23,7 @@ from ...subjects import build_subject, subject_on_the_wire
 from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain, say
 from ..connection import connect, for_a_person, with_advice
 from ..environment import warn_of_unknown_variables
+from ..session import given_settings
 from ..values import json_option
 
 NAME = "omni-worker-cli"
@@ -60,7 +61,7 @@ def command(
         draft = Draft(
             type=type, payload=_read(data), channel=channel, instance=instance, id=id
         )  # fmt: skip
-        settings = Settings()
+        settings = given_settings()
         subject = build_subject(type, channel, instance)
         subject = subject_on_the_wire(type, subject, settings.unaddressed)
         SchemaRegistry().check_known(type, warn=lambda _: None)

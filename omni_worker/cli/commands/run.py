@@ -23,7 +23,8 @@ from ...process.ports import LOOPBACK, Ports
 from ...process.worker import run_worker, warn_of_short_kill
 from ...settings import Settings
 from .. import complain
-from ..app_loader import CannotLoad, load_app
+from ..app_loader import CannotLoad, load_app, settings_of
+from ..common_options import given
 from ..environment import warn_of_unknown_variables
 from ..handler_list import handler_list
 from ..workers import number_lines, own_number, siblings, workers_command
@@ -81,8 +82,8 @@ def command(
     others = tuple(logging.getLogger().handlers)
     notify = Notify()  # before any code of the user's may start processes
     try:
-        app = load_app(target)
-        settings = app.settings or Settings()
+        app = load_app(target, given().app_dir)
+        settings = settings_of(app, given().server)
     except (CannotLoad, ConfigError) as error:
         complain(str(error))
         return CALLED_WRONGLY

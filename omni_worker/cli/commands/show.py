@@ -13,10 +13,9 @@ from ...handlers import Handler
 from ...operations.declared import as_json, model_name
 from ...options import OPTIONS, options_in_force
 from ...schemas import SchemaRegistry
-from ...settings import Settings
 from ...topology import DAY, SEVEN, STREAMS
 from .. import CALLED_WRONGLY, complain, say
-from ..session import CalledWrongly, loaded
+from ..session import CalledWrongly, given_settings, loaded
 from ..tables import json_text, table, wrapped
 from ..values import json_option, verbose_option
 
@@ -40,7 +39,7 @@ def command(target: str, verbose: bool, json: bool) -> int:
     """
     try:
         app = loaded(target)
-        settings = app.settings or Settings()
+        settings = given_settings(app)
     except (CalledWrongly, ConfigError) as error:
         complain(str(error))
         return CALLED_WRONGLY

@@ -19,25 +19,12 @@ from .children import Children, DevProcess, Ended
 from .dev_dashboard import open_dashboard
 from .dev_server import DevServer, ServerEnded, open_server
 from .messages import Messages
+from .options import DevOptions as DevOptions
 from .watcher import Changed, Watch
 
 HAND_OVER = 5.0  # seconds a child may take to hand back what it holds
 NOW = 3.0  # seconds until a child that must stop at once is killed
 OURS = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DevOptions:
-    """Options of the command line."""
-
-    target: str
-    watch: tuple[Path, ...]
-    payloads: bool
-    port: int
-    ephemeral: bool
-    use_running: bool
-    log_level: str
-    dashboard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +42,14 @@ def run_dev(options: DevOptions) -> int:
     if missing:
         complain(f"--watch {missing[0]}: no such directory")
         return CALLED_WRONGLY
-    dashboard = open_dashboard(options.target, messages) if options.dashboard else None
+    env_file = options.given.env_file
+    if env_file is not None and env_file.path.is_file():
+        messages.say(f"variables from {env_file.path}, where they are not set")
+    dashboard = None
+    if options.dashboard:
+        dashboard = open_dashboard([options.target, *options.given.arguments()], messages)
     try:
-        server = open_server(options.port, options.ephemeral, options.use_running, messages)
+        server = open_server(options, messages)
     except OmniWorkerError as error:
         complain(str(error))
         return FAILED
@@ -84,6 +76,7 @@ class Dev:
             server.environment,
             payloads=options.payloads,
             log_level=options.log_level,
+            given=options.given,
             post=self._happened.put,
         )
         self._changed_at: float | None = None  # the change that the next child is started for
@@ -92,15 +85,26 @@ class Dev:
 
     def run(self) -> int:
         """Run until Ctrl-C."""
-        watch = Watch(self._options.watch, self._happened.put)
+        env_file = self._options.given.env_file
+        watch = Watch(
+            self._watched(), self._happened.put, env_file=env_file.path if env_file else None
+        )
         with _signals(lambda: self._happened.put(Asked())), self._children, watch:
             self._server.watch(self._happened.put)
-            self._messages.watching(self._options.watch)
+            self._messages.watching(self._watched())
             self._children.start(time.monotonic(), first=True)
             while not (self._asked and self._children.working is None):
                 self._take(self._next())
         self._messages.say("stopped")
         return 130 if self._asked > 1 else 0
+
+    def _watched(self) -> tuple[Path, ...]:
+        """Return the folders of --watch, else the current one and that of the app."""
+        app_dir = self._options.given.app_dir
+        if self._options.watch:
+            return self._options.watch
+        is_below = app_dir is None or app_dir.resolve().is_relative_to(Path.cwd())
+        return (Path(),) if app_dir is None or is_below else (Path(), app_dir)
 
     def _next(self) -> object:
         try:
@@ -127,6 +131,9 @@ class Dev:
 
     def _replace(self, paths: tuple[Path, ...], at: float) -> None:
         self._messages.changed(paths)
+        env_file = self._options.given.env_file
+        if env_file is not None and env_file.path in paths:
+            self._children.take_environment(self._server.environment_with(env_file))
         if any(path.is_relative_to(OURS) for path in paths):
             self._children.renew_template()
         working = self._children.working

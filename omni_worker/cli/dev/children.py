@@ -22,6 +22,7 @@ from typing import Self
 from ...nats_server import die_with_parent
 from ...process.channel import command_frame
 from ...process.frame_socket import encode
+from ..common_options import Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +153,13 @@ class Children:
         *,
         payloads: bool,
         log_level: str,
+        given: Given,
         post: Post,
     ) -> None:
-        self._arguments = [target, "payloads" if payloads else "plain", log_level]
+        self._arguments = [
+            *(target, "payloads" if payloads else "plain", log_level),
+            *(given.server or "", str(given.app_dir or "")),
+        ]
         self._environment = environment
         self._post = post
         self._template: Template | None = None
@@ -170,8 +175,13 @@ class Children:
         self.working = self._template.fork(since, first, self._post)
 
     def renew_template(self) -> None:
-        """Fork the next child from a new template: the framework itself has changed."""
+        """Fork the next child from a new template: something before the code has changed."""
         self._is_stale = True
+
+    def take_environment(self, environment: Mapping[str, str]) -> None:
+        """Start the next child with other variables."""
+        self._environment = environment
+        self.renew_template()
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from ...nats_server import LOOPBACK, die_with_parent
@@ -27,8 +27,8 @@ REST = 2.0  # seconds until one that ended by itself is started again
 class DevDashboard:
     """A port on this machine, and the process that serves it."""
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = arguments
         self._socket = _listen()
         self._environment: Mapping[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,18 +75,24 @@ class DevDashboard:
     def _spawn(self) -> subprocess.Popen[bytes]:
         number = self._socket.fileno()
         return subprocess.Popen(
-            [sys.executable, "-m", "omni_worker", "dashboard", self._target, "--allow-actions"],
+            [
+                *(sys.executable, "-m", "omni_worker", "dashboard", *self._arguments),
+                "--allow-actions",
+            ],
             env={**self._environment, DASHBOARD_FD: str(number)}, pass_fds=[number],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, preexec_fn=die_with_parent(),
         )  # fmt: skip
 
 
-def open_dashboard(target: str, messages: Messages) -> DevDashboard | None:
-    """Open a dashboard's port, and tell where it is; None if its extra is not installed."""
+def open_dashboard(arguments: Sequence[str], messages: Messages) -> DevDashboard | None:
+    """Open a dashboard's port, and tell where it is; None if its extra is not installed.
+
+    ``arguments`` are those of the command `dashboard`.
+    """
     if any(importlib.util.find_spec(name) is None for name in NEEDS):
         return None
-    dashboard = DevDashboard(target)
+    dashboard = DevDashboard(arguments)
     messages.say(f"dashboard on {dashboard.url}")
     return dashboard
 

@@ -15,8 +15,10 @@ from typing import IO
 
 from ...errors import ConfigError, TransportError
 from ...nats_server import ANY_PORT, LOOPBACK, NatsServer
-from ...settings import Settings
+from ...settings import Settings, server_urls, shown_urls
+from ..common_options import EnvFile
 from .messages import Messages
+from .options import DevOptions
 
 FOLDER = Path(".omni-worker")  # with a store of dev's own in it: PM2's server may run as well
 
@@ -38,7 +40,12 @@ class DevServer:
         more = {"OMNI_WORKER_SESSION": f"dev-{secrets.token_hex(3)}", "PYTHONUNBUFFERED": "1"}
         if url is not None:
             more["NATS_URL"] = url
+        self._more = more
         self.environment: Mapping[str, str] = {**os.environ, **more}
+
+    def environment_with(self, file: EnvFile) -> Mapping[str, str]:
+        """Return the environment with the variables that a file has now."""
+        return {**file.read(), **file.real, **self._more}
 
     def watch(self, post: Callable[[object], None]) -> None:
         """Post ServerEnded when our server ends by itself."""
@@ -75,14 +82,20 @@ class DevServer:
                 post(ServerEnded())
 
 
-def open_server(port: int, ephemeral: bool, use_running: bool, messages: Messages) -> DevServer:
+def open_server(options: DevOptions, messages: Messages) -> DevServer:
     """Find or start the server, and report which. Raises ConfigError or TransportError."""
+    port, ephemeral, given = options.port, options.ephemeral, options.given
+    if given.server is not None:
+        messages.say(f"using {shown_urls(server_urls(given.server))} (--server)")
+        return DevServer(None, given.server, None)
     if os.environ.get("NATS_URL"):
-        messages.say(f"using {Settings().shown_urls} (NATS_URL)")
+        file = given.env_file
+        where = f"NATS_URL in {file.path}" if file and not file.real.get("NATS_URL") else "NATS_URL"
+        messages.say(f"using {Settings().shown_urls} ({where})")
         return DevServer(None, None, None)
     running = speaks_nats(port) if port else None
     url = f"nats://{LOOPBACK}:{port}"
-    if use_running:
+    if options.use_running:
         if running is None:
             raise TransportError(f"--use-running: nothing that speaks NATS listens on {url}")
         messages.say(f"using {running} on {url}")

@@ -29,9 +29,17 @@ class Changed:
 class Watch:
     """Watch folders in a thread while entered; entering returns once it watches."""
 
-    def __init__(self, folders: tuple[Path, ...], post: Callable[[object], None]) -> None:
+    def __init__(
+        self,
+        folders: tuple[Path, ...],
+        post: Callable[[object], None],
+        *,
+        env_file: Path | None = None,
+    ) -> None:
         self._folders = folders
         self._post = post
+        self._env_file = env_file
+        self._env_version = self._version_of_env()
         self._stop = threading.Event()
         self._watches = threading.Event()
         self._ignored = Ignored()
@@ -67,10 +75,24 @@ class Watch:
         )
         for changes in told:
             self._watches.set()  # the first round may be empty: from here on nothing is missed
-            if changes:
-                paths = tuple({Path(path) for _, path in changes})
-                self._post(Changed(paths, time.monotonic()))
+            paths = {Path(path) for _, path in changes}
+            # Looked at in every round: git ignores it, and it may be outside of the folders.
+            if self._env_file is not None and (now := self._version_of_env()) != self._env_version:
+                self._env_version = now
+                paths.add(self._env_file)
+            if paths:
+                self._post(Changed(tuple(paths), time.monotonic()))
+
+    def _version_of_env(self) -> tuple[int, int, int] | None:
+        """Return numbers that change with every save of the file; None if it does not exist."""
+        try:
+            found = self._env_file.stat() if self._env_file is not None else None
+        except OSError:
+            return None
+        return (found.st_ino, found.st_size, found.st_mtime_ns) if found else None
 
     def _counts(self, path: Path) -> bool:
+        if self._env_file is not None and path == self._env_file.absolute():
+            return False
         is_code = path.suffix in SUFFIXES or path.name == ".env"
         return is_code and ".omni-worker" not in path.parts and not self._ignored.holds(path)
