@@ -237,6 +237,9 @@ class Operators(Protocol):
     async def next_message(self, stream: str, sequence: int, filter: str) -> StoredMessage | None:
         """Return the first stored message from ``sequence`` on that matches, None if none does."""
 
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
+        """Return the last stored message of one subject, None if there is none."""
+
     async def account(self) -> AccountInfo:
         """Return the account's use of JetStream, and its limits."""
 
@@ -295,6 +298,9 @@ class Transport(Protocol):
     @property
     def server_id(self) -> str:
         """Identity of the connected server's process: another one after it was killed."""
+
+    def clock(self) -> int:
+        """Return epoch nanoseconds by our clock; in memory it is the loop's, as the server's."""
 
     def watch(self, watcher: Callable[[LinkChange], None]) -> None:
         """Call ``watcher`` whenever a link comes up or is lost, not when it is closed."""

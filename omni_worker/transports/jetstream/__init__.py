@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -70,6 +71,10 @@ class JetStreamTransport:
         words = str(self._connection.info.get("version") or "0.0.0").split("-")[0].split(".")
         numbers = [int(word) if word.isdigit() else 0 for word in (*words, "0", "0")]
         return numbers[0], numbers[1], numbers[2]
+
+    def clock(self) -> int:
+        """Return the time of this machine."""
+        return time.time_ns()
 
     def watch(self, watcher: Callable[[LinkChange], None]) -> None:
         """Watch the link. A server that is reached and then refused counts as a change too."""

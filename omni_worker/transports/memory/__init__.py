@@ -80,6 +80,10 @@ class MemoryTransport:
         """Server version whose behaviour is followed."""
         return VERSION
 
+    def clock(self) -> int:
+        """Return the server's time: both go by the loop's clock."""
+        return self.server.clock()
+
     def watch(self, watcher: Callable[[LinkChange], None]) -> None:
         """Call ``watcher`` at each ``disconnect`` and ``reconnect``, and after ``open``."""
         self._watchers.append(watcher)

@@ -34,6 +34,7 @@ _STREAM_DEFAULTS: Config = {
     "allow_rollup_hdrs": False,
     "consumer_limits": {},
     "allow_msg_ttl": False,
+    "allow_msg_schedules": False,
 }
 _CONSUMER_DEFAULTS: Config = {
     "deliver_policy": "all",
@@ -47,6 +48,7 @@ _CONSUMER_DEFAULTS: Config = {
 }
 # Field, and its name in the server's error text.
 _STREAM_FIXED = (("storage", "storage type"), ("retention", "retention policy"))
+_NEVER_OFF = (("allow_msg_schedules", "message schedules"), ("allow_msg_ttl", "message TTL"))
 _CONSUMER_FIXED = (
     ("deliver_policy", "deliver policy"),
     ("opt_start_seq", "start sequence"),
@@ -96,6 +98,11 @@ def full_stream_config(requested: Mapping[str, Any]) -> Config:
     if not config.get("sources"):
         config["subjects"] = list(config.get("subjects") or [config["name"]])
         config["duplicate_window"] = config.get("duplicate_window") or _default_window(config)
+    if config["allow_msg_schedules"]:
+        if config.get("sources"):
+            text = "stream source can not also schedule messages"
+            raise refusal(verb, text, 400, 10187)
+        config["allow_rollup_hdrs"] = True
     for one, other in combinations(config.get("subjects") or (), 2):
         if intersection(one, other) is not None:
             raise refusal(verb, f'subject "{one}" overlaps with "{other}"', 500, 10052)
@@ -119,6 +126,10 @@ def check_overlap(config: Config, others: Sequence[Config]) -> None:
 def check_stream_update(old: Config, new: Config) -> None:
     """Raise ApiError for a change of a field that is fixed at a stream's creation."""
     _check_fixed(f"STREAM.UPDATE.{new['name']}", old, new, _STREAM_FIXED, "stream configuration ")
+    for key, words in _NEVER_OFF:
+        if old[key] and not new[key]:
+            text = f"{words} can not be disabled"
+            raise refusal(f"STREAM.UPDATE.{new['name']}", text, 500, 10052)
 
 
 def full_consumer_config(requested: Mapping[str, Any]) -> Config:

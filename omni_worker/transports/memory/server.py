@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from .configs import (
     refusal,
 )
 from .consumer import MemoryConsumer, Puller
+from .schedules import produced
 from .stream import MemoryStream, Record
 
 MAX_PAYLOAD = 1_048_576
@@ -50,6 +52,8 @@ class MemoryServer:
             Callable[[str, Record], None]
         ] = []  # called for every published message
         self.services: list[Service] = []
+        self._due: list[tuple[int, str, int]] = []  # a heap of schedules: time, stream, sequence
+        self._alarm: asyncio.TimerHandle | None = None  # of the first of them
 
     def clock(self) -> int:
         """Return epoch nanoseconds by the loop's clock, never the same value twice."""
@@ -87,8 +91,38 @@ class MemoryServer:
             if self.watchers and (record := owner.get(stored.sequence)) is not None:
                 for watch in self.watchers:
                     watch(owner.name, record)
+            if (due := owner.schedules.get(stored.sequence)) is not None:
+                heapq.heappush(self._due, (due.at, owner.name, stored.sequence))
+                self._set_alarm()
             self._after_store(owner, subject)
         return stored
+
+    # --- schedules -------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        """Wake when the next schedule is due."""
+        loop = asyncio.get_running_loop()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._due:
+            wait = max(0, self._due[0][0] - self.clock()) / 1e9
+            self._alarm = loop.call_later(wait, self._fire)
+
+    def _fire(self) -> None:
+        """Store what every schedule that is due produces, and forget the schedule."""
+        self._alarm = None
+        while self._due and self._due[0][0] <= self.clock():
+            _, name, sequence = heapq.heappop(self._due)
+            stream = self.streams.get(name)
+            due = None if stream is None else stream.schedules.get(sequence)
+            if stream is None or due is None:  # replaced or cancelled
+                continue
+            record = stream.get(sequence)
+            assert record is not None
+            stream.purge(record.subject)
+            self.store(due.target, record.body, produced(record.block, record.subject))
+        self._set_alarm()
 
     # --- streams ---------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ max_age, max_msgs_per_subject, max_msg_size and the duplicate window apply; othe
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ..base import Stored, StoredMessage
 from ..headers import parse_headers
 from ..timestamps import timestamp
 from .configs import Config, as_shown, refusal
+from .schedules import Due, rolls_up, schedule_of, ttl_of
 
 Clock = Callable[[], int]  # epoch nanoseconds, never the same twice
 
@@ -45,6 +47,9 @@ class MemoryStream:
         self.created = clock()
         self._records: dict[int, Record] = {}
         self._order: deque[int] = deque()  # sequences, oldest first; some are removed already
+        self._aging: deque[int] = deque()  # those that max_age removes, likewise
+        self._ttls: list[tuple[int, int]] = []  # a heap: end of its own time, sequence
+        self.schedules: dict[int, Due] = {}  # by sequence
         self._by_subject: dict[str, deque[int]] = {}
         self._ids: dict[str, int] = {}
         self._id_times: deque[tuple[int, str]] = deque()
@@ -78,8 +83,13 @@ class MemoryStream:
             return Stored(self.name, self._ids[message_id], duplicate=True)
         self._check_size(subject, body, block)
         self._check_expected(subject, headers)
+        due, ttl = schedule_of(self.config, subject, headers), ttl_of(self.config, subject, headers)
+        if rolls_up(self.config, headers):
+            self.purge(subject)
         self.last_sequence += 1
-        self._keep(Record(subject, self.last_sequence, body, block, now))
+        if due is not None:
+            self.schedules[self.last_sequence] = due
+        self._keep(Record(subject, self.last_sequence, body, block, now), ttl)
         if message_id and self.config.get("duplicate_window"):
             self._ids[message_id] = self.last_sequence
             self._id_times.append((now, message_id))
@@ -108,15 +118,26 @@ class MemoryStream:
     def expire(self, now: int) -> None:
         """Remove expired messages and ids."""
         max_age = self.config["max_age"]
-        while max_age and self._order:
-            oldest = self._records.get(self.first_sequence)
-            if oldest is None or oldest.stored_at + max_age > now:
+        while max_age and self._aging:
+            oldest = self._records.get(self._aging[0])
+            if oldest is not None and oldest.stored_at + max_age > now:
                 break
-            self._forget(oldest)
+            self._aging.popleft()
+            if oldest is not None:
+                self._forget(oldest)
+        while self._ttls and self._ttls[0][0] <= now:
+            _, sequence = heapq.heappop(self._ttls)
+            if (ended := self._records.get(sequence)) is not None:
+                self._forget(ended)
         window = self.config.get("duplicate_window") or 0
         while self._id_times and self._id_times[0][0] + window <= now:
             _, message_id = self._id_times.popleft()
             del self._ids[message_id]
+
+    def purge(self, subject: str) -> None:
+        """Remove every message of one subject."""
+        for sequence in list(self._by_subject.get(subject, ())):
+            self._forget(self._records[sequence])
 
     def info(self, consumers: int) -> dict[str, Any]:
         """Return configuration and state, as the server's JSON."""
@@ -156,9 +177,13 @@ class MemoryStream:
         if str(sequence) != expected[0]:
             raise refusal(subject, f"wrong last sequence: {sequence}", 400, 10071)
 
-    def _keep(self, record: Record) -> None:
+    def _keep(self, record: Record, ttl: int | None) -> None:
         self._records[record.sequence] = record
         self._order.append(record.sequence)
+        if ttl is None:
+            self._aging.append(record.sequence)
+        elif ttl:
+            heapq.heappush(self._ttls, (record.stored_at + ttl, record.sequence))
         sequences = self._by_subject.setdefault(record.subject, deque())
         sequences.append(record.sequence)
         limit = self.config["max_msgs_per_subject"]
@@ -167,13 +192,14 @@ class MemoryStream:
 
     def _forget(self, record: Record) -> None:
         sequences = self._by_subject[record.subject]
-        sequences.popleft()
+        sequences.remove(record.sequence)  # usually the first
         if not sequences:
             del self._by_subject[record.subject]
         self._drop(record.sequence)
 
     def _drop(self, sequence: int) -> None:
         del self._records[sequence]
+        self.schedules.pop(sequence, None)
         for tell in self.on_removed:
             tell(sequence)
 

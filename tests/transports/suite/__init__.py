@@ -13,6 +13,7 @@ from .ending import Ending
 from .operating import Operating
 from .outages import Outages
 from .publishing import Publishing
+from .scheduling import Scheduling
 from .serving import Serving
 from .starting import Starting
 
@@ -20,6 +21,15 @@ __all__ = ["Backend", "TransportSuite"]
 
 
 class TransportSuite(
-    Publishing, Consuming, Ending, Starting, Answering, Operating, Buckets, Outages, Serving
+    Publishing,
+    Consuming,
+    Ending,
+    Starting,
+    Answering,
+    Operating,
+    Buckets,
+    Outages,
+    Serving,
+    Scheduling,
 ):
     """All of it."""
