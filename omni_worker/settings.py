@@ -274,7 +274,7 @@ def unknown_variables(environment: Mapping[str, str], others: Collection[str] = 
             continue
         nats = "NATS_" + upper.removeprefix(PREFIX)
         close = [nats] if nats in settings else difflib.get_close_matches(upper, known, 1, 0.8)
-        meant = f"; did you mean {close[0]}?" if close else "; README.md lists them all"
+        meant = f"; did you mean {close[0]}?" if close else "; docs/settings.md lists them all"
         lines.append(f"{name} is set but unknown{meant}")
     return lines
 

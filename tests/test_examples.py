@@ -6,7 +6,6 @@ The single blocks of code are tests/docs' business.
 from __future__ import annotations
 
 import asyncio
-import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -22,7 +21,6 @@ from .processes.support import PROGRAM, clean_environment
 from .waiting import until
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # --- the examples -----------------------------------------------------------------------------
@@ -85,23 +83,6 @@ async def test_the_readme_worker_prints_what_the_readme_shows(
 
     promised = shown("README.md", "12:00:00   stream MESSAGE created")
     assert normalised(worker.output()).startswith(normalised(promised))
-
-
-def test_the_readme_names_every_option_and_setting() -> None:
-    from omni_worker import Settings
-    from omni_worker.options import OPTIONS
-
-    shown = set(re.findall(r"`(\w+)=?`", README))
-    # Nobody needs to know the first two; the third belongs to exactly_once=.
-    hidden = {"CONNECT_TIMEOUT", "FOREIGN_DELIVERY_LIMIT", "GUARD_TTL"}
-    named = {
-        name.upper()
-        for name, field in Settings.model_fields.items()
-        if field.validation_alias is None
-    }
-
-    assert set(OPTIONS) - shown == set()
-    assert {name for name in named if not shown & {f"OMNI_WORKER_{name}", f"_{name}"}} <= hidden
 
 
 # --- support ----------------------------------------------------------------------------------

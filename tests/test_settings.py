@@ -332,7 +332,7 @@ KUBERNETES = {
         ("omni_worker_ackwait", "; did you mean OMNI_WORKER_ACK_WAIT?"),
         ("OMNI_WORKER_URL", "; did you mean NATS_URL?"),
         ("OMNI_WORKER_HEALTHPORT", "; did you mean OMNI_WORKER_HEALTH_PORT?"),
-        ("OMNI_WORKER_COLOUR", "; README.md lists them all"),
+        ("OMNI_WORKER_COLOUR", "; docs/settings.md lists them all"),
     ],
 )
 def test_a_variable_that_nothing_reads_is_told_with_the_one_that_is_meant(

@@ -1,6 +1,6 @@
 """Reference: what the code knows about itself, as Markdown. Settings, commands, core events.
 
-Two tables are those of the README, so that no page can say something else.
+No page repeats by hand what is made here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from omni_worker.cli import main
 from omni_worker.options import DEFAULTS, OPTIONS
 from omni_worker.payloads import CORE_PAYLOADS
 
-README = Path(__file__).parents[2] / "README.md"
 PROGRAM = "omni-worker"
 Row = tuple[str, ...]
 REMARK = re.compile(rf"^({PROGRAM} .*\S {{2,}})(?=\w)")  # after a command, far from it
@@ -199,7 +198,7 @@ def core_events() -> str:
     return _table(("type", "means", "keys, [may be missing]"), rows)
 
 
-# --- the README -------------------------------------------------------------------------------
+# --- options of a handler ---------------------------------------------------------------------
 
 
 # The arguments of `@app.on` that say for which events; the options say how.
@@ -212,7 +211,7 @@ ADDRESS = (
 
 
 def options() -> str:
-    """Make the rows of `@app.on`: from the table of options, as the README has it."""
+    """Make the rows of `@app.on`: from the table of options."""
     rows = [
         (f"`{name}`", option.meaning[0].lower() + option.meaning[1:].rstrip("."), _word(name))
         for name, option in OPTIONS.items()
@@ -233,24 +232,12 @@ def _word(name: str) -> str:
             return f"{number:g}"
 
 
-def errors() -> str:
-    """Which error says who must act."""
-    return _readme_table("| class ")
-
-
-def _readme_table(head: str) -> str:
-    _, _, rest = README.read_text("utf-8").partition(f"\n{head}")
-    table, _, _ = f"{head}{rest}".partition("\n\n")
-    return table
-
-
 # What stands in a page as `<!-- settings -->`.
 PARTS = {
     "settings": settings,
     "commands": commands,
     "core events": core_events,
     "options": options,
-    "errors": errors,
 }
 
 # --- Markdown ---------------------------------------------------------------------------------

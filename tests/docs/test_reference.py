@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import click
 import pytest
 
+import omni_worker
 from docs.hooks import reference
-from omni_worker import Settings
+from omni_worker import Settings, payloads, testing
 from omni_worker.options import OPTIONS
 from omni_worker.payloads import CORE_PAYLOADS
 
@@ -48,13 +49,23 @@ def test_every_core_type_and_every_option_of_a_handler_is_there() -> None:
     assert set(OPTIONS) <= words(reference.options())
 
 
-def test_the_tables_of_the_readme_are_found() -> None:
-    assert "| `ConfigError` |" in reference.errors()
-    assert reference.errors().count("\n\n") == 0
+def test_every_public_name_is_in_the_page_of_python_or_explained_elsewhere() -> None:
+    shown = set(re.findall(r"^::: [\w.]+\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE))
+    named = {
+        name for page in ("api", "events", "extensions") for name in words(PAGES[f"docs/{page}.md"])
+    }
+
+    assert set(omni_worker.__all__) - set(payloads.__all__) - shown - named == set()
+    assert set(testing.__all__) - shown - named == set()
 
 
-def test_the_options_in_the_readme_are_those_of_the_table() -> None:
-    assert f"\n{reference.options()}\n\n" in reference.README.read_text("utf-8")
+def test_a_message_that_troubleshooting_explains_is_one_of_ours() -> None:
+    rows = re.findall(r"^\| \*(.+?)\* \|", PAGES["docs/troubleshooting.md"], re.MULTILINE)
+    code = "\n".join(path.read_text("utf-8") for path in (ROOT / "omni_worker").rglob("*.py"))
+
+    assert rows
+    for piece in (piece.strip() for row in rows for piece in row.split("…")):
+        assert piece in code
 
 
 def test_every_part_is_in_a_page() -> None:
