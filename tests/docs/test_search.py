@@ -24,5 +24,5 @@ def test_the_site_can_be_searched_without_a_web_server(tmp_path: Path) -> None:
     with chromium() as browser:
         page = browser.new_page()
         page.goto(f"file://{site}/decisions/0008-docs-are-made-and-checked.html")
-        page.fill("input[name=query]", "breaker")
+        page.locator("input[name=query]").press_sequentially("breaker")
         page.wait_for_selector(".md-search-result__item a[href*='BreakerOpened']")
