@@ -293,6 +293,7 @@ class App(Steerable):
             settings=settings or self.settings,
             listeners=listeners_of(parts_of(self)),
         )
+        bus.is_to_read = start and bool(declarations)
         extensions = self.all_extensions()
         for part in parts_of(self):
             bus.publisher.middlewares.extend(part.publish_middlewares)

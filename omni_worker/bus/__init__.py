@@ -97,6 +97,8 @@ class EventBus(Steerable):
             settler=lambda handler: settler_for(handler, self._setup()),
             signals=self.signals,
         )
+        self.is_to_read = False  # handlers will be started: give up as a worker does
+        self.transport.gives_up = lambda: self.is_to_read or bool(self.subscriptions)
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
         self._loop: asyncio.AbstractEventLoop | None = None  # of the connection

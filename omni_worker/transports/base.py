@@ -278,6 +278,7 @@ class Transport(Protocol):
     """The port, opened once; ``open`` may be called again after ``close`` or a failure."""
 
     operators: Operators
+    gives_up: Callable[[], bool]  # asked when a lost link was tried as often as the settings say
 
     @property
     def is_connected(self) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from omni_worker import EventBus
 from omni_worker.nats_server import LOOPBACK, NatsServer
+from omni_worker.settings import Settings
 
 from ..ports import free_port
 from ..waiting import until
@@ -259,3 +261,23 @@ async def test_a_killed_worker_loses_nothing_and_its_events_come_again(
 
     # Only what it had handled and not yet acknowledged, or acknowledged in its last moment.
     assert len(repeated(stage.ids())) <= 50
+
+
+async def test_a_bus_that_only_publishes_never_gives_up_a_lost_link(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick = Settings(
+        urls=(nats_server.url,), reconnect_delay=0.01, reconnect_max_delay=0.02,
+        reconnect_max_retries=1,
+    )  # fmt: skip
+    async with EventBus(name="web", settings=quick) as bus:
+        nats_server.kill()
+        await until(lambda: "try 5 in" in caplog.text)
+        nats_server.start()
+        await until(lambda: bus.is_connected)
+
+        assert (await bus.publish("custom.thing", 1)).stream == "CUSTOM"
+
+        await bus.subscribe("custom.thing", lambda event: None, durable="d")
+        nats_server.kill()
+        assert "cannot connect" in str(await bus.failed())

@@ -33,7 +33,8 @@ class JetStreamTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._connection = Connection(settings)
+        self.gives_up: Callable[[], bool] = lambda: True
+        self._connection = Connection(settings, gives_up=lambda: self.gives_up())
         self._requests = Requests(self._connection)
         self._api = Api(self._requests, settings.js_domain, settings.max_bytes)
         self.operators: Operators = self._api

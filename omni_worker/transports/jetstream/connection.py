@@ -48,8 +48,9 @@ DENIALS_SAID = 1_000  # kinds of missing rights that are logged
 class Connection:
     """Link to the server, renewed when it breaks, as often as the settings allow."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, gives_up: Callable[[], bool] = lambda: True) -> None:
         self._settings = settings
+        self._gives_up = gives_up
         self._name = ""
         self._client: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -237,10 +238,10 @@ class Connection:
             short_lives = short_lives + 1 if loop.time() - came_up < SHORT_LIFE else 0
             if short_lives > 1:
                 await asyncio.sleep(self._settings.reconnect_delay * min(short_lives, 10))
-            await self._connect()
+            await self._connect(again=True)
             log.info("connected again", extra={"server": self._shown()})
 
-    async def _connect(self) -> None:
+    async def _connect(self, *, again: bool = False) -> None:
         """Try every server, then wait with full jitter, as often as the settings say."""
         settings = self._settings
         waits = backoff.expo(
@@ -254,7 +255,8 @@ class Connection:
             if cause is None:
                 self._use_link()
                 return
-            limit = settings.reconnect_max_retries
+            # A web process that only publishes is not started again, as a worker is: it tries on.
+            limit = settings.reconnect_max_retries if not again or self._gives_up() else None
             if limit is not None and tries > limit:
                 count = "1 try" if tries == 1 else f"{tries} tries"
                 raise ConnectError(

@@ -43,6 +43,7 @@ class MemoryTransport:
         self._link = Link()
         self._operators = MemoryOperators(self.server, self._ask)
         self.operators: Operators = self._operators
+        self.gives_up: Callable[[], bool] = lambda: True  # see the port; tests call give_up
         self._sources: set[MemorySource] = set()
         self._kept: deque[Callable[[], None]] = deque(maxlen=KEPT_ANSWERS)
         self._answers_to_drop = self._acks_to_drop = 0
