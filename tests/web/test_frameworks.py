@@ -37,7 +37,8 @@ async def test_a_request_publishes_and_the_process_stops_in_good_order(
     (tmp_path / "shop.py").write_text(code)
 
     with served(tmp_path, nats_server.url) as (web, port):
-        await until(lambda: "Uvicorn running" in said(tmp_path), seen=lambda: said(tmp_path))
+        started = "Uvicorn running"  # importing a framework takes long beside other tests
+        await until(lambda: started in said(tmp_path), 60, seen=lambda: said(tmp_path))
         answer = post(f"http://127.0.0.1:{port}/orders?amount=30")
         if handles:
             handled = HANDLED.format(answer["event"])
