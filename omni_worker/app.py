@@ -14,7 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
@@ -41,11 +41,15 @@ from .lifespan import alive
 from .options import HandlerOptions
 from .parts import (
     Declaration,
+    chosen,
     extensions_of,
+    included,
+    lifespans_of,
     listeners_of,
     middlewares_of,
     overridden,
     parts_of,
+    state_of,
 )
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
 from .routes import Routes
@@ -206,32 +210,31 @@ class App(Steerable):
         except ConfigError as error:
             raise ConfigError(f"app.discover({package!r}): {error} ({where})") from None
 
-    def include(self, other: App) -> None:
+    def include(
+        self, other: App, *, prefix: str = "", middlewares: Sequence[Middleware] = ()
+    ) -> None:
         """Take over the handlers another app has by now, and everything added to that app.
 
-        Its middlewares, listeners and extensions act on its own handlers. They run under this
-        app's name, and what they publish by the other one goes out by this. Include it after its
-        last handler: one declared later is a ConfigError there. Raises ConfigError when two of
-        them want one consumer, and for an app with a lifespan: only the running app's is entered.
+        Its middlewares, listeners, extensions and lifespan act on its own handlers: there
+        ``ctx.state`` is what that lifespan yields. They run under this app's name, and what they
+        publish by the other one goes out by this. ``prefix`` begins the names of its durables and
+        queues; ``middlewares`` are put around its handlers alone. Include it after its last
+        handler: one declared later is a ConfigError there. Raises ConfigError when two of them
+        want one consumer.
         """
         where = caller(sys._getframe(1))
         try:
             if other is self:
                 raise ConfigError("an app cannot include itself")
-            if other.lifespan is not None:
-                raise ConfigError(
-                    "it has a lifespan, which would not run; give it to this app instead"
-                )
             if self._is_part_of(other):
                 raise ConfigError(
                     "it includes this one already, so they would go round in a circle"
                 )
             self._refuse_late()
             self.registry.include(other.registry)
-            for declaration in other.declarations:
-                handler = replace(declaration.handler, app=self.name)
-                self._refuse_taken(handler)
-                self.declarations.append(Declaration(handler, (self, *declaration.owners)))
+            for declaration in included(self, other.declarations, prefix, middlewares):
+                self._refuse_taken(declaration.handler)
+                self.declarations.append(declaration)
             other._including[self] = where
             self.included.append(other)
         except ConfigError as error:
@@ -272,20 +275,23 @@ class App(Steerable):
         transport: Transport | None = None,
         settings: Settings | None = None,
         start: bool = True,
+        only: Iterable[str] = (),
+        without: Iterable[str] = (),
         lifespan: Lifespan | None = None,
         overrides: Mapping[Callable[..., Any], Any] | None = None,
     ) -> AsyncIterator[EventBus]:
         """Connect, enter the lifespan, start every handler; leaving drains in the other order.
 
-        Extensions are entered before the lifespan and left after it. An exit that outlasts the
-        grace is cancelled, and that is logged.
-        With ``start=False`` no handler runs: for who has other work to do in the lifespan.
-        ``lifespan`` stands in for the app's own, ``overrides`` for dependencies: for tests.
+        Extensions are entered before the lifespan and left after it; included apps' lifespans are
+        entered after this app's. An exit that outlasts the grace is cancelled, and that is logged.
+        ``only`` and ``without`` choose handlers by name; events sent back to the others wait for a
+        process that runs them. With ``start=False`` none runs: for other work in the lifespan.
+        ``lifespan`` stands in for each of them, ``overrides`` for dependencies: for tests.
         """
         if self._bus is not None:
             raise ConfigError(f"app {self.name!r} is running already")
         declarations = overridden(self.declarations, overrides)
-        lifespan = lifespan or self.lifespan or _nothing
+        declarations, aside = chosen(declarations, only, without)
         bus = EventBus(
             transport=transport,
             name=self.name,
@@ -298,16 +304,19 @@ class App(Steerable):
         for part in parts_of(self):
             bus.publisher.middlewares.extend(part.publish_middlewares)
         bus.publisher.stamps.extend(one.stamp for one in extensions if defines(one, "stamp"))
+        bus.set_aside = aside
         try:
             await bus.connect()
             self._bus = bus
-            async with alive(bus, lifespan(self), extensions):
+            async with alive(bus, lifespans_of(self, lifespan), extensions):
+                bus.state = bus.states.get(self)
                 for declaration in declarations if start else ():
                     await bus.run_handler(
                         declaration.handler,
                         middlewares=middlewares_of(declaration),
                         listeners=listeners_of(declaration.owners),
                         gates=gates_of(declaration.handler, extensions_of(declaration.owners)),
+                        state=state_of(declaration, bus.states),
                     )
                 yield bus
         finally:
@@ -369,8 +378,3 @@ class App(Steerable):
         for other in self.handlers:
             if (why := clash(handler, other, self.registry)) is not None:
                 raise ConfigError(why)
-
-
-def _nothing(app: App) -> AbstractAsyncContextManager[None]:
-    """Stand for the lifespan of an app without one."""
-    return nullcontext()

@@ -150,6 +150,17 @@ def find_handlers(handlers: Iterable[Handler], name: str) -> list[Handler]:
     return found
 
 
+def prefixed(handler: Handler, prefix: str) -> Handler:
+    """Return a handler with a prefix before its durable and its queue. Raises ConfigError."""
+    durable, queue = (
+        name and f"{prefix}{name}" for name in (handler.options.durable, handler.options.queue)
+    )
+    for name in (durable, queue):
+        if name is not None:
+            check_name(name, f"prefix={prefix!r} makes the name {name!r}")
+    return replace(handler, options=replace(handler.options, durable=durable, queue=queue))
+
+
 def no_handler(handlers: Iterable[Handler], name: str) -> str:
     """Return the error text for an unknown handler name, with the name that is probably meant."""
     by_name = {called: one.shown for one in handlers for called in one.names}

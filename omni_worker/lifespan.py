@@ -10,6 +10,7 @@ from typing import Any
 
 from .bus import EventBus
 from .extensions import Extension, overrides
+from .parts import Part
 from .service import service
 
 LAST_STEPS = 3.0  # seconds each exit has in any case, when the handlers took all of the grace
@@ -35,10 +36,10 @@ class Grace:
 @asynccontextmanager
 async def alive(
     bus: EventBus,
-    lifespan: AbstractAsyncContextManager[object],
+    lifespans: Sequence[tuple[Part, AbstractAsyncContextManager[Any]]],
     extensions: Sequence[Extension] = (),
 ) -> AsyncIterator[None]:
-    """Enter the extensions, then the lifespan; what that yields is ``bus.state``.
+    """Enter the extensions, then the lifespan of each part; what they yield is ``bus.states``.
 
     Leaving drains the bus, then leaves them in the other order. An exit has what the handlers left
     of the grace; then it is cancelled, one line says so, and what was raised inside passes on.
@@ -49,7 +50,9 @@ async def alive(
         for extension in extensions:
             if overrides(extension, "running"):
                 await _enter(stack, extension, bus, grace)
-        bus.state = await stack.enter_async_context(_within(grace, lifespan, "the lifespan"))
+        for part, lifespan in lifespans:
+            name = "the lifespan" if part.name == bus.name else f"the lifespan of {part.name}"
+            bus.states[part] = await stack.enter_async_context(_within(grace, lifespan, name))
         try:
             yield
         finally:

@@ -33,6 +33,7 @@ AT_ONCE = (
 )
 UNKNOWN_FOR = 30.0  # seconds an event waits for a process that knows its handler
 UNKNOWN_DELAY = 1.0  # seconds between two looks
+LONGEST_DELAY = 5.0  # of an event whose handler another process runs
 UNKNOWN_REMEMBERED = 10_000  # events with an unknown handler
 
 
@@ -50,6 +51,7 @@ class Returns:
         provisioner: Provisioner,
         *,
         subscriptions: Callable[[], Iterable[Subscription]],
+        set_aside: Callable[[], Iterable[Handler]] = tuple,
         settler: Callable[[Handler], Settler],
         signals: Signals,
     ) -> None:
@@ -57,6 +59,7 @@ class Returns:
         self._transport = transport
         self._provisioner = provisioner
         self._subscriptions = subscriptions
+        self._set_aside = set_aside
         self._settler = settler
         self._signals = signals
         self._source: Source | None = None
@@ -120,7 +123,11 @@ class Returns:
                 self._feed(subscription, delivery)
                 break
         else:
-            self._on_unknown(name, delivery)
+            if any(handler.name == name for handler in self._set_aside()):
+                # Known, but run by other processes: however long there is none, it waits for one.
+                delivery.nak(min(delivery.count * UNKNOWN_DELAY, LONGEST_DELAY))
+            else:
+                self._on_unknown(name, delivery)
             self._ask_soon()
 
     def replenish(self, source: Source) -> None:

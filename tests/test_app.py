@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from omni_worker.app import App
+from omni_worker.context import Context
 from omni_worker.errors import ConfigError, NotConnected
 from omni_worker.events import Event, Published
 from omni_worker.parts import middlewares_of
@@ -279,14 +280,6 @@ def test_include_takes_over_schemas() -> None:
     assert outer.registry.get("custom.x") == inner.registry.get("custom.x")
 
 
-def _with_lifespan() -> App:
-    @asynccontextmanager
-    async def lifespan(app: App) -> AsyncIterator[None]:
-        yield
-
-    return App("inner", lifespan=lifespan)
-
-
 def _with_taken_durable() -> App:
     inner = App("inner")
     inner.on("message.received", durable="r1")(handle)
@@ -302,7 +295,6 @@ def _with_other_schema() -> App:
 @pytest.mark.parametrize(
     ("inner", "hint"),
     [
-        (_with_lifespan, "it has a lifespan"),
         (_with_taken_durable, "durable='r1' is taken in stream MESSAGE"),
         (_with_other_schema, r"register\('custom.x'\): already registered"),
     ],
@@ -316,6 +308,61 @@ def test_what_cannot_be_included_is_refused_with_the_line(
 
     with pytest.raises(ConfigError, match=rf"app\.include\('inner'\): {hint}.*test_app\.py:\d+\)$"):
         outer.include(inner())
+
+
+def test_a_prefix_begins_the_names_of_durables_and_queues() -> None:
+    inner, middle, outer = App("inner"), App("middle"), App("outer")
+    inner.on("message.received", durable="r1", queue="q1")(handle)
+    inner.on("message.sent", queue="q2")(handle)
+    inner.on("message.read")(handle)
+    outer.on("message.received", durable="r1")(handle)
+
+    middle.include(inner, prefix="b-")
+    outer.include(middle, prefix="a-")
+
+    options = [(one.options.durable, one.options.queue) for one in outer.handlers[1:]]
+    assert options == [("a-b-r1", "a-b-q1"), (None, "a-b-q2"), (None, None)]
+    assert outer.handlers[1].name == "a-b-r1"
+
+
+def test_one_app_is_included_twice_under_two_prefixes() -> None:
+    inner, outer = App("inner"), App("outer")
+    inner.on("message.received", durable="r1")(handle)
+
+    outer.include(inner, prefix="ana-")
+    outer.include(inner, prefix="bob-")
+
+    assert [one.name for one in outer.handlers] == ["ana-r1", "bob-r1"]
+
+
+@pytest.mark.parametrize("prefix", ["a.", "a b", "*"])
+def test_a_prefix_that_makes_no_name_of_a_consumer_is_refused(prefix: str) -> None:
+    inner = App("inner")
+    inner.on("message.received", durable="r1")(handle)
+
+    with pytest.raises(ConfigError, match=r"app\.include\('inner'\): prefix='.*' makes the name"):
+        App("outer").include(inner, prefix=prefix)
+
+
+def test_middlewares_of_an_include_surround_what_it_brings_and_nothing_else() -> None:
+    inner, outer = App("inner"), App("outer")
+    first, own, between, other = map(around_named, ("outer", "inner", "between", "other"))
+    outer.middleware(first)
+    inner.middleware(own)
+    inner.on("message.received", durable="r1")(handle)
+    outer.on("message.received", durable="mine")(handle)
+
+    outer.include(inner, prefix="a-", middlewares=[between, other])
+    outer.include(inner, prefix="b-")
+
+    around = {one.handler.name: middlewares_of(one) for one in outer.declarations}
+    assert around == {
+        "mine": [first],
+        "a-r1": [first, between, other, own],
+        "b-r1": [first, own],
+    }
+    with pytest.raises(ConfigError, match=r"app\.include.*call_next"):
+        outer.include(inner, prefix="c-", middlewares=[handle])
 
 
 def test_an_app_cannot_include_itself() -> None:
@@ -405,6 +452,103 @@ async def test_lifespan_surrounds_the_run_and_its_value_is_the_state() -> None:
         seen.append(bus.state)
 
     assert seen == ["before", "CUSTOM", "the state", "after"]
+
+
+def with_lifespan(name: str, seen: list[str], state: str | None) -> App:
+    """An app that notes its lifespan, and each run of its handler with the state there."""
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[str | None]:
+        seen.append(f"{app.name} opens")
+        yield state
+        seen.append(f"{app.name} closes")
+
+    app = App(name, lifespan=lifespan)
+
+    @app.on("custom.x", durable=name)
+    async def note(event: Event[Any], ctx: Context[Any]) -> None:
+        seen.append(f"{name} has {ctx.state}")
+
+    return app
+
+
+async def test_the_lifespan_of_an_included_app_surrounds_the_run_and_gives_its_handlers_state() -> (
+    None
+):
+    seen: list[str] = []
+    outer = with_lifespan("outer", seen, "o")
+    middle, inner = with_lifespan("middle", seen, None), with_lifespan("inner", seen, "i")
+    plain = App("plain")
+    plain.on("custom.y", durable="plain")(handle)
+    middle.include(inner)
+    outer.include(middle)
+    outer.include(plain)
+
+    async with TestWorker(outer) as t:
+        await t.publish("custom.x")
+        await t.settle()
+
+    assert seen[:3] == ["outer opens", "middle opens", "inner opens"]
+    assert set(seen[3:6]) == {"outer has o", "middle has o", "inner has i"}
+    assert seen[6:] == ["inner closes", "middle closes", "outer closes"]
+
+
+async def test_an_included_app_that_cannot_open_ends_the_start_and_closes_the_others() -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def broken(app: App) -> AsyncIterator[None]:
+        raise RuntimeError("no database")
+        yield
+
+    outer = with_lifespan("outer", seen, "o")
+    outer.include(App("inner", lifespan=broken))
+    seen_after: list[str] = []
+
+    with pytest.raises(RuntimeError, match="no database"):
+        async with outer.running(transport=MemoryTransport()):
+            seen_after.append("ran")
+
+    assert seen_after == []
+    assert seen == ["outer opens"]  # what is raised inside passes through its generator
+
+
+async def test_a_test_s_state_stands_in_for_every_lifespan() -> None:
+    seen: list[str] = []
+    outer, inner = with_lifespan("outer", seen, "o"), with_lifespan("inner", seen, "i")
+    outer.include(inner)
+
+    async with TestWorker(outer, state="fake") as t:
+        await t.publish("custom.x")
+        await t.settle()
+
+    assert sorted(seen) == ["inner has fake", "outer has fake"]
+
+
+async def test_handlers_are_chosen_by_name_and_the_others_do_not_run() -> None:
+    app = App("router")
+    for name in ("r1", "r2", "r3"):
+        app.on("custom.x", durable=name)(handle)
+
+    async with app.running(transport=MemoryTransport(), only=["r1", "r2"], without=["r2"]) as bus:
+        running = [one.handler.name for one in bus.subscriptions]
+        aside = [one.name for one in bus.set_aside]
+
+    assert (running, aside) == (["r1"], ["r2", "r3"])
+
+
+async def test_an_unknown_handler_or_none_left_is_refused_before_anything_is_opened() -> None:
+    app, transport = App("router"), MemoryTransport()
+    app.on("custom.x", durable="r1")(handle)
+
+    for chosen, said in (
+        ({"only": ["r2"]}, r"no handler is called r2; the handlers are handle \(r1\)"),
+        ({"without": ["r2"]}, "no handler is called r2"),
+        ({"only": ["r1"], "without": ["handle"]}, "no handler is left to run"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            async with app.running(transport=transport, **chosen):  # type: ignore[arg-type]
+                pass
 
 
 async def test_a_lifespan_that_fails_leaves_nothing_open() -> None:

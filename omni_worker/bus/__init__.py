@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -81,6 +81,8 @@ class EventBus(Steerable):
         self.publisher.unaddressed = self.settings.unaddressed
         self.middlewares: list[Middleware] = []
         self.state: Any = None  # what the app's lifespan yields
+        self.states: dict[Any, Any] = {}  # and that of each part of the app
+        self.set_aside: Collection[Handler] = ()  # handlers that other processes run
         self.loop_lag = LoopLag()
         self.measures_runs = False  # of handlers that start after it is set
         self._provisioner = Provisioner(
@@ -94,6 +96,7 @@ class EventBus(Steerable):
             self.transport,
             self._provisioner,
             subscriptions=lambda: list(self._subscriptions),
+            set_aside=lambda: self.set_aside,
             settler=lambda handler: settler_for(handler, self._setup()),
             signals=self.signals,
         )
@@ -222,7 +225,7 @@ class EventBus(Steerable):
             self.transport,
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
-            handlers=[one.handler for one in self.subscriptions],
+            handlers=[*(one.handler for one in self.subscriptions), *self.set_aside],
         )
 
     def steering(self) -> tuple[Transport, str, list[Handler]]:
@@ -273,11 +276,13 @@ class EventBus(Steerable):
         middlewares: Sequence[Middleware] | None = None,
         listeners: Iterable[Listener] | None = None,
         gates: Sequence[Gate] = (),
+        state: Any = None,
     ) -> Subscription:
         """Run a checked declaration.
 
         ``middlewares`` and ``listeners`` replace the bus's own; what happens is logged either way.
         ``gates`` surround its runs, the first of them outermost; a gate serves one handler.
+        ``state`` is that of its contexts.
         """
         self._check_connected()
         self._hearing.find_tracing(self.publisher)
@@ -293,7 +298,7 @@ class EventBus(Steerable):
         consumers = self._subscriptions.consumers_of(
             handler, self.transport, self._provisioner, self.registry, signals
         )
-        specs, setup = await consumers, self._setup(signals)
+        specs, setup = await consumers, self._setup(signals, state)
         subscription, threads = build_subscription(
             handler,
             setup,
@@ -328,7 +333,7 @@ class EventBus(Steerable):
         """Wait until the transport gave up, or a subscription cannot go on; returns why."""
         return await self._subscriptions.failed()
 
-    def _setup(self, signals: Signals | None = None) -> HandlerSetup:
+    def _setup(self, signals: Signals | None = None, state: Any = None) -> HandlerSetup:
         return HandlerSetup(
             transport=self.transport,
             provisioner=self._provisioner,
@@ -336,7 +341,7 @@ class EventBus(Steerable):
             registry=self.registry,
             settings=self.settings,
             signals=self.signals if signals is None else signals,
-            state=self.state,
+            state=self.state if state is None else state,
             measured=self.measures_runs,
         )
 

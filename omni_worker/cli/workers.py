@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 from ..errors import ConfigError
 from ..listeners.configuration import Format, chosen, set_up_logging
@@ -30,9 +31,13 @@ PARENT = "*"
 
 
 def workers_command(
-    target: str, log_format: Format | None, log_level: str | None, count: int, ports: Ports
+    arguments: Sequence[str],
+    log_format: Format | None,
+    log_level: str | None,
+    count: int,
+    ports: Ports,
 ) -> int:
-    """Run N workers until a signal. Return the exit code."""
+    """Run N workers until a signal, with these arguments of `run`. Return the exit code."""
     if sys.platform == "win32":
         complain("--workers needs Linux or macOS; start several processes instead")
         return CALLED_WRONGLY
@@ -41,7 +46,7 @@ def workers_command(
     shown = log_format or settings.log_format
     set_up_logging(chosen("auto" if shown == "none" else shown), log_level or settings.log_level)
     number_lines(PARENT)
-    command = [sys.executable, "-m", "omni_worker_program", "run", target]
+    command = [sys.executable, "-m", "omni_worker_program", "run", *arguments]
     if log_level is not None:
         command += ["--log-level", log_level]
     if log_format is not None:

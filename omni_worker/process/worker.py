@@ -7,7 +7,8 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from ..app import App
@@ -106,13 +107,15 @@ async def run_worker(
     health: Health | None = None,
     notify: Notify | None = None,
     router: Router | None = None,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> int:
     """Run an app until it is asked to stop or cannot go on; return the exit code.
 
     0 after SIGTERM, SIGINT or SIGHUP, 1 after a failure (said in one line), 130 when a second
     signal ended it at once, or the grace was over and something blocked the event loop.
     ``notify`` tells whatever runs us, ``health`` knows how we are, and ``router`` answers requests
-    from now to the end.
+    from now to the end. ``only`` and ``without`` choose handlers, as in ``App.running``.
     """
     health = health or Health()
     grace = (settings or app.settings or Settings()).grace
@@ -145,7 +148,8 @@ async def run_worker(
         notify.stopping()
 
     try:
-        return await _run(_live(app, settings, transport, ready, stopping, stop), stop)
+        running = app.running(transport=transport, settings=settings, only=only, without=without)
+        return await _run(_live(running, ready, stopping, stop), stop)
     finally:
         router.close()
         notify.close()
@@ -172,16 +176,14 @@ async def _run(living: Coroutine[Any, Any, int], stop: Stop) -> int:
 
 
 async def _live(
-    app: App,
-    settings: Settings | None,
-    transport: Transport | None,
+    running: AbstractAsyncContextManager[EventBus],
     ready: Ready,
     stopping: Callable[[], None],
     stop: Stop,
 ) -> int:
     failure: Exception | None = None
     try:
-        async with app.running(transport=transport, settings=settings) as bus:
+        async with running as bus:
             stop.started = True
             ready(bus)
             failed = asyncio.create_task(bus.failed())

@@ -151,3 +151,71 @@ def test_an_unknown_command_or_a_missing_target_is_code_two(tmp_path: Path) -> N
         assert ended.code == 2
         assert "Error:" in ended.err
         assert too_wide(ended.err) == []
+
+
+# --- --only and --except ------------------------------------------------------------------------
+
+PARTS = """
+app = App("router")
+
+@app.on("custom.order", durable="orders")
+async def order(event):
+    effect("handled", handler="order", id=event.id)
+
+@app.on("custom.order", durable="mail")
+async def send_mail(event):
+    effect("handled", handler="send_mail", id=event.id)
+
+@app.on("custom.order", durable="gpu")
+async def transcribe(event):
+    effect("handled", handler="transcribe", id=event.id)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_processes_share_the_handlers_of_one_app(
+    tmp_path: Path, nats_server: NatsServer, workers: int
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        target = stage.app(PARTS)
+        spread = ["--workers", str(workers)] if workers > 1 else []
+        ready = "all 2 workers are ready" if workers > 1 else "ready"
+        graphics = stage.spawn(target, "--only", "transcribe", *spread)
+        rest = stage.spawn(target, "--except", "gpu", *spread)
+        await graphics.until_said(ready)
+        await rest.until_said(ready)
+
+        call(
+            *("publish", "custom.order", "--data", "1", "--server", nats_server.url),
+            folder=tmp_path,
+        )
+
+        await stage.until_effects(3, "handled")
+        ran = {(one["worker"], one["handler"]) for one in stage.effects()}
+        assert ran == {("w1", "transcribe"), ("w2", "order"), ("w2", "send_mail")}
+        assert "not run here: order (orders), send_mail (mail)" in graphics.said()
+        assert "not run here: transcribe (gpu)" in rest.said()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--only transcripe", "no handler is called transcripe; did you mean transcribe (gpu)? The"
+         " handlers are order (orders), send_mail (mail), transcribe (gpu)"),
+        ("--only gpu --except nosuch", "no handler is called nosuch; the handlers are order"),
+        ("--only gpu --except transcribe", "no handler is left to run"),
+    ],
+)  # fmt: skip
+def test_a_handler_that_is_not_declared_is_refused_with_those_that_are(
+    tmp_path: Path, arguments: str, said: str
+) -> None:
+    with Stage(tmp_path, "") as stage:
+        target = stage.app(PARTS)
+
+        ended = call(
+            *("run", target, *arguments.split()), folder=tmp_path, EFFECTS=str(tmp_path / "e"),
+            WORKER="w1",
+        )  # fmt: skip
+
+    assert ended.code == 2
+    assert said in ended.line

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from omni_worker import Context, Event, EventBus, Reject
+from omni_worker import App, Context, Event, EventBus, Reject
 from omni_worker.letters.read import DeadLetter, LetterState
 from omni_worker.operations.dead_letters import CannotRetry
 from omni_worker.operations.letter_lookup import NoSuchLetter
@@ -220,6 +220,31 @@ async def test_an_unknown_handler_dead_letters_it_again(
     assert (second.handler, second.retry_of, second.event_id) == ("r1", letter.id, "e-1")
     assert "no handler of 'tests' is called 'r1'" in second.error
     assert second.why_not == ""
+
+
+async def test_an_event_of_a_handler_that_is_set_aside_waits_for_a_process_that_runs_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omni_worker.sent_back.UNKNOWN_FOR", 0.0)
+    patient, app = Patient(), App("tests")
+    operator = await world.bus("operator")
+    app.on("custom.thing", durable="r1", start_from="first")(patient.handle)
+    app.on("custom.other", durable="r2")(Patient().handle)
+    async with app.running(transport=world.transport(), only=["r1"]) as bus:
+        await bus.publish("custom.thing", {"x": 1}, id="e-1")
+        [letter] = await a_letter(bus)
+    patient.is_mended = True
+
+    async with app.running(transport=world.transport(), without=["r1"]) as bus:
+        await bus.dead_letters.retry(letter)
+        await bus._returns.look()
+        await until(lambda: _was_naked(world))
+    runs_before, letters = len(patient.runs), await letters_of(operator, all=True)
+    async with app.running(transport=world.transport(), only=["r1"]):
+        await until(lambda: len(patient.runs) == 2)
+
+    assert (runs_before, [one.id for one in letters]) == (1, [letter.id])
+    assert patient.runs[1][0].id == "e-1"
 
 
 async def test_a_handler_declared_a_moment_later_still_gets_its_event(world: World) -> None:

@@ -22,7 +22,7 @@ from ...handler_consumers import planned_consumers
 from ...handlers import find_handler
 from ...operations.dry import dry
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
-from ...parts import Declaration, middlewares_of
+from ...parts import Declaration, middlewares_of, state_of
 from ...settings import Settings
 from ...topology import DUPLICATE_WINDOW, holds_events
 from ...transports.base import Message, Transport
@@ -94,7 +94,7 @@ async def _replay(
         middlewares=middlewares_of(declaration),
         registry=app.registry,
         publisher=bus.publisher,
-        state=bus.state,
+        state=state_of(declaration, bus.states),
     )
     run = {
         "replayId": str(uuid.uuid4()), "app": app.name, "handler": declaration.handler.name,

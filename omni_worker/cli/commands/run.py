@@ -6,6 +6,9 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
 
 import click
 
@@ -15,6 +18,7 @@ from ...errors import ConfigError
 from ...handler_consumers import is_shared
 from ...listeners.configuration import FORMATS, Format, configure, information
 from ...listeners.logs import LOG_RUNS
+from ...parts import chosen
 from ...process.collector import calm_collector
 from ...process.exit_codes import CALLED_WRONGLY, FAILED
 from ...process.main import emit_ready, leave, run_with_ports
@@ -58,9 +62,18 @@ log = logging.getLogger("omni_worker.worker")
     envvar="OMNI_WORKER_METRICS_PORT",
     help="Answer /metrics on a port of its own, not on the health port.",
 )  # fmt: skip
+@click.option(
+    "--only", multiple=True, metavar="HANDLER",
+    help="Run this handler, by durable or function; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--except", "without", multiple=True, metavar="HANDLER",
+    help="Run every handler but this one; may be repeated.",
+)  # fmt: skip
 def command(
     target: str, log_format: Format | None, log_level: str | None,
     workers: int, health_port: int | None, health_host: str | None, metrics_port: int | None,
+    only: tuple[str, ...], without: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Run the handlers of an app until SIGTERM, SIGHUP or Ctrl-C.
 
@@ -76,7 +89,8 @@ def command(
         return CALLED_WRONGLY
     if workers > 1:
         ports = Ports(host=health_host or LOOPBACK, health=health_port, metrics=metrics_port)
-        return workers_command(target, log_format, log_level, workers, ports)
+        words = [target, *_repeated("--only", only), *_repeated("--except", without)]
+        return workers_command(words, log_format, log_level, workers, ports)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a handler prints shows, killed or not
     others = tuple(logging.getLogger().handlers)
@@ -84,6 +98,7 @@ def command(
     try:
         app = load_app(target, given().app_dir)
         settings = settings_of(app, given().server)
+        aside = chosen(app.declarations, only, without)[1]
     except (CannotLoad, ConfigError) as error:
         complain(str(error))
         return CALLED_WRONGLY
@@ -100,30 +115,51 @@ def command(
     if number in (None, "1"):  # the others would log the same
         warn_of_unknown_variables()
         warn_of_short_kill(os.environ, settings.grace)
+    ports = _ports(settings, number, health_host, health_port, metrics_port)
+    if aside:
+        log.info("not run here: %s", ", ".join(one.shown for one in aside))
+    worker = partial(
+        run_worker, app, settings=settings, on_ready=lambda bus: _say_ready(bus, as_json),
+        notify=notify, only=only, without=without,
+    )  # fmt: skip
+    return _run(app, settings, notify, ports, worker)
+
+
+def _ports(
+    settings: Settings, number: str | None, host: str | None, health: int | None,
+    metrics: int | None,
+) -> Ports:  # fmt: skip
+    """Return the ports of the command line, else of the settings; a parent has them for all."""
     said = Ports.of(settings)
-    ports = Ports(
-        host=health_host or said.host,
-        health=said.health if health_port is None else health_port,
-        metrics=said.metrics if metrics_port is None else metrics_port,
+    if number is not None:
+        return Ports(host=said.host, health=None, metrics=None, at_parent=True)
+    return Ports(
+        host=host or said.host,
+        health=said.health if health is None else health,
+        metrics=said.metrics if metrics is None else metrics,
     )
-    if number is not None:  # the parent has the ports
-        ports = Ports(host=said.host, health=None, metrics=None, at_parent=True)
-    return _run(app, settings, notify, ports, as_json=as_json)
 
 
-def _run(app: App, settings: Settings, notify: Notify, ports: Ports, *, as_json: bool) -> int:
+def _repeated(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+def _run(
+    app: App,
+    settings: Settings,
+    notify: Notify,
+    ports: Ports,
+    worker: Callable[..., Coroutine[Any, Any, int]],
+) -> int:
     calm_collector()
     try:
         code = run_with_ports(
             app,
             settings,
             ports,
-            lambda health, router: run_worker(
-                app, settings=settings, on_ready=lambda bus: _say_ready(bus, as_json),
-                health=health, notify=notify, router=router,
-            ),
+            lambda health, router: worker(health=health, router=router),
             on_look=notify.alive,
-        )  # fmt: skip
+        )
     except ConfigError as error:
         complain(str(error))
         return FAILED
