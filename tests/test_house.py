@@ -32,7 +32,7 @@ ROOMS = [
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "listeners.configuration",
     "listeners.opentelemetry",
-    "bus", "extensions", "service", "parts", "lifespan", "app", "metrics",
+    "bus", "extensions", "service", "parts", "lifespan", "app", "sync", "metrics",
     "process", "testing", "dashboard",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

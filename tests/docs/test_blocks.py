@@ -25,8 +25,8 @@ from ..processes.support import clean_environment
 from .blocks import BLOCKS, PAGES, ROOT, Block, blocks_in
 from .shells import check_script, command_of
 
-# Written for packages that are not installed here: only their syntax is checked.
-FOREIGN = ("FastStream", "Celery")
+# Written for packages that are not installed here, or for a project: only their syntax is checked.
+FOREIGN = ("FastStream", "Celery", "Django")
 PYTHON = [one for one in BLOCKS if one.language == "python" and one.title not in FOREIGN]
 TESTS = [one for one in PYTHON if "def test_" in one.code]
 RUN = """
