@@ -42,6 +42,13 @@ def test_the_server_takes_the_heartbeat_of_every_request(now: float) -> None:
     assert 2 * said["idle_heartbeat"] <= said["expires"] <= (EXPIRES + EARLY) * SECOND
 
 
+@pytest.mark.parametrize("beat", [BUSY, QUIET])
+def test_a_consumers_longest_time_is_kept_with_heartbeats_in_it(beat: Beat) -> None:
+    said = json.loads(b"{" + beat.options(1234.5, longest=1.0))
+
+    assert said == {"expires": SECOND, "idle_heartbeat": SECOND // 2}
+
+
 @pytest.mark.parametrize("brief", [True, False])
 def test_while_a_leader_is_elected_a_lost_request_is_missed_sooner(brief: bool) -> None:
     usual = next_beat(brief=brief, quiet=False, electing=False)

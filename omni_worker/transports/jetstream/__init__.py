@@ -17,6 +17,7 @@ from .connection import Connection
 from .loggers import SERVER
 from .outbox import Outbox
 from .pull import Pull
+from .request_limits import Budget, RequestLimits
 from .requests import Requests
 from .services import Services
 
@@ -41,6 +42,8 @@ class JetStreamTransport:
         self._outbox = Outbox(self._connection, self._api.owner, settings.js_domain)
         self._services = Services(self._connection)
         self._pulls: set[Pull] = set()
+        self._budget = Budget()
+        self._up_since = 0.0
         self._watcher: asyncio.TimerHandle | None = None
         self._connection.on_up.append(self._on_up)
         self._connection.on_down.append(self._on_down)
@@ -140,6 +143,7 @@ class JetStreamTransport:
             consumer,
             receiver,
             self._api.consumer_info,
+            RequestLimits(self._budget, None if info is None else info.config),
             created=0 if info is None else info.created,
         )
         self._pulls.add(pull)
@@ -177,10 +181,14 @@ class JetStreamTransport:
             )  # fmt: skip
 
     def _on_down(self) -> None:
+        lived = asyncio.get_running_loop().time() - self._up_since
+        if any(one.outstanding for one in self._pulls) and self._budget.link_broke(lived):
+            log.info("pulls ask for at most %d bytes at a time from now on", self._budget.bytes)
         for pull in list(self._pulls):
             pull.on_down()
 
     def _on_up(self) -> None:
+        self._up_since = asyncio.get_running_loop().time()
         for pull in list(self._pulls):
             pull.on_up()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import inf
 
 EXPIRES = 30.0  # seconds a request waits at the server
 EARLY = 0.05  # seconds before a shared moment that count as the moment: the server's clock differs
@@ -19,12 +20,17 @@ class Beat:
     expires: float = EXPIRES
     together: bool = False  # requests end, and so heartbeats come, at one time for all consumers
 
-    def options(self, now: float) -> bytes:
-        """Time limits of a request made ``now``, by a clock that all consumers share."""
+    def options(self, now: float, longest: float = inf) -> bytes:
+        """Time limits of a request made ``now``, by a clock that all consumers share.
+
+        ``longest`` is the consumer's `max_expires`; heartbeats come twice in a request or more.
+        """
         expires = until_together(now, self.expires) if self.together else self.expires
+        expires = min(expires, longest)
         if not self.every:
             return b'"expires":%d}' % (expires * 1e9)
-        return b'"expires":%d,"idle_heartbeat":%d}' % (expires * 1e9, self.every * 1e9)
+        every = min(self.every, expires / 2)
+        return b'"expires":%d,"idle_heartbeat":%d}' % (expires * 1e9, every * 1e9)
 
 
 # A cluster whose leader died sends no notice: a consumer with traffic must detect it soon.

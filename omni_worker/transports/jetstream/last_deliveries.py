@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
+from ...errors import TransportError
 from ..base import Source
 from ..infos import ConsumerInfo
 from .connection import Connection
+from .loggers import PULLS
 from .parser import Sink
 
+log = logging.getLogger(PULLS)
+
+RUN_DRY = 3.0  # seconds a stop waits at most for deliveries on their way
 LOOK = 0.005  # seconds between two checks
 QUORUM = 0.25  # seconds without a delivery, for streams whose deliveries wait for replicas
 
@@ -37,7 +43,15 @@ class LastDeliveries:
         self._outstanding = source.outstanding
 
     async def arrive(self) -> None:
-        """Wait until no delivery is on its way to us."""
+        """Wait until no delivery is on its way to us, or for RUN_DRY."""
+        try:
+            async with asyncio.timeout(RUN_DRY):
+                await self._arrive()
+        except (TimeoutError, TransportError) as error:
+            name = self._source.consumer
+            log.debug("consumer %s: stopping before all deliveries came: %r", name, error)
+
+    async def _arrive(self) -> None:
         source = self._source
         while source.outstanding and self._connection.is_up:
             info = await self._consumer_info(source.stream, source.consumer)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -22,13 +21,12 @@ from .connection import Connection
 from .heartbeats import ELECTED_AFTER, QUIET, next_beat, still_pending
 from .last_deliveries import AskConsumerInfo, LastDeliveries
 from .loggers import PULLS
+from .request_limits import RequestLimits
 from .requests import Requests
 
 log = logging.getLogger(PULLS)
 
-RUN_DRY = 3.0  # seconds a stop waits at most for deliveries on their way
 _ACKED = b" %d\r\n%b\r\n" % (len(ACK), ACK)
-_LIMIT = re.compile(rb"MaxRequestBatch of (\d+)", re.IGNORECASE)
 
 
 class Pull:
@@ -36,7 +34,8 @@ class Pull:
 
     def __init__(
         self, connection: Connection, requests: Requests, prefix: str, stream: str, consumer: str,
-        receiver: Receiver, consumer_info: AskConsumerInfo, created: int = 0,
+        receiver: Receiver, consumer_info: AskConsumerInfo, limits: RequestLimits,
+        created: int = 0,
     ) -> None:  # fmt: skip
         self.stream = stream
         self.consumer = consumer
@@ -47,7 +46,8 @@ class Pull:
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
-        self._limit = 1 << 30  # of one request, where the consumer sets one
+        self._limits = limits
+        self._is_more_wanted = False  # than the open request may bring
         self._heard = False  # since the last check of the watch
         self._heard_at = 0.0
         self._well_at = 0.0  # when it was last heard without trouble
@@ -56,8 +56,7 @@ class Pull:
         self._last_count = 0  # of the latest request
         self._trouble = 0
         self._elected_at = 0.0  # loop time
-        self._stopped = False
-        self._withdrawing = False
+        self._stopped = self._withdrawing = False
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
         self._open_inbox()
@@ -75,13 +74,17 @@ class Pull:
         """Request ``count`` more; a request that cannot be sent is repeated after a reconnect."""
         if self._stopped or self._withdrawing or count <= 0 or not self._connection.is_up:
             return
-        count = min(count, self._limit)
+        wanted, count = count, self._limits.allowed(count, self.outstanding)
+        self._is_more_wanted |= count < wanted
+        if not count:
+            return
         now = asyncio.get_running_loop().time()
         # By time: the old leader's last deliveries may come after its notice. Once: after a silence
         # there is time for an election.
         electing = now < self._elected_at and not self._silences
         beat = next_beat(brief=brief, quiet=self._was_quiet, electing=electing)
-        body = b'{"batch":%d,' % count + beat.options(now + self._connection.phase)
+        body = b'{"batch":%d,' % count + self._limits.option(self.outstanding)
+        body += beat.options(now + self._connection.phase, self._limits.expires)
         if self._connection.send(
             b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)
         ):
@@ -130,8 +133,8 @@ class Pull:
     async def stop(self) -> None:
         """Stop pulling, and wait for the deliveries on their way.
 
-        UNSUB removes the interest at the server while our own sink stays; the answer to the request
-        sent after it arrives after everything the server had already sent.
+        UNSUB removes the interest, our own sink stays; the answer to the request sent after it
+        comes after all that the server had sent.
         """
         if self._stopped:
             return
@@ -147,20 +150,15 @@ class Pull:
                 log.warning("could not confirm the stop of %s: %s", self.consumer, error)
 
     async def _last_deliveries(self) -> None:
-        try:
-            async with asyncio.timeout(RUN_DRY):
-                await LastDeliveries(
-                    self, self._connection, self._consumer_info,
-                    self._subject, self._inbox, self._on_message,
-                ).arrive()  # fmt: skip
-        except (TimeoutError, TransportError) as error:
-            log.debug("consumer %s: stopping before all deliveries came: %r", self.consumer, error)
+        await LastDeliveries(
+            self, self._connection, self._consumer_info,
+            self._subject, self._inbox, self._on_message,
+        ).arrive()  # fmt: skip
 
     def _open_inbox(self) -> None:
         self._inbox = self._connection.new_inbox()
         self._sid = self._connection.listen(self._inbox, self._on_message)
-        self.outstanding = 0
-        self._silences = 0
+        self.outstanding = self._silences = 0
 
     async def close(self) -> None:
         """Close the source."""
@@ -209,16 +207,14 @@ class Pull:
             self._look_into(self._after_silence())
         else:
             self.outstanding = 0
-            self._resume()
-            self._ended(0)
+            self._again()
 
     def on_denied(self, subject: str, error: PermissionDenied) -> None:
         """Handle a missing right; without this one there is nothing to read."""
         is_answer = subject.startswith("$JS.ACK.")
         # Without answers everything would come again for ever.
-        if subject.encode() in (self._subject, self._inbox) or (
-            is_answer and f".{self.stream}.{self.consumer}." in subject
-        ):
+        ours = is_answer and f".{self.stream}.{self.consumer}." in subject
+        if ours or subject.encode() in (self._subject, self._inbox):
             self._lose(error)
 
     # --- messages --------------------------------------------------------------------------
@@ -244,6 +240,8 @@ class Pull:
         self._receiver.receive(
             Delivery(self, where, body, headers, reply, int(sequence), int(stored_at), nth)
         )
+        if self._is_more_wanted and not self.outstanding:
+            self._ended(0)
 
     def _on_status(self, status: int, headers: bytes) -> None:
         if not status:
@@ -268,10 +266,11 @@ class Pull:
     def _on_conflict(self, line: str, headers: bytes) -> None:
         if "consumer deleted" in line or "push based" in line:
             self._lose(TransportError(f"consumer {self.consumer} on {self.stream}: {line}"))
-        elif (limit := _LIMIT.search(headers)) is not None:
-            self._limit = max(1, int(limit.group(1)))
-            self._ended(self.outstanding)
+        elif "exceeded maxrequest" in line:
+            self._look_into(self._after_limit())
         elif "batch completed" in line or "maxbytes" in line or "interest expired" in line:
+            if "maxbytes" in line:
+                self._limits.ended_by_bytes(headers)
             self._ended(still_pending(headers, self.outstanding))
         elif "maxwaiting" in line:  # this request was refused; earlier ones wait on
             log.warning("consumer %s: %s; asking again", self.consumer, line)
@@ -295,42 +294,46 @@ class Pull:
         else:
             question.close()
 
+    async def _after_limit(self) -> None:
+        """Handle a refused request: the consumer's limits were set after we began to read."""
+        with suppress(TransportError):
+            info = await self._consumer_info(self.stream, self.consumer)
+            if info is not None and self._limits.read(info.config):
+                self._ended(self.outstanding)
+                return
+        self._ended_later(self.outstanding)
+
     async def _after_nobody(self) -> None:
         """Handle status 503: the consumer is missing, or JetStream is not back yet."""
-        is_missing = False
         with suppress(TransportError):
-            is_missing = await self._consumer_info(self.stream, self.consumer) is None
-        if is_missing:
-            self._lose_missing()
-        else:
-            self._ended_later(self.outstanding)
+            if await self._consumer_info(self.stream, self.consumer) is None:
+                self._lose_missing()
+                return
+        self._ended_later(self.outstanding)
 
     async def _after_silence(self) -> None:
         """Handle silence after a second request: a deaf link, or too many waiting requests."""
         silent = self._inbox
-        is_missing = False
         info: ConsumerInfo | None = None
         with suppress(TransportError):
-            info = await self._consumer_info(self.stream, self.consumer)
-            is_missing = info is None
-        if is_missing:
-            self._lose_missing()
-        elif info is not None and info.num_waiting >= info.config.max_waiting > 0:
+            if (info := await self._consumer_info(self.stream, self.consumer)) is None:
+                self._lose_missing()
+                return
+        if info is not None and info.num_waiting >= info.config.max_waiting > 0:
             # The server refuses a request with heartbeats silently, again and again.
             log.warning(
                 "consumer %s: %d requests of others wait there, its max_waiting; asking again",
                 self.consumer, info.num_waiting,
             )  # fmt: skip
             self._ended_later(self.outstanding)
-        elif (
-            silent == self._inbox
-        ):  # else a new link has answered: do not break it because of the old one
+        elif silent == self._inbox:  # else a new link has answered: the silence was the old one's
             self._connection.force_reconnect("no heartbeats")
 
     # --- endings ---------------------------------------------------------------------------
 
     def _ended(self, count: int) -> None:
         self.outstanding = max(0, self.outstanding - count)
+        self._is_more_wanted = False
         if not self._stopped:
             self._receiver.replenish(self)
 
@@ -345,22 +348,21 @@ class Pull:
     def _after_pause(self) -> None:
         """Request again as after a reconnect: the consumer may have been recreated."""
         self._timer = None
-        if not self._stopped:
-            self._resume()
-        self._ended(0)
+        self._again()
 
-    def _resume(self) -> None:
-        self._receiver.resumed(self)  # deliveries and requests may be lost, and answers
-        self._answers.again()
+    def _again(self) -> None:
+        if not self._stopped:
+            self._receiver.resumed(self)  # deliveries and requests may be lost, and answers
+            self._answers.again()
+        self._ended(0)
 
     async def _is_the_same(self) -> bool:
         info = await self._consumer_info(self.stream, self.consumer)
         return info is not None and info.created == self._created
 
     def _lose_missing(self) -> None:
-        self._lose(
-            TransportError(f"consumer {self.consumer} on {self.stream} does not exist any more")
-        )
+        what = f"consumer {self.consumer} on {self.stream}"
+        self._lose(TransportError(f"{what} does not exist any more"))
 
     def _lose(self, cause: Exception) -> None:
         if not self._stopped:
