@@ -140,12 +140,12 @@ async def test_a_servers_small_limit_leaves_no_slot_without_its_event(tmp_path: 
 
     with configured(tmp_path, "jetstream { limits { max_request_batch: 1 } }") as server:
         async with EventBus(server.url) as bus:
-            await bus.subscribe("custom.x", handle, durable="x", concurrency=5, channel="sms")
+            await bus.subscribe("custom.x", handle, durable="x", concurrency=20, channel="sms")
 
-            for n in range(5):
+            for n in range(20):
                 await bus.publish("custom.x", {"n": n}, channel="sms", instance="one")
 
-            await until(lambda: len(running) == 5)
+            await until(lambda: len(running) == 20)
             info = await bus.transport.operators.consumer_info("CUSTOM", "x")
             assert info is not None
             assert info.config.raw["max_batch"] == 1
