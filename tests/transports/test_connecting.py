@@ -337,7 +337,9 @@ async def test_a_server_that_expects_tls_first_is_named_as_that(tmp_path, certif
 
 async def test_tls_first_asked_of_another_server_is_named_as_that(tmp_path, certificates):
     with configured(tmp_path, tls(certificates)) as server:
-        shown = await refused(server.url, ca=certificates.ca, tls_first="on")
+        shown = await refused(
+            server.url, within=10.0, ca=certificates.ca, tls_first="on", connect_timeout=0.5
+        )
 
     assert "NATS_TLS_FIRST=on is only for servers with handshake_first" in shown
 

@@ -35,6 +35,8 @@ from .support import (
 )
 
 FULL = b"NATS/1.0 409 Message Size Exceeds MaxBytes\r\nNats-Pending-Bytes: %d\r\n\r\n"
+MEGABYTE = 1024 * 1024
+FULL_STATUS = "message size exceeds maxbytes"
 SECOND = 1_000_000_000
 
 
@@ -49,33 +51,40 @@ def test_a_request_is_as_large_as_the_consumer_allows() -> None:
     limited = limits(max_batch=7, max_bytes=1_000, max_expires=2 * SECOND)
 
     assert limited.allowed(50, 0) == 7
-    assert limited.option(0) == b'"max_bytes":997,'
+    assert limited.option(7, 0, MEGABYTE) == b'"max_bytes":997,'
     assert limited.expires == 2.0
+
+
+@pytest.mark.parametrize(("count", "option"), [(1, b""), (4, b""), (5, b'"max_bytes":4194301,')])
+def test_only_a_request_that_may_bring_too_much_has_a_limit_of_bytes(
+    count: int, option: bytes
+) -> None:
+    assert limits().option(count, 0, MEGABYTE) == option
 
 
 def test_of_large_events_one_request_is_open_at_a_time() -> None:
     limited = limits()
-    limited.option(0)
+    limited.option(10, 0, MEGABYTE)
     assert limited.allowed(10, outstanding=5) == 10
 
-    limited.ended_by_bytes(FULL % 5_000)
-    limited.option(0)
+    limited.request_ended(FULL_STATUS, FULL % 5_000)
+    limited.option(10, 0, MEGABYTE)
 
     assert limited.allowed(10, outstanding=5) == 0
     assert limited.allowed(10, outstanding=0) == 10
-    limited.option(0)  # the one before was not ended by bytes
+    limited.option(10, 0, MEGABYTE)  # the one before was not ended by bytes
     assert limited.allowed(10, outstanding=5) == 10
 
 
 def test_a_message_larger_than_the_limit_is_asked_for_alone_and_without_one() -> None:
     limited = limits(max_bytes=1_000)
 
-    limited.ended_by_bytes(FULL % 997)
+    limited.request_ended(FULL_STATUS, FULL % 997)
 
     assert limited.allowed(10, outstanding=3) == 0
     assert limited.allowed(10, outstanding=0) == 1
-    assert limited.option(0) == b""
-    assert limited.option(1) == b'"max_bytes":997,'
+    assert limited.option(1, 0, MEGABYTE) == b""
+    assert limited.allowed(10, outstanding=0) == 10
 
 
 def test_only_a_link_that_broke_soon_halves_the_bytes() -> None:

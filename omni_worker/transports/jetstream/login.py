@@ -83,12 +83,14 @@ def with_inbox_hint(text: str, inbox_prefix: str) -> str:
 def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Exception:
     """Return the real cause of ``error``, if INFO or the settings say more than the error."""
     first = settings.tls_first == "on"
-    if first and isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return ConnectError(
-            "TLS failed: the server speaks first, without TLS; NATS_TLS_FIRST=on is only for"
-            " servers with handshake_first", is_answered=True,
-        )  # fmt: skip
     no_word = isinstance(error, ConnectionLost | ConnectionResetError | TimeoutError) and not info
+    # A server that speaks first: its INFO is no TLS record, or was read before the handshake.
+    is_tls = isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER"
+    if first and (is_tls or no_word):
+        return ConnectError(
+            f"{describe(error)}; NATS_TLS_FIRST=on is only for servers with handshake_first",
+            is_answered=is_tls,
+        )
     if no_word and not first and (settings.wants_tls or isinstance(error, ConnectionLost)):
         return ConnectError(
             f"{describe(error)}, before its first word;"

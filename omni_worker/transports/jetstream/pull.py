@@ -49,12 +49,10 @@ class Pull:
         self._limits = limits
         self._is_more_wanted = False  # than the open request may bring
         self._heard = False  # since the last check of the watch
-        self._heard_at = 0.0
-        self._well_at = 0.0  # when it was last heard without trouble
+        self._heard_at = self._well_at = 0.0  # when it was last heard; without trouble
         self._beat = QUIET  # of the latest request
         self._was_quiet = True  # the previous request expired; no request yet counts as quiet
-        self._last_count = 0  # of the latest request
-        self._trouble = 0
+        self._last_count = self._trouble = 0  # the first of the latest request
         self._elected_at = 0.0  # loop time
         self._stopped = self._withdrawing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -83,7 +81,8 @@ class Pull:
         # there is time for an election.
         electing = now < self._elected_at and not self._silences
         beat = next_beat(brief=brief, quiet=self._was_quiet, electing=electing)
-        body = b'{"batch":%d,' % count + self._limits.option(self.outstanding)
+        limit = self._limits.option(count, self.outstanding, self._connection.max_payload)
+        body = b'{"batch":%d,%b' % (count, limit)
         body += beat.options(now + self._connection.phase, self._limits.expires)
         if self._connection.send(
             b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)
@@ -268,9 +267,10 @@ class Pull:
             self._lose(TransportError(f"consumer {self.consumer} on {self.stream}: {line}"))
         elif "exceeded maxrequest" in line:
             self._look_into(self._after_limit())
+        elif "batch completed" in line and not still_pending(headers, 0):
+            pass  # all of it has come
         elif "batch completed" in line or "maxbytes" in line or "interest expired" in line:
-            if "maxbytes" in line:
-                self._limits.ended_by_bytes(headers)
+            self._limits.request_ended(line, headers)
             self._ended(still_pending(headers, self.outstanding))
         elif "maxwaiting" in line:  # this request was refused; earlier ones wait on
             log.warning("consumer %s: %s; asking again", self.consumer, line)

@@ -65,21 +65,27 @@ class RequestLimits:
             return 0
         return 1 if self._is_too_large else min(count, self._batch)
 
-    def option(self, outstanding: int) -> bytes:
-        """Return the option of the request that is sent now."""
-        if self._is_too_large:
-            self._is_too_large = False
-            return b""
+    def option(self, count: int, outstanding: int, max_payload: int) -> bytes:
+        """Return the option of the request for ``count`` that is sent now.
+
+        With a limit of bytes the server answers each full request with a status: none where the
+        deliveries cannot be too large.
+        """
+        self._is_too_large = False
         if not outstanding:
             self._one_at_a_time, self._ended_by_bytes = self._ended_by_bytes, False
+        if count == 1 or count * max_payload <= self._budget.bytes:
+            return b""
         return b'"max_bytes":%d,' % self._most_bytes
 
-    def ended_by_bytes(self, headers: bytes) -> None:
-        """Note a request that ended because the next message did not fit any more.
+    def request_ended(self, status: str, headers: bytes) -> None:
+        """Note a request that ended early: the next message may not have fitted any more.
 
         If nothing came by it, the message is larger than the limit: the next request is for that
         one alone, without a limit.
         """
+        if "maxbytes" not in status:
+            return
         self._ended_by_bytes = True
         left = _PENDING_BYTES.search(headers)
         self._is_too_large = left is None or int(left.group(1)) >= self._most_bytes
