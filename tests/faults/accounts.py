@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 HEAD = (
     "scenario", "published", "handled", "skipped", "letters", "waiting", "destroyed", "lost",
@@ -87,3 +88,22 @@ def table(rows: Iterable[Sequence[str]]) -> str:
         for column, width in enumerate(widths)
     )
     return "\n".join([line(HEAD), f"|{rule}|", *map(line, rows)])
+
+
+def by_key(effects: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The events of each key as they first came to their end: what is handled may end again."""
+    seen: dict[str, dict[str, None]] = {}
+    for one in effects:
+        seen.setdefault(one["key"], {}).setdefault(one["id"])
+    return {key: list(ended) for key, ended in seen.items()}
+
+
+def out_of_order(effects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Events that ended after a later one of their key."""
+    found = []
+    for ended in by_key(effects).values():
+        latest = ""
+        for one in ended:
+            found += [one] if one < latest else []
+            latest = max(latest, one)
+    return found

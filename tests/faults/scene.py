@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -70,6 +71,7 @@ class Scene:
         )
         self.plain: Client
         self.confirmed: set[str] = set()  # stored, by the server's own word
+        self.confirmed_at: dict[str, float] = {}  # when that was, by the monotonic clock
         self.expected_skips: set[str] = set()
         self.destroyed: set[str] = set()
         self.duplicates = 0  # publishes the server had stored already
@@ -101,6 +103,10 @@ class Scene:
         """Start one worker and go on at once."""
         target = self.stage.app(source, module) if source is not None else f"{module}:app"
         return self.stage.spawn(target, **{**QUICK, **settings})
+
+    def spawn_with(self, *arguments: str, module: str, **settings: Any) -> Worker:
+        """Start one worker of an app that is written already, with more arguments of `run`."""
+        return self.stage.spawn(f"{module}:app", *arguments, **{**QUICK, **settings})
 
     # --- publishing ------------------------------------------------------------------------
 
@@ -171,6 +177,7 @@ class Scene:
     def _note(self, published: Iterable[Any]) -> None:
         for one in published:
             self.confirmed.add(one.id)
+            self.confirmed_at.setdefault(one.id, time.monotonic())
             self.duplicates += one.duplicate
 
     # --- how it ends -----------------------------------------------------------------------
@@ -225,15 +232,20 @@ class Scene:
         ends = Counter((one["worker"], one["id"]) for one in self.stage.effects("handled"))
         return {id for (_, id), count in ends.items() if count > 1}
 
-    async def account(self, durable: str = "r1", stream: str = "MESSAGE") -> Account:
-        """Where every event is now."""
+    async def account(
+        self, durable: str = "r1", stream: str = "MESSAGE", handler: str | None = None
+    ) -> Account:
+        """Where every event is now; with several handlers, for the one whose effects say so."""
         stored = await stored_ids(self.plain, stream)
         assert len(stored) == len(set(stored.values())), "an id is stored twice"
         info = await consumer(self.plain, durable, stream)
         floor = info["ack_floor"]["stream_seq"]
-        ended = Counter(self.stage.ids("handled"))
-        begun = Counter(self.stage.ids("begun"))
-        lettered = set(await lettered_ids(self.plain))
+        ended, begun = (
+            Counter(one["id"] for one in self.stage.effects(what) if one.get("handler") == handler)
+            for what in ("handled", "begun")
+        )
+        letters = await letters_of(self.plain)
+        lettered = {id for of, id in letters if handler is None or of == handler}
         open_now = {id for sequence, id in stored.items() if sequence > floor}
         return Account(
             published=frozenset(self.confirmed),
@@ -284,11 +296,12 @@ async def stored_ids(client: Client, stream: str) -> dict[int, str]:
     return {sequence: _id_of(body) for sequence, body in found.items()}
 
 
-async def lettered_ids(client: Client) -> list[str]:
-    """The events the dead letters are about; each letter is stored once."""
+async def letters_of(client: Client) -> Counter[tuple[str, str]]:
+    """The handlers and events that the dead letters are about, and how many letters each has."""
     count = await _count(client, "SYSTEM", "system.dead_letter") or 0  # none was ever sent
     letters = await _read(client, "SYSTEM", "system.dead_letter", count)
-    return [json.loads(letter)["payload"]["originalEventId"] for letter in letters.values()]
+    payloads = [json.loads(letter)["payload"] for letter in letters.values()]
+    return Counter((one["handler"], one["originalEventId"]) for one in payloads)
 
 
 async def _count(client: Client, stream: str, subject: str = ">") -> int | None:

@@ -13,6 +13,7 @@ import pytest
 from omni_worker.nats_server import NatsServer
 
 from ..processes.support import stored
+from .accounts import by_key, out_of_order
 from .links import Link
 from .scene import Scene
 
@@ -160,8 +161,8 @@ async def test_order_per_key_at_full_concurrency_through_kills(
         f"order_by, prefetch={prefetch}: 20 keys, retries, 2 × worker and 2 × server kill -9",
         "each key in its order",
     )
-    assert len(_by_key(scene)) == 20
-    assert out_of_order(scene) == []
+    assert len(by_key(scene.stage.effects("handled"))) == 20
+    assert out_of_order(scene.stage.effects("handled")) == []
     assert account.ended_twice <= 2 * 20
 
 
@@ -181,7 +182,7 @@ async def test_order_per_key_through_redeploys_that_wait_for_nobody(
     await scene.settled()
 
     account = await scene.ends("order_by: SIGTERM 3 × under load", "each key in its order")
-    assert out_of_order(scene) == []
+    assert out_of_order(scene.stage.effects("handled")) == []
     assert account.ended_twice == 0
 
 
@@ -200,7 +201,7 @@ async def test_order_per_key_where_a_process_stood_still_past_its_leases(
     await scene.settled()
 
     account = await scene.ends("order_by: SIGSTOP 3 × around ack_wait", "each key in its order")
-    assert out_of_order(scene) == []
+    assert out_of_order(scene.stage.effects("handled")) == []
     assert account.ended_twice == 0
 
 
@@ -218,25 +219,5 @@ async def test_order_per_key_through_a_link_that_is_cut(
         await scene.settled()
 
         account = await scene.ends("order_by: link cut 4 × mid-message", "each key in its order")
-    assert out_of_order(scene) == []
+    assert out_of_order(scene.stage.effects("handled")) == []
     assert account.ended_twice == 0
-
-
-def _by_key(scene: Scene) -> dict[str, list[str]]:
-    """The events of each key as they first came to their end: what is handled may end again."""
-    seen: dict[str, list[str]] = {}
-    for one in scene.stage.effects("handled"):
-        ended = seen.setdefault(one["key"], [])
-        if one["id"] not in ended:
-            ended.append(one["id"])
-    return seen
-
-
-def out_of_order(scene: Scene) -> list[str]:
-    """Events that ended after a later one of their key."""
-    return [
-        one
-        for ended in _by_key(scene).values()
-        for place, one in enumerate(ended)
-        if any(other > one for other in ended[:place])
-    ]
