@@ -41,7 +41,7 @@ from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .tasks import own
 from .threads import DaemonThreads
-from .topology import ConsumerSpec, StreamConsumers, origin_of, short_hash
+from .topology import ConsumerSpec, StreamConsumers, announced_lease, origin_of, short_hash
 from .transports.base import Operators, Source, Transport
 from .transports.infos import ConsumerInfo
 from .upkeep import Contest, Upkeep
@@ -158,10 +158,22 @@ class Binding:
             if looked is None or bound.source not in self.bound:
                 continue
             info = looked
+            info = await self._upkeep.shorten(bound.spec, info)
             if info.created != bound.looks.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
             self._take_in(bound, info)
             await self._share_settled(bound)
+
+    async def refresh_leases(self) -> None:
+        """Read only the ack_wait, for the last runs of a subscription that ends."""
+        for bound in list(self.bound.values()):
+            info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
+            if info is not None:
+                self._lease(info)
+
+    def _lease(self, info: ConsumerInfo) -> None:
+        """Let leases follow the server's word: another version of the app may have changed it."""
+        self.subscription.lease(info.config.ack_wait, announced_lease(info.config))
 
     def on_lost(self, source: Source, cause: Exception) -> None:
         """The port's word that a consumer is gone."""
@@ -261,8 +273,7 @@ class Binding:
             bound.source, bound.ack_floor, is_idle=is_idle, deliveries=info.deliveries
         )
         self.subscription.unanswered.saw(bound.source, info)
-        # Another version of the app may have changed it: leases follow the server's word.
-        self.subscription.lease(info.config.ack_wait)
+        self._lease(info)
 
     async def _share_settled(self, bound: Bound) -> None:
         """Note what is settled, for other processes, if something keeps the ack floor down."""

@@ -19,6 +19,7 @@ from .topology import (
     DUPLICATE_WINDOW,
     OWN_STREAM,
     STREAMS,
+    Config,
     Conflict,
     ConsumerSpec,
     CreateConsumer,
@@ -208,10 +209,15 @@ class Provisioner:
 
         Raises TransportError if it is not ours, or the right to do it is missing.
         """
+        return await self.change_consumer(spec, info, without_edits(spec, info.config))
+
+    async def change_consumer(
+        self, spec: ConsumerSpec, info: ConsumerInfo, config: Config
+    ) -> ConsumerInfo:
+        """Write a configuration of a consumer of ours. Raises TransportError as above."""
         if app_of(info.config) != spec.app:
             raise TopologyError("its tag no longer names this app; omni-worker plan shows it")
         self._require_create("an update")
-        config = without_edits(spec, info.config)
         return await write_consumer(self._operators, UpdateConsumer(spec.stream, config))
 
     @property

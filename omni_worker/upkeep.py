@@ -6,6 +6,7 @@ to, for ever longer, and reported once.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .errors import TransportError
@@ -19,12 +20,14 @@ from .topology import (
     consumer_changes,
     edits_of,
     is_beyond_repair,
+    shortened,
 )
 from .transports.base import Operators
 from .transports.infos import ConsumerInfo
 
 CALM = 60.0  # seconds without trouble, until earlier trouble is forgotten
 LONGEST = 30.0  # seconds of a pause
+READ_BY_ALL = 25.0  # seconds; each process reads its consumers every ten
 REPORTED = 2  # how often trouble is reported each time it comes
 
 
@@ -63,6 +66,7 @@ class Upkeep:
         self._provisioner = provisioner
         self._operators = operators
         self._contests: dict[tuple[str, str], Contest] = {}
+        self._announced: dict[tuple[str, str], tuple[str, float]] = {}  # since when, loop time
 
     def deleted(self, spec: ConsumerSpec) -> Contest:
         """Note that others deleted a consumer; the contest says how long to wait."""
@@ -132,6 +136,21 @@ class Upkeep:
         else:
             self._report(spec, says, recreated=strands)
         return None if strands else restored
+
+    async def shorten(self, spec: ConsumerSpec, info: ConsumerInfo) -> ConsumerInfo:
+        """Put an announced ack_wait in force, once every process has read it."""
+        key, config = (spec.stream, spec.name), shortened(info.config)
+        if config is None:
+            self._announced.pop(key, None)
+            return info
+        now, ack_wait = self._flow.now(), str(config["ack_wait"])
+        announced, since = self._announced.setdefault(key, (ack_wait, now))
+        if announced != ack_wait:
+            self._announced[key] = ack_wait, now
+        elif now - since >= READ_BY_ALL:
+            with suppress(TransportError):  # a process that has the right will do it
+                return await self._provisioner.change_consumer(spec, info, config)
+        return info
 
     def _report(self, spec: ConsumerSpec, changes: str, *, recreated: bool) -> None:
         self._flow.emit(

@@ -428,13 +428,43 @@ def test_a_filter_is_not_narrowed_under_another_process(state: dict[str, int]) -
 
 def test_while_others_read_a_new_filter_is_added_and_the_old_one_stays() -> None:
     step = plan_consumer(
-        spec(filters=("message.sent",), ack_wait=5.0),
+        spec(filters=("message.sent",), ack_wait=60.0),
         standing(filters=("message.received",), num_waiting=1),
     )
 
     assert isinstance(step, UpdateConsumer)
     assert filters_of(step.config) == ("message.received", "message.sent")
-    assert step.config["ack_wait"] == 5 * NANO
+    assert step.config["ack_wait"] == 60 * NANO
+
+
+@pytest.mark.parametrize("state", [{"num_waiting": 1}, {"num_ack_pending": 1}])
+def test_a_shorter_ack_wait_is_announced_first_and_put_in_force_later(
+    state: dict[str, int],
+) -> None:
+    before = standing(ack_wait=60.0, **state)
+
+    step = plan_consumer(spec(ack_wait=30.0), before)
+
+    assert isinstance(step, UpdateConsumer)
+    announced = info(step.config, **state)
+    assert (announced.config.ack_wait, announced_lease(announced.config)) == (60.0, 30.0)
+    assert shortened(before.config) is None
+    assert "keeps ack_wait 60 s for half a minute" in step.notices[0].says
+    assert isinstance(plan_consumer(spec(ack_wait=30.0), announced), UseConsumer)
+    in_force = info(shortened(announced.config) or {})
+    assert (in_force.config.ack_wait, announced_lease(in_force.config)) == (30.0, 30.0)
+    assert plan_consumer(spec(ack_wait=30.0), in_force) == UseConsumer()
+
+
+def test_who_starts_with_the_longer_ack_wait_again_takes_the_announcement_back() -> None:
+    step = plan_consumer(spec(ack_wait=30.0), standing(ack_wait=60.0, num_waiting=1))
+    assert isinstance(step, UpdateConsumer)
+    announced = info(step.config, num_waiting=1)
+
+    back = plan_consumer(spec(ack_wait=60.0), announced)
+
+    assert isinstance(back, UpdateConsumer)
+    assert back.config == standing(ack_wait=60.0).config.raw
 
 
 def test_another_apps_durable_is_refused_by_name() -> None:

@@ -37,6 +37,7 @@ class Subscriptions:
         self._publisher = publisher
         self._settings = settings  # its grace is read at the end: dev takes it away on a save
         self._bindings: dict[Subscription, Binding] = {}
+        self._ending_bindings: list[Binding] = []  # whose last runs still have leases
         self._ending = Ending()
         self._transport = transport
         self.steered = Steered(
@@ -100,8 +101,9 @@ class Subscriptions:
 
     async def _refresh(self, *, busy_only: bool) -> None:
         """Read the consumers from the server, all at once: the requests go out together."""
-        due = [one for one in self.bindings if one.is_busy or not busy_only]
-        for result in await asyncio.gather(*(one.refresh() for one in due), return_exceptions=True):
+        due = [one.refresh() for one in self.bindings if one.is_busy or not busy_only]
+        due += [one.refresh_leases() for one in self._ending_bindings if not busy_only]
+        for result in await asyncio.gather(*due, return_exceptions=True):
             if isinstance(result, TransportError):
                 log.debug("consumers not read: %s", result)
             elif isinstance(result, BaseException):
@@ -157,5 +159,9 @@ class Subscriptions:
             await self._ending.wait(subscription)
             return
         with self._ending.of(subscription):
-            await subscription.drain(self._settings.grace if grace is None else grace)
+            self._ending_bindings.append(binding)
+            try:
+                await subscription.drain(self._settings.grace if grace is None else grace)
+            finally:
+                self._ending_bindings.remove(binding)
             await binding.close()

@@ -16,8 +16,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,11 @@ from ..transports.base import Entry, KeyValue
 BUCKET = "omni-worker-guards"
 REMEMBERED = 10_000  # guards of other runs whose age we watch
 MARGIN = 0.05  # seconds
+AGAIN = 0.5  # seconds until a last write is tried again,
+LATEST = 120.0  # and for how long at least: a server may be away
+# Parts of a lease after which a waiting event comes again, maybe to another process: each counts
+# the lease by its own clock, so each is to see the guard soon.
+LOOKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Guard:
         lease: float,
         event: Guarded,
         *,
+        later: Callable[[Coroutine[Any, Any, None]], None],
         on_lost: Callable[[], None],
         on_delayed: Callable[[OmniWorkerError], None],
     ) -> None:
@@ -89,12 +95,13 @@ class Guard:
         self._revision = revision
         self._lease = lease
         self._event = event
+        self._later = later
         self._on_lost = on_lost
         self._on_delayed = on_delayed
 
-    async def finish(self) -> bool:
-        """Write, before the ack, that the handler succeeded. Return False if the guard was lost."""
-        return await self._write(_ended("done", self._owner, self._event))
+    async def finish(self) -> None:
+        """Write, before the ack, that the handler succeeded."""
+        await self._end("done")
 
     async def clear(self) -> None:
         """Open the guard after a failure, handback or dead letter: the event may run again.
@@ -102,7 +109,7 @@ class Guard:
         The key stays: were it removed, another event of the same id could take its place, and
         what was done under the other key would run again.
         """
-        await self._write(_ended("open", self._owner, self._event))
+        await self._end("open")
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -113,6 +120,26 @@ class Guard:
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _end(self, state: str) -> None:
+        """Write the last state. While the server is away it is tried again, beside what comes next.
+
+        Without that, another process would wait for the end of the lease, and then run the event.
+        """
+        value = _ended(state, self._owner, self._event)
+        try:
+            await self._write(value)
+        except OmniWorkerError:
+            self._later(self._end_later(value))
+
+    async def _end_later(self, value: bytes) -> None:
+        now = asyncio.get_running_loop().time
+        ends = now() + max(self._lease, LATEST)
+        while now() < ends:
+            await asyncio.sleep(AGAIN)
+            with suppress(OmniWorkerError):
+                await self._write(value)
+                return
 
     async def _keep(self) -> None:
         while True:
@@ -149,6 +176,7 @@ class Guards:
         self._handler = handler
         self._emit = signals.emit
         self._watched: dict[str, tuple[int, float]] = {}  # key → revision, since when (loop time)
+        self._late: set[asyncio.Task[None]] = set()  # last writes that are tried again
 
     async def enter(self, event: Guarded, lease: float) -> Guard | DoneBefore | Busy:
         """Try to get the right to run the event. Raises TransportError if the state is unknown."""
@@ -183,18 +211,28 @@ class Guards:
                         handled = guard.get("sequence", event.sequence)
                         return DoneBefore(duplicate=handled != event.sequence)
                     case "running" if (left := self._left(key, entry, guard, lease)) > 0:
-                        return Busy(left + MARGIN)
+                        return Busy(min(left, lease / LOOKS) + MARGIN)
                 revision = await bucket.update(key, running, entry.revision)
             if revision is None:
                 return Busy(MARGIN)  # it has changed just now
         self._watched.pop(key, None)
         return Guard(
-            bucket, key, owner, revision, lease, event,
+            bucket, key, owner, revision, lease, event, later=self._later,
             on_lost=lambda: self._emit(GuardLost(handler=self._handler, event_id=event.id)),
             on_delayed=lambda cause: self._emit(
                 GuardNotExtended(handler=self._handler, event_id=event.id, cause=cause)
             ),
         )  # fmt: skip
+
+    def close(self) -> None:
+        """Try last writes no longer."""
+        for task in self._late:
+            task.cancel()
+
+    def _later(self, write: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(write, name=own("guard"))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     def _left(self, key: str, entry: Entry, guard: dict[str, Any], lease: float) -> float:
         """Return the seconds until a guard is expired: unchanged for a whole lease, by our clock.

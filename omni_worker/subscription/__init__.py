@@ -231,9 +231,9 @@ class Subscription:
         """Call once, when the next delivery is released: its caller has more to hand over."""
         self._credit.on_room(call)
 
-    def lease(self, ack_wait: float) -> None:
-        """Set the server's ack_wait, in seconds: leases follow it."""
-        self._leases.ack_wait = ack_wait
+    def lease(self, ack_wait: float, announced: float) -> None:
+        """Set the server's ack_wait and the announced one, in seconds: leases follow them."""
+        self._leases.ack_wait, self._leases.extended_by = ack_wait, announced
 
     async def drain(self, grace: float) -> None:
         """Stop without losing or doubling anything.

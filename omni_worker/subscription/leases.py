@@ -31,7 +31,8 @@ class Leases:
         handler: Handler,
         signals: Signals,
     ) -> None:
-        self.ack_wait = ack_wait
+        self.ack_wait = ack_wait  # after so long the server gives an event away
+        self.extended_by = ack_wait  # shorter for a while before a shorter ack_wait is in force
         self.timeout = timeout
         self._states = states
         self._slots = slots
@@ -47,7 +48,7 @@ class Leases:
     def watch(self) -> None:
         """Start the timer for a held delivery, if there is none."""
         if self.timer is None:
-            self._schedule(self.ack_wait / 6)
+            self._schedule(self.extended_by / 6)
 
     def begin_run(self, slot: Slot) -> None:
         """Start the time limit of a run; ``timeout`` is set."""
@@ -102,7 +103,7 @@ class Leases:
         delivery.leased_at = self.now()
 
     def _schedule(self, within: float) -> None:
-        when = self.now() + min(within, self.ack_wait / 6)
+        when = self.now() + min(within, self.extended_by / 6)
         if self.timer is not None:
             if self.timer.when() <= when:
                 return
@@ -124,7 +125,7 @@ class Leases:
             self._schedule(max(0.001, nearest - now))
 
     def _extend_due(self) -> None:
-        due = self.now() - self.ack_wait / 3
+        due = self.now() - self.extended_by / 3
         for state in self._states.values():
             for delivery in state.held.values():
                 if delivery.leased_at <= due and not self.has_lapsed(delivery):

@@ -16,7 +16,6 @@ from .consumers import (
     UpdateConsumer,
     UseConsumer,
     app_of,
-    changes_in_words,
     consumer_changes,
     consumer_config,
     consumer_tag,
@@ -32,6 +31,7 @@ from .consumers import (
 from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks
 from .routes import holds_events, route, unknown_copies, unserved, would_store
+from .shortening import announced_lease, shortened
 from .split import (
     StreamConsumers,
     bare_name,
@@ -73,6 +73,7 @@ from .streams import (
     with_sources,
     with_subjects,
 )
+from .words import changes_in_words
 
 __all__ = [
     "DAY",
@@ -105,6 +106,7 @@ __all__ = [
     "UpdateConsumer",
     "UpdateStream",
     "UseConsumer",
+    "announced_lease",
     "app_of",
     "bare_name",
     "changes_in_words",
@@ -134,6 +136,7 @@ __all__ = [
     "rfc3339",
     "route",
     "short_hash",
+    "shortened",
     "source_configs",
     "split",
     "stream_config",

@@ -13,11 +13,13 @@ from ..options import StartFrom
 from ..subjects import covers, fold
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
+from .words import changes_in_words
 
 # Delayed naks count against it (NATS-Server#6093): each event that waits for its retry. A waiting
 # one costs the server a quarter of a kilobyte, and nothing while it waits.
 MAX_ACK_PENDING = 1_000_000
 ACK_WAIT = TAG + "ack_wait"  # in a consumer's tag: nanoseconds, to tell an operator's edit
+NEXT_ACK_WAIT = TAG + "ack_wait_next"  # announced, see shortening
 SPLIT = TAG + "split"  # in a main consumer's tag: the name of its bare one
 
 
@@ -46,6 +48,7 @@ class NoticeKind(StrEnum):
 
     STARTED_ELSEWHERE = "started elsewhere"  # start_from counts only for a new consumer
     FILTERS_KEPT = "filters kept"
+    ACK_WAIT_KEPT = "ack_wait kept"
     UPDATED = "updated"
 
 
@@ -193,7 +196,7 @@ def plan_consumer(
             f" {changes_in_words(changes)}; the server does not allow changing that"
         )
     notices = _start_notice(spec, config.metadata) if owner is not None else ()
-    if not changes:
+    if not changes and NEXT_ACK_WAIT not in config.metadata:
         return UseConsumer(notices)
     filters, stays = _next_filters(spec, config, is_read=_is_read(info) and not narrow)
     if stays:
@@ -201,7 +204,15 @@ def plan_consumer(
         kept = ", ".join(config.filters)
         says = f"keeps the wider filters {kept} while other processes pull from it"
         notices += (Notice(NoticeKind.FILTERS_KEPT, says),)
-    updated = _updated(spec, config, filters)
+    later = _is_read(info) and _is_shorter(spec, config)
+    if later:
+        changes.pop("ack_wait", None)
+        says = (
+            f"keeps ack_wait {config.ack_wait:g} s for half a minute, until all processes extend"
+            f" what they hold by the new {spec.ack_wait:g} s"
+        )
+        notices += (Notice(NoticeKind.ACK_WAIT_KEPT, says),)
+    updated = _updated(spec, config, filters, later=later)
     if updated == config.raw:
         return UseConsumer(notices)
     if changes:
@@ -280,9 +291,17 @@ def _is_read(info: ConsumerInfo) -> bool:
     return bool(info.num_waiting or info.num_ack_pending)
 
 
+def _is_shorter(spec: ConsumerSpec, config: ConsumerConfig) -> bool:
+    """Return True if our ack_wait is shorter than that of the version before, not of an edit."""
+    nanoseconds = int(spec.ack_wait * NANO)
+    was = config.metadata.get(ACK_WAIT, str(config.raw.get("ack_wait")))
+    return was == str(config.raw.get("ack_wait")) and nanoseconds < int(was)
+
+
 def _updated(
-    spec: ConsumerSpec, config: ConsumerConfig, filters: tuple[str, ...]
+    spec: ConsumerSpec, config: ConsumerConfig, filters: tuple[str, ...], *, later: bool
 ) -> dict[str, Any]:
+    """Return the configuration to write; ``later``: the shorter ack_wait is only announced."""
     kept = {
         key: value
         for key, value in config.raw.items()
@@ -298,8 +317,12 @@ def _updated(
     }
     if not spec.durable:
         updated["inactive_threshold"] = int(spec.inactive * NANO)
-    tag = {key: value for key, value in config.metadata.items() if key != SPLIT}
-    tag[ACK_WAIT] = str(int(spec.ack_wait * NANO))
+    tag = {
+        key: value for key, value in config.metadata.items() if key not in (SPLIT, NEXT_ACK_WAIT)
+    }
+    tag[NEXT_ACK_WAIT if later else ACK_WAIT] = str(int(spec.ack_wait * NANO))
+    if later:
+        updated["ack_wait"] = config.raw["ack_wait"]
     updated["metadata"] = tag | ({SPLIT: spec.split} if spec.split else {})
     return updated
 
@@ -351,21 +374,3 @@ def _start_notice(spec: ConsumerSpec, tag: Mapping[str, str]) -> tuple[Notice, .
         f" start_from={wanted!r} would need plan --recreate {spec.name}"
     )
     return (Notice(NoticeKind.STARTED_ELSEWHERE, says),)
-
-
-def changes_in_words(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Describe changes as field, value on the server, wanted value."""
-    return "; ".join(
-        f"{key} {_shown(key, has)}, wanted {_shown(key, want)}"
-        for key, (has, want) in changes.items()
-    )
-
-
-def _shown(key: str, value: Any) -> str:
-    if key in ("ack_wait", "inactive_threshold") and isinstance(value, int):
-        return f"{value / NANO:g} s"
-    if key == "backoff" and isinstance(value, list):
-        return ", ".join(f"{one / NANO:g} s" for one in value)
-    if isinstance(value, (tuple, list)):
-        return ", ".join(str(one) for one in value) or "none"
-    return str(value)

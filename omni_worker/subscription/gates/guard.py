@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from ...errors import OmniWorkerError
 from ...letters.written import STREAM_HEADER
@@ -59,16 +58,15 @@ class ExactlyOnce(Gate):
                 outcome = await go(run)
         finally:
             if outcome is not DONE:
-                with suppress(OmniWorkerError):
-                    await guard.clear()
+                await guard.clear()
         if outcome is not DONE:
             return outcome
-        with suppress(OmniWorkerError):  # it ran: an ack that gets through still settles it
-            await guard.finish()
+        await guard.finish()
         return CONFIRM
 
     def close(self) -> None:
         """Try no longer."""
+        self._guards.close()
         if self._trial is not None:
             self._trial.cancel()
 

@@ -1,0 +1,35 @@
+"""Shortening: a shorter ack_wait comes in two steps, so that no held event is given away. Pure.
+
+A process extends its leases by the ack_wait it read last, up to ten seconds ago. The server applies
+a shorter one at once to all that is held: what an older version still runs would go to another
+process. So first the tag announces it, and all processes extend by it; then the consumer changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..transports.infos import ConsumerConfig
+from .consumers import ACK_WAIT, NEXT_ACK_WAIT
+from .streams import NANO
+
+
+def announced_lease(config: ConsumerConfig) -> float:
+    """Return the seconds in which leases are to be extended: those of now, or announced ones."""
+    nanoseconds = _announced(config)
+    return config.ack_wait if nanoseconds is None else min(config.ack_wait, nanoseconds / NANO)
+
+
+def shortened(config: ConsumerConfig) -> dict[str, Any] | None:
+    """Return the configuration with the announced ack_wait in force; None if there is none."""
+    nanoseconds = _announced(config)
+    if nanoseconds is None:
+        return None
+    tag = {key: value for key, value in config.metadata.items() if key != NEXT_ACK_WAIT}
+    metadata = {**tag, ACK_WAIT: str(nanoseconds)}
+    return {**config.raw, "ack_wait": nanoseconds, "metadata": metadata}
+
+
+def _announced(config: ConsumerConfig) -> int | None:
+    announced = config.metadata.get(NEXT_ACK_WAIT, "")
+    return int(announced) if announced.isdecimal() else None
