@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -14,6 +15,7 @@ from omni_worker.settings import Settings
 from omni_worker.transports.base import Transport
 from omni_worker.transports.jetstream import JetStreamTransport
 
+from ..ports import free_port
 from ..waiting import until
 from .proxy import Proxy
 from .suite import TransportSuite
@@ -152,3 +154,25 @@ async def test_a_server_that_was_killed_comes_back_with_another_identity(
         await until(lambda: transport.is_connected and transport.server_id != before)
 
         assert transport.server_id
+
+
+async def test_an_updated_consumer_has_the_creation_it_was_created_with_after_a_restart_too(
+    tmp_path: Path,
+) -> None:
+    """The server's answer to an update has another one then."""
+    config = {"durable_name": "c", "name": "c", "ack_policy": "explicit", "filter_subject": "s.x"}
+    with NatsServer(port=free_port(), store=tmp_path) as server:
+        transport = await JetStreamBackend(server).beside()
+        operators = transport.operators
+        await operators.create_stream({"name": "S", "subjects": ["s.>"]})
+        created = await operators.create_consumer("S", config)
+        server.kill()
+        await until(lambda: not transport.is_connected)
+        server.start()
+        await until(lambda: transport.is_connected)
+
+        updated = await operators.update_consumer("S", {**config, "max_ack_pending": 7})
+
+        assert updated.config.max_ack_pending == 7
+        assert updated.created == created.created
+        await transport.close()

@@ -89,8 +89,14 @@ class Api:
         return await self._write_consumer(stream, config, "create")
 
     async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
-        """Update, never create (10149)."""
-        return await self._write_consumer(stream, config, "update")
+        """Update, never create (10149).
+
+        Once the server was started again, the answer to an update has another ``created`` than the
+        consumer (2.15.1): taken as it is, the consumer would seem recreated by an operator, and what
+        is settled would run again. So the consumer is read.
+        """
+        answer = await self._write_consumer(stream, config, "update")
+        return await self.consumer_info(stream, answer.name) or answer
 
     async def pause_consumer(self, stream: str, consumer: str, until: str) -> bool:
         """Deliver nothing until then; return True if it is paused."""
