@@ -91,9 +91,9 @@ class Api:
     async def update_consumer(self, stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
         """Update, never create (10149).
 
-        Once the server was started again, the answer to an update has another ``created`` than the
-        consumer (2.15.1): taken as it is, the consumer would seem recreated by an operator, and what
-        is settled would run again. So the consumer is read.
+        Once the server was started again, the answer to an update has another ``created`` than
+        the consumer (2.15.1): it would seem recreated by an operator, and what is settled would run
+        again. So the consumer is read.
         """
         answer = await self._write_consumer(stream, config, "update")
         return await self.consumer_info(stream, answer.name) or answer
