@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from omni_worker import EventBus
+from omni_worker.cli.dev import brake
 from omni_worker.nats_server import NatsServer
 
 from ..ports import free_port
@@ -277,3 +279,30 @@ async def test_routes_are_answered_at_the_port_by_the_code_as_it_is_now(
 
     assert first == b"1"
     await until(lambda: answer() == b"2")
+
+
+async def test_a_file_that_the_code_writes_when_it_is_loaded_does_not_reload_it_without_end(
+    project: Project, nats_server: NatsServer
+) -> None:
+    project.write('open("state.yaml", "w").write(str(time.time()))\n' + app(0))
+    dev = project.spawn(url=nats_server.url)
+
+    await dev.until_said("state.yaml changes at every reload: does your code write it")
+    reloads = dev.said().count("changed: state.yaml")
+    project.write(app(1))
+    await until(lambda: project.stage.effects("imported")[-1]["version"] == 1)
+
+    assert reloads == brake.FREE
+
+
+def test_reloads_pause_only_for_files_that_are_written_while_the_code_is_loaded() -> None:
+    one, other = frozenset({Path("one.py")}), frozenset({Path("other.py")})
+    reloads = brake.Brake()
+
+    written = [reloads.pause(one, while_loading=True) for _ in range(9)]
+    another = reloads.pause(other, while_loading=True)
+    saved = [reloads.pause(one, while_loading=False) for _ in range(9)]
+
+    assert written == [0, 0, 0, 0, 1, 2, 4, 5, 5]
+    assert another == 0
+    assert saved == [0] * 9

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...errors import OmniWorkerError
 from .. import CALLED_WRONGLY, FAILED, complain
+from .brake import Brake
 from .children import Children, DevProcess, Ended
 from .dev_dashboard import open_dashboard
 from .dev_server import DevServer, ServerEnded, open_server
@@ -81,6 +82,8 @@ class Dev:
         )
         self._changed_at: float | None = None  # the change that the next child is started for
         self._kill_at: float | None = None
+        self._brake = Brake()
+        self._held: tuple[frozenset[Path], float] | None = None  # changes, and when they count
         self._asked = 0
 
     def run(self) -> int:
@@ -107,21 +110,22 @@ class Dev:
         return (Path(),) if app_dir is None or is_below else (Path(), app_dir)
 
     def _next(self) -> object:
+        due = [at for at in (self._kill_at, self._held and self._held[1]) if at is not None]
         try:
-            if self._kill_at is None:
+            if not due:
                 return self._happened.get()
-            return self._happened.get(timeout=max(0.0, self._kill_at - time.monotonic()))
+            return self._happened.get(timeout=max(0.0, min(due) - time.monotonic()))
         except queue.Empty:
             return None
 
     def _take(self, happened: object) -> None:
         match happened:
             case None:
-                self._kill()
+                self._due(time.monotonic())
             case Asked():
                 self._stop()
             case Changed(paths=paths, at=at) if not self._asked:
-                self._replace(paths, at)
+                self._changed(frozenset(paths), at)
             case ServerEnded():
                 self._server.start_again(self._messages)
             case Ended(child) if child is self._children.working:
@@ -129,7 +133,31 @@ class Dev:
 
     # --- what follows from it ----------------------------------------------------------------
 
-    def _replace(self, paths: tuple[Path, ...], at: float) -> None:
+    def _due(self, now: float) -> None:
+        if self._kill_at is not None and self._kill_at <= now:
+            self._kill()
+        if self._held is not None and self._held[1] <= now:
+            paths, at = self._held
+            self._held = None
+            if not self._asked:
+                self._replace(paths, at)
+
+    def _changed(self, paths: frozenset[Path], at: float) -> None:
+        """Reload, at once or after a pause: what waits for one goes along."""
+        working = self._children.working
+        while_loading = working is not None and working.was_loading(paths)
+        pause = self._brake.pause(paths, while_loading=while_loading)
+        if self._held is not None:
+            paths |= self._held[0]
+        if not pause:
+            self._held = None
+            self._replace(paths, at)
+            return
+        if self._brake.is_new:
+            self._messages.loops(paths)
+        self._held = paths, at + pause
+
+    def _replace(self, paths: frozenset[Path], at: float) -> None:
         self._messages.changed(paths)
         env_file = self._options.given.env_file
         if env_file is not None and env_file.path in paths:

@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -43,6 +45,8 @@ class DevProcess:
         self._post = post
         self._pid: int | None = None
         self._loading = True
+        self._started_at = time.time()  # as files are dated
+        self._loaded_at = float("inf")
         self._is_over = False
         self.code = 0  # once it has ended: its exit code, or minus the signal that ended it
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -70,6 +74,14 @@ class DevProcess:
         self._socket.close()
         self._post(Ended(self))
 
+    def was_loading(self, paths: Iterable[Path]) -> bool:
+        """Return True if one of these files was written while the code was being loaded."""
+        for path in paths:
+            with suppress(OSError):  # it is gone
+                if self._started_at <= path.stat().st_mtime <= self._loaded_at:
+                    return True
+        return False
+
     def _end(self, *, in_order: bool) -> None:
         with suppress(OSError):  # it has ended: the word is on its way
             self._socket.sendall(encode(command_frame("stop", in_order=in_order)))
@@ -83,7 +95,7 @@ class DevProcess:
                     case {"fact": "pid", "value": int(pid)}:
                         self._pid = pid
                     case {"fact": "loaded"}:
-                        self._loading = False
+                        self._loading, self._loaded_at = False, time.time()
 
     def _signal(self, one: signal.Signals) -> None:
         if self._pid is not None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -32,11 +33,17 @@ class Messages:
         shown = ", ".join(relative(folder) for folder in folders)
         self.say(f"watching {shown} for changes; Ctrl-C stops")
 
-    def changed(self, paths: tuple[Path, ...]) -> None:
+    def changed(self, paths: Iterable[Path]) -> None:
         """Print which files were saved."""
-        first, *rest = sorted(relative(path) for path in paths)
-        more = f" and {len(rest)} more" if rest else ""
-        self.say(f"changed: {first}{more}")
+        self.say(f"changed: {_shown(paths)}")
+
+    def loops(self, paths: Iterable[Path]) -> None:
+        """Print which files change at each reload."""
+        self.warn(
+            f"{_shown(paths)} changes at every reload: does your code write it when it is loaded?"
+            " Write it elsewhere, or name it in .gitignore. Until then reloads pause for some"
+            " seconds"
+        )
 
     def ended(self, code: int) -> None:
         """Print how the child ended by itself."""
@@ -58,6 +65,12 @@ class Messages:
             err=True,
             color=self._colour,
         )
+
+
+def _shown(paths: Iterable[Path]) -> str:
+    first, *rest = sorted(relative(path) for path in paths)
+    more = f" and {len(rest)} more" if rest else ""
+    return f"{first}{more}"
 
 
 def relative(path: Path) -> str:
