@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -102,3 +104,55 @@ async def test_what_kills_its_process_while_it_is_read_ends_as_a_letter(
 
 async def _letters(scene: Scene) -> int:
     return int((await api(scene.plain, "STREAM.INFO.SYSTEM"))["state"]["messages"])
+
+
+SLOW = """
+app = App("router")
+
+@app.on("message.received", durable="r1", start_from="first", ack_wait=1, concurrency=20)
+async def route(event, ctx):
+    is_slow = int(event.id[-6:]) < 3
+    effect("begun", id=event.id, slow=is_slow)
+    await asyncio.sleep(1.0 if is_slow else 0.01)
+    effect("handled", id=event.id, slow=is_slow)
+"""
+
+
+async def test_while_suspects_of_a_second_death_run_alone_the_others_have_half_of_the_time(
+    scene: Scene,
+) -> None:
+    worker = await scene.run(SLOW)
+    await scene.publish(3)
+    for death in range(2):
+        await scene.stage.until_effects(3 * (death + 1), "begun")
+        worker.kill()
+        worker = await scene.run()
+    async with scene.publishing(every=0.25):
+        await until(lambda: len(_of(scene, "handled", slow=True)) == 3, 40)
+    await scene.handled(len(scene.confirmed))
+    await scene.settled()
+
+    last = [one for one in _of(scene, "begun", slow=True) if one["worker"] == worker.name]
+    alone = list(
+        zip(
+            sorted(one["at"] for one in last),
+            sorted(one["at"] for one in _of(scene, "handled", slow=True)),
+            strict=True,
+        )
+    )
+    others = [one["at"] for one in _of(scene, "begun", slow=False)]
+    between = list(pairwise(alone))
+    assert not [at for at in others for begun, ended in alone if begun < at < ended]
+    assert [next_begun - ended > 0.9 for (_, ended), (next_begun, _) in between] == [True] * 2
+    assert all(any(ended < at < begun for at in others) for (_, ended), (begun, _) in between)
+    waits = [one["at"] - scene.confirmed_at[one["id"]] for one in _of(scene, "handled", slow=False)]
+    account = await scene.ends(
+        "three that ran in both of two kills, a second each",
+        f"alone, half of the time; others wait {max(waits):.1f} s at most",
+    )
+    assert max(waits) < 5
+    assert not account.lettered
+
+
+def _of(scene: Scene, what: str, *, slow: bool) -> list[dict[str, Any]]:
+    return [one for one in scene.stage.effects(what) if one["slow"] is slow]
