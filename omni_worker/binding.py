@@ -41,7 +41,14 @@ from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .tasks import own
 from .threads import DaemonThreads
-from .topology import ConsumerSpec, StreamConsumers, announced_lease, origin_of, short_hash
+from .topology import (
+    ConsumerSpec,
+    StreamConsumers,
+    announced_lease,
+    origin_of,
+    short_hash,
+    wanted_ack_wait,
+)
 from .transports.base import Operators, Source, Transport
 from .transports.infos import ConsumerInfo
 from .upkeep import Contest, Upkeep
@@ -65,6 +72,7 @@ class Bound:
     ack_floor: int  # stream sequence
     stream_created: int  # epoch nanoseconds; 0: not known
     highest: int = 0  # settled at the last look
+    ack_wait: float = 0.0  # seconds, that of the version started last
 
 
 async def plan_consumers(
@@ -267,7 +275,7 @@ class Binding:
             self._emit(ConsumerReset, bound)
         now = asyncio.get_running_loop().time()
         bound.looks.note(info, link=link, server=server, now=now)
-        bound.ack_floor = info.ack_floor
+        bound.ack_floor, bound.ack_wait = info.ack_floor, wanted_ack_wait(info.config)
         is_idle = not (info.num_pending or info.num_ack_pending)
         self.subscription.settled_up_to(
             bound.source, bound.ack_floor, is_idle=is_idle, deliveries=info.deliveries
@@ -323,19 +331,21 @@ class Binding:
     async def _where_to_start(
         self, bound: Bound, state: SourceState
     ) -> tuple[ConsumerSpec, SourceState | None]:
+        # Not by our own options: a newer version may have read it.
+        spec = replace(bound.spec, ack_wait=bound.ack_wait)
         stream = await self._operators.stream_info(bound.spec.stream)
         if stream is None or stream.created != bound.stream_created:
             await self._provisioner.ensure_streams()
             # The server makes a consumer of subjects its stream does not store: it reads nothing.
             await self._provisioner.routes(bound.spec.filters, literal=False)
             self._emit(StreamReplaced, bound)
-            return replace(bound.spec, start_sequence=1, origin=""), None
+            return replace(spec, start_sequence=1, origin=""), None
         # What waits below the floor was settled by another process: it must not run again.
         state.forget_settled(bound.ack_floor)
         unsettled = state.lowest_unsettled()
         floor = bound.ack_floor + 1
         start = floor if unsettled is None else min(floor, unsettled)
-        return replace(bound.spec, start_sequence=start, origin=bound.looks.origin), state
+        return replace(spec, start_sequence=start, origin=bound.looks.origin), state
 
     def _emit(self, kind: Callable[..., HandlerSignal], bound: Bound, **facts: Any) -> None:
         names = {"stream": bound.spec.stream, "consumer": bound.spec.name}

@@ -31,7 +31,7 @@ from .consumers import (
 from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks
 from .routes import holds_events, route, unknown_copies, unserved, would_store
-from .shortening import announced_lease, shortened
+from .shortening import announced_lease, shortened, wanted_ack_wait
 from .split import (
     StreamConsumers,
     bare_name,
@@ -143,6 +143,7 @@ __all__ = [
     "stream_differences",
     "unknown_copies",
     "unserved",
+    "wanted_ack_wait",
     "with_limit",
     "with_sources",
     "with_subjects",

@@ -15,9 +15,19 @@ from .streams import NANO
 
 
 def announced_lease(config: ConsumerConfig) -> float:
-    """Return the seconds in which leases are to be extended: those of now, or announced ones."""
-    nanoseconds = _announced(config)
-    return config.ack_wait if nanoseconds is None else min(config.ack_wait, nanoseconds / NANO)
+    """Return the seconds in which leases are to be extended: those of now, or announced ones.
+
+    What an operator made longer is set right at some moment: our own counts as well.
+    """
+    return min(config.ack_wait, wanted_ack_wait(config))
+
+
+def wanted_ack_wait(config: ConsumerConfig) -> float:
+    """Return the seconds that the version started last wants, whatever others changed since."""
+    for name in (NEXT_ACK_WAIT, ACK_WAIT):
+        if (written := config.metadata.get(name, "")).isdecimal():
+            return int(written) / NANO
+    return config.ack_wait
 
 
 def shortened(config: ConsumerConfig) -> dict[str, Any] | None:

@@ -31,11 +31,16 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of an event's run: which worker, in which process, and when."""
+    """One end of an event's run: which worker, in which process, from when until when."""
 
     worker: str
     pid: int
     at: float
+    began: float = 0.0  # the same moment, if it is not known
+
+    def overlaps(self, fault: Fault) -> bool:
+        """Return True if its lease, or its ack, may not have come through because of a fault."""
+        return fault.since - BEFORE <= self.at and (self.began or self.at) <= fault.until + AFTER
 
 
 def cause(durable: str, ends: Sequence[End], faults: Iterable[Fault]) -> str:
@@ -67,11 +72,9 @@ def _explains(fault: Fault, durable: str, first: End, second: End, faults: Seque
         return False  # what its guard is for
     match fault.name:
         case "kill the server" | "stop the server" | "hang the server":
-            return fault.since - BEFORE <= first.at <= fault.until + AFTER
+            return first.overlaps(fault)
         case "break the link" | "swallow acks":
-            return fault.worker == first.worker and (
-                fault.since - BEFORE <= first.at <= fault.until + AFTER
-            )
+            return fault.worker == first.worker and first.overlaps(fault)
         case "delete a consumer":
             return fault.durable == durable and fault.since - READ <= first.at
         case "edit a consumer":  # it is made again, so that nothing is stranded

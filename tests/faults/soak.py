@@ -72,9 +72,14 @@ class Soak:
     def doubles(self) -> dict[str, Counter[str]]:
         """Events that ended twice in each handler, by the fault that did it."""
         ends: dict[tuple[str, str], list[End]] = {}
-        for one in self.scene.stage.effects("handled"):
-            end = End(one["worker"], one["pid"], one["at"])
-            ends.setdefault((one["handler"], one["id"]), []).append(end)
+        began: dict[tuple[str, str, int], float] = {}
+        for one in self.scene.stage.effects():
+            key = one["handler"], one["id"]
+            if one["what"] == "begun":
+                began[*key, one["pid"]] = one["at"]
+            else:
+                end = End(one["worker"], one["pid"], one["at"], began[*key, one["pid"]])
+                ends.setdefault(key, []).append(end)
         found = {durable: Counter[str]() for durable in DURABLES}
         for (durable, id), times in ends.items():
             if len(times) > 1:
