@@ -57,3 +57,26 @@ async def test_a_version_with_a_shorter_ack_wait_gets_nothing_that_an_ending_one
     assert kept == 6.0
     assert runs == ["old held", "new next"]
     await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+
+async def test_a_consumer_that_is_made_again_has_the_ack_wait_of_the_version_started_last(
+    world: World,
+) -> None:
+    old, new = await world.bus(), await world.bus()
+
+    async def handle(event: Event[Any]) -> None: ...
+
+    subscription = await old.subscribe("custom.thing", handle, durable="d", ack_wait=2.0)
+    await new.subscribe("custom.thing", handle, durable="d", ack_wait=6.0)
+    await until(lambda: subscription._leases.ack_wait == 6.0)
+    before = await world.info("CUSTOM", "d-bare")
+    await new.transport.operators.delete_consumer("CUSTOM", "d-bare")
+    await new.drain()
+
+    async def is_back() -> bool:
+        found = (await world.consumers("CUSTOM", "d"))[-1]
+        return found.name == "d-bare" and found.created != before.created
+
+    await until(is_back)
+
+    assert (await world.info("CUSTOM", "d-bare")).config.ack_wait == 6.0
