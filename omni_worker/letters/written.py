@@ -10,7 +10,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidEvent
@@ -46,6 +46,7 @@ class Failure:
     line: str = ""  # class, text, place and cause, for people
     place: str = ""  # in the user's code
     was_meant: bool = False  # the handler asked for it
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def of(error: BaseException, attempts: int) -> Failure:
@@ -58,6 +59,7 @@ class Failure:
             line=clean(failure_line(error)),
             place=clean(place_of(error)),
             was_meant=was_meant(error),
+            exception=error,
         )
 
 

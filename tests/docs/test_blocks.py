@@ -26,7 +26,7 @@ from .blocks import BLOCKS, PAGES, ROOT, Block, blocks_in
 from .shells import check_script, command_of
 
 # Written for packages that are not installed here, or for a project: only their syntax is checked.
-FOREIGN = ("FastStream", "Celery", "Django")
+FOREIGN = ("FastStream", "Celery", "Django", "Logfire")
 PYTHON = [one for one in BLOCKS if one.language == "python" and one.title not in FOREIGN]
 TESTS = [one for one in PYTHON if "def test_" in one.code]
 RUN = """
