@@ -210,8 +210,8 @@ class Guards:
                     case "done":
                         handled = guard.get("sequence", event.sequence)
                         return DoneBefore(duplicate=handled != event.sequence)
-                    case "running" if (left := self._left(key, entry, guard, lease)) > 0:
-                        return Busy(min(left, lease / LOOKS) + MARGIN)
+                    case "running" if (wait := self._wait(key, entry, guard, lease)) > 0:
+                        return Busy(wait + MARGIN)
                 revision = await bucket.update(key, running, entry.revision)
             if revision is None:
                 return Busy(MARGIN)  # it has changed just now
@@ -234,8 +234,10 @@ class Guards:
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    def _left(self, key: str, entry: Entry, guard: dict[str, Any], lease: float) -> float:
-        """Return the seconds until a guard is expired: unchanged for a whole lease, by our clock.
+    def _wait(self, key: str, entry: Entry, guard: dict[str, Any], lease: float) -> float:
+        """Return the seconds until the next look at a guard; 0: it is expired.
+
+        It is when it stayed unchanged for a whole lease, by our clock.
 
         The lease is the one the guard states: during a deploy its owner may have a longer one than
         this process. Clocks of two machines may differ by hours: the time in the guard is only for
@@ -249,7 +251,8 @@ class Guards:
                 self._watched.pop(next(iter(self._watched)))
             self._watched[key] = (entry.revision, now)
         stated = guard.get("lease")
-        return (stated if isinstance(stated, (int, float)) else lease) - (now - since)
+        whole = stated if isinstance(stated, (int, float)) else lease
+        return max(0.0, min(whole - (now - since), whole / LOOKS))
 
 
 def _key(*names: str) -> str:

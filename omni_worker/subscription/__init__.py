@@ -274,7 +274,7 @@ class Subscription:
         if leases.timer is None:
             leases.watch()
         sequence = delivery.sequence
-        repeat = delivery.count > 1 or sequence <= state.look_up_until
+        repeat = delivery.count > 1 or sequence <= state.highest or sequence <= state.look_up_until
         if repeat and self._recognise(state, delivery):
             return
         if sequence > state.highest:
@@ -315,6 +315,8 @@ class Subscription:
 
     def _recognise(self, state: SourceState, delivery: Delivery) -> bool:
         """Return True if the delivery needs no run: it was settled before, or is held right now."""
+        if delivery.count == 1 and delivery.sequence > state.look_up_until:
+            state.goes_back(self.doubts)
         if state.settled.holds(delivery.sequence, delivery.stored_at):
             if delivery.count == 1 and delivery.consumer_sequence <= state.deliveries:
                 self.doubts.add(delivery)
@@ -329,9 +331,7 @@ class Subscription:
             return is_held_elsewhere(self._of_stream(delivery.source.stream), delivery)
         # Ours again: the newest delivery carries the lease, the run goes on. It may come from the
         # consumer that was made in the place of a lost one.
-        held.source = delivery.source
-        held.reply = delivery.reply
-        held.count = delivery.count
+        held.source, held.reply, held.count = delivery.source, delivery.reply, delivery.count
         held.leased_at = delivery.leased_at
         held.lapsed = False
         self._credit.refill_if_low()

@@ -19,6 +19,7 @@ class Doubts:
     def __init__(self) -> None:
         self.ask: Callable[[Source], None] = lambda source: None
         self._waiting: dict[Source, list[Delivery]] = {}
+        self.went_back: set[Source] = set()  # a first delivery came behind later ones
 
     def add(self, delivery: Delivery) -> None:
         """Keep a delivery until it is judged."""
@@ -29,10 +30,13 @@ class Doubts:
             self.ask(delivery.source)
 
     def lowest(self, source: Source) -> int | None:
-        """Return the lowest consumer sequence that waits to be judged."""
+        """Return the lowest consumer sequence that waits to be judged; 0 if it went back surely."""
+        if source in self.went_back:
+            return 0
         waiting = self._waiting.get(source, ())
         return min((one.consumer_sequence for one in waiting), default=None)
 
     def take(self, source: Source) -> list[Delivery]:
         """Return the deliveries of one source, which are to be judged now."""
+        self.went_back.discard(source)
         return self._waiting.pop(source, [])

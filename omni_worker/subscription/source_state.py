@@ -12,8 +12,10 @@ from ..notes import Note, NoteState
 from ..recently_settled import SettledMemory
 from ..settle import Trouble
 from ..transports.base import Delivery, Source
+from .doubts import Doubts
 
 TROUBLES_KEPT = 100_000  # events waiting for a retry that this process remembers
+ANY = 1 << 62  # deliveries: more than a consumer makes
 
 Key = tuple[int, int]  # sequence and stored timestamp
 
@@ -64,6 +66,16 @@ class SourceState:
         self.settled.clear()
         self.troubles.clear()
         self.look_up_until = 0
+
+    def goes_back(self, doubts: Doubts) -> None:
+        """Doubt first deliveries up to the highest seen: one of them came behind later ones.
+
+        The consumer was recreated by another process and this one did not see it, for it had no
+        request there; or an operator has reset it. The next look at it decides.
+        """
+        self.look_up_until = max(self.highest, self.settled.highest)
+        self.deliveries = ANY
+        doubts.went_back.add(self.source)
 
     def is_first(self, delivery: Delivery) -> bool:
         """Return True if this is surely the first delivery of an event."""

@@ -80,3 +80,35 @@ async def test_a_consumer_that_is_made_again_has_the_ack_wait_of_the_version_sta
     await until(is_back)
 
     assert (await world.info("CUSTOM", "d-bare")).config.ack_wait == 6.0
+
+
+async def test_a_consumer_that_another_process_recreates_unseen_runs_nothing_again(
+    world: World,
+) -> None:
+    """Only who has a request standing there hears that it was deleted."""
+    bus, other = await world.bus(), await world.bus()
+    over = asyncio.Event()
+    runs: list[str] = []
+
+    async def handle(event: Event[Any]) -> None:
+        runs.append(event.id)
+        if event.id == "last":
+            await over.wait()
+
+    await bus.subscribe("custom.thing", handle, durable="d", concurrency=1, prefetch=0)
+    for id in ("a", "b", "c", "last"):
+        await world.store("custom.thing", body(id))
+    await until(lambda: runs == ["a", "b", "c", "last"])
+    before = await world.info("CUSTOM", "d-bare")
+    config = {key: one for key, one in before.config.raw.items() if key != "metadata"}
+    tag = {**before.config.metadata, "omni-worker.origin": str(before.created)}
+    operators = other.transport.operators
+    await operators.delete_consumer("CUSTOM", "d-bare")
+    again = {**config, "metadata": tag, "deliver_policy": "by_start_sequence", "opt_start_seq": 1}
+    await operators.create_consumer("CUSTOM", again)
+    over.set()
+    await world.store("custom.thing", body("next"))
+    await until(lambda: "next" in runs)
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+
+    assert runs == ["a", "b", "c", "last", "next"]
