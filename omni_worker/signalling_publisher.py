@@ -15,6 +15,8 @@ from .schemas import SchemaRegistry
 from .signals import PublishConfirmed, PublishFailed, Signals
 from .transports.base import Transport
 
+_Address = tuple[str | None, str | None]  # channel and instance
+
 
 def publisher_for(
     transport: Transport, registry: SchemaRegistry, name: str, signals: Signals
@@ -42,32 +44,32 @@ class SignallingPublisher(Publisher):
         except OmniWorkerError as error:
             self._emit(draft.type, draft.id, error)
             raise
-        self._emit(draft.type, draft.id, published)
+        self._emit(draft.type, draft.id, published, to=(draft.channel, draft.instance))
         return published
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> Sequence[Published]:
         """Publish many; see Publisher. What was never sent is no failure of its own."""
-        sent: list[tuple[str, str | None]] = []
+        sent: list[tuple[str, str | None, _Address]] = []
 
         def noted() -> Iterator[Draft]:
             for draft in drafts:
-                sent.append((draft.type, draft.id))
+                sent.append((draft.type, draft.id, (draft.channel, draft.instance)))
                 yield draft
 
         if isinstance(drafts, Collection):
-            sent.extend((draft.type, draft.id) for draft in drafts)
+            sent.extend((one.type, one.id, (one.channel, one.instance)) for one in drafts)
         try:
             published = await super().publish_many(
                 drafts if isinstance(drafts, Collection) else noted(), timeout=timeout
             )
         except PublishManyError as error:
-            for index, ((type, id), one) in enumerate(zip(sent, error.published, strict=False)):
-                self._emit(type, id, error.errors.get(index, error) if one is None else one)
+            for index, ((type, id, to), one) in enumerate(zip(sent, error.published, strict=False)):
+                self._emit(type, id, error.errors.get(index, error) if one is None else one, to=to)
             raise
-        for (type, id), one in zip(sent, published, strict=True):
-            self._emit(type, id, one)
+        for (type, id, to), one in zip(sent, published, strict=True):
+            self._emit(type, id, one, to=to)
         return published
 
     async def publish_letter(
@@ -87,7 +89,13 @@ class SignallingPublisher(Publisher):
         return published
 
     def _emit(
-        self, type: str, id: str | None, result: Published | Exception, *, is_letter: bool = False
+        self,
+        type: str,
+        id: str | None,
+        result: Published | Exception,
+        *,
+        is_letter: bool = False,
+        to: _Address = (None, None),
     ) -> None:
         if isinstance(result, Exception):
             if self._refused is not None:
@@ -101,5 +109,7 @@ class SignallingPublisher(Publisher):
                     sequence=result.sequence,
                     duplicate=result.duplicate,
                     is_letter=is_letter,
+                    channel=to[0],
+                    instance=to[1],
                 )
             )

@@ -23,7 +23,7 @@ import click
 
 from ..app import App
 from ..bus import EventBus
-from ..errors import ConfigError
+from ..errors import ConfigError, OmniWorkerError
 from ..listeners.configuration import set_up_logging
 from ..listeners.logs import write
 from ..listeners.pretty import INDENT, terminal_width
@@ -39,11 +39,14 @@ from ..process.router import Router
 from ..process.worker import Stop, run_worker
 from ..settings import Settings
 from ..signals import Listener, Ready, RunFinished, RunStarted
+from ..tasks import own
 from ..transports.base import Delivery
 from ..wire import plain_payload
 from . import complain
 from .app_loader import CannotLoad, load_app, settings_of
 from .common_options import Given
+from .dev_events import DevEvents
+from .dev_handlers import Memory, say_changes, say_left
 from .handler_list import handler_list
 
 log = logging.getLogger("omni_worker.worker")
@@ -106,12 +109,13 @@ def work(
     parent.fact("loaded", True)
     shown = Shown(payloads)
     app.listeners.append(Listener(shown.hear, (RunStarted, RunFinished)))
+    report = Report(parent, order, app.use(DevEvents(settings)))
     try:
         code = run_with_ports(
             app,
             settings,
             Ports.of(settings),
-            lambda health, router: _work(app, settings, parent, order, health, router),
+            lambda health, router: _work(app, settings, parent, report, health, router),
         )
     except ConfigError as error:  # a port is taken, or a route
         complain(str(error))
@@ -189,26 +193,55 @@ class Shown:
             click.echo(" " * INDENT + text[start : start + room], err=True)
 
 
+class Report:
+    """Prints what there is once every handler runs, and what a reload has changed."""
+
+    def __init__(self, parent: ParentChannel, order: dict[str, Any], events: DevEvents) -> None:
+        self._parent = parent
+        self._order = order
+        self._events = events
+        self._before = asyncio.Event()
+        self._memory = Memory()
+        self._task: asyncio.Task[None] | None = None
+
+    async def remember(self, memory: Any) -> None:
+        """Obey the parent's command `remember`."""
+        self._memory = Memory.of(memory)
+        self._before.set()
+
+    def ready(self, bus: EventBus) -> None:
+        """Print the handlers, or how long the reload took."""
+        took = human_time(time.monotonic() - self._order["since"])
+        if self._order["first"]:
+            click.echo(handler_list(bus), err=True)
+            bus.signals.emit(Ready(handlers=len(bus.subscriptions), pid=os.getpid()))
+        else:
+            count = len(bus.subscriptions)
+            log.info("reloaded in %s: %s", took, f"{count} handler{'s' if count != 1 else ''}")
+        self._events.begin()
+        self._task = asyncio.create_task(self._say_more(bus), name=own("dev report"))
+
+    async def _say_more(self, bus: EventBus) -> None:
+        await self._before.wait()
+        now = say_changes(bus, self._memory)
+        self._parent.fact("memory", now.as_json())
+        with suppress(OmniWorkerError):  # an outage, or a right that is missing
+            await say_left(bus, self._memory, now)
+            self._parent.fact("memory", now.as_json())
+
+
 async def _work(
-    app: App, settings: Settings, parent: ParentChannel, order: dict[str, Any], health: Health,
+    app: App, settings: Settings, parent: ParentChannel, report: Report, health: Health,
     router: Router,
 ) -> int:  # fmt: skip
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask, "SIGTERM")
     ending = HowItEnded(settings, stop)
     parent.on("stop", ending.obey)
+    parent.on("remember", report.remember)
     parent.open(ending.end)
-
-    def ready(bus: EventBus) -> None:
-        took = human_time(time.monotonic() - order["since"])
-        if order["first"]:
-            click.echo(handler_list(bus), err=True)
-            bus.signals.emit(Ready(handlers=len(bus.subscriptions), pid=os.getpid()))
-        else:
-            log.info("reloaded in %s", took)
-
     return await run_worker(
-        app, settings=settings, on_ready=ready, stop=stop, health=health, router=router
+        app, settings=settings, on_ready=report.ready, stop=stop, health=health, router=router
     )
 
 

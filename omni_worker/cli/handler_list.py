@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..bus import EventBus
 from ..handler_consumers import is_shared, shown_consumers
 from ..handlers import Handler
+from ..subscription import Subscription
 from . import WIDTH
 
 
@@ -16,9 +17,7 @@ def handler_list(bus: EventBus) -> str:
     server = bus.settings.shown_urls
     lines = [f"{bus.name} on {server}"]
     for subscription in bus.subscriptions:
-        handler = subscription.handler
-        sources = [(one.stream, one.consumer) for one in subscription.sources]
-        lines += _handler_lines(handler, shown_consumers(handler, sources))
+        lines += handler_lines(subscription)
         for reason in subscription.pauses.warnings:
             lines += _wrapped("paused", reason.removeprefix("paused "))
     lonely = [one.handler for one in bus.subscriptions if not is_shared(one.handler)]
@@ -29,6 +28,13 @@ def handler_list(bus: EventBus) -> str:
             WIDTH, initial_indent="  ", subsequent_indent="  ",
         )  # fmt: skip
     return "\n".join(lines)
+
+
+def handler_lines(subscription: Subscription) -> list[str]:
+    """List one handler: its name, its subjects, its consumers."""
+    handler = subscription.handler
+    sources = [(one.stream, one.consumer) for one in subscription.sources]
+    return [*_handler_lines(handler, shown_consumers(handler, sources))]
 
 
 def _handler_lines(handler: Handler, consumers: list[tuple[str, str]]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from ..context import current_context, event_fields
 from ..failures import one_line, safe_str, traceback_text
 from ..masking import MASK, bounded, is_secret
 from ..settings import Settings
-from ..signals import HandlerSignal, Listener, RunFinished, RunStarted, Signal
+from ..signals import HandlerSignal, Listener, PublishConfirmed, RunFinished, RunStarted, Signal
 from .pretty import pretty
 from .sentences import ALWAYS, Sentence, run_mark, sentence_of
 from .text import LONGEST_TEXT, indented, visible, visible_json
@@ -86,7 +86,7 @@ def write(signal: Signal, *, tracebacks: bool = True) -> None:
 
     The message has all of it: any formatter, structlog and pytest's captured log show it.
     """
-    logger = runs if isinstance(signal, RunStarted | RunFinished) else log
+    logger = runs if isinstance(signal, RunStarted | RunFinished | PublishConfirmed) else log
     if logger.disabled:  # by a dictConfig that came later: failures would be silent
         enable_loggers()
     sentence = sentence_of(signal)

@@ -11,7 +11,15 @@ from typing import Any
 from ..events import names_of
 from ..masking import bounded
 from ..outcomes import DONE
-from ..signals import EventSignal, Ready, Retried, RunFinished, RunStarted, Signal
+from ..signals import (
+    EventSignal,
+    PublishConfirmed,
+    Ready,
+    Retried,
+    RunFinished,
+    RunStarted,
+    Signal,
+)
 from .text import LONGEST_TEXT, address, human_time, short_id, visible
 
 INDENT = 11  # columns before the text: the time, a mark, two blanks
@@ -86,6 +94,12 @@ def _shape_of(signal: Signal | None, fields: Fields) -> Shape | None:
             sign = "✓" if outcome is DONE else "✗"
             run = f"{sign} {signal.handler.short} {human_time(seconds)}"
             return "→", _DIM, f"{_address(signal)}  {run}", _tries(signal)
+        case PublishConfirmed(stream=stream, sequence=sequence):
+            to = f" {signal.channel}/{signal.instance}" if signal.channel else ""
+            by = fields.get("function")  # of the run it was published in
+            same = "stored before, as " if signal.duplicate else ""
+            below = f"{same}{stream} #{sequence}" + (f", by {by}" if by else "")
+            return "←", _DIM, f"{signal.type}{to}", below
         case Ready(handlers=count):
             handlers = f"{count} handler" if count == 1 else f"{count} handlers"
             own = ("handlers", "pid", "consumers")

@@ -37,6 +37,7 @@ from ..signals import (
     NeverEnded,
     NotesFailed,
     Paused,
+    PublishConfirmed,
     Ready,
     RecreationFailed,
     Resumed,
@@ -100,11 +101,21 @@ def sentence_of(signal: Signal) -> Sentence | None:
             return Sentence(ERROR, f"{signal.cause}; {again}")
         case ReturnDelayed():
             return Sentence(ERROR, f"an event for an unknown handler waits: {signal.cause}")
+        case PublishConfirmed():
+            fields = {"type": signal.type, "event": signal.id, "stream": signal.stream,
+                      "sequence": signal.sequence}  # fmt: skip
+            text = f"published {published_address(signal)} as {signal.stream} #{signal.sequence}"
+            return Sentence(DEBUG, text, fields)
         case Ready():
             facts = {"handlers": signal.handlers, "pid": signal.pid}
             consumers = {"consumers": list(signal.consumers)} if signal.consumers else {}
             return Sentence(INFO, "ready", facts | consumers)
     return None
+
+
+def published_address(signal: PublishConfirmed) -> str:
+    """Show where an event went: `message.sent whatsapp/wa-001`."""
+    return signal.type + (f" {signal.channel}/{signal.instance}" if signal.channel else "")
 
 
 def run_mark(function: str, id: str) -> str:

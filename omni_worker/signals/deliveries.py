@@ -184,6 +184,8 @@ class PublishConfirmed(Signal):
     sequence: int
     duplicate: bool
     is_letter: bool = False
+    channel: str | None = None
+    instance: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

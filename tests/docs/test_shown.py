@@ -53,7 +53,7 @@ async def test_the_quick_start_happens_as_written(tmp_path: Path) -> None:
         url = said().partition("nats-server of its own on ")[2].split()[0]
 
         sh(publish, folder, url)
-        await until_shown(shown("docs/quickstart.md", "12:00:02 → message.received"), said)
+        await until_shown(shown("docs/quickstart.md", "12:00:02 ← custom.reply.queued"), said)
         assert_printed(shown("docs/quickstart.md", "$ omni-worker tail"), folder, url)
 
         answer = re.compile(r"def answer.*?\n(?=\n\n@)", re.DOTALL)

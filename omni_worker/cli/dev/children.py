@@ -35,13 +35,15 @@ class Ended:
 
 
 Post = Callable[[Ended], None]
+Remember = Callable[[object], None]
 
 
 class DevProcess:
     """Process at the other end of a socket. Its end is posted from a thread."""
 
-    def __init__(self, connection: socket.socket, post: Post) -> None:
+    def __init__(self, connection: socket.socket, post: Post, remember: Remember) -> None:
         self._socket = connection
+        self._remember = remember
         self._post = post
         self._pid: int | None = None
         self._loading = True
@@ -51,6 +53,11 @@ class DevProcess:
         self.code = 0  # once it has ended: its exit code, or minus the signal that ended it
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
+
+    def tell(self, memory: object) -> None:
+        """Give it what the child before it left to be remembered."""
+        with suppress(OSError):  # it has ended
+            self._socket.sendall(encode(command_frame("remember", memory=memory)))
 
     def hand_over(self) -> None:
         """Hand back its events and end, now."""
@@ -96,6 +103,8 @@ class DevProcess:
                         self._pid = pid
                     case {"fact": "loaded"}:
                         self._loading, self._loaded_at = False, time.time()
+                    case {"fact": "memory", "value": value}:
+                        self._remember(value)
 
     def _signal(self, one: signal.Signals) -> None:
         if self._pid is not None:
@@ -122,11 +131,11 @@ class Template:
         self._child: DevProcess | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def fork(self, since: float, first: bool, post: Post) -> DevProcess:
+    def fork(self, since: float, first: bool, post: Post, remember: Remember) -> DevProcess:
         """Fork a child that loads the project and runs it; ``since`` is when that was asked for."""
         ours, theirs = socket.socketpair()
         with theirs:
-            child = self._child = DevProcess(ours, post)
+            child = self._child = DevProcess(ours, post, remember)
             order = json.dumps({"since": since, "first": first}).encode() + b"\n"
             with suppress(OSError):  # the template has ended, and with it the child
                 socket.send_fds(self._socket, [order], [theirs.fileno()])
@@ -176,6 +185,7 @@ class Children:
         self._post = post
         self._template: Template | None = None
         self._is_stale = False
+        self._memory: object = None  # of the newest child, for the next one
         self.working: DevProcess | None = None
 
     def start(self, since: float, *, first: bool = False) -> None:
@@ -184,7 +194,8 @@ class Children:
             self._close_template()
             self._template = Template(self._arguments, self._environment)
             self._is_stale = False
-        self.working = self._template.fork(since, first, self._post)
+        self.working = self._template.fork(since, first, self._post, self._remember)
+        self.working.tell(self._memory)
 
     def renew_template(self) -> None:
         """Fork the next child from a new template: something before the code has changed."""
@@ -194,6 +205,9 @@ class Children:
         """Start the next child with other variables."""
         self._environment = environment
         self.renew_template()
+
+    def _remember(self, memory: object) -> None:
+        self._memory = memory
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,131 @@
+"""What `dev` shows besides runs: publishes, events nobody reads, handlers that a save changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from omni_worker import Event, EventBus
+from omni_worker.cli.dev_events import near
+from omni_worker.handlers import Handler, declare
+from omni_worker.nats_server import NatsServer
+
+from .support import Project
+
+APP = """
+app = App("shop")
+
+
+@app.on("custom.order.placed", durable={durable!r})
+async def charge(event):
+    await app.publish("custom.charged", {{}}, channel="whatsapp", instance="wa-1")
+    effect("handled", id=event.id)
+"""
+MORE = """
+
+@app.on("custom.charged", channel="whatsapp", durable="ship")
+async def ship(event):
+    effect("handled", id=event.id)
+"""
+
+
+async def test_what_a_handler_publishes_and_what_no_handler_reads_is_shown(
+    project: Project, bus: EventBus, nats_server: NatsServer
+) -> None:
+    project.write(APP.format(durable="pay"))
+    dev = await project.dev(url=nats_server.url)
+
+    await bus.publish("custom.order.placed", {})
+    await bus.publish("custom.order.placd", {}, channel="whatsapp", instance="wa-1")
+
+    await dev.until_said("← custom.charged whatsapp/wa-1  CUSTOM #")
+    await dev.until_said(", by charge")
+    await dev.until_said("custom.charged.whatsapp.wa-1: no handler reads it")
+    await dev.until_said(
+        "custom.order.placd.whatsapp.wa-1: no handler reads it; did you mean custom.order.placed,"
+        " which charge (pay) reads?"
+    )
+    assert "custom.order.placed: no handler" not in dev.said()
+
+
+async def test_many_events_that_no_handler_reads_are_a_few_lines(
+    project: Project, bus: EventBus, nats_server: NatsServer
+) -> None:
+    project.write(APP.format(durable="pay"))
+    dev = await project.dev(url=nats_server.url)
+    before = len(dev.said().splitlines())
+
+    for number in range(300):
+        await bus.publish("custom.tick", {}, channel="clock", instance=f"c-{number}")
+
+    await dev.until_said("other subjects")
+    assert len(dev.said().splitlines()) - before < 60
+
+
+async def test_a_save_shows_the_handlers_that_are_new_changed_or_gone(
+    project: Project, bus: EventBus, nats_server: NatsServer
+) -> None:
+    project.write(APP.format(durable="pay"))
+    dev = await project.dev(url=nats_server.url)
+
+    project.write(APP.format(durable="pay") + MORE)
+    await dev.until_said("new handler: ship")
+    await dev.until_said("consumer  ship on CUSTOM")
+    project.write(APP.format(durable="pay") + MORE.replace('"whatsapp"', '"telegram"'))
+    await dev.until_said("changed handler: ship")
+    project.write(APP.format(durable="pay"))
+
+    await dev.until_said("handler gone: ship")
+    await dev.until_said("no handler here reads the consumer ship on CUSTOM any longer")
+    assert dev.said().count("reloaded in") == 3
+    assert ": 1 handler" in dev.said()
+    assert ": 2 handlers" in dev.said()
+    assert "handler: charge" not in dev.said()
+
+
+async def test_a_durable_that_was_renamed_is_reported_once_with_what_waits_there(
+    project: Project, bus: EventBus, nats_server: NatsServer
+) -> None:
+    project.write(APP.format(durable="pay"))
+    dev = await project.dev(url=nats_server.url)
+
+    project.write(APP.format(durable="pay-2"))
+    await dev.until_said("omni-worker consumers rm pay")
+    project.write(APP.format(durable="pay-2") + MORE)
+    await dev.until_said("new handler: ship")
+    await bus.publish("custom.order.placed", {})
+    await project.stage.until_effects(2)
+    again = await project.dev(url=nats_server.url)
+
+    assert (
+        "charge reads the new consumer pay-2, which began with new events; the old one, pay,"
+        " stays on CUSTOM: no event waits there"
+    ) in dev.said()
+    assert dev.said().count("consumers rm pay") == 1
+    await again.until_said("no handler here reads the consumer pay on CUSTOM any longer: 1 event")
+
+
+def handler(*types: str, **place: Any) -> Handler:
+    """A handler called `charge`."""
+
+    async def charge(event: Event[Any]) -> None:
+        """A handler."""
+
+    return declare(charge, app="shop", types=types, options={"durable": "pay"}, **place)
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        ("custom.order.whatsap.wa-1", "; charge (pay) reads custom.order.whatsapp.>"),
+        ("custom.order", "; charge (pay) reads custom.order.whatsapp.>"),
+        ("custom.oder.whatsapp.wa-1", "; did you mean custom.order, which charge (pay) reads?"),
+        ("custom.invoice.whatsapp.wa-1", ""),
+        ("x", ""),
+    ],
+)
+def test_the_handler_that_was_perhaps_meant_is_named(subject: str, said: str) -> None:
+    handlers = [handler("custom.order", channel="whatsapp")]
+
+    assert near(subject, handlers) == said
