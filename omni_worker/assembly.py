@@ -13,7 +13,7 @@ from .dispatch import Dispatcher, Middleware
 from .events import Published
 from .handlers import Handler
 from .letter_storage import LetterStorage
-from .notes import AttemptNotes, Guards, SettledNotes, attempts, guards
+from .notes import AttemptNotes, Guards, Ledger, SettledNotes, attempts, guards
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Publisher
 from .schemas import SchemaRegistry
@@ -179,7 +179,9 @@ def _attempt_notes(handler: Handler, setup: HandlerSetup) -> AttemptNotes:
 
 def settled_notes(handler: Handler, setup: HandlerSetup) -> SettledNotes:
     """Build what processes tell each other about settled events."""
-    return SettledNotes(_bucket(setup, attempts.BUCKET, attempts.TTL), handler.name)
+    bucket = _bucket(setup, attempts.BUCKET, attempts.TTL)
+    ledger = Ledger(bucket, handler.name) if setup.settings.audit == "on" else None
+    return SettledNotes(bucket, handler.name, ledger)
 
 
 def _bucket(setup: HandlerSetup, name: str, ttl: float) -> Callable[[], Awaitable[Any]]:

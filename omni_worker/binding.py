@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from .handler_consumers import (
 )
 from .handlers import Handler
 from .notes import SettledNotes
+from .notes.ledger import RENEWED_EVERY
 from .provision import Provisioner
 from .resets import Looks
 from .schemas import SchemaRegistry
@@ -73,6 +75,8 @@ class Bound:
     stream_created: int  # epoch nanoseconds; 0: not known
     highest: int = 0  # settled at the last look
     ack_wait: float = 0.0  # seconds, that of the version started last
+    begin: int = 0  # of the account, if there is no older one
+    entered_at: float = 0.0  # monotonic; in the account
 
 
 async def plan_consumers(
@@ -139,6 +143,7 @@ class Binding:
         self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = settled
+        self._ledger = settled.ledger
         self._doubted: set[Source] = set()
         self._upkeep = Upkeep(subscription.flow, provisioner, transport.operators)
         subscription.doubts.ask = self.on_doubt
@@ -169,6 +174,7 @@ class Binding:
             info = await self._upkeep.shorten(bound.spec, info)
             if info.created != bound.looks.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
+            await self._note_account(bound)
             self._take_in(bound, info)
             await self._share_settled(bound)
 
@@ -217,6 +223,7 @@ class Binding:
             while source in self.bound:
                 with suppress(TransportError):
                     info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
+                    await self._note_account(bound)
                     if info is not None and source in self.bound:
                         self._take_in(bound, info)
                     break
@@ -240,6 +247,9 @@ class Binding:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for bound in self.bound.values():
+            if self._ledger is not None and self._keep:
+                await self._note_account(bound)
+                await self._ledger.end(bound.spec.stream, self._origin(bound))
             await bound.source.close()
             if not self._keep and self._transport.is_connected:
                 try:
@@ -260,6 +270,7 @@ class Binding:
                 self._emit(ConsumerReset, bound)
         self.bound[source] = bound
         self.subscription.attach(source, after)
+        await self._note_account(bound, info)
         self._take_in(bound, info)
 
     async def _stream_created(self, stream: str) -> int:
@@ -291,6 +302,22 @@ class Binding:
         if bound.ack_floor < bound.highest:
             await self._settled.share(memory, bound.spec.stream, self._origin(bound))
         bound.highest = memory.highest
+
+    async def _note_account(self, bound: Bound, bound_now: ConsumerInfo | None = None) -> None:
+        """Note all that is settled, for the audit, before what lies below the floor is forgotten.
+
+        The account begins behind what was delivered before, or where the last process began it.
+        """
+        memory = self.subscription.settled_of(bound.source)
+        if self._ledger is None or not self._keep or memory is None:
+            return
+        stream, origin, now = bound.spec.stream, self._origin(bound), time.monotonic()
+        if bound_now is not None:
+            bound.begin = bound_now.delivered + 1
+        if bound_now is not None or now - bound.entered_at > RENEWED_EVERY:
+            bound.entered_at = now
+            await self._ledger.begin(stream, origin, bound.begin)
+        await self._settled.share(memory, stream, origin)
 
     async def _learn_settled(self, bound: Bound, state: SourceState) -> None:
         stream = await self._operators.stream_info(bound.spec.stream)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -27,6 +26,8 @@ from .errors import ConfigError
 from .masking import without_secrets
 from .options import OPTIONS, Number
 from .subjects import Unaddressed
+from .urls import checked_urls, shown_urls, split_urls
+from .urls import without_userinfo as without_userinfo
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -162,6 +163,8 @@ class Settings(BaseSettings):
     """Time that running handlers get when the worker stops."""
     guard_ttl: float = Field(default=86_400.0, ge=120)
     """Time for which `exactly_once` remembers an event."""
+    audit: Literal["on", "off"] = "off"
+    """`on`: note every settled event for seven days, for `omni-worker audit`."""
     foreign_delivery_limit: float = Field(default=3600.0, gt=0)
     """Time after which an event that only another version of the app wants is a dead letter."""
     traces: Literal["auto", "off"] = "auto"
@@ -176,18 +179,15 @@ class Settings(BaseSettings):
     @field_validator("urls", mode="before")
     @classmethod
     def _split(cls, urls: object) -> object:
-        return _split_urls(urls) if isinstance(urls, str) else urls
+        return split_urls(urls) if isinstance(urls, str) else urls
 
     @field_validator("urls")
     @classmethod
     def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        if not urls or not all(_is_url_of_a_server(url) for url in urls):
-            web = any(url.lower().startswith(("ws://", "wss://")) for url in urls)
-            raise ValueError("; WebSocket (ws://, wss://) is not supported" if web else "")
-        return urls
+        return checked_urls(urls)
 
     @field_validator(
-        "provision", "unaddressed", "service", "metrics", "traces",
+        "provision", "unaddressed", "service", "audit", "metrics", "traces",
         "log_tracebacks", "log_format", "log_level",
         mode="before",
     )  # fmt: skip
@@ -237,27 +237,6 @@ class Settings(BaseSettings):
         return shown_urls(self.urls)
 
 
-def shown_urls(urls: Iterable[str]) -> str:
-    """Return URLs as they are safe to print."""
-    return ", ".join(map(without_userinfo, urls))
-
-
-def server_urls(text: str) -> tuple[str, ...]:
-    """Return the URLs of servers in a text, separated by commas. Raises ValueError."""
-    urls = _split_urls(text)
-    if not urls or not all(_is_url_of_a_server(url) for url in urls):
-        raise ValueError("not the URL of a server")
-    return urls
-
-
-def without_userinfo(url: str) -> str:
-    """Return a URL without user and password, even if the URL cannot be parsed."""
-    scheme, mark, rest = url.partition("://")
-    if not mark or not scheme.isalpha():
-        return url.rpartition("@")[2]
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
 def unknown_variables(environment: Mapping[str, str], others: Collection[str] = ()) -> list[str]:
     """Return a line for each unknown `OMNI_WORKER_…`, with the name that is probably meant.
 
@@ -292,20 +271,6 @@ def _no_file(name: str, value: str) -> str:
     if is_path and without_secrets(value) == value:
         return f"{name}={value}: no such file"
     return f"{name}: no such file; it takes the path of a file, and its value is not shown"
-
-
-def _split_urls(text: str) -> tuple[str, ...]:
-    return tuple(url.strip() for url in text.split(",") if url.strip())
-
-
-def _is_url_of_a_server(url: str) -> bool:
-    try:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        _ = parts.port
-    except ValueError:  # its text repeats the whole value
-        return False
-    rest = parts.path.strip("/") or parts.query or parts.fragment
-    return parts.scheme in ("nats", "tls") and bool(parts.hostname) and not rest
 
 
 def _variable(field: str) -> str:

@@ -17,8 +17,8 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # Every room, the lowest first: it may import what stands before it and nothing else. A new room
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
-    "errors", "masking", "tasks", "forks", "outcomes", "routes", "subjects", "events", "payloads",
-    "validation", "failures", "finite", "schemas", "retry", "options", "settings",
+    "errors", "masking", "urls", "tasks", "forks", "outcomes", "routes", "subjects", "events",
+    "payloads", "validation", "failures", "finite", "schemas", "retry", "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "trace_context",
     "signatures", "injection", "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base", "transports.results",

@@ -38,6 +38,7 @@ SECTIONS = {
         "tail": "Show events as they are stored, or past ones.",
         "trace": "Show where an event is and what became of it.",
         "doctor": "Check that a server keeps the promises; advise.",
+        "audit": "Account for every event of an app, to the event.",
     },
     "Steer": {
         "pause": "Deliver nothing to a handler, for a time or until resume.",

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..app import App
 from ..errors import ConfigError
-from ..settings import Settings, server_urls
+from ..settings import Settings
+from ..urls import server_urls
 
 USUAL_MODULES = ("app", "worker")  # of a package, after the package itself
 

@@ -115,13 +115,13 @@ def _take_env_file(context: click.Context, parameter: click.Parameter, value: An
 def _take_server(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value is None or context.resilient_parsing:
         return
-    from ..settings import server_urls
+    from ..urls import server_urls
 
     try:
         server_urls(value)
-    except ValueError:  # the text may hold a password
+    except ValueError as more:  # the URL itself may hold a password
         raise click.BadParameter(
-            "expected nats://host:port or tls://host:port, separated by commas",
+            f"expected nats://host:port or tls://host:port, separated by commas{more}",
             ctx=context, param=parameter,
         ) from None  # fmt: skip
     _give(context, server=value)

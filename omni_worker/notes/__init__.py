@@ -2,6 +2,7 @@
 
 from .attempts import AttemptNotes, Note, NoteState
 from .guards import Busy, DoneBefore, Guard, Guarded, Guards, digest_of
+from .ledger import Ledger
 from .settled import SettledNotes
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Guard",
     "Guarded",
     "Guards",
+    "Ledger",
     "Note",
     "NoteState",
     "SettledNotes",

@@ -17,6 +17,7 @@ from contextlib import suppress
 from ..errors import OmniWorkerError
 from ..recently_settled import BLOCK, Block, SettledMemory
 from ..transports.base import KeyValue
+from .ledger import Ledger
 
 PATIENCE = 2.0  # seconds for one of these; without notes some events run once more
 TRIES = 5  # to write a block that others write, too
@@ -28,7 +29,13 @@ _HEAD = struct.Struct(">QQQQ")
 class SettledNotes:
     """Notes of one handler, in the bucket of its other notes."""
 
-    def __init__(self, bucket: Callable[[], Awaitable[KeyValue]], handler: str) -> None:
+    def __init__(
+        self,
+        bucket: Callable[[], Awaitable[KeyValue]],
+        handler: str,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.ledger = ledger  # where every settled event is to be noted, for the audit
         self._open_bucket = bucket
         self._bucket: KeyValue | None = None
         self._handler = handler
@@ -93,8 +100,13 @@ class SettledNotes:
         return self._bucket
 
     def _key(self, stream: str, origin: str, number: int) -> str:
-        identity = f"settled\n{self._handler}\n{stream}\n{origin}\n{number}"
-        return hashlib.sha256(identity.encode()).hexdigest()[:32]
+        return block_key(self._handler, stream, origin, number)
+
+
+def block_key(handler: str, stream: str, origin: str, number: int) -> str:
+    """Return the key of a block of settled sequences."""
+    identity = f"settled\n{handler}\n{stream}\n{origin}\n{number}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def write_block(block: Block) -> bytes:

@@ -15,7 +15,8 @@ from typing import IO
 
 from ...errors import ConfigError, TransportError
 from ...nats_server import ANY_PORT, LOOPBACK, NatsServer
-from ...settings import Settings, server_urls, shown_urls
+from ...settings import Settings
+from ...urls import server_urls, shown_urls
 from ..common_options import EnvFile
 from .messages import Messages
 from .options import DevOptions

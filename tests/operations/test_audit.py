@@ -1,0 +1,172 @@
+"""`omni-worker audit`: every event of a handler is accounted for, and what is not is reported."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omni_worker import EventBus
+from omni_worker.nats_server import NatsServer
+from tests.processes.support import Stage, plain_client
+from tests.waiting import until
+
+from .support import operate
+
+APP = """
+app = App("shop")
+
+@app.on("custom.order", "custom.refund", durable="orders", max_retries=0, ack_wait=2)
+async def order(event):
+    effect("began", id=event.id)
+    while event.id == "stuck" and not os.path.exists("go"):
+        await asyncio.sleep(0.01)
+    effect("handled", id=event.id)
+    if event.id.startswith("bad"):
+        raise Reject("no")
+
+@app.on("custom.>", durable="all")
+async def everything(event):
+    pass
+"""
+
+
+def audited(server: NatsServer, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """The exit code, and the line of each handler."""
+    said = operate(
+        server.url, "audit", "play:app", "--json", *arguments, folder=folder,
+        EFFECTS=str(folder / "more"), WORKER="audit",
+    )  # fmt: skip
+    return said.code, {one["handler"]: one for one in json.loads(said.out)}
+
+
+def counts(line: dict[str, Any]) -> tuple[int, ...]:
+    names = ("published", "handled", "deadLetters", "inHand", "waiting", "unaccounted")
+    return tuple(line[name] for name in names)
+
+
+async def publish(server: NatsServer, *ids: str, type: str = "custom.order", **to: str) -> None:
+    async with EventBus(server.url, name="publisher") as bus:
+        for id in ids:
+            await bus.publish(type, id=id, **to)
+
+
+async def test_every_event_is_accounted_for_right_after_the_last_one(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        target = stage.app(APP)
+        await publish(nats_server, "before", "before-too")
+        await stage.run(target, audit="on")
+        await stage.run(target, audit="on")
+        await publish(nats_server, *(f"ok-{n}" for n in range(40)))
+        await publish(nats_server, *(f"wa-{n}" for n in range(20)), channel="wa", instance="wa-1")
+        await publish(nats_server, "bad-1", "bad-2", "bad-3", "stuck")
+        await publish(nats_server, "other", type="custom.other")
+        await stage.until_effects(64, "began")
+
+        code, lines = audited(nats_server, tmp_path)
+
+    assert counts(lines["orders"]) == (64, 60, 3, 1, 0, 0)
+    assert counts(lines["all"]) == (65, 65, 0, 0, 0, 0)
+    assert (code, lines["orders"]["firstSequence"]) == (0, 3)
+
+
+async def test_what_waits_while_no_worker_runs_is_counted_and_a_good_end_notes_everything(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        worker = await stage.run(stage.app(APP), audit="on")
+        await publish(nats_server, *(f"ok-{n}" for n in range(10)))
+        await stage.until_effects(10, "handled")
+        await worker.stop()
+        await publish(nats_server, *(f"later-{n}" for n in range(5)))
+
+        code, lines = audited(nats_server, tmp_path)
+
+    assert (code, counts(lines["orders"])) == (0, (15, 10, 0, 0, 5, 0))
+
+
+async def test_an_event_that_another_program_acknowledged_does_not_balance(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        worker = await stage.run(stage.app(APP), audit="on")
+        await publish(nats_server, "ok-1", "ok-2")
+        await stage.until_effects(2, "handled")
+        await worker.stop()
+        await publish(nats_server, "stolen")
+        client = await plain_client(nats_server.url)
+        stolen = await client.jetstream().pull_subscribe_bind("orders-bare", "CUSTOM")
+        for message in await stolen.fetch(1, timeout=5):
+            await message.ack_sync()
+        await client.close()
+
+        said = operate(
+            nats_server.url, "audit", "play:app", folder=tmp_path, EFFECTS="e", WORKER="w"
+        )
+
+    assert said.code == 1
+    assert "order (orders) on CUSTOM: 1 unaccounted: settled on the server, and no" in said.out
+    assert "everything" not in said.out.partition("unaccounted")[2]
+
+
+async def test_a_killed_worker_explains_what_it_did_not_note(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        worker = await stage.run(stage.app(APP), audit="on")
+        await publish(nats_server, "ok-1", "ok-2", "ok-3")
+        await stage.until_effects(3, "handled")
+        async with EventBus(nats_server.url, name="looker") as bus:
+            look = bus.transport.operators.consumer_info
+
+            async def is_settled() -> bool:
+                info = await look("CUSTOM", "orders-bare")
+                return info is not None and info.ack_floor == 3
+
+            await until(is_settled)
+        worker.signal(signal.SIGKILL)
+        await worker.exit()
+
+        code, lines = audited(nats_server, tmp_path)
+
+    line = lines["orders"]
+    assert code == 0
+    assert line["published"] == line["handled"] + line["unaccounted"] == 3
+    assert line["unaccounted"] in range(4)
+    assert not line["unaccounted"] or line["killed"][0].endswith(f"pid {worker.pid}")
+
+
+async def test_without_an_account_it_names_the_setting(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        worker = await stage.run(stage.app(APP))
+        await worker.stop()
+
+        said = operate(
+            nats_server.url, "audit", "play:app", folder=tmp_path, EFFECTS="e", WORKER="w"
+        )
+
+    assert said.code == 1
+    assert "no account: its workers do not run with OMNI_WORKER_AUDIT=on" in " ".join(
+        said.out.split()
+    )
+
+
+@pytest.mark.parametrize("since", ["1s", "7d"])
+async def test_the_window_begins_where_it_is_asked_to_but_not_above_what_is_open(
+    tmp_path: Path, nats_server: NatsServer, since: str
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        await stage.run(stage.app(APP), audit="on")
+        await publish(nats_server, "stuck", "ok-1", "ok-2")
+        await stage.until_effects(2, "handled")
+
+        code, lines = audited(nats_server, tmp_path, "--since", since)
+
+    assert (code, counts(lines["orders"])) == (0, (3, 2, 0, 1, 0, 0))
