@@ -102,6 +102,7 @@ def build_subscription(
         on_unsubscribe=on_unsubscribe,
         foreign_limit=setup.settings.foreign_delivery_limit,
         streams=streams,
+        threads=threads,
     )
     return Subscription(parts), threads
 

@@ -73,7 +73,7 @@ def activity(subscription: Subscription) -> HandlerActivity:
         queue=options.queue,
         subjects=handler.filters,
         consumers=tuple((one.stream, one.consumer) for one in subscription.sources),
-        concurrency=options.concurrency or 0,
+        concurrency=subscription.scaling.concurrency,
         prefetch=options.prefetch,
         running=subscription.running,
         held=subscription.held,

@@ -26,6 +26,10 @@ class DaemonThreads:
         self._busy = 0  # jobs not finished yet
         self._lock = threading.Lock()
 
+    def grow(self, size: int) -> None:
+        """Allow ``size`` threads; fewer than before changes nothing, for none can be ended."""
+        self._size = max(self._size, size)
+
     async def run(self, call: Callable[[], Any]) -> Any:
         """Run ``call`` in a thread, with this task's context variables; returns its result.
 

@@ -1,4 +1,4 @@
-"""Steerable: pause and resume a handler from Python, in all processes, by app or bus."""
+"""Steerable: pause, resume and scale a handler from Python, in all processes, by app or bus."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ class Steerable:
         controls, name = self._controls(handler)
         await controls.resume(name)
 
+    async def scale(
+        self, handler: str | Callable[..., Any], concurrency: int | None, *, reason: str = ""
+    ) -> None:
+        """Run ``concurrency`` events at once in each process; None: as declared again.
+
+        It holds over restarts and deploys, whatever ``concurrency=`` a version declares, and
+        ``omni-worker status`` shows the reason. What runs goes on to its end. Raises ConfigError
+        for a handler without durable or queue, and for a number below 1.
+        """
+        controls, name = self._controls(handler)
+        await controls.scale(name, concurrency, reason)
+
     def _controls(self, handler: str | Callable[..., Any]) -> tuple[Controls, str]:
         transport, app, handlers = self.steering()
         by = f"{app} ({socket.gethostname()}, pid {os.getpid()})"
@@ -62,7 +74,7 @@ def _name(wanted: str | Callable[..., Any], handlers: Sequence[Handler]) -> str:
         if not is_shared(found[0]):
             raise ConfigError(
                 f"{found[0].function} has no durable= and no queue=: each process has a consumer of"
-                " its own, and they cannot be paused together"
+                " its own, and they cannot be steered together"
             )
         return found[0].name
     if not isinstance(wanted, str):

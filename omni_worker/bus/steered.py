@@ -10,7 +10,16 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from ..errors import PermissionDenied, TransportError
 from ..steering.controls import nudge_subject
-from ..steering.orders import STREAM, Key, PauseOrder, pause_in_words, read_pauses
+from ..steering.orders import (
+    STREAM,
+    Key,
+    PauseOrder,
+    ScaleOrder,
+    pause_in_words,
+    read_pauses,
+    read_scales,
+    scale_in_words,
+)
 from ..subscription import Subscription
 from ..tasks import own
 from ..transports.base import Transport
@@ -36,6 +45,7 @@ class Steered:
         self._subscriptions = subscriptions
         self._refresh = refresh
         self._pauses: dict[Key, PauseOrder] = {}
+        self._scales: dict[Key, ScaleOrder] = {}
         self._seen: tuple[int, int] | None = None  # the bucket, and its last write
         self._is_denied = False
         self._looking: asyncio.Task[None] | None = None
@@ -68,10 +78,13 @@ class Steered:
             info = await self._transport.operators.stream_info(STREAM)
             seen = None if info is None else (info.created, info.state.last_sequence)
             if seen != self._seen:
-                is_some = info is not None and info.state.messages
-                operators = self._transport.operators
-                self._pauses = await read_pauses(operators, self._app) if is_some else {}
-                self._seen = seen
+                pauses: dict[Key, PauseOrder] = {}
+                scales: dict[Key, ScaleOrder] = {}
+                if info is not None and info.state.messages:
+                    operators = self._transport.operators
+                    pauses = await read_pauses(operators, self._app)
+                    scales = await read_scales(operators, self._app)
+                self._pauses, self._scales, self._seen = pauses, scales, seen
         except PermissionDenied as error:
             self._is_denied = True
             log.info("orders to handlers are not read: %s", error)
@@ -82,6 +95,11 @@ class Steered:
             key = self._app, subscription.handler.name
             pause = self._pauses.get(key)
             subscription.pauses.order = None if pause is None else pause_in_words(pause, key[1])
+            scale = self._scales.get(key)
+            subscription.scaling.follow(
+                None if scale is None else scale.concurrency,
+                None if scale is None else scale_in_words(scale, key[1]),
+            )
 
     def _answer(self, subject: str) -> bytes:
         if self._looking is None or self._looking.done():

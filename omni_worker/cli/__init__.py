@@ -43,6 +43,7 @@ SECTIONS = {
     "Steer": {
         "pause": "Deliver nothing to a handler, for a time or until resume.",
         "resume": "Deliver again to a paused handler.",
+        "scale": "Run more or fewer events of a handler at once.",
     },
     "Repair": {
         "schemas": "Check stored events against an app's models.",

@@ -20,6 +20,8 @@ def handler_list(bus: EventBus) -> str:
         lines += handler_lines(subscription)
         for reason in subscription.pauses.warnings:
             lines += _wrapped("paused", reason.removeprefix("paused "))
+        if (order := subscription.scaling.order) is not None:
+            lines += _wrapped("scaled", order.removeprefix("scaled "))
     lonely = [one.handler for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely:
         names = ", ".join(handler.shown for handler in lonely)

@@ -46,6 +46,7 @@ from ..signals import (
     ReturnsLost,
     RunFinished,
     RunStarted,
+    Scaled,
     Signal,
     Stalled,
     StallEnded,
@@ -65,7 +66,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset, ConsumersJoined,
     RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
-    NearlyFull, Paused, Resumed, Stalled, StallEnded,
+    NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded,
     ReturnsLost, ReturnDelayed, Ready,
 )  # fmt: skip
 
@@ -274,6 +275,10 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
             return Sentence(WARNING, signal.reason, handler)
         case Resumed():
             return Sentence(INFO, "resumed", handler)
+        case Scaled(reason=""):
+            return Sentence(INFO, f"runs {signal.declared} at once again, as declared", handler)
+        case Scaled():
+            return Sentence(WARNING, f"{signal.reason} (declared: {signal.declared})", handler)
         case ConsumerReset(consumer=name):
             return Sentence(WARNING, f"consumer {name} was reset by others: its events run again")
         case ConsumerRecreated(consumer=name, sequence=sequence):

@@ -110,8 +110,7 @@ def _of_slots(handlers: _Handlers) -> Iterator[Metric]:
     for names, subscriptions in handlers.items():
         running.add_metric(names, sum(one.running for one in subscriptions))
         held.add_metric(names, sum(one.held for one in subscriptions))
-        most = sum(one.handler.options.concurrency or 0 for one in subscriptions)
-        concurrency.add_metric(names, most)
+        concurrency.add_metric(names, sum(one.scaling.concurrency for one in subscriptions))
         busy.add_metric(names, sum(one.busy_seconds for one in subscriptions))
         breaker.add_metric(names, any(one.is_on_trial for one in subscriptions))
         stalled.add_metric(names, any(one.stalls for one in subscriptions))

@@ -311,7 +311,7 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
     for bucket, ttl, says in (
         (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
         (guards.BUCKET, settings.guard_ttl, "exactly_once"),
-        (orders.BUCKET, orders.TTL, "pauses, with who and why"),
+        (orders.BUCKET, orders.TTL, "pauses and scales, with who and why"),
         (marks.BUCKET, marks.LEAST, "the states of dead letters"),
     ):
         if bucket == guards.BUCKET and not any(one.options.exactly_once for one in needs.handlers):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..steering.orders import PauseOrder, pause_json
+from ..steering.orders import PauseOrder, ScaleOrder, pause_json, scale_json
 from ..topology import OWN_STREAM
 from ..transports.timestamps import iso
 from .status import ConsumerStatus
@@ -28,6 +28,7 @@ class HandlerStatus:
     oldest: datetime | None = None  # when the first unsettled event was stored
     is_paused: bool = False  # one of its consumers is
     pause: PauseOrder | None = None  # who paused it, if by a command of ours
+    scale: ScaleOrder | None = None  # the concurrency ordered in place of the declared one
     is_unasked: bool = False  # events wait in a consumer, and no worker has an open pull there
 
     @property
@@ -64,6 +65,7 @@ def _handler(app: str | None, name: str, consumers: Sequence[ConsumerStatus]) ->
         oldest=min((one.oldest for one in consumers if one.oldest), default=None),
         is_paused=any(one.is_paused for one in consumers),
         pause=next((one.pause for one in consumers if one.pause), None),
+        scale=next((one.scale for one in consumers if one.scale), None),
         is_unasked=any(one.is_unasked and not one.unacked for one in consumers),
     )
 
@@ -83,5 +85,6 @@ def as_json(one: HandlerStatus, now: datetime) -> dict[str, Any]:
         "pulls": one.pulls,
         "paused": one.is_paused,
         "pause": pause_json(one.pause),
+        "scale": scale_json(one.scale),
         "unasked": one.is_unasked,
     }

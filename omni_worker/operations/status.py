@@ -9,9 +9,17 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ..errors import TransportError
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
-from ..steering.orders import PauseOrder, pause_json
+from ..steering.orders import STREAM as ORDERS
+from ..steering.orders import (
+    PauseOrder,
+    ScaleOrder,
+    pause_json,
+    read_scales,
+    scale_json,
+)
 from ..steering.pauses import known_pause
 from ..topology import OWN_STREAM, ConsumerSpec, app_of, handler_of, holds_events, retry_consumer
 from ..transports.base import Operators, Transport
@@ -46,6 +54,7 @@ class ConsumerStatus:
     max_deliver: int = -1
     is_paused: bool = False  # by an operator, on the server: nothing is delivered
     pause: PauseOrder | None = None  # who paused it, if by a command of ours
+    scale: ScaleOrder | None = None  # the concurrency ordered in place of the declared one
 
     @property
     def is_unasked(self) -> bool:
@@ -82,6 +91,8 @@ async def consumer_statuses(
     found = await asyncio.gather(
         *(_status(operators, standing[key], function) for key, function in chosen.items())
     )
+    if any(one.name == ORDERS for one in streams):
+        found = await _with_scales(operators, found)
     return [
         *found,
         *(
@@ -141,6 +152,19 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
     )
 
 
+async def _with_scales(
+    operators: Operators, found: Sequence[ConsumerStatus]
+) -> list[ConsumerStatus]:
+    """Add what was ordered; without the right to read orders it is not known."""
+    try:
+        scales = await read_scales(operators)
+    except TransportError:
+        scales = {}
+    return [
+        replace(one, scale=scales.get((one.app, one.handler)) if one.app else None) for one in found
+    ]
+
+
 async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime | None:
     """Return the stored time of the oldest unsettled event of a consumer."""
     sequence = (info.ack_floor if info.num_ack_pending else info.delivered) + 1
@@ -198,6 +222,7 @@ def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]
                 "pulls": one.pulls,
                 "paused": one.is_paused,
                 "pause": pause_json(one.pause),
+                "scale": scale_json(one.scale),
             }
             for one in statuses
         ],

@@ -142,6 +142,15 @@ class Resumed(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scaled(HandlerSignal):
+    """A handler's concurrency was changed while it runs, or is what it was declared again."""
+
+    concurrency: int
+    declared: int
+    reason: str  # empty: the order was taken back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NearlyFull(HandlerSignal):
     """A consumer is near its limit of unanswered events; at the limit it delivers nothing new."""
 

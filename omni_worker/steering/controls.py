@@ -1,4 +1,4 @@
-"""Controls: pause and resume a handler in all its processes."""
+"""Controls: pause, resume and scale a handler in all its processes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ from datetime import timedelta
 from ..errors import ConfigError, TransportError
 from ..topology import NANO
 from ..transports.base import Transport
-from .orders import BUCKET, FOR_EVER, PAUSE, TTL, PauseOrder, order_key, order_value
+from .orders import (
+    BUCKET,
+    FOR_EVER,
+    PAUSE,
+    SCALE,
+    TTL,
+    PauseOrder,
+    ScaleOrder,
+    order_key,
+    order_value,
+)
 from .pauses import Target, check_version, find_target, pause_all, resume_all
 
 NUDGES = "omni-worker-steering"  # begins the subject on which processes hear of a new order
 HEARD_WITHIN = 0.3  # seconds
+MOST = 100_000  # events at once in a process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +35,8 @@ class Carried:
     """Order that was carried out."""
 
     target: Target
-    order: PauseOrder | None
-    changed: int  # consumers
+    order: PauseOrder | ScaleOrder | None
+    changed: int  # consumers; of a scale: 1 if there was an order to take back
     heard: int  # processes that know of it already; others do within ten seconds
 
 
@@ -65,13 +76,40 @@ class Controls:
         """Deliver again, also if others paused the handler; its first event comes at once."""
         check_version(self._transport.server_version)
         target = await find_target(self._operators, handler, self._app)
-        if await self._operators.stream_info(f"KV_{BUCKET}") is not None:
-            bucket = await self._transport.bucket(BUCKET, ttl=TTL)
-            if await bucket.get(key := order_key(PAUSE, target.app, handler)) is not None:
-                await bucket.delete(key)
+        await self._take_back(PAUSE, target)
         changed = await resume_all(self._operators, target)
         heard = await self._nudge(target.app)
         return Carried(target=target, order=None, changed=changed, heard=heard)
+
+    async def scale(self, handler: str, concurrency: int | None, reason: str) -> Carried:
+        """Run so many events at once in each process, over any version's ``concurrency=``.
+
+        None takes the order back. Nothing that runs is stopped. Raises ConfigError for a number
+        that cannot be, NoSuchHandler.
+        """
+        if concurrency is not None and not 1 <= concurrency <= MOST:
+            raise ConfigError(f"scale to {concurrency}: expected 1 to {MOST} events at once")
+        target = await find_target(self._operators, handler, self._app)
+        if concurrency is None:
+            changed = await self._take_back(SCALE, target)
+            heard = await self._nudge(target.app) if changed else 0
+            return Carried(target=target, order=None, changed=changed, heard=heard)
+        now = max(one.answered_at for one in target.consumers)
+        order = ScaleOrder(at=now, concurrency=concurrency, by=self._by(), reason=reason)
+        bucket = await self._transport.bucket(BUCKET, ttl=TTL)
+        await bucket.put(order_key(SCALE, target.app, handler), order_value(order))
+        heard = await self._nudge(target.app)
+        return Carried(target=target, order=order, changed=0, heard=heard)
+
+    async def _take_back(self, kind: str, target: Target) -> bool:
+        """Delete an order; return False if there was none."""
+        if await self._operators.stream_info(f"KV_{BUCKET}") is None:
+            return False
+        bucket = await self._transport.bucket(BUCKET, ttl=TTL)
+        if await bucket.get(key := order_key(kind, target.app, target.handler)) is None:
+            return False
+        await bucket.delete(key)
+        return True
 
     async def _nudge(self, app: str) -> int:
         """Ask every process to read its orders now; return how many answered."""

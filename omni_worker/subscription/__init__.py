@@ -23,6 +23,7 @@ from .handback import HandingBack
 from .leases import Leases
 from .parts import Parts
 from .pauses import Pauses
+from .scaling import Scaling
 from .slots import Slots
 from .source_state import SourceState, is_held_elsewhere
 from .surplus import Surplus
@@ -42,11 +43,8 @@ class Subscription:
         self._parts = parts
         self._states: dict[Source, SourceState] = {}
         self._pulled: dict[Source, SourceState] = {}  # those of them this subscription asks itself
-        self._slots = Slots(
-            options.concurrency,
-            lambda slot: self._execution.work(slot),
-            of_handler(parts.handler.name),
-        )
+        name = of_handler(parts.handler.name)
+        self._slots = Slots(options.concurrency, lambda slot: self._execution.work(slot), name)
         self._leases = Leases(
             self._states,
             self._slots,
@@ -77,6 +75,7 @@ class Subscription:
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
         self.pauses = Pauses(self.flow, self._states, self._execution, self._back, parts.order)
+        self.scaling = Scaling(self.flow, self._surplus, parts.threads)
         self.unanswered = Unanswered(self.flow, self.pauses)
         self.doubts = Doubts()
         self._draining, self.resumptions = False, 0  # how often the link was renewed

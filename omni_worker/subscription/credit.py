@@ -50,12 +50,13 @@ class Credit:
         self.is_shared = streams > 1
         self._now = now
         self._adaptive = prefetch is None
-        ahead = ORDERED_AHEAD if ordered else 1
-        self._floor = concurrency * ahead if prefetch is None else prefetch
+        self._ahead = ORDERED_AHEAD if ordered else 1
+        self._floor = concurrency * self._ahead if prefetch is None else prefetch
         # What waits behind its key uses up credit: ask early, or other keys would wait with it.
         self._low = 7 / 8 if ordered else 1 / 2
         self._set_limit(concurrency + self._floor)
         # In order, one place is for a look at what comes next: see gaps.
+        self._is_ordered = ordered
         self._kept_free = 1 if ordered and self._floor > 1 else 0
         self.held = 0  # counted by who takes a delivery
         self._closed = False
@@ -133,6 +134,21 @@ class Credit:
                 self._cancel_timer()
             self.refill()
 
+    def scale(self, concurrency: int) -> None:
+        """Follow a changed concurrency; what is requested beyond it is taken back."""
+        before, self._concurrency = self._concurrency, concurrency
+        ahead = self.limit - before
+        if self._adaptive:
+            # A slower handler needs less at hand; what a faster one needs is measured.
+            self._floor = concurrency * self._ahead
+            ahead = max(self._floor, ahead * min(before, concurrency) // before)
+        self._set_limit(concurrency + ahead)
+        self._kept_free = 1 if self._is_ordered and self._floor > 1 else 0
+        if self.is_open and self.held + self._outstanding() > self.limit:
+            self._take_back()
+        else:
+            self.refill()
+
     def close(self) -> None:
         """Request nothing any longer."""
         self._closed = True
@@ -149,6 +165,8 @@ class Credit:
 
     def _take_back(self) -> None:
         self._timer = None
+        if self._taking_back is not None and not self._taking_back.done():
+            return
         self._taking_back = asyncio.get_running_loop().create_task(
             self._withdraw_all(), name=own("credit")
         )

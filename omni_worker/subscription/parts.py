@@ -12,6 +12,7 @@ from ..handlers import Handler
 from ..notes import AttemptNotes
 from ..settle import Counts, Settler
 from ..signals import Signals
+from ..threads import DaemonThreads
 from ..transports.base import Source
 from .gates import Gate
 from .gates.breaker import Breaker
@@ -44,3 +45,4 @@ class Parts:
     on_unsubscribe: Callable[[Subscription, float | None], Awaitable[None]]
     foreign_limit: float  # seconds
     streams: int = 1
+    threads: DaemonThreads | None = None  # of a plain def handler

@@ -59,7 +59,8 @@ class Slots:
         self.idle: list[tuple[Slot, asyncio.Future[None]]] = []
         self.waking: Slot | None = None  # at most one is woken at a time
         self.is_closed = False
-        self.is_free = True  # neither closed nor barred: what is in the buffer may begin
+        # Neither closed nor barred, and no slot too many: what is in the buffer may begin.
+        self.is_free = True
         self._alone = asyncio.Lock()
         self._barrier: asyncio.Event | None = None  # while a run wants to be alone
         self.buffer: deque[Delivery] = deque()
@@ -86,10 +87,20 @@ class Slots:
         with suppress(ValueError):
             self.buffer.remove(delivery)
 
+    def resize(self, size: int) -> None:
+        """Run at most ``size`` at once. What runs goes on: a slot too many ends after its event."""
+        self.size = size
+        for _, future in self.idle[size - len(self.all) :] if size < len(self.all) else ():
+            if not future.done():
+                future.set_result(None)
+        self._judge()
+        if self.buffer and self.waking is None and not self.is_closed:
+            self.wake_one()
+
     def close(self) -> None:
         """Begin nothing more; what runs goes on."""
         self.is_closed = True
-        self.is_free = False
+        self._judge()
         idle, self.idle = self.idle, []
         for _, future in idle:
             if not future.done():
@@ -109,6 +120,10 @@ class Slots:
         """Wait until there is something to take; False when the slot has to end."""
         self.woke(slot)
         while not self.is_closed:
+            if len(self.all) > self.size:
+                self.all.discard(slot)
+                self._judge()
+                break
             if not self.buffer:
                 idle = self._loop.create_future()
                 self.idle.append((slot, idle))
@@ -127,12 +142,12 @@ class Slots:
         """Keep others from beginning. Yield True if they ended within ``patience`` seconds."""
         async with self._alone:
             self._barrier = asyncio.Event()
-            self.is_free = False
+            self._judge()
             try:
                 yield await self._others_end(slot, patience)
             finally:
                 barrier, self._barrier = self._barrier, None
-                self.is_free = not self.is_closed
+                self._judge()
                 barrier.set()
 
     async def _others_end(self, slot: Slot, patience: float) -> bool:
@@ -185,6 +200,11 @@ class Slots:
             now - since for slot in list(self.all) if (since := slot.since) is not None
         )
 
+    def _judge(self) -> None:
+        """Decide whether a slot may take the next without a look at what is wanted of it."""
+        is_one_too_many = len(self.all) > self.size
+        self.is_free = not (self.is_closed or self.is_barred or is_one_too_many)
+
     def _rest(self, slot: Slot) -> None:
         if slot.since is not None:
             self._busy += perf_counter() - slot.since
@@ -205,6 +225,7 @@ class Slots:
     def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         """Replace a slot that ended, even before its first step: waiting events need another."""
         self.all.discard(slot)
+        self._judge()
         self._rest(slot)
         self.woke(slot)
         if self.buffer and self.waking is None and not self.is_closed:

@@ -29,6 +29,7 @@ class Surplus:
         self._hand_back = hand_back
         self._keeps = keeps
         self._deliveries: list[Delivery] = []
+        self._trims = False  # everything that waits may be one too many
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -38,6 +39,12 @@ class Surplus:
             return
         self._deliveries.append(delivery)
         self._watch()
+
+    def trim(self) -> None:
+        """Hand back what waits beyond a credit that has become smaller."""
+        if not self._keeps:
+            self._trims = True
+            self._watch()
 
     async def close(self) -> None:
         """Hand back nothing further; what is going back arrives there."""
@@ -56,6 +63,8 @@ class Surplus:
         self._timer = None
         buffer, credit = self._slots.buffer, self._credit
         waiting = [one for one in self._deliveries if one in buffer]
+        if self._trims:
+            waiting, self._trims = list(buffer), False
         self._deliveries.clear()
         over = max(0, credit.held - credit.limit)
         # A nak that is sent while a request is open there would come straight back.

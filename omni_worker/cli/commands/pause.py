@@ -6,7 +6,7 @@ import click
 
 from ...settings import Settings
 from ...steering.controls import Carried, Controls, this_person
-from ...steering.orders import pause_in_words
+from ...steering.orders import PauseOrder, pause_in_words
 from ...transports.base import Transport
 from .. import say
 from ..session import run_operation
@@ -36,7 +36,7 @@ def command(handler: str, seconds: float | None, reason: str, app: str | None) -
 
     async def work(transport: Transport, settings: Settings) -> int:
         done = await Controls(transport, app, this_person).pause(handler, seconds, reason)
-        assert done.order is not None
+        assert isinstance(done.order, PauseOrder)
         say(wrapped(f"{handler} of {done.target.app} is {pause_in_words(done.order, handler)}."))
         say(wrapped(_reached(done)))
         return 0

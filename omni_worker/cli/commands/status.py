@@ -21,7 +21,7 @@ from ...operations.doctor.finding import Finding
 from ...operations.doctor.finding import as_json as finding_as_json
 from ...operations.status import ConsumerStatus, as_json, by_handler, consumer_statuses
 from ...settings import Settings
-from ...steering.orders import pause_in_words
+from ...steering.orders import pause_in_words, scale_in_words
 from ...transports.base import Transport
 from .. import complain, say
 from ..session import run_with_app
@@ -178,6 +178,9 @@ def _lines(
     pauses = {(one.app, one.name): one.pause for one in found if one.pause}
     for (_, name), pause in pauses.items():
         notes += wrapped(f"{name} is {pause_in_words(pause, name)}.")
+    scales = {(one.app, one.name): one.scale for one in found if one.scale}
+    for (_, name), scale in scales.items():
+        notes += wrapped(f"{name} is {scale_in_words(scale, name)}.")
     return [*lines, "", *notes] if notes else lines
 
 

@@ -50,7 +50,6 @@ class Breaker(Gate):
     def opened(self, flow: Flow) -> None:
         """Take the handler whose runs it counts."""
         self._flow = flow
-        self._concurrency = flow.handler.options.concurrency or 1
 
     async def through(self, run: Run, go: Go) -> Outcome:
         """Run now or, while the breaker is open, in a trial."""
@@ -115,7 +114,7 @@ class Breaker(Gate):
         if not self.is_open or self._closed:
             return not self._closed
         self._waiting[run] = turn = asyncio.get_running_loop().create_future()
-        if len(self._waiting) >= self._concurrency:
+        if len(self._waiting) >= self._flow.slots.size:
             self._flow.hold(HOLD)  # they are enough for a trial
         self._schedule()
         try:
