@@ -63,3 +63,27 @@ async def test_a_release_during_a_withdrawal_that_fails_requests_again(
     task = held._taking_back
     assert task is not None
     assert isinstance(task.exception(), OSError)
+
+
+async def test_a_smaller_concurrency_takes_back_what_was_requested_beyond_it() -> None:
+    source: Any = Source()
+    source.go_on.set()
+    held = Credit(
+        {source: SourceState(source)},
+        concurrency=20,
+        prefetch=None,
+        streams=1,
+        ordered=False,
+        now=asyncio.get_running_loop().time,
+    )
+    held.sources_changed()
+    many = source.outstanding
+
+    held.scale(2)
+    await until(lambda: source.outstanding == 4)
+    held.scale(5)
+
+    assert many == 40
+    assert (held.limit, source.outstanding) == (10, 10)
+    assert held._taking_back is not None
+    assert isinstance(held._taking_back.exception(), OSError)

@@ -48,3 +48,18 @@ async def test_a_worker_cancelled_in_the_turn_it_is_woken_holds_nothing_up() -> 
     await play.until_ran("one", "two")
     play.workers.offer("three")  # type: ignore[arg-type]
     await play.until_ran("one", "two", "three")
+
+
+async def test_with_fewer_slots_idle_ones_end_and_with_more_what_waits_begins() -> None:
+    play = Play()
+    for name in ("one", "two"):
+        play.workers.offer(name)  # type: ignore[arg-type]
+        await play.until_ran(*("one", "two")[: len(play.ran) + 1])
+    play.workers.resize(1)
+    await until(lambda: len(play.workers.all) == 1)
+
+    play.workers.offer("three")  # type: ignore[arg-type]
+    await play.until_ran("one", "two", "three")
+
+    assert play.workers.is_free
+    assert len(play.workers.all) == 1
