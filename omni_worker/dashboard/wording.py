@@ -89,6 +89,12 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def seconds(text: str) -> float | None:
+    """Read a length of time: `30s`, `10m`, `2h`; None if it is none, or no time at all."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    return float(int(found[1]) * _SECONDS[found[2]]) or None if found else None
+
+
 def moment(text: str, now: datetime) -> datetime | None:
     """Read `2h` (ago) or an ISO 8601 time, in UTC unless it has a zone; None if it is neither."""
     text = text.strip()

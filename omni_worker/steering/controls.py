@@ -90,6 +90,11 @@ class Controls:
         if concurrency is not None and not 1 <= concurrency <= MOST:
             raise ConfigError(f"scale to {concurrency}: expected 1 to {MOST} events at once")
         target = await find_target(self._operators, handler, self._app)
+        if not target.is_shared:
+            raise TransportError(
+                f"{handler} is the consumer of one process of {target.app}; a handler without"
+                " durable= and queue= cannot be scaled"
+            )
         if concurrency is None:
             changed = await self._take_back(SCALE, target)
             heard = await self._nudge(target.app) if changed else 0

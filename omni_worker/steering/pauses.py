@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ApiError, TransportError
-from ..topology import NANO, app_of, handler_of
+from ..topology import NANO, TAG, app_of, handler_of
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import timestamp
 from .orders import PauseOrder, read_pause
 
+QUEUE = TAG + "queue"
 LEAST_VERSION = (2, 11, 0)
 # Seconds from now until a pause ends. A pause that ends by its time wakes the requests that wait;
 # one that is lifted does not, and they would wait for seconds. Longer where the first was too late.
@@ -26,6 +27,12 @@ class Target:
     app: str
     handler: str
     consumers: tuple[ConsumerInfo, ...]
+
+    @property
+    def is_shared(self) -> bool:
+        """False for a consumer that one process alone reads."""
+        configs = [one.config for one in self.consumers]
+        return any(not one.inactive_threshold or one.metadata.get(QUEUE) for one in configs)
 
 
 class NoSuchHandler(TransportError):

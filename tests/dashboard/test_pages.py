@@ -22,6 +22,7 @@ ACTIONS = Access(allow_actions=True)
 PAGES = [
     "/", "/handler?name=r1", "/letters", "/letter?number=1&body=1", "/letters/bulk?verb=retry",
     "/job?id=x", "/events?payloads=1", "/event?id=order-0&body=1", "/workers", "/streams",
+    "/handler/steer?verb=pause&app=shop&name=r1&reason=x",
 ]  # fmt: skip
 
 
@@ -109,7 +110,9 @@ async def test_a_letter_is_discarded_and_can_still_be_read() -> None:
     assert shown["state"] == "discarded"
 
 
-@pytest.mark.parametrize("path", ["/letters/retry", "/letters/discard", "/letters/bulk"])
+@pytest.mark.parametrize(
+    "path", ["/letters/retry", "/letters/discard", "/letters/bulk", "/handler/steer"]
+)
 async def test_read_only_refuses_a_hand_made_post(path: str) -> None:
     async with failing() as server:
         async with opened(server, ACTIONS) as allowed:

@@ -20,7 +20,7 @@ from ..session import run_operation
 @click.argument("target", metavar="[MODULE[:APP]]", required=False)
 @click.option("--port", default=8787, show_default=True, help="The port it serves; 0: any.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address it binds.")
-@click.option("--allow-actions", is_flag=True, help="Permit retry and discard; else read-only.")
+@click.option("--allow-actions", is_flag=True, help="Permit retry, discard, pause, scale.")
 @click.option(
     "--user", metavar="NAME:PASSWORD", envvar="OMNI_WORKER_DASHBOARD_USER",
     help="Require this login. Better: OMNI_WORKER_DASHBOARD_USER.",

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from ..page import Ask, Page
-from . import bulk, event, events, handler, job, letter, letters, overview, replay, streams, workers
+from . import (
+    bulk,
+    event,
+    events,
+    handler,
+    job,
+    letter,
+    letters,
+    overview,
+    replay,
+    steer,
+    streams,
+    workers,
+)
 from .action import Form, Problem, Redirect
 
 PAGES: tuple[Page, ...] = (
     overview.PAGE, handler.PAGE, events.PAGE, event.PAGE, letters.PAGE, letter.PAGE, bulk.PAGE,
-    job.PAGE, workers.PAGE, replay.PAGE,
+    job.PAGE, workers.PAGE, replay.PAGE, steer.PAGE,
     streams.PAGE,
 )  # fmt: skip
 
@@ -19,4 +32,5 @@ ACTIONS: dict[str, Callable[[Ask, Form], Awaitable[Redirect | Problem]]] = {
     "/letters/discard": letter.discard,
     "/letters/bulk": bulk.begin,
     "/replay": replay.begin,
+    "/handler/steer": steer.give,
 }

@@ -14,6 +14,7 @@ from ...operations.handler_status import HandlerStatus
 from ...operations.letter_json import as_json as letter_json
 from ...operations.letter_search import search_letters
 from ...operations.processes import HandlerActivity, WorkerProcess, process_json
+from ...steering.orders import scale_in_words
 from ..charts import Chart, nice_top, stacked
 from ..page import Ask, Facts, Page, of_all
 from ..rates import KEPT
@@ -25,6 +26,12 @@ from .overview import handler_lines, line_json, series_of
 BARS = 90  # of ten seconds each
 WIDTH, HEIGHT = 900, 150
 LETTERS = 5
+NOTICES = {
+    "pause": "Paused: what has not begun is handed back.",
+    "resume": "Resumed.",
+    "scale": "Scaled: its processes follow.",
+    "reset": "The scale is reset: its processes follow.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +64,9 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
     problems = [seen(one) for one in reversed(line.activity.problems)]
     yield {
         "line": line,
+        "notice": NOTICES.get(ask.text("done"), ""),
+        "is_steerable": is_steerable(line.status),
+        "scaled": scaled_in_words(line.status),
         "span": watch.seconds(300.0),
         "chart": chart,
         "top": top,
@@ -76,6 +86,16 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
             ],
         },
     }  # fmt: skip
+
+
+def is_steerable(status: HandlerStatus) -> bool:
+    """Return True for a handler of ours that has a consumer on the server."""
+    return bool(status.app and status.consumers) and not status.is_way_back
+
+
+def scaled_in_words(status: HandlerStatus) -> str:
+    """Say who scaled a handler, and why; empty if it is as declared."""
+    return "" if status.scale is None else scale_in_words(status.scale, status.name)
 
 
 def processes_of(
