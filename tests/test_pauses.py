@@ -12,11 +12,12 @@ import pytest
 
 from omni_worker import App, ConfigError, Event, EventBus, Reject
 from omni_worker.cli.handler_list import handler_list
-from omni_worker.errors import TransportError
+from omni_worker.errors import PermissionDenied, TransportError
 from omni_worker.nats_server import NatsServer
 from omni_worker.process.health import examine
 from omni_worker.signals import Listener, Paused, Resumed, Signal
-from omni_worker.steering.controls import this_person
+from omni_worker.steering.controls import Controls, this_person
+from omni_worker.steering.orders import STREAM
 from omni_worker.steering.pauses import NoSuchHandler, check_version
 from omni_worker.testing import TestWorker
 from omni_worker.transports.base import Message
@@ -219,6 +220,82 @@ async def test_order_holds_over_a_pause(world: World) -> None:
     assert paused == [0, 1]
     assert [one for one in held.begun if one % 2] == [1, 3, 5, 7, 9, 11]
     assert [one for one in held.begun if not one % 2] == [0, 2, 4, 6, 8, 10]
+
+
+async def test_a_second_pause_with_another_reason_is_reported(world: World) -> None:
+    bus = await world.bus()
+    signals: list[Signal] = []
+    bus.signals.add(Listener(signals.append))
+    await bus.subscribe("custom.thing", Held().handle, durable="r1")
+    await bus.pause("r1", reason="night")
+    await until(lambda: bus.subscriptions[0].warnings)
+
+    await bus.pause("r1", reason="the bank is down")
+    await until(lambda: "the bank is down" in bus.subscriptions[0].warnings[0])
+
+    reasons = [one.reason for one in signals if isinstance(one, Paused)]
+    assert [("night" in one, "the bank is down" in one) for one in reasons] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
+
+
+async def test_what_waits_for_a_trial_of_the_breaker_is_not_tried_in_a_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omni_worker.subscription.gates.breaker.FIRST_PAUSE", 5.0)
+    bus = await world.bus()
+    runs, handled, is_down = 0, list[int](), True
+
+    async def handle(event: Event[Any]) -> None:
+        nonlocal runs
+        runs += 1
+        if is_down:
+            raise ConnectionError("away")
+        handled.append(event.payload)
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="r1", breaker=2, concurrency=2, retry_delay=0.05
+    )
+    for number in range(8):
+        await bus.publish("custom.thing", number)
+    await until(lambda: subscription.is_on_trial and len(subscription._parts.breaker._waiting) == 2)
+    before = runs
+    await bus.pause("r1")
+    await until(lambda: not subscription._parts.breaker._waiting)
+    await until(lambda: subscription.running == 0)
+    paused = runs
+    is_down = False
+    await bus.resume("r1")
+    await until(lambda: len(handled) == 8)
+
+    assert paused == before
+    assert sorted(handled) == list(range(8))
+
+
+async def test_the_right_to_read_orders_is_used_when_it_is_granted_while_running(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await world.bus()
+    operators, is_denied = bus.transport.operators, True
+    stream_info = operators.stream_info
+
+    async def asked(stream: str) -> Any:
+        if is_denied and stream == STREAM:
+            raise PermissionDenied("no right to it")
+        return await stream_info(stream)
+
+    monkeypatch.setattr(operators, "stream_info", asked)
+    await bus.subscribe("custom.thing", Held().handle, durable="r1")
+    other = await world.bus("other")
+    await Controls(other.transport, "tests", lambda: "me").pause("r1", None, "night")
+    await until(lambda: bus.subscriptions[0].warnings)
+    without = list(bus.subscriptions[0].warnings)
+
+    is_denied = False
+    await Controls(other.transport, "tests", lambda: "me").pause("r1", None, "still night")
+    await until(lambda: "by me (still night)" in bus.subscriptions[0].warnings[0])
+
+    assert all("is paused by others" in one for one in without)
 
 
 async def test_a_handler_is_named_by_its_durable_or_its_function(world: World) -> None:

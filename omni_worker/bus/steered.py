@@ -24,6 +24,8 @@ from ..subscription import Subscription
 from ..tasks import own
 from ..transports.base import Transport
 
+ASK_AGAIN = 300.0  # seconds until a right that was denied is tried again
+
 log = logging.getLogger("omni_worker.bus")
 
 
@@ -47,7 +49,7 @@ class Steered:
         self._pauses: dict[Key, PauseOrder] = {}
         self._scales: dict[Key, ScaleOrder] = {}
         self._seen: tuple[int, int] | None = None  # the bucket, and its last write
-        self._is_denied = False
+        self._denied_at: float | None = None  # loop time
         self._looking: asyncio.Task[None] | None = None
         self._again = False
         self._stop: Callable[[], None] | None = None
@@ -72,7 +74,8 @@ class Steered:
 
     async def look(self) -> None:
         """Read the orders if they have changed, and obey them; an outage changes nothing."""
-        if self._is_denied:
+        now = asyncio.get_running_loop().time()
+        if self._denied_at is not None and now - self._denied_at < ASK_AGAIN:
             return
         try:
             info = await self._transport.operators.stream_info(STREAM)
@@ -85,16 +88,18 @@ class Steered:
                     pauses = await read_pauses(operators, self._app)
                     scales = await read_scales(operators, self._app)
                 self._pauses, self._scales, self._seen = pauses, scales, seen
+            self._denied_at = None
         except PermissionDenied as error:
-            self._is_denied = True
-            log.info("orders to handlers are not read: %s", error)
+            if self._denied_at is None:
+                log.info("orders to handlers are not read: %s", error)
+            self._denied_at = now
             return
         except TransportError as error:
             log.debug("orders to handlers not read: %s", error)
         for subscription in self._subscriptions():
             key = self._app, subscription.handler.name
             pause = self._pauses.get(key)
-            subscription.pauses.order = None if pause is None else pause_in_words(pause, key[1])
+            subscription.pauses.follow(None if pause is None else pause_in_words(pause, key[1]))
             scale = self._scales.get(key)
             subscription.scaling.follow(
                 None if scale is None else scale.concurrency,
@@ -113,6 +118,8 @@ class Steered:
         self._again = True
         while self._again:
             self._again = False
+            if self._denied_at is not None:  # an order was given: the right may be there now
+                self._denied_at = -ASK_AGAIN
             await self.look()
             await self._refresh()
 

@@ -74,7 +74,7 @@ class Subscription:
         self._surplus = Surplus(
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
-        self.pauses = Pauses(self.flow, self._states, self._execution, self._back, parts.order)
+        self.pauses = Pauses(self.flow, self._states, self._execution, self._back, parts)
         self.scaling = Scaling(self.flow, self._surplus, parts.threads)
         self.unanswered = Unanswered(self.flow, self.pauses)
         self.doubts = Doubts()

@@ -12,8 +12,8 @@ from ..transports.base import Delivery, Source
 from ..transports.infos import ConsumerInfo
 from .execution import Execution
 from .gates import Flow
-from .gates.order import Order
 from .handback import HandingBack
+from .parts import Parts
 from .source_state import SourceState
 
 WHY = "the handler is paused"
@@ -32,14 +32,15 @@ class Pauses:
         states: Mapping[Source, SourceState],
         execution: Execution,
         back: HandingBack,
-        order: Order | None,
+        parts: Parts,
     ) -> None:
         self.order: str | None = None
         self._flow = flow
         self._states = states
         self._execution = execution
         self._back = back
-        self._keys = order
+        self._keys = parts.order
+        self._breaker = parts.breaker
         self._paused: dict[Source, str] = {}
         self._ends: dict[Source, float] = {}  # loop time
         self._reported: str | None = None  # the order
@@ -57,6 +58,13 @@ class Pauses:
         now = self._flow.now()
         still = [says for source, says in self._paused.items() if self._ends[source] > now]
         return [self.order] if still and self.order is not None else still
+
+    def follow(self, order: str | None) -> None:
+        """Take over the order that was read; a pause with another time or reason is reported."""
+        self.order = order
+        if order is not None and self._reported not in (None, order):
+            self._reported = order
+            self._flow.emit(Paused(handler=self._flow.handler, reason=order))
 
     def saw(self, source: Source, info: ConsumerInfo) -> None:
         """Judge a consumer; called whenever the server was asked about it."""
@@ -110,6 +118,8 @@ class Pauses:
     def _hand_back(self, source: Source) -> None:
         """Hand back what has not begun: the server keeps it until the pause is over."""
         state = self._states.get(source)
+        if self._keys is None:  # what waits for a trial goes back as well, unless it holds a key
+            self._breaker.hand_back(source, WHY)
         waiting = [] if state is None else self._execution.waiting([state])
         if self._keys is not None:  # a retry that is kept holds its key
             waiting = [one for one in waiting if not self._keys.keeps(one)]

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from ...outcomes import DONE, Failed, HandBack, Outcome, Retry
 from ...signals import BreakerClosed, BreakerOpened
+from ...transports.base import Source
 from ..run import Run
 from . import Flow, Gate, Go
 
@@ -39,6 +40,7 @@ class Breaker(Gate):
         self._pause = self._first_pause
         self.note_wait: Callable[[Run], Awaitable[None]] | None = None  # of a run that waits here
         self._waiting: dict[Run, asyncio.Future[bool]] = {}  # True: it may run
+        self._let_go: dict[Run, str] = {}  # with the reason
         self._due = 0.0  # loop time of the next trial
         self._timer: asyncio.TimerHandle | None = None
         self._trial = 0  # number of the latest
@@ -57,6 +59,8 @@ class Breaker(Gate):
             if not await self._may_run(run):
                 if self._closed:
                     return HandBack(0.0, "we stop")
+                if (why := self._let_go.pop(run, None)) is not None:
+                    return HandBack(0.0, why)
                 return HandBack(self._pause, "others are tried first")
             if self._flow.leases.has_lapsed(run.delivery):
                 return HandBack(0.0, "its lease ran out while it waited")
@@ -80,6 +84,14 @@ class Breaker(Gate):
             self._succeeded()
         elif _is_failure(outcome):
             self._failed()
+
+    def hand_back(self, source: Source, why: str) -> None:
+        """Hand back every run of a source that waits for a trial."""
+        for run in [one for one in self._waiting if one.delivery.source is source]:
+            turn = self._waiting.pop(run)
+            if not turn.done():
+                self._let_go[run] = why
+                turn.set_result(False)
 
     def close(self) -> None:
         """End every wait for a trial."""
