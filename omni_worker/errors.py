@@ -59,6 +59,10 @@ class TopologyError(TransportError):
     """A stream or consumer is in the way and is not ours to change."""
 
 
+class StreamMissing(TopologyError):
+    """No stream stores what a handler reads; one that does may still be created."""
+
+
 class ApiError(TransportError):
     """The server refused a JetStream request; ``code`` and ``err_code`` are its own."""
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .errors import ApiError, TopologyError, TransportError
+from .errors import ApiError, StreamMissing, TopologyError, TransportError
 from .events import DEAD_LETTER
 from .steering.orders import read_pause
 from .subjects import is_wild
@@ -72,6 +72,7 @@ class Provisioner:
         self._create = create
         self._replicas = replicas
         self._standing: list[StreamConfig] = []
+        self.created: dict[str, int] = {}  # of each stream: epoch nanoseconds
         self._said: set[str] = set()
         self._conflicts: list[Conflict] = []
         self._held: dict[str, StreamSpec] = {}  # created once a handler reads them
@@ -134,7 +135,8 @@ class Provisioner:
     async def routes(self, filters: Sequence[str], *, literal: bool) -> dict[str, tuple[str, ...]]:
         """Map streams to the filters they store. Raises TopologyError if none stores a filter.
 
-        A type without wildcard must be stored completely; ``literal``: all filters are such types.
+        StreamMissing, if a stream that does may still be created. A type without wildcard must be
+        stored completely; ``literal``: all filters are such types.
         """
         for spec in [one for one in self._held.values() if would_store(one, filters)]:
             await self._make_stream(spec)
@@ -159,10 +161,11 @@ class Provisioner:
                 if would_store(conflict.spec, filters)
             ]
             causes += unknown_copies(filters, self._standing)
-            raise TopologyError(
-                f"no stream on the server stores {', '.join(filters)}: "
-                + ("; ".join(causes) or "create one, or check the event type")
-            )
+            says = f"no stream on the server stores {', '.join(filters)}: "
+            # A stream that should hold them and does not is not changed by waiting.
+            exists = any(would_store(one, filters) and self.stands(one.name) for one in STREAMS)
+            kind = TopologyError if causes or exists else StreamMissing
+            raise kind(says + ("; ".join(causes) or "create one, or check the event type"))
         raise TopologyError(_lacking(", ".join(routes), missing))
 
     async def ensure_consumer(self, spec: ConsumerSpec) -> ConsumerInfo:
@@ -252,8 +255,14 @@ class Provisioner:
                 return config.retention
         return "limits"
 
+    async def look(self) -> None:
+        """Read the streams again."""
+        await self._read()
+
     async def _read(self) -> None:
-        self._standing = [info.config for info in await self._operators.streams()]
+        found = await self._operators.streams()
+        self._standing = [info.config for info in found]
+        self.created = {info.name: info.created for info in found}
 
     async def _make_missing(self, missing: Sequence[StreamSpec]) -> None:
         room = await self._room() if missing and self._create else None
@@ -296,6 +305,7 @@ class Provisioner:
             await self._read()
             return
         self._standing.append(info.config)
+        self.created[info.name] = info.created
         log.info("stream %s created", spec.name)
 
     def _require_create(self, what: str) -> None:

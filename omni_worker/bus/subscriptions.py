@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from ..binding import Binding, plan_consumers
-from ..errors import ConfigError, TransportError
+from ..errors import ConfigError, StreamMissing, TransportError
 from ..handlers import Handler
 from ..provision import Provisioner
 from ..publisher import Publisher
@@ -21,6 +21,7 @@ from ..subscription import Subscription
 from ..topology import ConsumerSpec, StreamConsumers
 from ..transports.base import Source, Transport
 from .ending import Ending, caller_among
+from .late_streams import LateStreams, from_their_first, late_streams
 from .patience import patiently
 from .steered import Steered
 
@@ -40,6 +41,7 @@ class Subscriptions:
         self._ending_bindings: list[Binding] = []  # whose last runs still have leases
         self._ending = Ending()
         self._transport = transport
+        self._late: LateStreams | None = None
         self.steered = Steered(
             publisher.name, transport, lambda: self, partial(self._refresh, busy_only=False)
         )
@@ -71,13 +73,29 @@ class Subscriptions:
     ) -> list[ConsumerSpec]:
         """Choose the consumers a handler is to read, waiting for a server that does not answer.
 
+        A stream that was created during the wait is read from its first event.
         Raises ConfigError for one that another handler of this process reads.
         """
         settings, taken = self._settings, self.consumers
-        wanted = await patiently(
-            lambda: plan_consumers(handler, provisioner, registry, settings, taken), settings
-        )
+        self._late = self._late or LateStreams(self, provisioner, registry, settings, transport)
+        before: set[str] | None = None  # streams that existed when the wait for another began
+
+        async def plan() -> Sequence[StreamConsumers]:
+            nonlocal before
+            try:
+                return await plan_consumers(handler, provisioner, registry, settings, taken)
+            except StreamMissing:
+                before = before or {config.name for config in provisioner.standing}
+                raise
+
+        wanted = await patiently(plan, settings)
         self._refuse_taken(handler, wanted)
+        late = await patiently(
+            lambda: late_streams(wanted, transport.operators, provisioner.created), settings
+        )
+        if before is not None:
+            late |= {one.stream for one in wanted} - before
+        wanted = from_their_first(wanted, late)
         return await patiently(
             lambda: specs_to_read(handler, wanted, transport, provisioner, signals), settings
         )
@@ -98,6 +116,8 @@ class Subscriptions:
         if not busy_only:
             await self.steered.look()
         await self._refresh(busy_only=busy_only)
+        if self._late is not None and not busy_only:
+            await self._late.look()
 
     async def _refresh(self, *, busy_only: bool) -> None:
         """Read the consumers from the server, all at once: the requests go out together."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..app import App
 from ..bus import EventBus
+from ..bus.patience import waits_for_streams
 from ..errors import OmniWorkerError
 from ..failures import error_line
 from ..settings import Settings
@@ -148,6 +149,7 @@ async def run_worker(
         notify.stopping()
 
     try:
+        waits_for_streams.set(True)
         running = app.running(transport=transport, settings=settings, only=only, without=without)
         return await _run(_live(running, ready, stopping, stop), stop)
     finally:

@@ -115,7 +115,7 @@ class Subscription:
     @property
     def missing(self) -> int:
         """Number of lost consumers that are not recreated yet."""
-        return max(0, self._parts.streams - len(self._pulled))
+        return max(0, self._credit.streams - len(self._pulled))
 
     @property
     def stalls(self) -> list[str]:

@@ -46,7 +46,7 @@ class Credit:
     ) -> None:
         self._states = states
         self._concurrency = concurrency
-        self._streams = streams  # sources that are expected
+        self.streams = streams  # sources that are expected
         self.is_shared = streams > 1
         self._now = now
         self._adaptive = prefetch is None
@@ -184,8 +184,8 @@ class Credit:
     def sources_changed(self) -> None:
         """Adapt to a source that came, went, or may be requested from or not."""
         alone, self._only = self._only, None
-        self._streams = max(self._streams, len(self._states))
-        self.is_shared = self._streams > 1
+        self.streams = max(self.streams, len(self._states))
+        self.is_shared = self.streams > 1
         if not self.is_shared and self._states:
             [(source, state)] = self._states.items()
             self._only = source if state.is_asked else None

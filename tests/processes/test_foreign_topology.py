@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from ..waiting import until
 from .support import (
     Stage,
     api,
@@ -192,16 +193,38 @@ async def test_a_partial_overlap_is_an_error_that_names_both(stage: Stage, plain
     assert before == await stream_config(plain, "TICKETS")
 
 
-async def test_a_handler_no_stream_stores_is_named_at_start(stage: Stage) -> None:
-    worker = stage.spawn(stage.app(APP.replace("message.received", "profile.synced")))
+NO_STREAM = (
+    "play.route: no stream on the server stores profile.synced, profile.synced.>:"
+    " create one, or check the event type"
+)
+
+
+async def test_a_handler_no_stream_stores_is_named_at_the_end_of_its_tries(stage: Stage) -> None:
+    app = stage.app(APP.replace("message.received", "profile.synced"))
+    worker = stage.spawn(app, RECONNECT_MAX_RETRIES=2, RECONNECT_DELAY=0.01)
 
     code = await worker.exit()
 
     assert code == 1
-    assert worker.messages("error") == [
-        "no stream on the server stores profile.synced, profile.synced.>:"
-        " create one, or check the event type"
+    assert worker.messages("error") == [NO_STREAM]
+    assert worker.messages("warning") == [
+        f"{NO_STREAM}; waiting for it: the server is asked 2 times"
     ]
+
+
+async def test_a_stream_that_a_worker_waited_for_is_read_from_its_first_event(
+    stage: Stage, plain: Client
+) -> None:
+    worker = stage.spawn(stage.app(APP.replace("message.received", "profile.synced")))
+    await until(lambda: worker.messages("warning"))
+    await make_stream(plain, "PROFILE", "profile.>")
+
+    await plain.jetstream().publish(*foreign_event("profile.synced", id="one"))
+
+    await stage.until_effects(1, timeout=30)
+    assert stage.ids() == ["one"]
+    assert len(worker.messages("warning")) == 1
+    assert await worker.stop() == 0
 
 
 @pytest.mark.parametrize("widened", [False, True])

@@ -1,0 +1,133 @@
+"""Late streams: those that are created while a handler waits for them or runs.
+
+A stream that is younger than the handler's oldest consumer of the same pattern is read from its
+first event: no other place to begin was ever meant. Any other stream is read by `start_from`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from ..binding import Binding
+from ..errors import TransportError
+from ..handler_consumers import planned_consumers
+from ..handlers import Handler
+from ..provision import Provisioner
+from ..schemas import SchemaRegistry
+from ..settings import Settings
+from ..stream_consumers import specs_to_read
+from ..subjects import is_wild
+from ..topology import ConsumerSpec, StreamConsumers, bare_name, pattern_of
+from ..transports.base import Operators, Transport
+
+log = logging.getLogger("omni_worker.bus")
+
+
+def from_their_first(
+    wanted: Iterable[StreamConsumers], late: Collection[str]
+) -> list[StreamConsumers]:
+    """Return the consumers, those of late streams with the first event as their start."""
+    return [_from_first(one) if one.stream in late else one for one in wanted]
+
+
+async def late_streams(
+    wanted: Sequence[StreamConsumers], operators: Operators, created: Mapping[str, int]
+) -> set[str]:
+    """Return the streams that were created after the handler's oldest consumer of its pattern.
+
+    Asks the server only where there are several streams: with one there is nothing to compare.
+    """
+    if len(wanted) < 2:
+        return set()
+    infos = [await operators.consumer_info(one.stream, one.main.name) for one in wanted]
+    oldest = [
+        info.created
+        for one, info in zip(wanted, infos, strict=True)
+        if info is not None and pattern_of(info.config) == one.main.pattern
+    ]
+    if not oldest:
+        return set()
+    return {one.stream for one in wanted if created.get(one.stream, 0) > min(oldest)}
+
+
+class Running(Protocol):
+    """Subscriptions that run, each with its consumers."""
+
+    @property
+    def bindings(self) -> list[Binding]:
+        """The consumers of each."""
+
+
+class LateStreams:
+    """Finds new streams for the handlers of one bus that have a pattern."""
+
+    def __init__(
+        self,
+        running: Running,
+        provisioner: Provisioner,
+        registry: SchemaRegistry,
+        settings: Settings,
+        transport: Transport,
+    ) -> None:
+        self._running = running
+        self._provisioner = provisioner
+        self._registry = registry
+        self._settings = settings
+        self._transport = transport
+        self._said: set[str] = set()
+
+    async def look(self) -> None:
+        """Read the streams, and bind the new ones; what fails is tried again at the next look."""
+        bindings = [one for one in self._running.bindings if _has_pattern(one) and one.bound]
+        if not bindings:
+            return
+        try:
+            await self._provisioner.look()
+            for binding in bindings:
+                await self._bind_new(binding)
+        except TransportError as error:
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                log.warning("new streams cannot be read: %s", error)
+
+    async def _bind_new(self, binding: Binding) -> None:
+        handler = binding.subscription.handler
+        created = self._provisioner.created
+        new = [one for one in self._planned(handler) if one.stream not in binding.streams]
+        late = {one.stream for one in new if created[one.stream] > binding.oldest}
+        for one in from_their_first([_named(one, binding.name) for one in new], late):
+            specs = await specs_to_read(
+                handler, [one], self._transport, self._provisioner, binding.signals
+            )
+            await binding.bind(specs)
+            start = "from its first event" if one.stream in late else "by start_from"
+            log.info("%s reads the new stream %s, %s", handler.function, one.stream, start)
+
+    def _planned(self, handler: Handler) -> tuple[StreamConsumers, ...]:
+        return planned_consumers(
+            handler, self._registry, self._settings, self._provisioner.standing
+        ).consumers
+
+
+def _has_pattern(binding: Binding) -> bool:
+    """Return True unless all types are literal: their streams were found at the start."""
+    types = binding.subscription.handler.types
+    return not types or any(is_wild(type) for type in types)
+
+
+def _from_first(one: StreamConsumers) -> StreamConsumers:
+    bare = None if one.bare is None else replace(one.bare, start_sequence=1)
+    return replace(one, main=replace(one.main, start_sequence=1), bare=bare)
+
+
+def _named(one: StreamConsumers, name: str) -> StreamConsumers:
+    """Give the consumers the name that this process's others have."""
+
+    def named(spec: ConsumerSpec, own: str) -> ConsumerSpec:
+        return replace(spec, name=own, handler=name, split=bare_name(name) if spec.split else "")
+
+    bare = None if one.bare is None else named(one.bare, bare_name(name))
+    return replace(one, main=named(one.main, name), bare=bare)
