@@ -21,7 +21,6 @@ from .consumers import (
     consumer_tag,
     is_narrower,
     origin_of,
-    pattern_of,
     plan_consumer,
     queue_consumer_name,
     retry_consumer,
@@ -43,6 +42,7 @@ from .split import (
     loses_events,
     main_name,
     overlapping,
+    pattern_of,
     split,
 )
 from .stored import OWN_SUBJECTS

@@ -158,11 +158,6 @@ def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
     return {**tag, TAG + "origin": spec.origin} if spec.origin else tag
 
 
-def pattern_of(config: ConsumerConfig) -> tuple[str, ...]:
-    """Return all filters of the handler that a consumer was first made for; empty if unknown."""
-    return tuple(config.metadata.get(TAG + "pattern", "").split())
-
-
 def origin_of(info: ConsumerInfo) -> str:
     """Return the consumer in whose place this one was created by us, else the consumer itself.
 

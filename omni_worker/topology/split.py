@@ -101,6 +101,11 @@ def handler_of(config: ConsumerConfig) -> str:
     return config.metadata.get(TAG + "handler") or config.name
 
 
+def pattern_of(config: ConsumerConfig) -> tuple[str, ...]:
+    """Return all filters of the handler that a consumer was first made for; empty if unknown."""
+    return tuple(config.metadata.get(TAG + "pattern", "").split())
+
+
 def main_name(consumer: str, durable: str | None) -> str:
     """Return the name that a handler's consumers have for people, given the name of one of them.
 
