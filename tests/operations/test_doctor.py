@@ -142,11 +142,11 @@ def test_a_server_is_judged_by_its_version(
 
 
 def test_its_features_are_those_that_matter_here() -> None:
-    old, middle, new = (features(one) for one in ((2, 10, 26), (2, 11, 1), (2, 11, 2)))
+    old, middle, new = (features(one) for one in ((2, 10, 26), (2, 11, 2), (2, 11, 3)))
 
     assert [one.level for one in (old, middle, new)] == [Level.WARN, Level.WARN, Level.OK]
     assert ["paused" in one.says for one in (old, middle, new)] == [False, True, True]
-    assert "2.11.2" in old.advice
+    assert "2.11.3" in old.advice
 
 
 def test_sizes_are_those_of_people() -> None:

@@ -177,7 +177,7 @@ class FakeServer:
     """
 
     info: dict[str, Any] = {  # noqa: RUF012  # a template, copied per server
-        "server_id": "FAKE", "version": "2.11.2", "proto": 1, "headers": True,
+        "server_id": "FAKE", "version": "2.11.3", "proto": 1, "headers": True,
         "max_payload": 1_048_576,
     }  # fmt: skip
 

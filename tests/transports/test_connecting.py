@@ -565,7 +565,7 @@ async def test_a_server_with_slow_filters_is_told_once(caplog):
     async with FakeServer(version="2.11.1-beta") as server, connected(server.url) as transport:
         assert transport.server_version == (2, 11, 1)
 
-    assert caplog.text.count("2.11.2 or newer is recommended") == 1
+    assert caplog.text.count("2.11.3 or newer is recommended") == 1
 
 
 async def test_the_tls_floor_is_the_systems(certificates):

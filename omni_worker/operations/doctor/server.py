@@ -14,7 +14,7 @@ from .finding import Finding, Level, size
 OLDEST = (2, 10, 0)
 LOSES_STREAMS = ((2, 10, 20), (2, 10, 23))  # from, fixed in
 PAUSING = (2, 11, 0)
-FAST_FILTERS = (2, 11, 2)
+FAST_FILTERS = (2, 11, 3)
 FULL = 0.8  # of a limit
 USUAL_PAYLOAD = 1_048_576  # bytes
 SKEW = 2.0  # seconds the clocks may differ: start times and ages are compared across them
@@ -43,7 +43,7 @@ def features(found: Version) -> Finding:
     if found < FAST_FILTERS:
         return Finding(
             Level.WARN, "features", f"several filters per consumer, but slowly{pausing}",
-            "2.11.2 or newer delivers to them at full speed",
+            "2.11.3 or newer delivers to them at full speed",
         )  # fmt: skip
     return Finding(Level.OK, "features", f"several filters per consumer, at full speed{pausing}")
 

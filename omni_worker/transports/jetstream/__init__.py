@@ -24,7 +24,7 @@ from .services import Services
 log = logging.getLogger(SERVER)
 
 OLDEST = (2, 10, 0)
-RECOMMENDED = (2, 11, 2)
+RECOMMENDED = (2, 11, 3)
 CONFIRM_TIME = 1.0  # seconds that closing waits for unconfirmed publishes
 LATE = 0.5  # seconds
 
