@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import ApiError, PermissionDenied, StreamMissing, TopologyError, TransportError
+from .errors import ApiError, PermissionDenied, TopologyError, TransportError
 from .handler_consumers import (
     consumer_name,
     copies_of,
@@ -49,7 +48,6 @@ from .topology import (
     StreamConsumers,
     announced_lease,
     origin_of,
-    pattern_of,
     short_hash,
     wanted_ack_wait,
 )
@@ -95,12 +93,7 @@ async def plan_consumers(
     copies = copies_of(handler, registry)
     if plain := filters_without(handler, copies):
         literal = bool(handler.types) and not any(is_wild(type) for type in handler.types)
-        try:
-            await provisioner.routes(plain, literal=literal)
-        except StreamMissing as error:
-            homes = {home for type in handler.literal_types if (home := registry.get_stream(type))}
-            expected = f" (expected in stream {', '.join(sorted(homes))})" if homes else ""
-            raise StreamMissing(f"{handler.function}: {error}{expected}") from None
+        await provisioner.routes(plain, literal=literal)
     for stream, types in copies.items():
         origin = next(iter(await provisioner.routes(filters_for(types), literal=True)))
         max_age, now = provisioner.max_age(origin), datetime.now(UTC)
@@ -140,8 +133,6 @@ class Binding:
     ) -> None:
         self.subscription = subscription
         self.bound: dict[Source, Bound] = {}
-        self.streams: set[str] = set()  # ever bound
-        self.oldest = sys.maxsize  # creation of the oldest consumer of this pattern, epoch ns
         self.failure: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._transport = transport
         self._operators: Operators = transport.operators
@@ -157,11 +148,6 @@ class Binding:
         self._upkeep = Upkeep(subscription.flow, provisioner, transport.operators)
         subscription.doubts.ask = self.on_doubt
         self._handled = 0  # at the last look
-
-    @property
-    def name(self) -> str:
-        """Return the name of its consumers for people: the main ones'."""
-        return next((one.spec.handler for one in self.bound.values()), "")
 
     @property
     def is_busy(self) -> bool:
@@ -283,9 +269,6 @@ class Binding:
                 after.forget_all()
                 self._emit(ConsumerReset, bound)
         self.bound[source] = bound
-        self.streams.add(spec.stream)
-        if pattern_of(info.config) == spec.pattern:
-            self.oldest = min(self.oldest, int(bound.looks.origin))
         self.subscription.attach(source, after)
         await self._note_account(bound, info)
         self._take_in(bound, info)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from ..binding import Binding
 from ..errors import TransportError
@@ -78,10 +79,11 @@ class LateStreams:
         self._settings = settings
         self._transport = transport
         self._said: set[str] = set()
+        self._known: WeakKeyDictionary[Binding, set[str]] = WeakKeyDictionary()  # streams
 
     async def look(self) -> None:
         """Read the streams, and bind the new ones; what fails is tried again at the next look."""
-        bindings = [one for one in self._running.bindings if _has_pattern(one) and one.bound]
+        bindings = [one for one in self._running.bindings if _has_pattern(one)]
         if not bindings:
             return
         try:
@@ -94,11 +96,18 @@ class LateStreams:
                 log.warning("new streams cannot be read: %s", error)
 
     async def _bind_new(self, binding: Binding) -> None:
+        if not binding.bound:  # its consumers are being recreated
+            return
         handler = binding.subscription.handler
-        created = self._provisioner.created
-        new = [one for one in self._planned(handler) if one.stream not in binding.streams]
-        late = {one.stream for one in new if created[one.stream] > binding.oldest}
-        for one in from_their_first([_named(one, binding.name) for one in new], late):
+        known = self._known.setdefault(binding, set())
+        known |= {bound.spec.stream for bound in binding.bound.values()}
+        name = next(bound.spec.handler for bound in binding.bound.values())
+        planned = [_named(one, name) for one in self._planned(handler)]
+        new = [one for one in planned if one.stream not in known]
+        if not new:
+            return
+        late = await late_streams(planned, self._transport.operators, self._provisioner.created)
+        for one in from_their_first(new, late):
             specs = await specs_to_read(
                 handler, [one], self._transport, self._provisioner, binding.signals
             )

@@ -84,9 +84,11 @@ class Subscriptions:
             nonlocal before
             try:
                 return await plan_consumers(handler, provisioner, registry, settings, taken)
-            except StreamMissing:
+            except StreamMissing as error:
                 before = before or {config.name for config in provisioner.standing}
-                raise
+                homes = {registry.get_stream(type) or "" for type in handler.literal_types} - {""}
+                expected = f" (expected in stream {', '.join(sorted(homes))})" if homes else ""
+                raise StreamMissing(f"{handler.function}: {error}{expected}") from None
 
         wanted = await patiently(plan, settings)
         self._refuse_taken(handler, wanted)
