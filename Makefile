@@ -10,11 +10,16 @@ OLDEST := 2.10.26
 JOBS   := 6
 PYTEST := $(RUN)/python -m pytest -rfEs
 BESIDE := -n $(JOBS) --dist loadgroup
+# Pythons besides that of .venv, each with an environment of its own.
+NEWER  := 3.12 3.13
+# What differs between Pythons differs here: the engine on the transport in memory, and all units.
+PURE   := tests/test_*.py tests/testing tests/promises tests/traces -m "not alone" \
+          -k "not jetstream" --ignore tests/test_house.py --ignore tests/test_typing.py
 # What omni-worker is measured beside, in an environment of its own.
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all soak docs bench bench-all check format lint types install pm2 wheel chromium pictures clean
+.PHONY: help demo test test-all newer soak docs bench bench-all check format lint types install pm2 wheel chromium pictures clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -32,6 +37,11 @@ test: $(READY) ## Run most tests, the README's code among them; it says what it 
 test-all: $(READY)
 	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone && exit $$beside
 
+newer: $(NEWER:%=.venv-%/.installed) ## Run the tests without a server on newer Pythons
+	@for version in $(NEWER); do echo "Python $$version"; \
+	    .venv-$$version/bin/python -m pytest -rfEs -p no:cacheprovider $(BESIDE) $(PURE) || exit 1; \
+	done
+
 soak: $(READY) ## Ten minutes of random faults, and the account of every event (MINUTES=3)
 	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
@@ -45,7 +55,7 @@ bench-all: $(READY) $(PEERS)/.venv/.installed ## Every case, written into docs/p
 	@$(RUN)/python -m benchmarks run --all $(if $(ROUNDS),--rounds $(ROUNDS)) --results benchmarks/results.json
 	@$(RUN)/python -m benchmarks render
 
-check: lint types docs test-all ## Formatting, lint, types, docs and all tests: what CI runs
+check: lint types docs test-all ## Formatting, lint, types, docs and all tests: CI runs this and `newer`
 
 lint: $(READY) ## Check formatting and style
 	@echo "ruff format"
@@ -81,7 +91,7 @@ pictures: $(READY) chromium ## Take the docs' pictures of the dashboard anew
 	@$(RUN)/python -m tests.dashboard.pictures
 
 clean: ## Remove the virtual environment and all caches
-	@rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
+	@rm -rf $(VENV) .venv-* $(PEERS)/.venv $(PEERS)/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
 
 $(READY): pyproject.toml
 	@if ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
@@ -96,6 +106,17 @@ $(READY): pyproject.toml
 	@# Beside the rest: logfire is a plugin of pydantic and of pytest, imported by every process.
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check \
 	    --target $(VENV)/logfire 'logfire>=4,<6'
+	@touch $@
+
+# By its name, or where pyenv keeps it: its shims only fail for a version that is not chosen.
+.venv-%/.installed: pyproject.toml
+	@for each in python$* "$$HOME"/.pyenv/versions/$*.*/bin/python; do \
+	    "$$each" -c 'import venv' 2>/dev/null && { python=$$each; break; }; \
+	done; \
+	[ -n "$$python" ] || { echo "Python $* is needed, and is not here" >&2; exit 1; }; \
+	echo "Installing omni-worker and its tests into .venv-$* (once)"; \
+	"$$python" -m venv --clear .venv-$* && .venv-$*/bin/python -m pip install -qq \
+	    --disable-pip-version-check -e '.[server,dashboard,dev]'
 	@touch $@
 
 $(PEERS)/.venv/.installed: $(PEERS)/requirements.txt pyproject.toml
