@@ -78,7 +78,7 @@ def _explains(fault: Fault, durable: str, first: End, second: End, faults: Seque
         case "delete a consumer":
             return fault.durable == durable and fault.since - READ <= first.at
         case "edit a consumer":  # it is made again, so that nothing is stranded
-            return fault.durable == durable and fault.detail == "max_deliver" and (
+            return fault.durable == durable and fault.detail in ("max_deliver", "backoff") and (
                 fault.since - READ <= first.at
             )  # fmt: skip
     return False
