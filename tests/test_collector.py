@@ -31,11 +31,12 @@ def test_it_passes_less_often_and_not_over_what_is_there() -> None:
 @pytest.mark.parametrize("threshold", [0, PASS_AFTER, 100_000])
 def test_what_the_app_set_stays(threshold: int) -> None:
     gc.set_threshold(threshold, 5, 5)
+    frozen = gc.get_freeze_count()  # Python 3.12 has some of its own
 
     calm_collector()
 
     assert gc.get_threshold() == (threshold, 5, 5)
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() == frozen
 
 
 def test_one_that_is_off_stays_off() -> None:
