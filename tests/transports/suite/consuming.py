@@ -184,7 +184,11 @@ class Consuming:
         _, first = await consume(one, 50)
         _, second = await consume(one, 50)
         _, third = await consume(other, 50)
-        await other.flush(2.0)
+
+        async def all_ask() -> bool:  # in a cluster a request travels to the leader
+            return (await info(one)).num_waiting == 3
+
+        await until(all_ask)
 
         await publish(one, *range(90))
 
