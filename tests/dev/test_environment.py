@@ -19,7 +19,7 @@ async def order(event):
 
 
 async def seen(project: Project, bus: EventBus, count: int) -> tuple[str | None, str | None]:
-    """What a handler sees that runs now, for the nth time."""
+    """Return what the handler sees in its nth run, after an event was published."""
     await bus.publish("custom.order")
     await project.stage.until_effects(count, "handled")
     last = project.stage.effects("handled")[-1]

@@ -1,4 +1,4 @@
-"""What `dev` shows besides runs: publishes, events nobody reads, handlers that a save changed."""
+"""Lines of `dev` about publishes, events no handler reads, and handlers that a save changed."""
 
 from __future__ import annotations
 

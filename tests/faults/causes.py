@@ -19,7 +19,7 @@ READ = 11.0  # since a consumer's ack floor was read, and what is settled shared
 
 @dataclass(slots=True)
 class Fault:
-    """What was done, from when until when, and to whom. ``until`` is set when it is over."""
+    """Fault, with its beginning, end and victim. ``until`` is set when it is over."""
 
     name: str
     since: float
@@ -31,7 +31,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of an event's run: which worker, in which process, from when until when."""
+    """End of an event's run, with worker, process, beginning and end."""
 
     worker: str
     pid: int

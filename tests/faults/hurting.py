@@ -92,7 +92,7 @@ class Place:
 
 
 class Hurting:
-    """One server, the workers of the two apps, and what is done to them."""
+    """Hurt one server and the workers of the two apps."""
 
     def __init__(self, scene: Scene, server: NatsServer, link: Link) -> None:
         self.scene = scene

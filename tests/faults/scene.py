@@ -235,7 +235,7 @@ class Scene:
     async def account(
         self, durable: str = "r1", stream: str = "MESSAGE", handler: str | None = None
     ) -> Account:
-        """Where every event is now; with several handlers, for the one whose effects say so."""
+        """Return where every event is now; of several handlers, for the one named."""
         stored = await stored_ids(self.plain, stream)
         assert len(stored) == len(set(stored.values())), "an id is stored twice"
         info = await consumer(self.plain, durable, stream)

@@ -107,7 +107,7 @@ class Soak:
         )
 
     async def outputs(self) -> Counter[str]:
-        """How many events of its own each event of `once` led to."""
+        """Count the events that each event of `once` led to."""
         found = await stored(self.scene.plain, "CUSTOM")
         return Counter(json.loads(one.data)["payload"]["to"] for one in found)
 

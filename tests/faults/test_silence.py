@@ -125,7 +125,7 @@ async def fill(plain: Client) -> None:
 
 
 async def stalled(handled: Handled) -> str:
-    """What is said when the handler takes no events."""
+    """Return what is reported when the handler takes no events."""
     await until(lambda: handled.of(Stalled), SOON)
     [one] = handled.of(Stalled)
     assert f"handler d takes no events: {one.reason}" in examine(handled.bus, 0.0).not_ready
