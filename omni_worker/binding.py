@@ -7,29 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from .errors import ApiError, PermissionDenied, TopologyError, TransportError
-from .handler_consumers import (
-    consumer_name,
-    copies_of,
-    copy_spec,
-    filters_without,
-    planned_consumers,
-)
-from .handlers import Handler
 from .notes import SettledNotes
 from .notes.ledger import RENEWED_EVERY
 from .provision import Provisioner
 from .resets import Looks
-from .schemas import SchemaRegistry
-from .settings import Settings
 from .signals import (
     ConsumerLost,
     ConsumerRecreated,
@@ -39,16 +27,14 @@ from .signals import (
     Signals,
     StreamReplaced,
 )
-from .subjects import filters_for, is_wild
 from .subscription import SourceState, Subscription
 from .tasks import own
 from .threads import DaemonThreads
 from .topology import (
     ConsumerSpec,
-    StreamConsumers,
     announced_lease,
+    is_beyond_repair,
     origin_of,
-    short_hash,
     wanted_ack_wait,
 )
 from .transports.base import Operators, Source, Transport
@@ -77,43 +63,6 @@ class Bound:
     ack_wait: float = 0.0  # seconds, that of the version started last
     begin: int = 0  # of the account, if there is no older one
     entered_at: float = 0.0  # monotonic; in the account
-
-
-async def plan_consumers(
-    handler: Handler,
-    provisioner: Provisioner,
-    registry: SchemaRegistry,
-    settings: Settings,
-    taken: Collection[str] = (),
-) -> Sequence[StreamConsumers]:
-    """The consumers a handler reads on each stream; streams that copy its types are created.
-
-    Raises TopologyError for what no stream stores. ``taken`` are the consumers of this process.
-    """
-    copies = copies_of(handler, registry)
-    if plain := filters_without(handler, copies):
-        literal = bool(handler.types) and not any(is_wild(type) for type in handler.types)
-        await provisioner.routes(plain, literal=literal)
-    for stream, types in copies.items():
-        origin = next(iter(await provisioner.routes(filters_for(types), literal=True)))
-        max_age, now = provisioner.max_age(origin), datetime.now(UTC)
-        spec = copy_spec(stream, types, handler, origin, max_age=max_age, now=now)
-        await provisioner.ensure_copy(spec)
-    mark = _process_mark(handler, settings.session, taken)
-    return planned_consumers(handler, registry, settings, provisioner.standing, mark=mark).consumers
-
-
-def _process_mark(handler: Handler, session: str | None, taken: Collection[str]) -> str:
-    """The end of a consumer's name that only this process reads.
-
-    In a session the next process continues the last one's, even with other filters; ``taken``
-    tells apart a function that is declared twice.
-    """
-    if session is None:
-        return secrets.token_hex(4)
-    mark = f"{session}-{short_hash((handler.function,))}"
-    is_taken = consumer_name(handler, mark) in taken
-    return f"{mark}-{short_hash(handler.filters)}" if is_taken else mark
 
 
 class Binding:
@@ -170,8 +119,7 @@ class Binding:
             looked = await self._upkeep.look(bound.spec, info, ack_floor=bound.ack_floor)
             if looked is None or bound.source not in self.bound:
                 continue
-            info = looked
-            info = await self._upkeep.shorten(bound.spec, info)
+            info = await self._upkeep.shorten(bound.spec, looked)
             if info.created != bound.looks.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
             await self._note_account(bound)
@@ -203,9 +151,7 @@ class Binding:
         if not recreate:
             self.fail(cause)
             return
-        task = asyncio.get_running_loop().create_task(self._make_again(bound, state, contest))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(self._make_again(bound, state, contest))
 
     def on_doubt(self, source: Source) -> None:
         """Read a consumer whose deliveries are doubtful, or may be: its link was renewed."""
@@ -213,7 +159,10 @@ class Binding:
         if bound is None or source in self._doubted:
             return
         self._doubted.add(source)
-        task = asyncio.get_running_loop().create_task(self._judge(bound), name=own("judging"))
+        self._start(self._judge(bound))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=own("upkeep"))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -278,6 +227,8 @@ class Binding:
         return 0 if info is None else info.created
 
     def _take_in(self, bound: Bound, info: ConsumerInfo) -> None:
+        if is_beyond_repair(info.config):  # its floor does not mean settled; it is recreated
+            return
         link, server = self.subscription.resumptions, self._transport.server_id
         doubtful = self.subscription.doubts.lowest(bound.source)
         if bound.looks.is_reset(info, link=link, server=server, doubtful=doubtful):

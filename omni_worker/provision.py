@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from .errors import ApiError, StreamMissing, TopologyError, TransportError
 from .events import DEAD_LETTER
-from .steering.orders import read_pause
 from .subjects import is_wild
 from .topology import (
     DUPLICATE_WINDOW,
@@ -34,7 +31,6 @@ from .topology import (
     UpdateStream,
     app_of,
     copy_notice,
-    handler_of,
     is_narrower,
     letter_risks,
     plan_consumer,
@@ -43,21 +39,19 @@ from .topology import (
     stream_config,
     unknown_copies,
     unserved,
-    with_limit,
     with_sources,
     without_edits,
     would_store,
 )
 from .transports.base import Operators
-from .transports.infos import ConsumerInfo, StreamConfig, StreamInfo, read_consumer_config
+from .transports.infos import ConsumerInfo, StreamConfig
+from .writes import write_consumer, write_stream
 
 log = logging.getLogger("omni_worker.provision")
 
 SOMEBODY_WAS_FASTER = (10148, 10149, 10013, 10058, 10065)
 TRIES = 5
 NARROWS_AFTER = 1.0  # seconds in which a process that has just started begins to pull
-TOO_MANY_UNSETTLED = 10121  # max_ack_pending is above a limit, which the text names
-_LIMIT = re.compile(r"limit of (\d+)")
 
 
 class NotProvisioned(TopologyError):
@@ -218,10 +212,18 @@ class Provisioner:
         self, spec: ConsumerSpec, info: ConsumerInfo, config: Config
     ) -> ConsumerInfo:
         """Write a configuration of a consumer of ours. Raises TransportError as above."""
+        self._require_ours(spec, info, "an update")
+        return await write_consumer(self._operators, UpdateConsumer(spec.stream, config))
+
+    async def delete_consumer(self, spec: ConsumerSpec, info: ConsumerInfo) -> None:
+        """Delete a consumer that is to be recreated. Raises TransportError as above."""
+        self._require_ours(spec, info, "another one in its place")
+        await self._operators.delete_consumer(spec.stream, spec.name)
+
+    def _require_ours(self, spec: ConsumerSpec, info: ConsumerInfo, change: str) -> None:
         if app_of(info.config) != spec.app:
             raise TopologyError("its tag no longer names this app; omni-worker plan shows it")
-        self._require_create("an update")
-        return await write_consumer(self._operators, UpdateConsumer(spec.stream, config))
+        self._require_create(change)
 
     @property
     def standing(self) -> Sequence[StreamConfig]:
@@ -323,45 +325,6 @@ class Provisioner:
         if text not in self._said:
             self._said.add(text)
             log.log(level, text)
-
-
-async def write_stream(operators: Operators, change: CreateStream | UpdateStream) -> StreamInfo:
-    """Carry out one change of a stream. Raises ApiError when the server refuses."""
-    match change:
-        case CreateStream(config=config):
-            return await operators.create_stream(config)
-        case UpdateStream(config=config):
-            return await operators.update_stream(config)
-
-
-async def write_consumer(
-    operators: Operators, change: CreateConsumer | UpdateConsumer
-) -> ConsumerInfo:
-    """Carry out one change of a consumer. Raises ApiError when the server refuses.
-
-    Where the server or the account allows fewer unsettled events, it is as many as they allow.
-    """
-    is_new = isinstance(change, CreateConsumer)
-    write = operators.create_consumer if is_new else operators.update_consumer
-    config = await _as_paused(operators, change.config) if is_new else change.config
-    try:
-        return await write(change.stream, config)
-    except ApiError as error:
-        limit = _LIMIT.search(str(error)) if error.err_code == TOO_MANY_UNSETTLED else None
-        if limit is None:
-            raise
-        return await write(change.stream, with_limit(config, int(limit.group(1))))
-
-
-async def _as_paused(operators: Operators, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the configuration of a consumer that is created paused, if its handler is paused."""
-    made = read_consumer_config(config)
-    try:
-        order = await read_pause(operators, app_of(made) or "", handler_of(made))
-    except TransportError as error:
-        log.debug("whether %s is paused is not known: %s", made.name, error)
-        return config
-    return config if order is None else {**config, "pause_until": order.until_text}
 
 
 def _lacking(stream: str, missing: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Stream consumers: a handler's one or two consumers on a stream, chosen by what exists there.
+"""Stream consumers: a handler's one or two consumers on each stream, chosen by what exists there.
 
 Topology says how they should be (`split`). Here is found out what can be read: an older version's
 consumer keeps all filters, and a missing right joins the two.
@@ -6,13 +6,24 @@ consumer keeps all filters, and a missing right joins the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
 
 from .errors import PermissionDenied, TopologyError
+from .handler_consumers import (
+    consumer_name,
+    copies_of,
+    copy_spec,
+    filters_without,
+    planned_consumers,
+)
 from .handlers import Handler
 from .provision import NotProvisioned, Provisioner
+from .schemas import SchemaRegistry
+from .settings import Settings
 from .signals import ConsumersJoined, Signals
-from .subjects import intersection
+from .subjects import filters_for, intersection, is_wild
 from .topology import (
     SPLIT,
     ConsumerSpec,
@@ -24,11 +35,49 @@ from .topology import (
     loses_events,
     overlapping,
     plan_consumer,
+    short_hash,
 )
 from .transports.base import Transport
 from .transports.infos import ConsumerInfo
 
 Version = tuple[int, int, int]
+
+
+async def plan_consumers(
+    handler: Handler,
+    provisioner: Provisioner,
+    registry: SchemaRegistry,
+    settings: Settings,
+    taken: Collection[str] = (),
+) -> Sequence[StreamConsumers]:
+    """Return the consumers a handler reads on each stream; streams that copy its types are created.
+
+    Raises TopologyError for what no stream stores. ``taken`` are the consumers of this process.
+    """
+    copies = copies_of(handler, registry)
+    if plain := filters_without(handler, copies):
+        literal = bool(handler.types) and not any(is_wild(type) for type in handler.types)
+        await provisioner.routes(plain, literal=literal)
+    for stream, types in copies.items():
+        origin = next(iter(await provisioner.routes(filters_for(types), literal=True)))
+        max_age, now = provisioner.max_age(origin), datetime.now(UTC)
+        spec = copy_spec(stream, types, handler, origin, max_age=max_age, now=now)
+        await provisioner.ensure_copy(spec)
+    mark = _process_mark(handler, settings.session, taken)
+    return planned_consumers(handler, registry, settings, provisioner.standing, mark=mark).consumers
+
+
+def _process_mark(handler: Handler, session: str | None, taken: Collection[str]) -> str:
+    """Return the end of a consumer's name that only this process reads.
+
+    In a session the next process continues the last one's, even with other filters; ``taken``
+    tells apart a function that is declared twice.
+    """
+    if session is None:
+        return secrets.token_hex(4)
+    mark = f"{session}-{short_hash((handler.function,))}"
+    is_taken = consumer_name(handler, mark) in taken
+    return f"{mark}-{short_hash(handler.filters)}" if is_taken else mark
 
 
 async def specs_to_read(

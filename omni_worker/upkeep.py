@@ -109,13 +109,16 @@ class Upkeep:
             return info
         says = changes_in_words(edits)
         try:
-            restored = await self._provisioner.restore_consumer(spec, info)
+            restored = None
+            if not is_beyond_repair(info.config):
+                restored = await self._provisioner.restore_consumer(spec, info)
             # What was to be delivered again since the look before never is: in a new consumer it
             # comes again, and what is settled is recognised.
             strands = "max_deliver" in edits and ack_floor < info.delivered
-            contest.is_ours = strands
-            if strands:
-                await self._operators.delete_consumer(spec.stream, spec.name)
+            contest.is_ours = strands or restored is None
+            if contest.is_ours:
+                restored = None
+                await self._provisioner.delete_consumer(spec, info)
         except TransportError as error:
             contest.is_ours = False
             self._flow.stall(
@@ -134,8 +137,8 @@ class Upkeep:
                 f" program ({says}): find it; it is set right every {LONGEST:g} s at most",
             )
         else:
-            self._report(spec, says, recreated=strands)
-        return None if strands else restored
+            self._report(spec, says, recreated=restored is None)
+        return restored
 
     async def shorten(self, spec: ConsumerSpec, info: ConsumerInfo) -> ConsumerInfo:
         """Put an announced ack_wait in force, once every process has read it."""

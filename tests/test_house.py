@@ -25,7 +25,7 @@ ROOMS = [
     "letters",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",
-    "steering", "signals", "provision", "stream_consumers", "resets",
+    "steering", "signals", "writes", "provision", "stream_consumers", "resets",
     "publisher", "signalling_publisher", "context", "notes", "dispatch",
     "letter_storage", "settle", "subscription",
     "assembly", "upkeep", "binding", "sent_back", "operations",
@@ -47,6 +47,7 @@ UPWARDS: dict[tuple[str, str], str] = {
 LOGGED: dict[tuple[str, str], str] = {
     ("transports.jetstream", ""): "the connection and its requests; a transport has no listeners",
     ("transports/bucket.py", "the bucket %s was deleted"): "a bucket that is created again",
+    ("writes.py", ""): "whether a handler is paused, when that cannot be read",
     ("provision.py", ""): "streams that are made or differ, before any handler runs",
     ("operations", ""): "a command of a person's; no handler runs",
     ("signals", "a listener failed"): "a listener that fails cannot be told to listeners",

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from ..binding import Binding, plan_consumers
+from ..binding import Binding
 from ..errors import ConfigError, StreamMissing, TransportError
 from ..handlers import Handler
 from ..provision import Provisioner
@@ -16,7 +16,7 @@ from ..publisher import Publisher
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..signals import Signals
-from ..stream_consumers import specs_to_read
+from ..stream_consumers import plan_consumers, specs_to_read
 from ..subscription import Subscription
 from ..topology import ConsumerSpec, StreamConsumers
 from ..transports.base import Source, Transport

@@ -12,7 +12,6 @@ from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_
 from ..handlers import Handler
 from ..letters import marks
 from ..notes import attempts, guards
-from ..provision import write_consumer, write_stream
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..steering import orders
@@ -49,6 +48,7 @@ from ..topology import (
 )
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo, StreamConfig, read_stream_config
+from ..writes import write_consumer, write_stream
 from .orphans import orphans
 
 Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateBucket

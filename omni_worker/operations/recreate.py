@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import TopologyError
-from ..provision import write_consumer
 from ..topology import ConsumerSpec, CreateConsumer, app_of, consumer_config
 from ..transports.base import Transport
 from ..transports.infos import ConsumerInfo
+from ..writes import write_consumer
 from .scan import Scan
 
 

@@ -19,6 +19,10 @@ def edits_of(config: ConsumerConfig, *, durable: bool = True) -> dict[str, tuple
     """Return the fields that others changed for the worse: name → (there, wanted)."""
     raw = config.raw
     found: dict[str, tuple[Any, Any]] = {}
+    if config.ack_policy != "explicit":  # what fails is never delivered again
+        found["ack_policy"] = (config.ack_policy, "explicit")
+    if raw.get("deliver_subject"):  # our requests are refused
+        found["deliver_subject"] = (raw["deliver_subject"], "none")
     if config.max_deliver > 0:  # a retry, or what a dead worker held, is never delivered again
         found["max_deliver"] = (config.max_deliver, -1)
     if waits := raw.get("backoff"):  # replaces ack_wait

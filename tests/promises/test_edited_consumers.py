@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from omni_worker import Event, EventBus, binding, bus, dispatch, upkeep
+from omni_worker import Context, Event, EventBus, binding, bus, dispatch, upkeep
 from omni_worker.errors import ApiError
 from omni_worker.process.health import examine
 from omni_worker.signals import (
@@ -180,6 +181,43 @@ async def test_a_consumer_made_by_others_without_acks_is_recreated(world: World)
     await until(lambda: handled.done["a"] == 1)
     assert (await config(world))["ack_policy"] == "explicit"
     assert "ack_policy none, wanted explicit" in handled.of(ConsumerEdited)[0].changes
+
+
+async def test_a_replaced_consumer_is_recreated_even_if_its_deletion_was_not_noticed(
+    world: World,
+) -> None:
+    bus, done = await world.bus(), Counter[str]()
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        if event.id == "a" and ctx.attempt == 1:
+            begun.set()
+            await may_end.wait()  # no slot is free: nothing is requested, so nothing is noticed
+            raise RuntimeError("once")
+        done[event.id] += 1
+
+    signals: list[Signal] = []
+    bus.signals.add(Listener(signals.append))
+    await bus.subscribe(
+        "custom.thing", handle, durable="d", concurrency=1, prefetch=0, retry_delay=0.1
+    )
+    await publish(world, "a")
+    await until(begun.is_set)
+    raw = await config(world)
+    unacked = {key: raw[key] for key in raw if key not in ("ack_wait", "max_ack_pending")}
+
+    await world.buses[0].transport.operators.delete_consumer("CUSTOM", NAME)
+    await world.buses[0].transport.operators.create_consumer(
+        "CUSTOM", {**unacked, "ack_policy": "none", "deliver_policy": "all"}
+    )
+    await publish(world, "b")
+    await until(lambda: any(isinstance(one, ConsumerEdited) for one in signals))
+    may_end.set()
+
+    await until(lambda: done.keys() == {"a", "b"})
+    assert (await config(world))["ack_policy"] == "explicit"
+    await until(lambda: world.is_quiet("CUSTOM", NAME))
+    assert max(done.values()) == 1
 
 
 async def test_a_program_that_changes_it_again_and_again_is_reported_once(

@@ -1,0 +1,66 @@
+"""Writes: one planned change of a stream or a consumer, carried out on the server."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ApiError, TransportError
+from .steering.orders import read_pause
+from .topology import (
+    CreateConsumer,
+    CreateStream,
+    UpdateConsumer,
+    UpdateStream,
+    app_of,
+    handler_of,
+    with_limit,
+)
+from .transports.base import Operators
+from .transports.infos import ConsumerInfo, StreamInfo, read_consumer_config
+
+log = logging.getLogger("omni_worker.provision")
+
+TOO_MANY_UNSETTLED = 10121  # max_ack_pending is above a limit, which the text names
+_LIMIT = re.compile(r"limit of (\d+)")
+
+
+async def write_stream(operators: Operators, change: CreateStream | UpdateStream) -> StreamInfo:
+    """Carry out one change of a stream. Raises ApiError when the server refuses."""
+    match change:
+        case CreateStream(config=config):
+            return await operators.create_stream(config)
+        case UpdateStream(config=config):
+            return await operators.update_stream(config)
+
+
+async def write_consumer(
+    operators: Operators, change: CreateConsumer | UpdateConsumer
+) -> ConsumerInfo:
+    """Carry out one change of a consumer. Raises ApiError when the server refuses.
+
+    Where the server or the account allows fewer unsettled events, it is as many as they allow.
+    """
+    is_new = isinstance(change, CreateConsumer)
+    write = operators.create_consumer if is_new else operators.update_consumer
+    config = await _as_paused(operators, change.config) if is_new else change.config
+    try:
+        return await write(change.stream, config)
+    except ApiError as error:
+        limit = _LIMIT.search(str(error)) if error.err_code == TOO_MANY_UNSETTLED else None
+        if limit is None:
+            raise
+        return await write(change.stream, with_limit(config, int(limit.group(1))))
+
+
+async def _as_paused(operators: Operators, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of a consumer that is created paused, if its handler is paused."""
+    made = read_consumer_config(config)
+    try:
+        order = await read_pause(operators, app_of(made) or "", handler_of(made))
+    except TransportError as error:
+        log.debug("whether %s is paused is not known: %s", made.name, error)
+        return config
+    return config if order is None else {**config, "pause_until": order.until_text}
