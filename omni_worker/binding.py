@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from .errors import ApiError, PermissionDenied, TopologyError, TransportError
 from .notes import SettledNotes
 from .notes.ledger import RENEWED_EVERY
+from .positions import Position, read_position
 from .provision import Provisioner
 from .resets import Looks
 from .signals import (
@@ -63,6 +65,7 @@ class Bound:
     ack_wait: float = 0.0  # seconds, that of the version started last
     begin: int = 0  # of the account, if there is no older one
     entered_at: float = 0.0  # monotonic; in the account
+    left: Position | None = None  # of the consumer before, until this one is past it
 
 
 class Binding:
@@ -92,6 +95,7 @@ class Binding:
         self._keep = keep  # the consumers stay when this process closes
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled = settled
+        self._positions = settled.positions
         self._ledger = settled.ledger
         self._doubted: set[Source] = set()
         self._upkeep = Upkeep(subscription.flow, provisioner, transport.operators)
@@ -116,7 +120,9 @@ class Binding:
             info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
             if info is None or bound.source not in self.bound:
                 continue
-            looked = await self._upkeep.look(bound.spec, info, ack_floor=bound.ack_floor)
+            looked = await self._upkeep.look(
+                bound.spec, info, ack_floor=bound.ack_floor, leave=partial(self._leave, bound)
+            )
             if looked is None or bound.source not in self.bound:
                 continue
             info = await self._upkeep.shorten(bound.spec, looked)
@@ -125,6 +131,9 @@ class Binding:
             await self._note_account(bound)
             self._take_in(bound, info)
             await self._share_settled(bound)
+            if bound.left is not None and (info.is_idle or info.ack_floor >= bound.left.end):
+                bound.left = None
+                await self._positions.drop(bound.spec.stream, bound.spec.name)
 
     async def refresh_leases(self) -> None:
         """Read only the ack_wait, for the last runs of a subscription that ends."""
@@ -206,17 +215,21 @@ class Binding:
                 except TransportError as error:
                     log.info("consumer %s stays until it is unused: %s", bound.spec.name, error)
 
-    async def _bind_one(self, spec: ConsumerSpec, after: SourceState | None = None) -> None:
+    async def _bind_one(
+        self, spec: ConsumerSpec, after: SourceState | None = None, left: Position | None = None
+    ) -> None:
         info = await self._provisioner.ensure_consumer(spec)
         created = await self._stream_created(spec.stream)
         source = await self._transport.consume(spec.stream, spec.name, self.subscription)
-        bound = Bound(spec, source, Looks(origin_of(info)), 0, created)
+        bound = Bound(spec, source, Looks(origin_of(info)), 0, created, left=left)
         if after is not None and spec.start_sequence is not None:
             if spec.origin == bound.looks.origin:
                 await self._learn_settled(bound, after)
             else:
                 after.forget_all()
                 self._emit(ConsumerReset, bound)
+        elif after is None and spec.durable and bound.looks.origin != str(info.created):
+            after = await self._state_left(bound)
         self.bound[source] = bound
         self.subscription.attach(source, after)
         await self._note_account(bound, info)
@@ -238,29 +251,28 @@ class Binding:
         now = asyncio.get_running_loop().time()
         bound.looks.note(info, link=link, server=server, now=now)
         bound.ack_floor, bound.ack_wait = info.ack_floor, wanted_ack_wait(info.config)
-        is_idle = not (info.num_pending or info.num_ack_pending)
         self.subscription.settled_up_to(
-            bound.source, bound.ack_floor, is_idle=is_idle, deliveries=info.deliveries
+            bound.source, bound.ack_floor, is_idle=info.is_idle, deliveries=info.deliveries
         )
         self.subscription.unanswered.saw(bound.source, info)
         self._lease(info)
 
     async def _share_settled(self, bound: Bound) -> None:
         """Note what is settled, for other processes, if something keeps the ack floor down."""
-        memory = self.subscription.settled_of(bound.source)
-        if memory is None:
+        state = self.subscription.state_of(bound.source)
+        if state is None:
             return
         if bound.ack_floor < bound.highest:
-            await self._settled.share(memory, bound.spec.stream, self._origin(bound))
-        bound.highest = memory.highest
+            await self._settled.share(state.settled, bound.spec.stream, self._origin(bound))
+        bound.highest = state.settled.highest
 
     async def _note_account(self, bound: Bound, bound_now: ConsumerInfo | None = None) -> None:
         """Note all that is settled, for the audit, before what lies below the floor is forgotten.
 
         The account begins behind what was delivered before, or where the last process began it.
         """
-        memory = self.subscription.settled_of(bound.source)
-        if self._ledger is None or not self._keep or memory is None:
+        state = self.subscription.state_of(bound.source)
+        if self._ledger is None or not self._keep or state is None:
             return
         stream, origin, now = bound.spec.stream, self._origin(bound), time.monotonic()
         if bound_now is not None:
@@ -268,7 +280,39 @@ class Binding:
         if bound_now is not None or now - bound.entered_at > RENEWED_EVERY:
             bound.entered_at = now
             await self._ledger.begin(stream, origin, bound.begin)
-        await self._settled.share(memory, stream, origin)
+        await self._settled.share(state.settled, stream, origin)
+
+    async def _leave(self, bound: Bound, state: SourceState | None = None) -> None:
+        """Note where a consumer is to be recreated, and what is settled beyond that."""
+        state = state or self.subscription.state_of(bound.source)
+        if state is None or not bound.spec.durable:
+            return
+        stream, looks = bound.spec.stream, bound.looks
+        await self._settled.share(state.settled, stream, self._origin(bound))
+        start, end = _start_of(bound, state), state.settled.highest
+        created = bound.stream_created
+        bound.left = Position(start=start, end=end, origin=looks.origin, stream_created=created)
+        await self._positions.keep(stream, bound.spec.name, bound.left)
+
+    async def _state_left(self, bound: Bound) -> SourceState | None:
+        """Return what is known of a consumer that was recreated, while settled events come again.
+
+        The process that settled them, or was to recreate the consumer, may have been killed.
+        """
+        name, stream = bound.spec.name, bound.spec.stream
+        with suppress(TransportError):
+            bound.left = await read_position(self._operators, stream, name)
+        if bound.left is None or bound.left.origin != bound.looks.origin:
+            bound.left = None
+            return None
+        state = SourceState(bound.source)
+        for other in self.bound.values():
+            sibling = self.subscription.state_of(other.source)
+            if other.spec.stream == stream and sibling is not None:
+                state.join(sibling)
+        left, origin = bound.left, self._origin(bound)
+        await self._settled.learn(state.settled, stream, origin, left.start, left.end)
+        return state
 
     async def _learn_settled(self, bound: Bound, state: SourceState) -> None:
         stream = await self._operators.stream_info(bound.spec.stream)
@@ -282,15 +326,14 @@ class Binding:
 
     async def _make_again(self, bound: Bound, state: SourceState, contest: Contest) -> None:
         """Recreate the consumer, retrying until it works, from the first event maybe unsettled."""
-        # Before any other process reads it.
-        await self._settled.share(state.settled, bound.spec.stream, self._origin(bound))
+        await self._leave(bound, state)  # before any other process reads it
         await asyncio.sleep(contest.pause)
         pause, said = RECREATE_PAUSE / 2, ""
         while True:
             try:
                 await self._upkeep.make_way(bound.spec)
                 spec, kept = await self._where_to_start(bound, state)
-                await self._bind_one(spec, kept)
+                await self._bind_one(spec, kept, bound.left)
                 contest.ended_at, contest.is_ours = asyncio.get_running_loop().time(), False
                 if not contest.is_long:
                     self._emit(ConsumerRecreated, bound, sequence=spec.start_sequence)
@@ -318,13 +361,17 @@ class Binding:
             await self._provisioner.routes(bound.spec.filters, literal=False)
             self._emit(StreamReplaced, bound)
             return replace(spec, start_sequence=1, origin=""), None
-        # What waits below the floor was settled by another process: it must not run again.
-        state.forget_settled(bound.ack_floor)
-        unsettled = state.lowest_unsettled()
-        floor = bound.ack_floor + 1
-        start = floor if unsettled is None else min(floor, unsettled)
+        start = _start_of(bound, state)
         return replace(spec, start_sequence=start, origin=bound.looks.origin), state
 
     def _emit(self, kind: Callable[..., HandlerSignal], bound: Bound, **facts: Any) -> None:
         names = {"stream": bound.spec.stream, "consumer": bound.spec.name}
         self.signals.emit(kind(handler=self.subscription.handler, **names, **facts))
+
+
+def _start_of(bound: Bound, state: SourceState) -> int:
+    """Return the first sequence that may be unsettled."""
+    # What waits below the floor was settled by another process: it must not run again.
+    state.forget_settled(bound.ack_floor)
+    unsettled, floor = state.lowest_unsettled(), bound.ack_floor + 1
+    return floor if unsettled is None else min(floor, unsettled)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from .errors import ApiError, StreamMissing, TopologyError, TransportError
 from .events import DEAD_LETTER
+from .positions import read_position
 from .subjects import is_wild
 from .topology import (
     DUPLICATE_WINDOW,
@@ -31,6 +32,7 @@ from .topology import (
     UpdateStream,
     app_of,
     copy_notice,
+    is_beyond_repair,
     is_narrower,
     letter_risks,
     plan_consumer,
@@ -170,6 +172,9 @@ class Provisioner:
         has_waited = False
         for _ in range(TRIES):
             info = await self._operators.consumer_info(spec.stream, spec.name)
+            if info is not None and await self._is_left(spec, info):
+                await self.delete_consumer(spec, info)
+                info = None
             step = plan_consumer(spec, info)
             narrows = info is not None and is_narrower(spec, info.config)
             if isinstance(step, UpdateConsumer) and narrows and not has_waited:
@@ -200,6 +205,16 @@ class Provisioner:
             f"consumer {spec.name!r} on stream {spec.stream} keeps changing under us;"
             " is another version of this app starting over and over?"
         )
+
+    async def _is_left(self, spec: ConsumerSpec, info: ConsumerInfo) -> bool:
+        """Return True if a process that was to recreate a consumer was killed before it did."""
+        config = info.config
+        if app_of(config) != spec.app or not (config.max_deliver > 0 or is_beyond_repair(config)):
+            return False
+        try:
+            return await read_position(self._operators, spec.stream, spec.name) is not None
+        except TransportError:
+            return False
 
     async def restore_consumer(self, spec: ConsumerSpec, info: ConsumerInfo) -> ConsumerInfo:
         """Undo what others changed on a consumer; return the server's facts about it.

@@ -6,6 +6,7 @@ to, for ever longer, and reported once.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -91,11 +92,16 @@ class Upkeep:
         await self._operators.delete_consumer(spec.stream, spec.name)
 
     async def look(
-        self, spec: ConsumerSpec, info: ConsumerInfo, *, ack_floor: int
+        self,
+        spec: ConsumerSpec,
+        info: ConsumerInfo,
+        *,
+        ack_floor: int,
+        leave: Callable[[], Awaitable[None]],
     ) -> ConsumerInfo | None:
         """Undo what others changed; return the consumer as it is now, None if it was deleted.
 
-        ``ack_floor`` is the one of the look before.
+        ``ack_floor`` is the one of the look before; ``leave`` notes where another one is to begin.
         """
         now = self._flow.now()
         contest = self._contests.setdefault((spec.stream, spec.name), Contest())
@@ -109,17 +115,22 @@ class Upkeep:
             return info
         says = changes_in_words(edits)
         try:
-            restored = None
-            if not is_beyond_repair(info.config):
-                restored = await self._provisioner.restore_consumer(spec, info)
             # What was to be delivered again since the look before never is: in a new consumer it
             # comes again, and what is settled is recognised.
             strands = "max_deliver" in edits and ack_floor < info.delivered
-            contest.is_ours = strands or restored is None
+            contest.is_ours = strands or is_beyond_repair(info.config)
             if contest.is_ours:
-                restored = None
+                # It stays as others made it until then: if this process is killed, the next one
+                # sees both that and the note.
+                await leave()
                 await self._provisioner.delete_consumer(spec, info)
+            restored = None
+            if not contest.is_ours:
+                restored = await self._provisioner.restore_consumer(spec, info)
         except TransportError as error:
+            if contest.is_ours and not is_beyond_repair(info.config):  # at least nothing more
+                with suppress(TransportError):
+                    await self._provisioner.restore_consumer(spec, info)
             contest.is_ours = False
             self._flow.stall(
                 _changed(spec),

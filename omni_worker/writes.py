@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from .errors import ApiError, TransportError
+from .positions import read_position
 from .steering.orders import read_pause
 from .topology import (
+    Config,
     CreateConsumer,
     CreateStream,
     UpdateConsumer,
@@ -45,7 +45,9 @@ async def write_consumer(
     """
     is_new = isinstance(change, CreateConsumer)
     write = operators.create_consumer if is_new else operators.update_consumer
-    config = await _as_paused(operators, change.config) if is_new else change.config
+    config = change.config
+    if is_new:
+        config = await _as_paused(operators, await _as_left(operators, change.stream, config))
     try:
         return await write(change.stream, config)
     except ApiError as error:
@@ -55,7 +57,26 @@ async def write_consumer(
         return await write(change.stream, with_limit(config, int(limit.group(1))))
 
 
-async def _as_paused(operators: Operators, config: Mapping[str, Any]) -> Mapping[str, Any]:
+async def _as_left(operators: Operators, stream: str, config: Config) -> Config:
+    """Return the configuration of a consumer that continues where a deleted one was.
+
+    Its last process was killed before it could do it.
+    """
+    name = str(config["name"])
+    if config.get("inactive_threshold"):  # of one process
+        return config
+    try:
+        position = await read_position(operators, stream, name)
+    except TransportError as error:
+        log.debug("where %s was is not known: %s", name, error)
+        return config
+    if position is None:
+        return config
+    log.info("consumer %s on %s continues at sequence %d", name, stream, position.start)
+    return position.placed(config)
+
+
+async def _as_paused(operators: Operators, config: Config) -> Config:
     """Return the configuration of a consumer that is created paused, if its handler is paused."""
     made = read_consumer_config(config)
     try:

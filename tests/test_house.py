@@ -25,7 +25,7 @@ ROOMS = [
     "letters",
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",
-    "steering", "signals", "writes", "provision", "stream_consumers", "resets",
+    "steering", "signals", "positions", "writes", "provision", "stream_consumers", "resets",
     "publisher", "signalling_publisher", "context", "notes", "dispatch",
     "letter_storage", "settle", "subscription",
     "assembly", "upkeep", "binding", "sent_back", "operations",

@@ -11,26 +11,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from ..errors import OmniWorkerError, TransportError
+from ..errors import BucketUnavailable, OmniWorkerError, TransportError
 from ..handlers import Handler
 from ..signals import NotesFailed, Signals
+from ..topology import NOTES_BUCKET
 from ..transports.base import Delivery, KeyValue
 
 T = TypeVar("T")
 
-BUCKET = "omni-worker-notes"
+BUCKET = NOTES_BUCKET
 TTL = 7 * 86_400.0  # seconds after the last note on an event
 MAX_ERROR = 300  # characters
 # Seconds an event waits for its note, and a slot of its handler with it. A bucket whose server goes
 # away in good order may have no leader for 9 s, and all that came again would stand still so long.
 PATIENCE = 2.0
 REST = 5.0  # seconds after a failure until notes are tried again
+BRIEFLY = 0.2  # seconds; until a note is sent, if not answered
+MOST_UNSURE = 10_000
 
 
 class NoteState(StrEnum):
@@ -51,6 +55,7 @@ class Note:
     error: str = ""  # of the last failure, short
     alone: bool = False  # no other event ran at the same time: if the process died, this one did it
     deaths: int = 0  # runs since the last that ended, whose processes died
+    by: str = ""  # the process that wrote it
 
 
 class AttemptNotes:
@@ -66,6 +71,8 @@ class AttemptNotes:
         self._signals = signals
         self._rests_until = 0.0  # loop time
         self.failure: OmniWorkerError | None = None  # None while notes work
+        self._name = secrets.token_hex(8)  # of this process
+        self._unsure: set[str] = set()  # keys whose last write may be stored later
 
     @property
     def works(self) -> bool:
@@ -86,15 +93,26 @@ class AttemptNotes:
 
     async def keep(self, delivery: Delivery, note: Note) -> None:
         """Write a note; return when it is stored (or cannot be)."""
+        key, patience = self._key(delivery), PATIENCE
         if self._rests():
-            return
+            if key not in self._unsure:
+                return
+            # The server may still store the note before: this one has to come after it.
+            patience = BRIEFLY
         try:
             bucket = await self._notes()
-            await _soon(bucket.put(self._key(delivery), self._write(delivery, note)))
+            await _soon(bucket.put(key, self._write(delivery, note)), patience)
         except OmniWorkerError as error:
             self._give_up(error)
+            if not isinstance(error, BucketUnavailable) and len(self._unsure) < MOST_UNSURE:
+                self._unsure.add(key)
         else:
             self.failure = None
+            self._unsure.discard(key)
+
+    def is_ours(self, note: Note) -> bool:
+        """Return True if this process wrote a note: it has not died since."""
+        return note.by == self._name
 
     async def keep_all(self, notes: Iterable[tuple[Delivery, Note]]) -> None:
         """Write many notes concurrently."""
@@ -125,6 +143,7 @@ class AttemptNotes:
             "error": note.error[:MAX_ERROR],
             "alone": note.alone,
             "deaths": note.deaths,
+            "by": self._name,
             # Read by no worker: the key is a digest, and people ask whose failure this is.
             "app": self._handler.app,
             "handler": self._handler.name,
@@ -145,12 +164,13 @@ class AttemptNotes:
             self._signals.emit(NotesFailed(handler=self._handler, cause=error))
 
 
-async def _soon(answer: Coroutine[Any, Any, T]) -> T:
+async def _soon(answer: Coroutine[Any, Any, T], patience: float | None = None) -> T:
+    patience = PATIENCE if patience is None else patience
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             return await answer
     except TimeoutError:
-        raise TransportError(f"the bucket {BUCKET}: no answer in {PATIENCE:.1f} s") from None
+        raise TransportError(f"the bucket {BUCKET}: no answer in {patience:.1f} s") from None
 
 
 def note_key(handler: str, stream: str, sequence: int, stored_at: int) -> str:
@@ -170,6 +190,7 @@ def read_note(value: bytes) -> Note | None:
             error=str(raw.get("error", "")),
             alone=raw.get("alone") is True,
             deaths=int(raw.get("deaths", 0)),
+            by=str(raw.get("by", "")),
         )
     except (ValueError, KeyError, TypeError):
         return None

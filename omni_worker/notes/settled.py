@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from ..errors import OmniWorkerError
+from ..positions import Positions
 from ..recently_settled import BLOCK, Block, SettledMemory
 from ..transports.base import KeyValue
 from .ledger import Ledger
@@ -35,6 +36,7 @@ class SettledNotes:
         handler: str,
         ledger: Ledger | None = None,
     ) -> None:
+        self.positions = Positions(bucket)
         self.ledger = ledger  # where every settled event is to be noted, for the audit
         self._open_bucket = bucket
         self._bucket: KeyValue | None = None

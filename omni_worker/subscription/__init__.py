@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..recently_settled import SettledMemory
 from ..settle import Counts
 from ..signals import CutOff
 from ..tasks import of_handler
@@ -221,10 +220,9 @@ class Subscription:
         if (state := self._states.get(source)) is not None:
             state.forget_all()
 
-    def settled_of(self, source: Source) -> SettledMemory | None:
-        """Return what is known to be settled in a source's stream."""
-        state = self._states.get(source)
-        return None if state is None else state.settled
+    def state_of(self, source: Source) -> SourceState | None:
+        """Return what is known of a source and its stream."""
+        return self._states.get(source)
 
     def on_room(self, call: Callable[[], None]) -> None:
         """Call once, when the next delivery is released: its caller has more to hand over."""

@@ -53,7 +53,7 @@ class SourceState:
         self.troubles = lost.troubles
         self.highest = lost.highest
         # Another process may have told of events that never came here.
-        self.look_up_until = max(lost.highest, lost.settled.highest)
+        self.look_up_until = max(lost.look_up_until, lost.highest, lost.settled.highest)
 
     def join(self, other: SourceState) -> None:
         """Share the knowledge of another source of the same stream: its events may come here."""

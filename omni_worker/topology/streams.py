@@ -16,6 +16,7 @@ Config = Mapping[str, Any]
 DAY = 86_400  # seconds
 NANO = 1_000_000_000
 DUPLICATE_WINDOW = 120  # seconds; within it an event id is stored once
+NOTES_BUCKET = "omni-worker-notes"
 TAG = "omni-worker."  # our keys in a consumer's or stream's metadata
 
 

@@ -144,6 +144,11 @@ class ConsumerInfo:
     replicas: int  # servers that hold a copy, the leader not counted
     raw: Json = field(repr=False)
 
+    @property
+    def is_idle(self) -> bool:
+        """True if everything is delivered and settled."""
+        return not (self.num_pending or self.num_ack_pending)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountInfo:

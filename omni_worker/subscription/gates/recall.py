@@ -125,6 +125,9 @@ class Recall(Gate):
         note, trouble = await self._notes.recall(run.delivery), run.trouble
         # A first delivery is one the server forgot: nothing says that it ended a process.
         came_again = run.delivery.count > 1
+        # A process that lives has ended its run, though a note of that could not be written, or was
+        # stored before the one of the start, whose answer was late.
+        has_died = came_again and not (note is not None and self._notes.is_ours(note))
         if note is None:
             if came_again and self._notes.works:
                 trouble.deaths = max(trouble.deaths, 1)
@@ -133,7 +136,7 @@ class Recall(Gate):
         trouble.failures = max(trouble.failures, note.failures)
         trouble.deaths = note.deaths
         error = note.error
-        if note.state is NoteState.STARTED and came_again:
+        if note.state is NoteState.STARTED and has_died:
             trouble.deaths = max(trouble.deaths, UNPROVEN * note.alone) + 1
             if note.alone:
                 trouble.failures += 2 if trouble.deaths == UNPROVEN + 1 else 1
