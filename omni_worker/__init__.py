@@ -55,6 +55,7 @@ from .payloads.voice import *
 from .publisher import Draft, PublishManyError, PublishMiddleware, PublishNext
 from .retry import RetryPolicy
 from .routes import Answer, Request, Routes
+from .schedules.messages import Scheduled
 from .schemas import Invalid, SchemaRegistry, Valid
 from .settings import Settings
 from .signals import Signal
@@ -108,6 +109,7 @@ __all__ = [
     "RetryPolicy",
     "Routes",
     "Run",
+    "Scheduled",
     "SchemaRegistry",
     "Settings",
     "Signal",

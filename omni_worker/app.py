@@ -8,7 +8,6 @@ import warnings
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -20,12 +19,12 @@ from typing import Any, TypeVar, Unpack
 
 from .bus import EventBus
 from .bus.names import check_app_name
+from .bus.publishing import PublishingElsewhere
 from .bus.steerable import Steerable
 from .context import Context, current_context
 from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
-from .events import Published
 from .extensions import (
     AnyExtension,
     Extension,
@@ -51,7 +50,7 @@ from .parts import (
     parts_of,
     state_of,
 )
-from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, PublishMiddleware
+from .publisher import PublishMiddleware
 from .routes import Routes
 from .schemas import SchemaRegistry
 from .settings import Settings
@@ -64,7 +63,7 @@ Heard = TypeVar("Heard", bound=Callable[[Any], None])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 
-class App(Steerable):
+class App(PublishingElsewhere, Steerable):
     """The handlers of one worker, and what they share.
 
     ``name`` is each published event's source and owns the consumers on the server. ``lifespan``
@@ -240,29 +239,6 @@ class App(Steerable):
         except ConfigError as error:
             raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
 
-    def publish(
-        self,
-        type: str,
-        payload: Any = None,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        **fields: Unpack[EventFields],
-    ) -> Coroutine[Any, Any, Published]:
-        """Publish an event; inside a handler this is ``ctx.publish``.
-
-        There correlation and trace are inherited and the id is derived; channel and instance never
-        are. Raises NotConnected while the app is not running, else as ``EventBus.publish``.
-        """
-        by: Context | EventBus = self._run_inside() or self._running_bus()
-        return by.publish(type, payload, timeout=timeout, **fields)
-
-    def publish_many(
-        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> Coroutine[Any, Any, Sequence[Published]]:
-        """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
-        by: Context | EventBus = self._run_inside() or self._running_bus()
-        return by.publish_many(drafts, timeout=timeout)
-
     def steering(self) -> tuple[Transport, str, list[Handler]]:
         """Return what an order needs: the transport, the app, its handlers."""
         bus = self._running_bus()
@@ -340,6 +316,10 @@ class App(Steerable):
         if context is None or all(bus.publisher is not context.publisher for bus in self._buses()):
             return None
         return context
+
+    def _by(self) -> Context | EventBus:
+        """Publish by the run of a handler, or by the bus."""
+        return self._run_inside() or self._running_bus()
 
     def _running_bus(self) -> EventBus:
         for bus in self._buses():

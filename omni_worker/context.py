@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Generic, TypeVar
 
 from typing_extensions import TypeVar as TypeVarWithDefault
 
@@ -22,6 +22,10 @@ from .injection import RunContext
 from .outcomes import DONE, Failed, Outcome
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .publisher.outputs import is_stored
+from .schedules.due import When
+from .schedules.keeper import schedules_of
+from .schedules.messages import Scheduled
+from .schedules.publishing import Publishing
 from .subjects import build_subject
 from .trace_context import BAGGAGE, trace_headers
 from .transports.base import Delivery
@@ -72,7 +76,7 @@ class _Call:
             self._context.ended = Failed(error)
 
 
-class Context(RunContext, Generic[State]):
+class Context(RunContext, Publishing, Generic[State]):
     """A run of a handler: its event, the number of the attempt, and publishing as part of it.
 
     ``Context[Resources]`` says what the lifespan yields, so that ``ctx.state`` is checked.
@@ -166,35 +170,21 @@ class Context(RunContext, Generic[State]):
         """Headers of the message, name → values."""
         return parse_headers(self._delivery.raw_headers)
 
-    def publish(
-        self,
-        type: str,
-        payload: Any = None,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        **fields: Unpack[EventFields],
-    ) -> Coroutine[Any, Any, Published]:
-        """Publish an event this one caused.
-
-        Correlation, trace and tenant are inherited, and the incoming event is the ``causationId``;
-        channel and instance never are. The id is derived from the incoming event: a second run of
-        the handler publishes the same id, and the server keeps one copy; where another message has
-        it, the next one is taken. A given ``id`` wins. Raises as ``EventBus.publish`` does.
-        """
-        return self._publish(_Call(self, "publish"), type, payload, timeout, fields)
-
     def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> Coroutine[Any, Any, Sequence[Published]]:
         """Publish many caused events, pipelined, in order; raises as ``EventBus.publish_many``."""
         return self._publish_many(_Call(self, "publish_many"), drafts, timeout)
 
-    async def _publish(
+    def _publish(
+        self, type: str, payload: Any, timeout: float, fields: EventFields
+    ) -> Coroutine[Any, Any, Published]:
+        return self._publish_one(_Call(self, "publish"), type, payload, timeout, fields)
+
+    async def _publish_one(
         self, call: _Call, type: str, payload: Any, timeout: float, fields: EventFields
     ) -> Published:
-        call.is_begun = True
-        if asyncio.get_running_loop() is not self._around.loop:
-            raise wrong_loop()
+        self._begin(call)
         draft = draft_of(type, payload, fields)
         same = self._cause(draft)
         published = await self._around.publisher.publish(draft, timeout=timeout)
@@ -205,9 +195,7 @@ class Context(RunContext, Generic[State]):
     async def _publish_many(
         self, call: _Call, drafts: Iterable[Draft], timeout: float
     ) -> Sequence[Published]:
-        call.is_begun = True
-        if asyncio.get_running_loop() is not self._around.loop:
-            raise wrong_loop()
+        self._begin(call)
         publisher = self._around.publisher
         if not isinstance(drafts, Collection):  # what was read of it is gone: only sent, not kept
             return await publisher.publish_many(
@@ -233,6 +221,29 @@ class Context(RunContext, Generic[State]):
             draft.id = next(ids)
             published = await publisher.publish(draft, timeout=timeout)
         return published
+
+    def cancel(self, scheduled: Scheduled | str) -> Coroutine[Any, Any, bool]:
+        """Cancel a scheduled event; one that a newer event than this one scheduled stays."""
+        return schedules_of(self.publisher).cancel(scheduled, cause=self._delivery.stored_at)
+
+    def _schedule(
+        self, type: str, payload: Any, timeout: float, fields: EventFields, when: When
+    ) -> Coroutine[Any, Any, Scheduled]:
+        return self._schedule_one(_Call(self, "publish"), type, payload, timeout, fields, when)
+
+    async def _schedule_one(
+        self, call: _Call, type: str, payload: Any, timeout: float, fields: EventFields, when: When
+    ) -> Scheduled:
+        self._begin(call)
+        draft = draft_of(type, payload, fields)
+        self._cause(draft)
+        cause = self._delivery.stored_at
+        return await schedules_of(self.publisher).publish(draft, when, cause=cause, timeout=timeout)
+
+    def _begin(self, call: _Call) -> None:
+        call.is_begun = True
+        if asyncio.get_running_loop() is not self._around.loop:
+            raise wrong_loop()
 
     def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result, in a plain `def` handler.

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import OmniWorkerError
 from .events import DEAD_LETTER, Published
-from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishManyError
+from .publisher import DEFAULT_TIMEOUT, Draft, Publisher, PublishManyError, Via
 from .schemas import SchemaRegistry
 from .signals import PublishConfirmed, PublishFailed, Signals
 from .transports.base import Transport
@@ -37,10 +37,12 @@ class SignallingPublisher(Publisher):
         self._confirmed = signals.emitter(PublishConfirmed)
         self._refused = signals.emitter(PublishFailed)
 
-    async def publish(self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT) -> Published:
+    async def publish(
+        self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT, via: Via | None = None
+    ) -> Published:
         """Publish one event; see Publisher."""
         try:
-            published = await super().publish(draft, timeout=timeout)
+            published = await super().publish(draft, timeout=timeout, via=via)
         except OmniWorkerError as error:
             self._emit(draft.type, draft.id, error)
             raise

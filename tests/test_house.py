@@ -26,7 +26,7 @@ ROOMS = [
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",
     "steering", "signals", "positions", "writes", "provision", "stream_consumers", "resets",
-    "publisher", "signalling_publisher", "context", "notes", "dispatch",
+    "publisher", "signalling_publisher", "schedules", "context", "notes", "dispatch",
     "letter_storage", "settle", "subscription",
     "assembly", "upkeep", "binding", "sent_back", "operations",
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
@@ -58,6 +58,7 @@ LOGGED: dict[tuple[str, str], str] = {
     ("sent_back.py", "dead letters cannot"): "a right that is missing, once",
     ("sent_back.py", "returning events not read"): "a look that failed; there is another",
     ("sent_back.py", "reading what is sent back"): "a consumer that is read from now on",
+    ("schedules/forwarder.py", "events that are due"): "a right that is missing, once; a look",
     ("bus", ""): "declarations: a type that is nearly another; a look at consumers that failed",
 }
 

@@ -100,6 +100,9 @@ async def main() -> None:
                 print(value)
             case Invalid(error=error):
                 reveal_type(error)
+        later = await bus.publish("custom.x", after=60, key="k", channel="a", instance="b")
+        reveal_type(later)
+        reveal_type(await bus.cancel(later))
     route_again = route
     reveal_type(route_again)
     reveal_type(build_subject("message.received", "whatsapp", "wa-001"))
@@ -274,6 +277,7 @@ def test_a_users_file_checks_and_every_type_is_known(mypy: Callable[[str], list[
     revealed = [re.findall(r'is "(.*)"', line)[0] for line in said if "Revealed" in line]
     assert revealed == [
         "str", "bool", "str | None", "str", "str",
+        "omni_worker.schedules.messages.Scheduled", "bool",
         "def (event: omni_worker.events.Event[user.Received]) -> typing.Coroutine[Any, Any, None]",
         "str",
     ]  # fmt: skip

@@ -5,29 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from ..assembly import HandlerSetup, build_subscription, settled_notes, settler_for
 from ..binding import BUSY_REFRESH, REFRESH, Binding
-from ..context import run_of, wrong_loop
+from ..context import wrong_loop
 from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected
-from ..events import Published
 from ..handler_consumers import is_shared, misspelt_types
 from ..handlers import Handler, declare, with_settings
 from ..operations.dead_letters import DeadLetters
 from ..options import HandlerOptions
 from ..provision import Provisioner
-from ..publisher import (
-    DEFAULT_TIMEOUT,
-    Draft,
-    EventFields,
-    PublishMiddleware,
-    draft_of,
-)
+from ..publisher import PublishMiddleware
+from ..schedules.keeper import Schedules
 from ..schemas import SchemaRegistry
 from ..sent_back import Returns
 from ..settings import Settings
@@ -42,13 +36,14 @@ from .hearing import Hearing
 from .loop_lag import LoopLag
 from .names import check_app_name
 from .patience import patiently
+from .publishing import BusPublishing
 from .steerable import Steerable
 from .subscriptions import Subscriptions
 
 log = logging.getLogger("omni_worker.bus")
 
 
-class EventBus(Steerable):
+class EventBus(BusPublishing, Steerable):
     """Publishes and subscribes on one server, or on any other transport of the port.
 
     ``name`` is the app's: each event's ``metadata.source``, and the owner of its consumers. Use it
@@ -102,6 +97,13 @@ class EventBus(Steerable):
         )
         self.is_to_read = False  # handlers will be started: give up as a worker does
         self.transport.gives_up = lambda: self.is_to_read or bool(self.subscriptions)
+        self.schedules = Schedules(
+            self.publisher,
+            self.transport,
+            self._provisioner,
+            self.signals,
+            create=self.settings.provision == "on",
+        )
         self._keeper: asyncio.Task[None] | None = None
         self._connected = False
         self._loop: asyncio.AbstractEventLoop | None = None  # of the connection
@@ -130,6 +132,9 @@ class EventBus(Steerable):
         self.publisher.short_windows = self._provisioner.short_windows()
         self._connected = True
         self._subscriptions.steered.open()
+        self.schedules.forwarder.open()
+        if self._provisioner.stands(OWN_STREAM.name):
+            await self.schedules.forwarder.look()
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.get_running_loop().create_task(self._keep(), name=KEEPER)
         return self
@@ -153,6 +158,7 @@ class EventBus(Steerable):
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
+        await self.schedules.forwarder.stop()
         if self.transport.is_connected:
             await self.transport.flush(2.0)
         await self.transport.close()
@@ -173,50 +179,6 @@ class EventBus(Steerable):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-    # --- publishing ------------------------------------------------------------------------
-
-    def publish(
-        self,
-        type: str,
-        payload: Any = None,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        **fields: Unpack[EventFields],
-    ) -> Coroutine[Any, Any, Published]:
-        """Publish one event and await the server's confirmation; in a handler ``ctx.publish``.
-
-        Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
-        InvalidEvent for what is refused before anything is sent, PublishError when it is
-        unknown whether it is stored, another TransportError when it certainly is not.
-        """
-        if (run := run_of(self.publisher)) is not None:
-            return run.publish(type, payload, timeout=timeout, **fields)
-        return self._publish(type, payload, timeout, fields)
-
-    async def _publish(
-        self, type: str, payload: Any, timeout: float, fields: EventFields
-    ) -> Published:
-        self._check_connected()
-        return await self.publisher.publish(draft_of(type, payload, fields), timeout=timeout)
-
-    def publish_many(
-        self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
-    ) -> Coroutine[Any, Any, Sequence[Published]]:
-        """Publish many, pipelined, in this order, every confirmation awaited.
-
-        A list is checked whole before the first is sent. A generator is read while there is room,
-        so that a million take no memory; it is not read on after a draft that is refused, or one
-        whose time ran out. ``timeout``: seconds for each, from when it is sent. Raises
-        PublishManyError when some were not confirmed. In a handler ``ctx.publish_many``.
-        """
-        if (run := run_of(self.publisher)) is not None:
-            return run.publish_many(drafts, timeout=timeout)
-        return self._publish_many(drafts, timeout)
-
-    async def _publish_many(self, drafts: Iterable[Draft], timeout: float) -> Sequence[Published]:
-        self._check_connected()
-        return await self.publisher.publish_many(drafts, timeout=timeout)
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -359,11 +321,13 @@ class EventBus(Steerable):
                     looked = 0.0
                     if self.transport.is_connected:
                         await self._returns.look()
+                        await self.schedules.forwarder.look()
         finally:
             gave_up.cancel()
         self._connected = False
         await self._subscriptions.fail(gave_up.result())
         await self._returns.close()
+        await self.schedules.forwarder.stop()
 
     def _check_connected(self) -> None:
         if self.transport.failure is not None:

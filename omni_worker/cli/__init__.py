@@ -44,6 +44,7 @@ SECTIONS = {
         "pause": "Deliver nothing to a handler, for a time or until resume.",
         "resume": "Deliver again to a paused handler.",
         "scale": "Run more or fewer events of a handler at once.",
+        "schedules": "List and cancel events that are published later.",
     },
     "Repair": {
         "schemas": "Check stored events against an app's models.",

@@ -36,6 +36,7 @@ from ..signals import (
     NearlyFull,
     NeverEnded,
     NotesFailed,
+    NotForwarded,
     Paused,
     PublishConfirmed,
     Ready,
@@ -67,7 +68,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded,
-    ReturnsLost, ReturnDelayed, Ready,
+    ReturnsLost, ReturnDelayed, NotForwarded, Ready,
 )  # fmt: skip
 
 
@@ -107,6 +108,11 @@ def sentence_of(signal: Signal) -> Sentence | None:
                       "sequence": signal.sequence}  # fmt: skip
             text = f"published {published_address(signal)} as {signal.stream} #{signal.sequence}"
             return Sentence(DEBUG, text, fields)
+        case NotForwarded(again=None):
+            return Sentence(WARNING, f"{signal.subject}: dropped, {signal.cause}")
+        case NotForwarded():
+            again = f"again in {signal.again:g} s, and until it works"
+            return Sentence(ERROR, f"a scheduled event is due and waits: {signal.cause}; {again}")
         case Ready():
             facts = {"handlers": signal.handlers, "pid": signal.pid}
             consumers = {"consumers": list(signal.consumers)} if signal.consumers else {}

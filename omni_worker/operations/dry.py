@@ -18,6 +18,8 @@ def dry(transport: Transport, captured: Captured) -> Transport:
 class _Dry:
     """Wrapper that passes everything but publishing to the transport."""
 
+    is_dry = True  # schedules neither prepare the server nor read what is due
+
     def __init__(self, transport: Transport, captured: Captured) -> None:
         self._transport = transport
         self._captured = captured

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..handler_consumers import PlannedConsumers
+from ..schedules.messages import due_consumer
 from ..topology import NANO, app_of, handler_of, retry_consumer
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo, StreamConfig
@@ -40,8 +41,7 @@ async def orphans(
 ) -> list[ConsumerInfo]:
     """Find consumers of this app that no handler reads: of an older version or another module."""
     known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
-    back = retry_consumer(app)
-    known.add((back.stream, back.name))
+    known |= {(own.stream, own.name) for own in (retry_consumer(app), due_consumer(app))}
     return [
         info
         for info in await lasting_consumers(operators, standing)

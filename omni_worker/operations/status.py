@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import TransportError
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
+from ..schedules.messages import due_consumer
 from ..steering.orders import STREAM as ORDERS
 from ..steering.orders import (
     PauseOrder,
@@ -123,8 +124,8 @@ def _chosen(
             if not here:
                 missing.append((spec, one.handler.short))
     for app in {one.handler.app for one in wanted}:
-        back = retry_consumer(app)
-        chosen |= {key: "" for key in standing if key == (back.stream, back.name)}
+        own = [(one.stream, one.name) for one in (retry_consumer(app), due_consumer(app))]
+        chosen |= {key: "" for key in standing if key in own}
     return chosen, missing
 
 

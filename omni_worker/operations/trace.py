@@ -170,7 +170,9 @@ class _Scanning:
         needles = {word.encode("utf-8", "replace"), json.dumps(word)[1:-1].encode()}
         async with AsyncExitStack() as stack:
             scans = [
-                await stack.enter_async_context(Scan(self._transport, name, since=self._since))
+                await stack.enter_async_context(
+                    Scan(self._transport, name, filters=_filters(name), since=self._since)
+                )
                 for name in await self._names()
             ]
             total, done = sum(scan.total for scan in scans), 0
@@ -189,6 +191,11 @@ class _Scanning:
             for info in await self._transport.operators.streams()
             if holds_events(info.config) or info.name == OWN_STREAM.name
         )
+
+
+def _filters(stream: str) -> tuple[str, ...]:
+    """Return the subjects of a stream that hold events; a scheduled one is not published yet."""
+    return ("omni-worker.retry.>", "omni-worker.raw.>") if stream == OWN_STREAM.name else ()
 
 
 def _take(trace: Trace, word: str, message: StoredMessage) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import (
     Awaitable,
+    Callable,
     Collection,
     Iterable,
     Iterator,
@@ -55,6 +56,7 @@ __all__ = [
     "PublishSpans",
     "Publisher",
     "Stamp",
+    "Via",
     "check_id",
     "check_timeout",
     "draft_of",
@@ -64,6 +66,9 @@ log = logging.getLogger("omni_worker.publish")
 
 DEFAULT_TIMEOUT = 30.0  # seconds
 LETTER_TIMEOUT = 5.0  # seconds
+
+# Stores a message in place of the transport, within seconds.
+Via = Callable[[Message, float], Awaitable[Stored]]
 
 
 class Publisher:
@@ -76,6 +81,7 @@ class Publisher:
         self.middlewares: list[PublishMiddleware] = []
         self.stamps: list[Stamp] = []  # each adds headers to what is published
         self.spans: PublishSpans | None = None  # where a tracer is registered
+        self.schedules: Any = None  # what publishes later; a room above sets it
         self.short_windows: Mapping[str, float] = {}
         self.unaddressed: Unaddressed = "bare"  # the setting
         self._said: set[str] = set()
@@ -85,8 +91,10 @@ class Publisher:
         """The server's streams and messages, to look at what is stored."""
         return self._transport.operators
 
-    async def publish(self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT) -> Published:
-        """Publish one event and await the server's confirmation.
+    async def publish(
+        self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT, via: Via | None = None
+    ) -> Published:
+        """Publish one event and await the server's confirmation; ``via`` stores it elsewhere.
 
         Tried again with the same id within ``timeout`` seconds, so it is stored once. Raises
         InvalidEvent for what is refused before anything is sent, PublishError when it is
@@ -97,12 +105,16 @@ class Publisher:
         span = None if self.spans is None else self.spans.begin(draft)
         try:
             if self.middlewares:
-                published = await self._through_middlewares(draft, timeout)
+                published = await self._through_middlewares(draft, timeout, via)
             else:
                 id, message = self._prepare(draft)
                 if self.short_windows:
                     timeout = self._within_window(message.subject, timeout)
-                stored = await self._transport.publish(message, timeout=timeout)
+                stored = await (
+                    self._transport.publish(message, timeout=timeout)
+                    if via is None
+                    else via(message, timeout)
+                )
                 published = Published(id, stored.stream, stored.sequence, stored.duplicate)
         except BaseException as error:
             if span is not None:
@@ -228,7 +240,7 @@ class Publisher:
             type=type,
             payload=payload,
             content=draft.content if event is draft else None,
-            timestamp=time.time_ns() // 1_000_000,
+            timestamp=draft.timestamp or time.time_ns() // 1_000_000,
             metadata=metadata,
             extra=event.extra if isinstance(event, Draft) else event.model_extra,
         )
@@ -267,11 +279,15 @@ class Publisher:
         errors = {index: one for index, one in enumerate(results) if isinstance(one, Exception)}
         return _confirmed(partly, errors, ids)
 
-    async def _through_middlewares(self, draft: Draft, timeout: float) -> Published:
+    async def _through_middlewares(
+        self, draft: Draft, timeout: float, via: Via | None
+    ) -> Published:
         """The event as an object through every middleware; what comes out at the end is sent."""
 
         def store(_: Passage, message: Message) -> Awaitable[Stored]:
             within = self._within_window(message.subject, timeout)
+            if via is not None:
+                return via(message, within)
             return self._transport.publish(message, timeout=within)
 
         outermost, through = self.middlewares[0], chain(self.middlewares)
@@ -285,7 +301,8 @@ class Publisher:
             check_id(id)
         subject = build_subject(draft.type, draft.channel, draft.instance)
         metadata = complete_metadata(draft, id, self.name)
-        return through(passage.enter(subject, metadata, time.time_ns() // 1_000_000), passage)
+        timestamp = draft.timestamp or time.time_ns() // 1_000_000
+        return through(passage.enter(subject, metadata, timestamp), passage)
 
     def _compose(self, passage: Passage, event: Event[Any]) -> Message:
         """Build the message for what the middlewares made of an event."""

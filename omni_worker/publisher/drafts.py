@@ -32,6 +32,8 @@ class Draft:
     extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the envelope
     # The payload as JSON, where it had to be known before: see Context.
     content: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    # Of an event that is published later: epoch milliseconds when it is due.
+    timestamp: int | None = field(default=None, init=False, repr=False, compare=False)
     # Trace context it is sent with, of the event that caused it or of its span.
     trace_headers: Mapping[str, str] | None = field(
         default=None, init=False, repr=False, compare=False

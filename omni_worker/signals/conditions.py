@@ -103,6 +103,18 @@ class ReturnDelayed(Signal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotForwarded(Signal):
+    """A scheduled event is due and was not published; it is tried again after some seconds.
+
+    ``again`` is None for a message that is no event of ours: it is dropped.
+    """
+
+    subject: str
+    cause: Exception
+    again: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connected(Signal):
     """The connection is established, for the first time or again."""
 

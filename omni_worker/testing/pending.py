@@ -11,6 +11,7 @@ from ..bus import EventBus
 from ..events import Event
 from ..failures import error_line
 from ..handlers import Handler
+from ..schedules.messages import due_consumer
 from ..subscription import Subscription
 from ..transports.memory import MemoryServer
 from ..transports.memory.consumer import MemoryConsumer
@@ -41,7 +42,11 @@ class Pending:
 
 
 def is_quiet(bus: EventBus, server: MemoryServer) -> bool:
-    """Tell whether every event of every handler is settled."""
+    """Tell whether every event of every handler is settled, and what is due is published."""
+    due = due_consumer(bus.name)
+    forwarded = server.consumer(due.stream, due.name)
+    if forwarded is not None and any(True for _ in forwarded.unsettled()):
+        return False
     return all(
         not subscription.held
         and not subscription.missing

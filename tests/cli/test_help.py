@@ -42,8 +42,7 @@ EVERY = dict(commands(main))
 OPERATORS = [
     "show", "plan", "status", "tail", "trace", "doctor", "replay", "dead-letters list",
     "dead-letters show", "dead-letters retry", "dead-letters discard", "schemas check",
-    "audit",
-    "consumers list", "consumers rm",
+    "audit", "consumers list", "consumers rm", "schedules list",
 ]  # fmt: skip
 
 

@@ -1,0 +1,36 @@
+"""`omni-worker schedules cancel`."""
+
+from __future__ import annotations
+
+import click
+
+from ....operations.schedules import cancel_schedule, find_schedule
+from ....settings import Settings
+from ....transports.base import Transport
+from ... import say
+from ...session import run_operation
+from ...tables import wrapped
+
+
+@click.command("cancel")
+@click.argument("name")
+@click.option("--app", metavar="NAME", help="If several apps have scheduled this name.")
+def command(name: str, app: str | None) -> int:
+    """Cancel an event that is not due yet, by its key or its id.
+
+    The event is not published. What its app schedules later by the same key is.
+
+    \b
+    omni-worker schedules cancel follow-up:chat-7
+
+    Exit codes: 0 cancelled, 1 failed, or nothing is scheduled by this name; 2 called wrongly.
+    """
+
+    async def work(transport: Transport, settings: Settings) -> int:
+        event = await find_schedule(transport, name, app)
+        await cancel_schedule(transport, event)
+        shown, due = f"{event.name} of {event.app}", f"{event.due:%Y-%m-%d %H:%M:%S}"
+        say(wrapped(f"{shown} is cancelled; it was due at {due} UTC."))
+        return 0
+
+    return run_operation(work)

@@ -1,0 +1,75 @@
+"""`omni-worker schedules list`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import click
+
+from ....operations.schedules import ScheduledEvent, as_json, scheduled_events
+from ....settings import Settings
+from ....transports.base import Transport
+from ... import say
+from ...session import run_operation
+from ...tables import grouped, json_text, lasting, table, wrapped
+from ...values import json_option
+
+
+@click.command("list")
+@click.option("--app", metavar="NAME", help="Only events of this app.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Show at most so many.",
+)
+@json_option
+def command(app: str | None, limit: int, json: bool) -> int:
+    """List events that are not due yet, the next one first.
+
+    \b
+    DUE      when it is published, UTC
+    IN       how long it takes until then
+    NAME     its key, or its id: what cancel and run-now take
+
+    \b
+    omni-worker schedules list
+    omni-worker schedules list --app bot --json
+
+    Exit codes: 0 also when there are none, 1 failed, 2 called wrongly.
+    """
+
+    async def work(transport: Transport, settings: Settings) -> int:
+        found = await scheduled_events(transport, app)
+        if json:
+            say(json_text([as_json(one) for one in found[:limit]], indent=2))
+        else:
+            say(_lines(found, limit, settings, app))
+        return 0
+
+    return run_operation(work)
+
+
+def _lines(
+    found: Sequence[ScheduledEvent], limit: int, settings: Settings, app: str | None
+) -> list[str]:
+    if not found:
+        whose = f" of {app}" if app else ""
+        return wrapped(f"No event{whose} is scheduled on {settings.shown_urls}.")
+    now = datetime.now(UTC)
+    rows = [
+        [
+            f"{one.due:%Y-%m-%d %H:%M:%S}",
+            lasting(max(0.0, (one.due - now).total_seconds())),
+            one.app,
+            one.name,
+            one.subject,
+        ]
+        for one in found[:limit]
+    ]
+    lines = table(["DUE", "IN", "APP", "NAME", "SUBJECT"], rows, right=(1,))
+    if len(found) > limit:
+        lines += ["", f"{grouped(len(found) - limit)} more: --limit {len(found)}"]
+    return lines

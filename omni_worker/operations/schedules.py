@@ -1,0 +1,125 @@
+"""Schedules: events that are published later, listed, cancelled, or published now.
+
+Over the port alone. No process of the app has to run, but one has to publish what is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..errors import ApiError, TransportError
+from ..ids import random_id
+from ..letters.written import SUBJECT_HEADER
+from ..schedules.messages import (
+    KEY_HEADER,
+    Kept,
+    as_datetime,
+    cancellation,
+    due_now,
+    over,
+    read_kept,
+)
+from ..topology import OWN_STREAM
+from ..transports.base import Message, StoredMessage, Transport
+from ..transports.bucket import WRONG_REVISIONS
+from ..transports.timestamps import iso
+from .scan import Scan
+
+TIMEOUT = 10.0  # seconds
+
+
+class NoSuchSchedule(TransportError):
+    """Operations must act: nothing is scheduled by this key or id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledEvent:
+    """An event that is not due yet."""
+
+    app: str
+    id: str
+    key: str | None
+    subject: str
+    due: datetime
+    message: StoredMessage
+
+    @property
+    def name(self) -> str:
+        """Name it is replaced and cancelled by."""
+        return self.id if self.key is None else self.key
+
+
+async def scheduled_events(transport: Transport, app: str | None = None) -> list[ScheduledEvent]:
+    """Return every event that is scheduled, by all apps or one, the next due first."""
+    if await transport.operators.stream_info(OWN_STREAM.name) is None:
+        return []
+    subject = f"omni-worker.schedule.{app or '*'}.*"
+    async with Scan(transport, OWN_STREAM.name, filters=(subject,)) as messages:
+        found = [event async for one in messages if (event := _event(one)) is not None]
+    return sorted(found, key=lambda one: (one.due, one.message.sequence))
+
+
+async def find_schedule(transport: Transport, name: str, app: str | None) -> ScheduledEvent:
+    """Find what is scheduled by a key or an id. Raises NoSuchSchedule."""
+    events = await scheduled_events(transport, app)
+    found = [one for one in events if one.name == name] or [one for one in events if one.id == name]
+    apps = sorted({one.app for one in found})
+    if len(apps) > 1:
+        raise NoSuchSchedule(f"{name} is scheduled by {' and by '.join(apps)}: choose by --app")
+    if not found:
+        whose = f" by {app}" if app else ""
+        raise NoSuchSchedule(
+            f"nothing is scheduled{whose} as {name!r}: it is due already, was cancelled, or never"
+            " existed; omni-worker schedules list shows all"
+        )
+    return found[0]
+
+
+async def cancel_schedule(transport: Transport, event: ScheduledEvent) -> None:
+    """Cancel it. Raises NoSuchSchedule if it became due or was replaced since it was read."""
+    await _write(transport, event, cancellation(event.app, event.name, cause=None))
+
+
+async def run_schedule_now(transport: Transport, event: ScheduledEvent) -> None:
+    """Let it be due now. Raises NoSuchSchedule if it was due or replaced since it was read."""
+    await _write(transport, event, due_now(event.message, transport.clock()))
+
+
+async def _write(transport: Transport, event: ScheduledEvent, message: Message) -> None:
+    try:
+        await transport.publish(over(message, random_id(), event.message.sequence), timeout=TIMEOUT)
+    except ApiError as error:
+        if error.err_code not in WRONG_REVISIONS:
+            raise
+        raise NoSuchSchedule(
+            f"{event.name!r} of {event.app} became due or was replaced at this moment"
+        ) from None
+
+
+def as_json(event: ScheduledEvent) -> Mapping[str, Any]:
+    """Write a scheduled event for programs."""
+    return {
+        "app": event.app,
+        "id": event.id,
+        "key": event.key,
+        "subject": event.subject,
+        "due": iso(event.due),
+    }
+
+
+def _event(message: StoredMessage) -> ScheduledEvent | None:
+    kept: Kept | None = read_kept(message)
+    if kept is None or kept.is_cancelled:
+        return None
+    headers = message.headers
+    return ScheduledEvent(
+        app=message.subject.split(".")[2],
+        id=kept.id,
+        key=next(iter(headers.get(KEY_HEADER, ())), None),
+        subject=next(iter(headers.get(SUBJECT_HEADER, ())), ""),
+        due=as_datetime(kept.due),
+        message=message,
+    )
