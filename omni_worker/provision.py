@@ -53,6 +53,8 @@ log = logging.getLogger("omni_worker.provision")
 
 SOMEBODY_WAS_FASTER = (10148, 10149, 10013, 10058, 10065)
 TRIES = 5
+NOT_CREATED = 10012  # whatever the reason: its files may have been deleted at this moment
+AGAIN = 0.2  # seconds
 NARROWS_AFTER = 1.0  # seconds in which a process that has just started begins to pull
 
 
@@ -170,7 +172,7 @@ class Provisioner:
         Raises TopologyError, naming the consumer, if it is not ours or cannot be changed.
         """
         has_waited = False
-        for _ in range(TRIES):
+        for tries in range(1, TRIES + 1):
             info = await self._operators.consumer_info(spec.stream, spec.name)
             if info is not None and await self._is_left(spec, info):
                 await self.delete_consumer(spec, info)
@@ -197,7 +199,9 @@ class Provisioner:
                 assert info is not None
                 return info
             except ApiError as error:
-                if error.err_code not in SOMEBODY_WAS_FASTER:
+                if error.err_code == NOT_CREATED and tries < TRIES:
+                    await asyncio.sleep(AGAIN)
+                elif error.err_code not in SOMEBODY_WAS_FASTER:
                     raise TopologyError(
                         f"consumer {spec.name!r} on stream {spec.stream}: {error}"
                     ) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,7 @@ from omni_worker.topology import (
     with_subjects,
 )
 from omni_worker.transports.base import Message
+from omni_worker.transports.infos import ConsumerInfo
 from omni_worker.transports.jetstream import JetStreamTransport
 
 LETTERS = ["a", "b", "*"]
@@ -183,6 +185,25 @@ async def test_one_changed_by_an_operator_is_put_back_by_one_update(
 
     assert plan_consumer(spec, info) == UseConsumer()
     assert info.raw["config"]["sample_freq"] == "10"
+
+
+async def test_a_consumer_that_is_deleted_while_it_is_updated_is_created(
+    transport: JetStreamTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operators = transport.operators
+    await operators.create_stream(stream_config(STREAMS[0], replicas=1))
+    spec = ConsumerSpec(stream="MESSAGE", name="r1", app="a", filters=("message.>",), ack_wait=30.0)
+    await operators.create_consumer("MESSAGE", consumer_config(spec))
+
+    async def is_overtaken(stream: str, config: Mapping[str, Any]) -> ConsumerInfo:
+        await operators.delete_consumer(stream, spec.name)
+        raise ApiError("open …/meta.inf.tmp: no such file or directory", code=500, err_code=10012)
+
+    monkeypatch.setattr(operators, "update_consumer", is_overtaken)
+    longer = replace(spec, ack_wait=60.0)
+    info = await Provisioner(operators, create=True, replicas=1).ensure_consumer(longer)
+
+    assert info.config.ack_wait == 60.0
 
 
 async def test_the_seven_stand_without_a_difference_and_are_left_alone(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -24,7 +25,10 @@ LOOK_AGAIN = 1.0  # real seconds of silence until a wait that nothing can end is
 STANDS_STILL = (
     "time does not move by itself here, only in `await t.settle()` and `await t.advance(seconds=…)`"
 )
-_PATCHED = ("time", "create_task", "run_in_executor")
+_PATCHED = ("time", "create_task", "run_in_executor", "_clock_resolution")
+# Seconds. A timer is due if it lies below the time plus this. Where a machine runs for half a year,
+# the loop's own nanosecond is lost beside the time: a timer of this very moment is never due.
+RESOLUTION = 1e-6
 
 
 class TimeStandsStill(RuntimeError):
@@ -53,7 +57,7 @@ class VirtualTime:
         self._outer: list[Any] = []  # timers from before, by real time
         self._rest: asyncio.Future[None] | None = None  # of the task that moves the time
         self._turn = asyncio.Lock()
-        self._deadline = float("inf")  # real time, for the task that moves the time
+        self._deadline = float("inf")  # by the real clock, for the task that moves the time
         # runs that time may have to wait for
         self._runs: dict[asyncio.Task[Any], Event[Any] | None] = {}
         self._born: WeakSet[asyncio.Task[Any]] = WeakSet()  # made by handlers
@@ -90,7 +94,7 @@ class VirtualTime:
         Raises NothingMoves when no timer is left, TooLong after ``patience`` real seconds.
         """
         async with self._turn:
-            self._deadline = self._real_time() + patience
+            self._deadline = _monotonic() + patience
             try:
                 await self._resting()
                 while not done():
@@ -190,6 +194,7 @@ class VirtualTime:
         self._before = {name: vars(loop).get(name) for name in _PATCHED}
         self.now = max(self.now, self._real_time())  # on one loop time never goes back
         self._outer, loop._scheduled = loop._scheduled, []
+        loop._clock_resolution = max(loop._clock_resolution, RESOLUTION)
         loop.time = lambda: self.now
         loop.create_task = self._create_task
         loop.run_in_executor = self._run_in_executor
@@ -211,7 +216,7 @@ class VirtualTime:
     def _select(self, timeout: float | None) -> Any:
         """Replace the selector: nothing is ready when ``timeout`` is not zero."""
         self._fire_outer()
-        overdue = self._real_time() >= self._deadline
+        overdue = _monotonic() >= self._deadline
         if overdue and self._rest is not None and not self._rest.done():
             self._rest.set_exception(TooLong())
         if self._loop._ready or (timeout is not None and timeout <= 0):
@@ -236,8 +241,9 @@ class VirtualTime:
 
     def _patience(self) -> float:
         """Real seconds until an earlier timer is due, or the task that moves the time gives up."""
-        due: list[float] = [self._deadline, *(one._when for one in self._outer[:1])]
-        return min(max(0.0, min(due) - self._real_time()), 86_400.0)
+        left = [self._deadline - _monotonic()]
+        left += [one._when - self._real_time() for one in self._outer[:1]]
+        return max(0.0, min(*left, 86_400.0))
 
     def _fire_outer(self) -> None:
         while self._outer and (
@@ -284,6 +290,11 @@ class VirtualTime:
 
     def _on_job_done(self, _: object) -> None:
         self._jobs -= 1
+
+
+def _monotonic(clock: Callable[[], float] = time.monotonic) -> float:
+    """Return real time; as a default it stays the real one, though freezegun replaces it."""
+    return clock()
 
 
 def _checked_loop() -> Any:

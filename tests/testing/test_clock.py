@@ -52,6 +52,19 @@ async def test_a_sleep_takes_no_real_time() -> None:
     assert real < 8.0  # patience, after which it would be given up, is 10 s
 
 
+@pytest.mark.parametrize("stands", [True, False], ids=["frozen", "up for years"])
+def test_a_sleep_ends_on_a_loop_whose_time_is_large(stands: bool) -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        def time(self) -> float:  # freezegun's stands, and is of the year it is set to
+            return 2.0e9 if stands else 2.0e9 + super().time()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        outcome, took, _ = runner.run(ran(lambda: asyncio.sleep(1)))
+
+    assert outcome == Done()
+    assert took == pytest.approx(1, abs=0.1)
+
+
 async def test_a_timeout_ends_in_its_own_time() -> None:
     async def too_long() -> None:
         async with asyncio.timeout(60):
