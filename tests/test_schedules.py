@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +15,7 @@ from pydantic import BaseModel
 
 from omni_worker import App, ConfigError, Context, Event, EventBus, RetryPolicy, Scheduled
 from omni_worker.errors import NoStream, TransportError
+from omni_worker.nats_server import NatsServer
 from omni_worker.operations.dry import dry
 from omni_worker.operations.trace import trace_event
 from omni_worker.schedules.due import due_at
@@ -138,6 +141,62 @@ async def test_every_connected_process_forwards_and_each_event_once(world: World
     await buses[0].close()
 
     assert sorted(await published(buses[1], count=61)) == list(range(-1, 60))
+
+
+# A process that connects and is killed: before it publishes what is due, or before it settles it.
+KILLED = """
+import asyncio, os, signal, sys
+from omni_worker import EventBus
+from omni_worker.schedules.forwarder import Forwarder
+
+setattr(Forwarder, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+async def main():
+    async with EventBus(sys.argv[1], name="shop"):
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_before_it_publishes_or_settles_a_forwarder_loses_and_doubles_nothing(
+    nats_server: NatsServer,
+) -> None:
+    consumer = due_consumer("shop")
+    async with EventBus(nats_server.url, name="shop") as bus:
+        await bus.publish("custom.late", -1, after=0)
+        await published(bus)
+        # Otherwise what a killed process holds comes again after half a minute.
+        info = await bus.transport.operators.consumer_info(consumer.stream, consumer.name)
+        assert info is not None
+        config = {**info.config.raw, "ack_wait": NANO}
+        await bus.transport.operators.update_consumer(consumer.stream, config)
+        at = datetime.now(UTC) + timedelta(seconds=1)
+        await asyncio.gather(*(bus.publish("custom.late", one, at=at) for one in range(300)))
+        await bus.schedules.forwarder.stop()
+
+        ends = []
+        for step in ("_read", "_answer"):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", KILLED, nats_server.url, step
+            )
+            ends.append(await asyncio.wait_for(process.wait(), 30))
+        before = len(await stored(bus, "custom.late"))
+        bus.schedules.forwarder.open()
+        await bus.schedules.forwarder.look()
+
+        assert ends == [-signal.SIGKILL] * 2
+        assert before > 1  # published, and not settled
+        payloads = await published(bus, count=301)
+        await until(lambda: _is_settled(bus))
+        assert sorted(payloads) == list(range(-1, 300))
+        assert len(await stored(bus, "custom.late")) == 301
+
+
+async def _is_settled(bus: EventBus) -> bool:
+    consumer = due_consumer(bus.name)
+    info = await bus.transport.operators.consumer_info(consumer.stream, consumer.name)
+    return info is not None and not (info.num_pending or info.num_ack_pending)
 
 
 # --- replacing and cancelling ---------------------------------------------------------------

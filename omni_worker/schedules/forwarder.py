@@ -61,7 +61,7 @@ class Forwarder:
 
     async def look(self) -> None:
         """Begin to read once there is a consumer; recreate one that was deleted while we read."""
-        if self._is_denied or is_dry(self._transport):
+        if self._is_denied or self._is_stopping or is_dry(self._transport):
             return
         try:
             info = await self._transport.operators.consumer_info(self._spec.stream, self._spec.name)
