@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..errors import TopologyError
+from ..notes import attempts
+from ..positions import Position, Positions
 from ..topology import ConsumerSpec, CreateConsumer, app_of, consumer_config
 from ..transports.base import Transport
 from ..transports.infos import ConsumerInfo
@@ -53,8 +56,17 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
 
 
 async def remake(transport: Transport, remaking: Remaking) -> None:
-    """Delete the consumer and create it again. An error names what to finish by hand."""
+    """Delete the consumer and create it again. An error names what to finish by hand.
+
+    A process that is killed in between leaves a note: the next worker creates it at that place.
+    """
     spec = remaking.spec
+    positions = Positions(partial(transport.bucket, attempts.BUCKET, ttl=attempts.TTL))
+    stream = await transport.operators.stream_info(spec.stream)
+    if stream is not None:
+        start, created = remaking.start, stream.created
+        left = Position(start=start, end=start - 1, origin="", stream_created=created)
+        await positions.keep(spec.stream, spec.name, left)
     await transport.operators.delete_consumer(spec.stream, spec.name)
     try:
         await write_consumer(transport.operators, CreateConsumer(spec.stream, remaking.config))
@@ -63,6 +75,7 @@ async def remake(transport: Transport, remaking: Remaking) -> None:
             f"consumer {spec.name!r} on {spec.stream} is deleted and could not be recreated"
             f" ({error}); create it with deliver_policy by_start_sequence {remaking.start}"
         ) from error
+    await positions.drop(spec.stream, spec.name)
 
 
 async def _delivered_above_floor(transport: Transport, info: ConsumerInfo) -> int:

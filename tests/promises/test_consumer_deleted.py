@@ -11,6 +11,8 @@ import pytest
 from omni_worker import Event, EventBus, Retry, recently_settled
 from omni_worker.nats_server import NatsServer
 from omni_worker.notes.settled import read_block, write_block
+from omni_worker.operations import recreate
+from omni_worker.operations.recreate import look_at_remaking, remake
 from omni_worker.recently_settled import SettledMemory
 from omni_worker.topology import consumer_config
 
@@ -18,6 +20,14 @@ from ..waiting import until
 from .conftest import World, body
 
 EVENTS = 400
+
+
+class KilledNow(BaseException):
+    """The end of a process, as far as one that lives on can have it."""
+
+
+async def raise_interrupted(*_: object) -> None:
+    raise KilledNow
 
 
 async def fill(world: World, count: int = EVENTS) -> None:
@@ -116,6 +126,30 @@ async def test_what_an_operator_wants_again_runs_again(
 
     assert subscription.counts.recognised == 0
     assert "was reset by others: its events run again" in caplog.text
+
+
+async def test_a_recreation_by_hand_that_was_interrupted_is_finished_by_the_next_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, handled = await world.bus(), Handled()
+    await handled.subscribe(first, start_from="new")
+    await world.store("custom.thing", body("before", payload=1))
+    await until(lambda: handled.runs["before"] == 1)
+    [spec] = [one.spec for known in first._subscriptions.bindings for one in known.bound.values()
+              if one.spec.name == "d-bare"]  # fmt: skip
+    await until(lambda: world.is_quiet("CUSTOM", "d"))
+    await first.close()
+    second = await world.bus()
+    world.buses.remove(first)
+    await world.store("custom.thing", body("missed", payload=1))
+    monkeypatch.setattr(recreate, "write_consumer", raise_interrupted)
+
+    with pytest.raises(KilledNow):
+        await remake(second.transport, await look_at_remaking(second.transport, spec))
+    await handled.subscribe(second, start_from="new")
+
+    await until(lambda: handled.runs["missed"] == 1)
+    assert handled.runs["before"] == 1
 
 
 def test_a_noted_block_is_read_as_it_was_and_a_broken_one_not_at_all() -> None:
