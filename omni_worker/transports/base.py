@@ -105,6 +105,15 @@ class Delivery:
         words = self.reply.split(b".")
         return int(words[6] if len(words) == 9 else words[8])
 
+    @property
+    def pending(self) -> int:
+        """Number of messages its consumer had never delivered when this one was sent.
+
+        The memory transport counts them for a redelivery only, and not beyond 1.
+        """
+        words = self.reply.split(b".")
+        return int(words[8] if len(words) == 9 else words[10])
+
     def ack(self) -> None:
         """Acknowledge: the message is settled and the server forgets the delivery."""
         self.source.ack(self)

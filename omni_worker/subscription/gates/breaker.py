@@ -119,7 +119,7 @@ class Breaker(Gate):
 
     async def _may_run(self, run: Run) -> bool:
         """Wait for a trial, or for the end of the outage. Return False if others are tried."""
-        if self._closed or (_failed_before(run) and self._has_others()):
+        if self._closed or (_failed_before(run) and self._has_others(run)):
             return False
         if self.note_wait is not None:
             await self.note_wait(run)
@@ -137,9 +137,15 @@ class Breaker(Gate):
             if not self._waiting:
                 self._flow.release(HOLD)
 
-    def _has_others(self) -> bool:
-        """Return True if an event that never failed can be tried."""
+    def _has_others(self, run: Run) -> bool:
+        """Return True if an event that never failed can be tried, or can come for a free slot.
+
+        The server sends redeliveries first: runs that failed, in all slots, would keep others out.
+        One of them stays: the others may never come, as where max_ack_pending is reached.
+        """
         if any(not _failed_before(one) for one in self._waiting):
+            return True
+        if self._waiting and run.delivery.pending:
             return True
         return any(delivery.count == 1 for delivery in self._flow.slots.buffer)
 

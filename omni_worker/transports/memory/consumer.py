@@ -26,7 +26,7 @@ _NANO = 1e9
 class Puller(Protocol):
     """Receiver of the deliveries that were pulled."""
 
-    def take(self, record: Record, count: int, consumer_sequence: int) -> None:
+    def take(self, record: Record, count: int, consumer_sequence: int, pending: int) -> None:
         """Take a message; ``count`` is the number of its deliveries, this one included."""
 
     def ended(self, missing: int) -> None:
@@ -227,14 +227,16 @@ class MemoryConsumer:
         self._consumer_sequence += 1
         if self.config["ack_policy"] == "none":
             self._floor = (self._consumer_sequence, record.sequence)
-            request.puller.take(record, 1, self._consumer_sequence)
+            request.puller.take(record, 1, self._consumer_sequence, 0)
             return
         pending = self._pending.get(record.sequence)
         if pending is None:
             pending = self._pending[record.sequence] = _Held(self._consumer_sequence)
         self._hold(record.sequence, pending, self._ack_wait)
         count = self._redelivered.get(record.sequence, 0) + 1
-        request.puller.take(record, count, self._consumer_sequence)
+        # The engine looks at it in redeliveries only, and counting is slow.
+        waiting = int(count > 1 and self._has_new())
+        request.puller.take(record, count, self._consumer_sequence, waiting)
 
     def _next_redelivery(self) -> Record | None:
         while self._again:
@@ -249,6 +251,13 @@ class MemoryConsumer:
                 return record
             self._settle(sequence, pending)  # the stream no longer holds it
         return None
+
+    def _has_new(self) -> bool:
+        for record in self.stream.since(self._next):
+            if self._wants(record.subject):
+                return True
+            self._next = record.sequence + 1
+        return False
 
     def _next_new(self) -> Record | None:
         limit = self.config["max_ack_pending"]

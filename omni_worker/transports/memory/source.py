@@ -140,9 +140,9 @@ class MemorySource:
 
     # --- what the server calls -------------------------------------------------------------
 
-    def take(self, record: Record, count: int, consumer_sequence: int) -> None:
+    def take(self, record: Record, count: int, consumer_sequence: int, pending: int) -> None:
         """Send a delivery over the link."""
-        self._link.hand_over(partial(self._receive, record, count, consumer_sequence))
+        self._link.hand_over(partial(self._receive, record, count, consumer_sequence, pending))
 
     def ended(self, missing: int) -> None:
         """Handle the end of a brief request."""
@@ -164,13 +164,12 @@ class MemorySource:
                 act()
         self._acks.clear()
 
-    def _receive(self, record: Record, count: int, consumer_sequence: int) -> None:
+    def _receive(self, record: Record, count: int, consumer_sequence: int, pending: int) -> None:
         if self._closed:
             return
         if self.outstanding:
             self.outstanding -= 1
-        # The last token, the pending count, is not read by us and slow to count.
-        words = (count, record.sequence, consumer_sequence, record.stored_at, 0)
+        words = (count, record.sequence, consumer_sequence, record.stored_at, pending)
         reply = f"$JS.ACK.{self.stream}.{self.consumer}." + ".".join(map(str, words))
         self._receiver.receive(
             Delivery(

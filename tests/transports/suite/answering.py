@@ -209,7 +209,9 @@ class Answering:
         await recorder.wait(2)
         assert recorder.counts(1) == [1, 2]
 
-    async def test_redeliveries_come_before_new_messages(self, transport: Transport) -> None:
+    async def test_redeliveries_come_before_new_messages_and_show_that_those_wait(
+        self, transport: Transport
+    ) -> None:
         await make_stream(transport)
         await make_consumer(transport, ack_wait=0.2)
         await make_consumer(transport, "clock", ack_wait=0.2, max_ack_pending=1)
@@ -223,6 +225,7 @@ class Answering:
 
         await recorder.wait(6)
         assert recorder.sequences == [1, 2, 1, 2, 3, 4]
+        assert all(one.pending for one in recorder.deliveries[2:4])
 
     async def test_a_late_ack_of_an_earlier_delivery_counts(self, transport: Transport) -> None:
         await make_stream(transport)
