@@ -118,14 +118,15 @@ class Upkeep:
             # What was to be delivered again since the look before never is: in a new consumer it
             # comes again, and what is settled is recognised.
             strands = "max_deliver" in edits and ack_floor < info.delivered
-            contest.is_ours = strands or is_beyond_repair(info.config)
-            if contest.is_ours:
+            # Not read back: it may be recreated before the deletion is answered.
+            contest.is_ours = recreates = strands or is_beyond_repair(info.config)
+            if recreates:
                 # It stays as others made it until then: if this process is killed, the next one
                 # sees both that and the note.
                 await leave()
                 await self._provisioner.delete_consumer(spec, info)
             restored = None
-            if not contest.is_ours:
+            if not recreates:
                 restored = await self._provisioner.restore_consumer(spec, info)
         except TransportError as error:
             if contest.is_ours and not is_beyond_repair(info.config):  # at least nothing more

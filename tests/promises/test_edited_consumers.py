@@ -138,6 +138,28 @@ async def test_a_changed_field_is_set_right_reported_once_and_no_event_is_lost(
     assert field in edited.changes
     assert await world.letters() == []
     await until(lambda: world.is_quiet("CUSTOM", NAME))
+
+
+async def test_a_consumer_that_is_recreated_before_its_deletion_is_answered_is_not_touched_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus, retry_delay=1.0)
+    operators = bus.transport.operators
+    delete = operators.delete_consumer
+
+    async def answered_late(stream: str, name: str) -> None:
+        await delete(stream, name)
+        await until(lambda: handled.of(ConsumerRecreated))
+
+    monkeypatch.setattr(operators, "delete_consumer", answered_late)
+    await publish(world, "a")
+    await until(lambda: handled.runs["a"] == 1)
+    await edit(world, max_deliver=1)
+    await until(lambda: handled.done["a"] == 1)
+
+    await until(lambda: handled.of(ConsumerEdited))
+    assert handled.of(Stalled) == []
     assert max(handled.done.values()) == 1
 
 
