@@ -15,7 +15,7 @@ BESIDE := -n $(JOBS) --dist loadgroup
 NEWER  := 3.12 3.13
 # What differs between Pythons differs here: the engine on the transport in memory, and all units.
 PURE   := tests/test_*.py tests/testing tests/promises tests/traces -m "not alone" \
-          -k "not jetstream" --ignore tests/test_house.py --ignore tests/test_typing.py
+          --without-server --deselect tests/test_house.py --deselect tests/test_typing.py
 # What omni-worker is measured beside, in an environment of its own.
 PEERS  := benchmarks/peers
 

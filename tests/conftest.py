@@ -35,6 +35,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 LEFT = pytest.StashKey[str]()
 # What takes seconds to make, is made once: tests that use it run in one process.
 COSTLY_FIXTURES = {"large_server", "mypy"}
+SERVER_FIXTURES = {"nats_server", "real_server"}
 
 
 @pytest.fixture
@@ -50,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="as `make test`: leave some slow tests to `make check`",
     )
+    parser.addoption(
+        "--without-server",
+        action="store_true",
+        help="as `make newer`: leave tests on a real nats-server to `make check`",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,11 +67,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--sample"):
         _leave_out(config, items)
+    if config.getoption("--without-server"):
+        config.hook.pytest_deselected(items=[item for item in items if _has_server(item)])
+        items[:] = [item for item in items if not _has_server(item)]
     for item in items:
         for fixture in COSTLY_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(fixture))
     if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist
         items.sort(key=lambda item: rank(item.nodeid))
+
+
+def _has_server(item: pytest.Item) -> bool:
+    """Whether a test has a fixture that starts a server; `real_server` does, but for memory."""
+    if SERVER_FIXTURES.isdisjoint(fixtures := getattr(item, "fixturenames", ())):
+        return False
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return "real_server" not in fixtures or parameters.get("kind") != "memory"
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
