@@ -442,6 +442,7 @@ async def test_notes_nobody_answers_for_hold_an_event_for_a_moment_only(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(attempts, "PATIENCE", 0.1)
+    monkeypatch.setattr(attempts, "BRIEFLY", 0.1)
     for question in ("get", "put", "delete"):  # as while the bucket has no leader
         monkeypatch.setattr(Bucket, question, never)
     bus = await world.bus()

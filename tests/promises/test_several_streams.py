@@ -96,12 +96,12 @@ async def test_a_full_worker_hands_back_what_came_by_a_request_that_was_still_op
         elsewhere.append(event.type)
 
     first = await full.subscribe([BUSY, OTHER], occupied, **options)
-    await until(lambda: sum(one.outstanding for one in first.sources) == 2)
+    await until(lambda: all(one.outstanding for one in first.sources))
     await fill(world, BUSY, 1)
     await until(lambda: first.running == 1)
     await other.subscribe([BUSY, OTHER], free, **options)
     await fill(world, OTHER, 3)
-    await until(lambda: elsewhere.count(OTHER) == 3, timeout=5)
+    await until(lambda: elsewhere.count(OTHER) == 3)
 
     assert first.held == 1
     forever.set()
