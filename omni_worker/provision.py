@@ -71,6 +71,7 @@ class Provisioner:
         self._replicas = replicas
         self._standing: list[StreamConfig] = []
         self.created: dict[str, int] = {}  # of each stream: epoch nanoseconds
+        self.last: dict[str, int] = {}  # of each stream: sequence, as last read
         self._said: set[str] = set()
         self._conflicts: list[Conflict] = []
         self._held: dict[str, StreamSpec] = {}  # created once a handler reads them
@@ -127,7 +128,7 @@ class Provisioner:
             self._say_once(logging.WARNING, notice)
         updated = with_sources(info.config, spec)
         if updated is not None:
-            self._require_create(f"stream {spec.name} with {', '.join(spec.source_filters)}")
+            self.require_create(f"stream {spec.name} with {', '.join(spec.source_filters)}")
             await write_stream(self._operators, UpdateStream(updated))
 
     async def routes(self, filters: Sequence[str], *, literal: bool) -> dict[str, tuple[str, ...]]:
@@ -189,10 +190,10 @@ class Provisioner:
                     case RefuseConsumer(reason=reason):
                         raise TopologyError(reason)
                     case CreateConsumer():
-                        self._require_create(f"consumer {spec.name} on {spec.stream}")
+                        self.require_create(f"consumer {spec.name} on {spec.stream}")
                         return await write_consumer(self._operators, step)
                     case UpdateConsumer():
-                        self._require_create(f"an update of consumer {spec.name} on {spec.stream}")
+                        self.require_create(f"an update of consumer {spec.name} on {spec.stream}")
                         self._notice(spec, step.notices)
                         return await write_consumer(self._operators, step)
                 self._notice(spec, step.notices)
@@ -242,7 +243,7 @@ class Provisioner:
     def _require_ours(self, spec: ConsumerSpec, info: ConsumerInfo, change: str) -> None:
         if app_of(info.config) != spec.app:
             raise TopologyError("its tag no longer names this app; omni-worker plan shows it")
-        self._require_create(change)
+        self.require_create(change)
 
     @property
     def standing(self) -> Sequence[StreamConfig]:
@@ -284,6 +285,7 @@ class Provisioner:
         found = await self._operators.streams()
         self._standing = [info.config for info in found]
         self.created = {info.name: info.created for info in found}
+        self.last = {info.name: info.state.last_sequence for info in found}
 
     async def _make_missing(self, missing: Sequence[StreamSpec]) -> None:
         room = await self._room() if missing and self._create else None
@@ -329,7 +331,8 @@ class Provisioner:
         self.created[info.name] = info.created
         log.info("stream %s created", spec.name)
 
-    def _require_create(self, what: str) -> None:
+    def require_create(self, what: str) -> None:
+        """Raise NotProvisioned if nothing is to be created."""
         if not self._create:
             raise NotProvisioned(
                 f"{what} is needed, and provisioning is off (OMNI_WORKER_PROVISION)"

@@ -1,4 +1,4 @@
-"""Late streams: those that are created while a handler waits for them or runs.
+"""Late streams: those that are created, or get subjects, while a handler waits for them or runs.
 
 A stream that is younger than the handler's oldest consumer of the same pattern is read from its
 first event: no other place to begin was ever meant. Any other stream is read by `start_from`.
@@ -23,6 +23,7 @@ from ..stream_consumers import specs_to_read
 from ..subjects import is_wild
 from ..topology import ConsumerSpec, StreamConsumers, bare_name, pattern_of
 from ..transports.base import Operators, Transport
+from .late_subjects import LateSubjects
 
 log = logging.getLogger("omni_worker.bus")
 
@@ -80,6 +81,12 @@ class LateStreams:
         self._transport = transport
         self._said: set[str] = set()
         self._known: WeakKeyDictionary[Binding, set[str]] = WeakKeyDictionary()  # streams
+        self._seen: dict[str, int] = {}  # of each stream, at the look before: its last sequence
+        self.subjects = LateSubjects(provisioner, transport)
+
+    def planned(self) -> None:
+        """Note how far the streams are when a handler's consumers are planned."""
+        self._seen = {**self._provisioner.last, **self._seen}
 
     async def look(self) -> None:
         """Read the streams, and bind the new ones; what fails is tried again at the next look."""
@@ -88,24 +95,37 @@ class LateStreams:
             return
         try:
             await self._provisioner.look()
+            last, is_done = dict(self._provisioner.last), True
             for binding in bindings:
-                await self._bind_new(binding)
+                is_done &= await self._bind_new(binding)
+            if is_done:
+                self._seen = last
         except TransportError as error:
             if str(error) not in self._said:
                 self._said.add(str(error))
                 log.warning("new streams cannot be read: %s", error)
 
-    async def _bind_new(self, binding: Binding) -> None:
+    async def _bind_new(self, binding: Binding) -> bool:
+        """Bind new streams, widen for new subjects; return False if some have to wait."""
         if not binding.bound:  # its consumers are being recreated
-            return
+            return False
         handler = binding.subscription.handler
         known = self._known.setdefault(binding, set())
         known |= {bound.spec.stream for bound in binding.bound.values()}
         name = next(bound.spec.handler for bound in binding.bound.values())
         planned = [_named(one, name) for one in self._planned(handler)]
+        is_done = True
+        for one in planned:
+            if one.stream in known:
+                last, seen = (
+                    self._provisioner.last.get(one.stream, 0),
+                    self._seen.get(one.stream, 0),
+                )
+                seen = seen if seen <= last else 0  # it was deleted and created again
+                is_done &= await self.subjects.look(binding, one, seen=seen)
         new = [one for one in planned if one.stream not in known]
         if not new:
-            return
+            return is_done
         late = await late_streams(planned, self._transport.operators, self._provisioner.created)
         for one in from_their_first(new, late):
             specs = await specs_to_read(
@@ -114,6 +134,7 @@ class LateStreams:
             await binding.bind(specs)
             start = "from its first event" if one.stream in late else "by start_from"
             log.info("%s reads the new stream %s, %s", handler.function, one.stream, start)
+        return is_done
 
     def _planned(self, handler: Handler) -> tuple[StreamConsumers, ...]:
         return planned_consumers(

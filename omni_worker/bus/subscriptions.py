@@ -91,6 +91,7 @@ class Subscriptions:
                 raise StreamMissing(f"{handler.function}: {error}{expected}") from None
 
         wanted = await patiently(plan, settings)
+        self._late.planned()
         self._refuse_taken(handler, wanted)
         late = await patiently(
             lambda: late_streams(wanted, transport.operators, provisioner.created), settings
@@ -183,7 +184,11 @@ class Subscriptions:
         with self._ending.of(subscription):
             self._ending_bindings.append(binding)
             try:
+                if self._late is not None:
+                    await self._late.subjects.stop(subscription)
                 await subscription.drain(self._settings.grace if grace is None else grace)
             finally:
                 self._ending_bindings.remove(binding)
+            if self._late is not None:
+                await self._late.subjects.close(subscription)
             await binding.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..schedules.messages import due_consumer
-from ..topology import NANO, app_of, handler_of, retry_consumer
+from ..topology import NANO, app_of, handler_of, is_late, retry_consumer
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo, StreamConfig
 from ..transports.timestamps import iso, nanoseconds
@@ -45,7 +45,9 @@ async def orphans(
     return [
         info
         for info in await lasting_consumers(operators, standing)
-        if app_of(info.config) == app and (info.stream, info.name) not in known
+        if app_of(info.config) == app
+        and (info.stream, info.name) not in known
+        and not (is_late(info.config) and (info.stream, handler_of(info.config)) in known)
     ]
 
 

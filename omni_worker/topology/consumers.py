@@ -21,6 +21,7 @@ MAX_ACK_PENDING = 1_000_000
 ACK_WAIT = TAG + "ack_wait"  # in a consumer's tag: nanoseconds, to tell an operator's edit
 NEXT_ACK_WAIT = TAG + "ack_wait_next"  # announced, see shortening
 SPLIT = TAG + "split"  # in a main consumer's tag: the name of its bare one
+BUT = TAG + "but"  # in a late consumer's tag, see additions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class ConsumerSpec:
     handler: str = ""  # the name people know it by; a bare consumer's is the main one's
     pattern: tuple[str, ...] = ()  # all filters of the handler, those of other streams as well
     split: str = ""  # the consumer that has the bare subjects in its place
+    but: tuple[str, ...] = ()  # filters whose events another consumer reads
 
 
 class NoticeKind(StrEnum):
@@ -132,7 +134,7 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
         "replay_policy": "instant",
         "num_replicas": 0,
         "metadata": consumer_tag(spec),
-        **_filter_fields(spec.filters),
+        **filter_fields(spec.filters),
         **_start_fields(spec),
     }
     if not spec.durable:
@@ -155,6 +157,8 @@ def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
         tag |= {TAG + "handler": spec.handler, TAG + "pattern": " ".join(spec.pattern)}
     if spec.split:
         tag[SPLIT] = spec.split
+    if spec.but:
+        tag[BUT] = " ".join(spec.but)
     return {**tag, TAG + "origin": spec.origin} if spec.origin else tag
 
 
@@ -313,13 +317,12 @@ def _updated(
         "ack_wait": int(spec.ack_wait * NANO),
         "max_deliver": -1,
         "max_ack_pending": _max_ack_pending(config),
-        **_filter_fields(filters),
+        **filter_fields(filters),
     }
     if not spec.durable:
         updated["inactive_threshold"] = int(spec.inactive * NANO)
-    tag = {
-        key: value for key, value in config.metadata.items() if key not in (SPLIT, NEXT_ACK_WAIT)
-    }
+    left = (SPLIT, NEXT_ACK_WAIT)
+    tag = {key: value for key, value in config.metadata.items() if key not in left}
     tag[NEXT_ACK_WAIT if later else ACK_WAIT] = str(int(spec.ack_wait * NANO))
     if later:
         updated["ack_wait"] = config.raw["ack_wait"]
@@ -339,7 +342,8 @@ def _max_ack_pending(config: ConsumerConfig) -> int:
     return config.max_ack_pending if limit == str(config.max_ack_pending) else MAX_ACK_PENDING
 
 
-def _filter_fields(filters: Sequence[str]) -> dict[str, Any]:
+def filter_fields(filters: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a configuration that name its filters."""
     # Both fields at once are refused (10137), and one filter is cheaper for the server.
     if len(filters) == 1:
         return {"filter_subject": filters[0]}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..subjects import covers, fold, intersection
 from ..transports.infos import ConsumerConfig, ConsumerInfo
+from .additions import ENDING, late_name
 from .consumers import ConsumerSpec
 from .streams import TAG
 
@@ -111,9 +112,11 @@ def main_name(consumer: str, durable: str | None) -> str:
 
     Without a durable, our names never end like a bare one's.
     """
-    if durable is not None and consumer != bare_name(durable):
-        return consumer
-    return consumer.removesuffix(BARE)
+    if durable is not None:
+        bare = bare_name(durable)
+        if consumer not in (bare, late_name(durable), late_name(bare)):
+            return consumer
+    return consumer.removesuffix(ENDING).removesuffix(BARE)
 
 
 def overlapping(filters: Iterable[str]) -> tuple[str, str] | None:

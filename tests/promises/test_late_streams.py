@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from omni_worker import Event, bus
+from omni_worker import Event, EventBus, bus
 from omni_worker.errors import StreamMissing
 
 from ..waiting import until
@@ -90,6 +91,89 @@ async def test_a_pattern_that_is_widened_answers_no_history(world: World) -> Non
 
     await until(lambda: bool(seen), timeout=10)
     assert seen == ["new"]
+
+
+@pytest.fixture
+def when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the server only when a test calls `look`."""
+    monkeypatch.setattr(bus, "REFRESH", 3600.0)
+
+
+async def look(*buses: EventBus) -> None:
+    for one in buses:
+        await one._subscriptions.refresh(busy_only=False)
+
+
+async def test_subjects_added_to_a_stream_that_is_read_are_read_and_nothing_runs_twice(
+    when_asked: None, world: World
+) -> None:
+    runs: Counter[str] = Counter()
+    sent: list[str] = []
+
+    async def handle(event: Event[Any]) -> None:
+        runs[event.id] += 1
+
+    async def publish_all(number: int, *types: str) -> None:
+        for type in types:
+            for subject in (type, f"{type}.c.i"):
+                id = f"{subject} {number}"
+                await world.store(subject, body(id, type), id)
+                sent.append(id)
+
+    await world.bus()
+    await make(world, "FIRST", "first.>")
+    one, two = await world.bus(), await world.bus()
+    for each in (one, two):
+        await each.subscribe("*.synced", handle, durable="w")
+    await world.update_stream("FIRST", subjects=["first.>", "second.>"])
+    for number in range(50):
+        await publish_all(number, "first.synced", "second.synced")
+    await until(lambda: len(runs) == 100)
+
+    await look(one, two)
+    for number in range(50, 60):
+        await publish_all(number, "first.synced", "second.synced")
+
+    await until(lambda: set(sent) <= set(runs))
+    await until(lambda: has_no_late_consumer(world, one, two))
+    assert runs == Counter(sent)
+    assert [bus.subscriptions[0].missing for bus in (one, two)] == [0, 0]
+
+
+async def test_what_a_widened_consumer_passed_is_read_by_the_next_process(
+    when_asked: None, world: World
+) -> None:
+    runs: Counter[str] = Counter()
+    is_ready = False
+
+    async def handle(event: Event[Any]) -> None:
+        if not is_ready and event.type == "second.synced":
+            raise RuntimeError("not yet")
+        runs[event.id] += 1
+
+    await world.bus()
+    await make(world, "FIRST", "first.>")
+    one = await world.bus()
+    await one.subscribe("*.synced", handle, durable="w", retry_delay=0.1, max_retries=1000)
+    await world.update_stream("FIRST", subjects=["first.>", "second.>"])
+    await publish(world, "passed")
+    await world.store("first.synced", body("later", "first.synced"), "later")
+    await until(lambda: "later" in runs)
+    await look(one)
+    await one.close(0.0)
+    is_ready = True
+    two = await world.bus()
+
+    await two.subscribe("*.synced", handle, durable="w")
+
+    await until(lambda: has_no_late_consumer(world, two))
+    assert runs == Counter(["passed", "later"])
+
+
+async def has_no_late_consumer(world: World, *buses: EventBus) -> bool:
+    await look(*buses)
+    found = await world.buses[0].transport.operators.consumers("FIRST")
+    return not any(info.name.endswith("-late") for info in found)
 
 
 async def test_without_waiting_a_missing_stream_is_an_error_at_once(world: World) -> None:
