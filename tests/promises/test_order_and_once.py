@@ -376,6 +376,29 @@ async def test_exactly_once_goes_on_when_its_bucket_was_deleted(world: World) ->
     assert sorted(handled) == [0, 1, 2, 3, 4, 5]
 
 
+async def test_a_handled_event_whose_ack_and_guard_are_both_gone_is_recognised(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, runs, lost = await world.bus(), list[str](), list[Delivery]()
+
+    async def handle(event: Event[Any]) -> None:
+        runs.append(event.id)
+
+    async def lose(delivery: Delivery) -> bool:
+        await world.delete_stream("KV_omni-worker-guards")
+        lost.append(delivery)
+        return False
+
+    monkeypatch.setattr(Delivery, "confirm", lose)
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="d", exactly_once=True, ack_wait=0.5
+    )
+    await bus.publish("custom.thing", {})
+
+    await until(lambda: subscription.counts.recognised == 1)
+    assert len(runs) == len(lost) == 1
+
+
 async def test_exactly_once_without_a_working_bucket_says_so_and_goes_on_once_mended(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
