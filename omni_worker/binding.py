@@ -249,6 +249,9 @@ class Binding:
         if bound.looks.is_reset(info, link=link, server=server, doubtful=doubtful):
             bound.looks = Looks(origin_of(info))
             self.subscription.forget_settled(bound.source)
+            if bound.left is not None:  # else the next process would know them as settled
+                bound.left = None
+                self._start(self._positions.drop(bound.spec.stream, bound.spec.name))
             self._emit(ConsumerReset, bound)
         now = asyncio.get_running_loop().time()
         bound.looks.note(info, link=link, server=server, now=now)

@@ -93,17 +93,17 @@ class AttemptNotes:
 
     async def keep(self, delivery: Delivery, note: Note) -> None:
         """Write a note; return when it is stored (or cannot be)."""
-        key, patience = self._key(delivery), PATIENCE
-        if self._rests():
-            if key not in self._unsure:
-                return
-            # The server may still store the note before: this one has to come after it.
-            patience = BRIEFLY
+        key, rests = self._key(delivery), self._rests()
+        # The server may still store a note that it did not confirm: this one has to come after it.
+        if rests and key not in self._unsure:
+            return
         try:
             bucket = await self._notes()
-            await _soon(bucket.put(key, self._write(delivery, note)), patience)
+            value = self._write(delivery, note)
+            await _soon(bucket.put(key, value), BRIEFLY if rests else PATIENCE)
         except OmniWorkerError as error:
-            self._give_up(error)
+            if not rests:
+                self._give_up(error)
             if not isinstance(error, BucketUnavailable) and len(self._unsure) < MOST_UNSURE:
                 self._unsure.add(key)
         else:
