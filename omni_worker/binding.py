@@ -295,7 +295,7 @@ class Binding:
             return
         stream, looks = bound.spec.stream, bound.looks
         await self._settled.share(state.settled, stream, self._origin(bound))
-        start, end = _start_of(bound, state), state.settled.highest
+        start, end = state.first_unsettled(bound.ack_floor), state.settled.highest
         created = bound.stream_created
         bound.left = Position(start=start, end=end, origin=looks.origin, stream_created=created)
         await self._positions.keep(stream, bound.spec.name, bound.left)
@@ -367,17 +367,9 @@ class Binding:
             await self._provisioner.routes(bound.spec.filters, literal=False)
             self._emit(StreamReplaced, bound)
             return replace(spec, start_sequence=1, origin=""), None
-        start = _start_of(bound, state)
+        start = state.first_unsettled(bound.ack_floor)
         return replace(spec, start_sequence=start, origin=bound.looks.origin), state
 
     def _emit(self, kind: Callable[..., HandlerSignal], bound: Bound, **facts: Any) -> None:
         names = {"stream": bound.spec.stream, "consumer": bound.spec.name}
         self.signals.emit(kind(handler=self.subscription.handler, **names, **facts))
-
-
-def _start_of(bound: Bound, state: SourceState) -> int:
-    """Return the first sequence that may be unsettled."""
-    # What waits below the floor was settled by another process: it must not run again.
-    state.forget_settled(bound.ack_floor)
-    unsettled, floor = state.lowest_unsettled(), bound.ack_floor + 1
-    return floor if unsettled is None else min(floor, unsettled)

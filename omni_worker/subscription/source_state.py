@@ -149,6 +149,13 @@ class SourceState:
         waiting = [sequence for sequence, _ in self.troubles]
         return min([*waiting, *self.held], default=None)
 
+    def first_unsettled(self, ack_floor: int) -> int:
+        """Return the first sequence that may be unsettled: above the floor, held, or waiting."""
+        # What waits below the floor was settled by another process: it must not run again.
+        self.forget_settled(ack_floor)
+        lowest = self.lowest_unsettled()
+        return ack_floor + 1 if lowest is None else min(ack_floor + 1, lowest)
+
 
 def is_held_elsewhere(states: Iterable[SourceState], delivery: Delivery) -> bool:
     """Return True if another source of the stream delivered the event, and it is held."""
