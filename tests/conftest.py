@@ -34,7 +34,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 LEFT = pytest.StashKey[str]()
 # What takes seconds to make, is made once: tests that use it run in one process.
-COSTLY_FIXTURES = {"large_server", "mypy"}
+COSTLY_FIXTURES = {"large", "large_server", "mypy"}
 SERVER_FIXTURES = {"nats_server", "real_server"}
 
 

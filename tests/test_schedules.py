@@ -127,7 +127,7 @@ async def test_a_process_that_connects_later_publishes_what_is_due(world: World)
 
     assert before == []
     assert await published(again) == [1]
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8  # a look would find it after ten seconds
 
 
 async def test_every_connected_process_forwards_and_each_event_once(world: World) -> None:

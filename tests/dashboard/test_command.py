@@ -82,7 +82,7 @@ def test_it_ends_at_a_signal_although_a_live_page_is_open(
 
         os.kill(process.pid, sent)
 
-        wait_until(lambda: process.poll() is not None, 5.0)
+        wait_until(lambda: process.poll() is not None)
         assert process.returncode == code
 
 

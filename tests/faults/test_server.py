@@ -83,7 +83,7 @@ async def test_a_server_killed_while_a_pull_waits_delivers_at_once_when_it_is_ba
         f"next event after {max(gaps) * 1000:.0f} ms at most",
     )
     assert account.run_twice == 0
-    assert max(gaps) < 1
+    assert max(gaps) < 5  # a missed heartbeat is noticed after ten
 
 
 async def test_a_server_killed_right_after_acks_forgets_them_and_the_worker_does_not(

@@ -101,7 +101,7 @@ async def _acked(scene: Scene, count: int) -> None:
     async def heard() -> bool:
         return int((await consumer(scene.plain, "r1"))["ack_floor"]["consumer_seq"]) >= count
 
-    await until(heard, 5)
+    await until(heard)
 
 
 async def test_a_handler_that_blocks_the_loop_past_ack_wait(scene: Scene) -> None:

@@ -55,7 +55,7 @@ async def given_up(world: World, **event: Any) -> tuple[EventBus, DeadLetter]:
     bus = await world.bus("a1")
     await bus.subscribe("custom.thing", reject, durable="d", start_from="first")
     await world.store("custom.thing", body("e-1", **event))
-    await until(lambda: world.letters(), timeout=10)
+    await until(lambda: world.letters())
     [letter] = await letters_of(bus)
     return bus, letter
 

@@ -45,7 +45,7 @@ async def test_a_running_pattern_reads_a_new_stream_from_its_first_event(
     for number in range(3):
         await publish(world, f"e{number}")
 
-    await until(lambda: len(seen) == 3, timeout=10)
+    await until(lambda: len(seen) == 3)
     assert seen == ["e0", "e1", "e2"]
     assert {source.stream for source in subscription.sources} >= {"FIRST", "SECOND"}
     assert subscription.missing == 0
@@ -89,7 +89,7 @@ async def test_a_pattern_that_is_widened_answers_no_history(world: World) -> Non
 
     await publish(world, "new")
 
-    await until(lambda: bool(seen), timeout=10)
+    await until(lambda: bool(seen))
     assert seen == ["new"]
 
 

@@ -124,7 +124,7 @@ async def test_stopping_finishes_what_runs_and_hands_back_what_has_not_begun(
     assert begun == finished
     assert info is not None
     assert info.num_ack_pending == 16  # handed back: they count until they are delivered again
-    assert time.monotonic() - started < 5  # not ack_wait
+    assert time.monotonic() - started < 15  # not ack_wait
     assert sorted(finished + again) == list(range(40))
 
 
@@ -151,9 +151,9 @@ async def test_what_outlasts_grace_is_handed_back(world: World) -> None:
         again.append(event)
 
     await other.subscribe("custom.thing", handle, durable="d")
-    await until(lambda: len(again) == 1, timeout=5)
+    await until(lambda: len(again) == 1)
 
-    assert stopped < 2
+    assert stopped < 10
     assert ended == ["cancelled"]
 
 

@@ -452,7 +452,7 @@ async def test_a_hung_tls_server_does_not_hold_up_closing(tmp_path, certificates
     with configured(tmp_path, tls(certificates)) as server:
         async with connected(server.url, ca=certificates.ca) as transport:
             pause(server)
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(10):
                 await transport.close()
             resume(server)
 
@@ -538,7 +538,7 @@ async def make_replicated_stream(transport: JetStreamTransport) -> None:
 async def test_a_server_without_jetstream_is_told_as_that(tmp_path):
     with configured(tmp_path, "", "--jetstream=false") as server:
         async with connected(server.url) as transport:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 with pytest.raises(ApiError, match="no JetStream here: start it with --jetstream"):
                     await transport.operators.streams()
                 with pytest.raises(TransportError, match="no JetStream here"):

@@ -92,7 +92,7 @@ class Answering:
         await recorder.wait(4)
         waited = asyncio.get_running_loop().time() - started
         assert recorder.sequences == [1, 2, 2, 1]
-        assert 0.3 <= waited < 2.0
+        assert 0.3 <= waited < 10
 
     async def test_a_delay_may_be_longer_than_ack_wait(self, transport: Transport) -> None:
         await make_stream(transport)
@@ -191,7 +191,7 @@ class Answering:
         waited = asyncio.get_running_loop().time() - started
         assert recorder.sequences == [1, 2, 1, 2, 1, 2]
         assert recorder.counts(1) == [1, 2, 3]
-        assert 0.5 <= waited < 3.0
+        assert 0.5 <= waited < 10
 
     async def test_without_a_request_nothing_comes_again(self, transport: Transport) -> None:
         await make_stream(transport)
