@@ -36,7 +36,8 @@ test: $(READY) ## Run most tests, the README's code among them; it says what it 
 	@$(PYTEST) $(BESIDE) --sample
 
 test-all: $(READY)
-	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone && exit $$beside
+	@# Those alone come first: one process rewrites the assertions of all files for the others.
+	@$(PYTEST) -m alone; alone=$$?; $(PYTEST) $(BESIDE) -m "not alone" && exit $$alone
 
 newer: $(NEWER:%=.venv-%/.installed) ## Run the tests without a server on newer Pythons
 	@for version in $(NEWER); do echo "Python $$version"; \
