@@ -98,10 +98,11 @@ async def test_stopping_finishes_what_runs_and_hands_back_what_has_not_begun(
     bus, watcher = await world.bus(), await world.bus()
     begun: list[int] = []
     finished: list[int] = []
+    go = asyncio.Event()
 
     async def slow(event: Event[Any]) -> None:
         begun.append(event.payload)
-        await asyncio.sleep(0.3)
+        await go.wait()
         finished.append(event.payload)
 
     subscription = await bus.subscribe(
@@ -109,7 +110,10 @@ async def test_stopping_finishes_what_runs_and_hands_back_what_has_not_begun(
     )
     await bus.publish_many(Draft(type="custom.thing", payload=n) for n in range(40))
     await until(lambda: subscription.held == 18 and len(begun) == 2)
-    await bus.close()
+    closing = asyncio.create_task(bus.close())
+    await until(lambda: subscription._draining)
+    go.set()
+    await closing
     world.buses.remove(bus)
     info = await watcher.transport.operators.consumer_info("CUSTOM", "d-bare")
     again: list[int] = []
