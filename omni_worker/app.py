@@ -22,6 +22,7 @@ from .bus.names import check_app_name
 from .bus.publishing import PublishingElsewhere
 from .bus.steerable import Steerable
 from .context import Context, current_context
+from .crons import CronDeclarations
 from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
@@ -63,7 +64,7 @@ Heard = TypeVar("Heard", bound=Callable[[Any], None])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 
-class App(PublishingElsewhere, Steerable):
+class App(CronDeclarations, PublishingElsewhere, Steerable):
     """The handlers of one worker, and what they share.
 
     ``name`` is each published event's source and owns the consumers on the server. ``lifespan``
@@ -124,7 +125,6 @@ class App(PublishingElsewhere, Steerable):
 
         def decorate(call: Call) -> Call:
             try:
-                self._refuse_late()
                 handler = declare(
                     call,
                     app=self.name,
@@ -136,12 +136,11 @@ class App(PublishingElsewhere, Steerable):
                     names=frame.f_locals,
                 )
                 handler = replace(handler, where=where)
-                self._refuse_taken(handler)
+                self._add(handler)
             except ConfigError as error:
                 raise ConfigError(f"@app.on({shown}): {error} ({where})") from None
             for doubt in unprefixed_types(handler, self.registry):
                 warnings.warn(f"@app.on: {doubt} ({where})", stacklevel=2)
-            self.declarations.append(Declaration(handler, (self,)))
             return call
 
         if types and callable(types[0]):  # @app.on without parentheses
@@ -332,6 +331,12 @@ class App(PublishingElsewhere, Steerable):
             yield self._bus
         for app in self._including:
             yield from app._buses()
+
+    def _add(self, handler: Handler) -> None:
+        """Add a declared handler. Raises ConfigError where it could not run."""
+        self._refuse_late()
+        self._refuse_taken(handler)
+        self.declarations.append(Declaration(handler, (self,)))
 
     def _refuse_late(self) -> None:
         """A handler that would never run must not be declared in silence."""

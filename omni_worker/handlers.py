@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .cron import Cron
 from .errors import ConfigError, InvalidSubject
 from .events import Event
 from .injection import marked
@@ -15,11 +16,21 @@ from .retry import RetryPolicy
 from .schemas import check_name
 from .settings import Settings
 from .signatures import event_model, function_of, is_async, named, takes_context, where_written
-from .subjects import check_subject_pattern, check_type_pattern, filters_for, fold, is_wild
+from .subjects import (
+    check_subject_pattern,
+    check_type,
+    check_type_pattern,
+    filters_for,
+    fold,
+    is_wild,
+)
 from .topology import queue_consumer_name, short_hash
 
 if TYPE_CHECKING:
     from .injection.injected import Injected
+
+
+CRON_TYPE = "custom.cron."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +50,7 @@ class Handler:
     wants_context: bool
     is_async: bool
     injected: Injected | None = None  # what `Depends` gives it
+    cron: Cron | None = None  # when its events are made, by the clock
 
     @property
     def name(self) -> str:
@@ -158,7 +170,19 @@ def prefixed(handler: Handler, prefix: str) -> Handler:
     for name in (durable, queue):
         if name is not None:
             check_name(name, f"prefix={prefix!r} makes the name {name!r}")
-    return replace(handler, options=replace(handler.options, durable=durable, queue=queue))
+    handler = replace(handler, options=replace(handler.options, durable=durable, queue=queue))
+    if handler.cron is None or durable is None:
+        return handler
+    type = cron_type(durable)  # its events have the durable's name
+    return replace(handler, types=(type,), filters=_filters((type,), None, (), None))
+
+
+def cron_type(durable: str) -> str:
+    """Return the type of a cron's events. Raises ConfigError if the durable cannot be in one."""
+    try:
+        return check_type(f"{CRON_TYPE}{durable}")
+    except InvalidSubject as error:
+        raise ConfigError(f"durable={durable!r} names the type of its events: {error}") from None
 
 
 def no_handler(handlers: Iterable[Handler], name: str) -> str:

@@ -18,7 +18,8 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
     "errors", "masking", "urls", "tasks", "forks", "outcomes", "routes", "subjects", "events",
-    "payloads", "validation", "failures", "finite", "schemas", "retry", "options", "settings",
+    "payloads", "validation", "failures", "finite", "schemas", "retry", "cron",
+    "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "trace_context",
     "signatures", "injection", "handlers", "handler_consumers",
     "transports", "transports.headers", "transports.base", "transports.results",
@@ -32,7 +33,8 @@ ROOMS = [
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "listeners.configuration",
     "listeners.opentelemetry",
-    "bus", "extensions", "service", "parts", "lifespan", "app", "sync", "metrics", "sentry",
+    "bus", "extensions", "service", "parts", "lifespan", "crons",
+    "app", "sync", "metrics", "sentry",
     "process", "testing", "dashboard",
     "cli", "__main__", "__init__",
 ]  # fmt: skip
@@ -58,6 +60,7 @@ LOGGED: dict[tuple[str, str], str] = {
     ("sent_back.py", "dead letters cannot"): "a right that is missing, once",
     ("sent_back.py", "returning events not read"): "a look that failed; there is another",
     ("sent_back.py", "reading what is sent back"): "a consumer that is read from now on",
+    ("schedules/crons.py", "crons are not looked at"): "a look that failed; there is another",
     ("schedules/forwarder.py", "events that are due"): "a right that is missing, once; a look",
     ("bus", ""): "declarations: a type that is nearly another; a look at consumers that failed",
 }

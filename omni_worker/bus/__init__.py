@@ -284,6 +284,8 @@ class EventBus(BusPublishing, Steerable):
         await self._subscriptions.steered.look()
         try:
             await patiently(lambda: binding.bind(specs), self.settings)
+            # After its consumer: the first occurrence must find it.
+            await patiently(lambda: self.schedules.crons.declare_for(handler), self.settings)
         except BaseException:
             await self._subscriptions.drain(subscription, 0.0)
             raise
@@ -321,7 +323,7 @@ class EventBus(BusPublishing, Steerable):
                     looked = 0.0
                     if self.transport.is_connected:
                         await self._returns.look()
-                        await self.schedules.forwarder.look()
+                        await self.schedules.look()
         finally:
             gave_up.cancel()
         self._connected = False

@@ -12,6 +12,8 @@ from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_
 from ..handlers import Handler
 from ..letters import marks
 from ..notes import attempts, guards
+from ..schedules.keeper import FLAGS
+from ..schedules.messages import due_consumer
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..steering import orders
@@ -49,9 +51,10 @@ from ..topology import (
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo, StreamConfig, read_stream_config
 from ..writes import write_consumer, write_stream
+from .crons import RemoveCron, remove_cron, unclaimed_crons
 from .orphans import orphans
 
-Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateBucket
+Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateBucket | RemoveCron
 
 
 class Action(StrEnum):
@@ -72,6 +75,7 @@ class Kind(StrEnum):
 
     STREAM = "stream"
     CONSUMER = "consumer"
+    CRON = "cron"
     BUCKET = "bucket"
 
 
@@ -104,8 +108,9 @@ class Needs:
     settings: Settings
 
 
-async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
+async def find_drift(transport: Transport, needs: Needs) -> list[Step]:
     """Compare every stream, consumer and bucket the app needs with the server."""
+    operators = transport.operators
     standing = [info.config for info in await operators.streams()]
     steps, expected = _streams(needs, standing)
     copies, expected = _copies(needs, standing, expected)
@@ -117,6 +122,17 @@ async def find_drift(operators: Operators, needs: Needs) -> list[Step]:
         found = await _consumers(operators, one)
         steps += [replace(step, function=one.handler.short) for step in found]
     steps += map(_orphaned, await orphans(operators, needs.app, standing, wanted))
+    if any(one.name == OWN_STREAM.name for one in standing):
+        for cron in await unclaimed_crons(transport, needs.app, needs.handlers):
+            steps.append(
+                Step(
+                    action=Action.ORPHANED,
+                    kind=Kind.CRON,
+                    name=cron.durable,
+                    says=cron.says,
+                    change=cron,
+                )
+            )
     return steps + await _our_own(operators, needs, standing)
 
 
@@ -129,6 +145,8 @@ async def apply(transport: Transport, step: Step) -> None:
             await write_consumer(transport.operators, change)
         case CreateBucket(name=name, ttl=ttl):
             await transport.bucket(name, ttl=ttl)
+        case RemoveCron() as change:
+            await remove_cron(transport, change)
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -301,13 +319,22 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
     names = {config.name for config in standing}
     steps = []
     says = "for events sent back from dead letters"
-    if OWN_STREAM.name not in names:
-        change = CreateStream(stream_config(OWN_STREAM, replicas=settings.replicas))
-        steps.append(_stream(missing, OWN_STREAM.name, says, change))
-    back = retry_consumer(needs.app)
-    if await operators.consumer_info(back.stream, back.name) is None:
-        create = CreateConsumer(back.stream, consumer_config(back))
-        steps.append(_consumer(missing, back.name, back.stream, says, create))
+    has_crons = any(one.cron is not None for one in needs.handlers)
+    flags = FLAGS if has_crons else {}
+    own = next((config for config in standing if config.name == OWN_STREAM.name), None)
+    if own is None:
+        config = {**stream_config(OWN_STREAM, replicas=settings.replicas), **flags}
+        steps.append(_stream(missing, OWN_STREAM.name, says, CreateStream(config)))
+    elif not all(own.raw.get(flag) for flag in flags):
+        change = UpdateStream({**own.raw, **flags})
+        steps.append(_stream(missing, OWN_STREAM.name, "to keep schedules", change))
+    readers = [(retry_consumer(needs.app), says)]
+    if has_crons:
+        readers.append((due_consumer(needs.app), "for crons, and events published later"))
+    for spec, says in readers:
+        if await operators.consumer_info(spec.stream, spec.name) is None:
+            create = CreateConsumer(spec.stream, consumer_config(spec))
+            steps.append(_consumer(missing, spec.name, spec.stream, says, create))
     for bucket, ttl, says in (
         (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
         (guards.BUCKET, settings.guard_ttl, "exactly_once"),

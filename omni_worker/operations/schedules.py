@@ -1,4 +1,4 @@
-"""Schedules: events that are published later, listed, cancelled, or published now.
+"""Schedules: events that are published later, and crons: listed, cancelled, or published now.
 
 Over the port alone. No process of the app has to run, but one has to publish what is due.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..cron import Cron, time_after
 from ..errors import ApiError, TransportError
 from ..ids import random_id
 from ..letters.written import SUBJECT_HEADER
@@ -21,6 +22,15 @@ from ..schedules.messages import (
     due_now,
     over,
     read_kept,
+    schedule_subject,
+)
+from ..schedules.occurrences import (
+    cron_subject,
+    durable_of,
+    is_cron,
+    is_occurrence,
+    occurrence,
+    read_cron,
 )
 from ..topology import OWN_STREAM
 from ..transports.base import Message, StoredMessage, Transport
@@ -37,7 +47,7 @@ class NoSuchSchedule(TransportError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledEvent:
-    """An event that is not due yet."""
+    """An event that is not due yet, or the next one of a cron."""
 
     app: str
     id: str
@@ -45,10 +55,13 @@ class ScheduledEvent:
     subject: str
     due: datetime
     message: StoredMessage
+    cron: Cron | None = None
 
     @property
     def name(self) -> str:
-        """Name it is replaced and cancelled by."""
+        """Name it is replaced and cancelled by; of a cron the durable of its handler."""
+        if self.cron is not None:
+            return durable_of(self.message.subject)
         return self.id if self.key is None else self.key
 
 
@@ -56,10 +69,24 @@ async def scheduled_events(transport: Transport, app: str | None = None) -> list
     """Return every event that is scheduled, by all apps or one, the next due first."""
     if await transport.operators.stream_info(OWN_STREAM.name) is None:
         return []
-    subject = f"omni-worker.schedule.{app or '*'}.*"
-    async with Scan(transport, OWN_STREAM.name, filters=(subject,)) as messages:
-        found = [event async for one in messages if (event := _event(one)) is not None]
+    filters = (schedule_subject(app or "*", "*"), cron_subject(app or "*", "*"))
+    now = transport.clock()
+    async with Scan(transport, OWN_STREAM.name, filters=filters) as messages:
+        found = [event async for one in messages if (event := _event(one, now)) is not None]
     return sorted(found, key=lambda one: (one.due, one.message.sequence))
+
+
+async def crons_of(transport: Transport, app: str) -> list[ScheduledEvent]:
+    """Return the crons of an app; they are few, so that no consumer is made to read them."""
+    found: list[ScheduledEvent] = []
+    after, subject = 1, cron_subject(app, "*")
+    while True:
+        message = await transport.operators.next_message(OWN_STREAM.name, after, subject)
+        if message is None:
+            return found
+        after = message.sequence + 1
+        if (event := _event(message, transport.clock())) is not None:
+            found.append(event)
 
 
 async def find_schedule(transport: Transport, name: str, app: str | None) -> ScheduledEvent:
@@ -79,12 +106,24 @@ async def find_schedule(transport: Transport, name: str, app: str | None) -> Sch
 
 
 async def cancel_schedule(transport: Transport, event: ScheduledEvent) -> None:
-    """Cancel it. Raises NoSuchSchedule if it became due or was replaced since it was read."""
-    await _write(transport, event, cancellation(event.app, event.name, cause=None))
+    """Cancel it. Raises NoSuchSchedule if it became due or was replaced since it was read.
+
+    A cron is declared again when its app starts.
+    """
+    mark = cancellation(event.app, event.name, cause=None)
+    await _write(transport, event, mark._replace(subject=event.message.subject))
 
 
 async def run_schedule_now(transport: Transport, event: ScheduledEvent) -> None:
-    """Let it be due now. Raises NoSuchSchedule if it was due or replaced since it was read."""
+    """Let it be due now. Raises NoSuchSchedule if it was due or replaced since it was read.
+
+    A cron has one occurrence more.
+    """
+    if (cron := event.cron) is not None:
+        app, at = event.app, transport.clock()
+        extra = occurrence(app, event.name, cron, event.subject, at, is_extra=True)
+        await transport.publish(extra, timeout=TIMEOUT)
+        return
     await _write(transport, event, due_now(event.message, transport.clock()))
 
 
@@ -107,14 +146,18 @@ def as_json(event: ScheduledEvent) -> Mapping[str, Any]:
         "key": event.key,
         "subject": event.subject,
         "due": iso(event.due),
+        "cron": None if event.cron is None else event.cron.expression,
+        "tz": None if event.cron is None else event.cron.tz,
     }
 
 
-def _event(message: StoredMessage) -> ScheduledEvent | None:
+def _event(message: StoredMessage, now: int) -> ScheduledEvent | None:
+    headers = message.headers
+    if is_cron(message.subject):
+        return _cron(message, now) if is_occurrence(headers) else None
     kept: Kept | None = read_kept(message)
     if kept is None or kept.is_cancelled:
         return None
-    headers = message.headers
     return ScheduledEvent(
         app=message.subject.split(".")[2],
         id=kept.id,
@@ -122,4 +165,21 @@ def _event(message: StoredMessage) -> ScheduledEvent | None:
         subject=next(iter(headers.get(SUBJECT_HEADER, ())), ""),
         due=as_datetime(kept.due),
         message=message,
+    )
+
+
+def _cron(message: StoredMessage, now: int) -> ScheduledEvent | None:
+    cron = read_cron(message.headers)
+    try:
+        due = time_after(cron.expression, cron.tz, now)
+    except ValueError:  # a zone that is not known here
+        due = 0
+    return ScheduledEvent(
+        app=message.subject.split(".")[2],
+        id="",
+        key=None,
+        subject=next(iter(message.headers.get(SUBJECT_HEADER, ())), ""),
+        due=as_datetime(due),
+        message=message,
+        cron=cron,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import InvalidEvent, OmniWorkerError, PermissionDenied
@@ -18,6 +19,7 @@ from ..tasks import own
 from ..transports.base import Delivery, Message, Source, Stored, Transport
 from ..transports.headers import parse_headers
 from .messages import due_consumer, forwarded
+from .occurrences import is_occurrence, occurred
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -35,8 +37,16 @@ class Forwarder:
     """Forwards the due events of one app while connected. Implements the port's Receiver."""
 
     def __init__(
-        self, app: str, transport: Transport, provisioner: Provisioner, signals: Signals
+        self,
+        app: str,
+        transport: Transport,
+        provisioner: Provisioner,
+        signals: Signals,
+        *,
+        on_resumed: Callable[[], None],
     ) -> None:
+        self._app = app
+        self._on_resumed = on_resumed
         self._spec = due_consumer(app)
         self._transport = transport
         self._provisioner = provisioner
@@ -107,6 +117,7 @@ class Forwarder:
 
     def resumed(self, source: Source) -> None:
         """The connection is back."""
+        self._on_resumed()
         self._ask()
 
     def lost(self, source: Source, cause: Exception) -> None:
@@ -136,8 +147,11 @@ class Forwarder:
                 self._answer(delivery, message, results[index] if index < len(results) else None)
 
     def _read(self, delivery: Delivery) -> Message | None:
+        headers = parse_headers(delivery.raw_headers)
         try:
-            return forwarded(parse_headers(delivery.raw_headers), delivery.body)
+            if is_occurrence(headers):
+                return occurred(self._app, delivery.subject, headers, delivery.stored_at)
+            return forwarded(headers, delivery.body)
         except InvalidEvent as error:
             delivery.term(str(error))
             self._signals.emit(NotForwarded(subject=delivery.subject, cause=error, again=None))

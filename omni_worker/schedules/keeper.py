@@ -19,6 +19,7 @@ from ..topology import OWN_STREAM, UpdateStream
 from ..transports.base import Message, Stored, Transport
 from ..transports.bucket import WRONG_REVISIONS
 from ..writes import write_stream
+from .crons import Crons
 from .decisions import Leave, decide_cancel, decide_schedule
 from .due import When, due_at
 from .forwarder import Forwarder, is_dry
@@ -55,7 +56,10 @@ class Schedules:
         create: bool,
     ) -> None:
         publisher.schedules = self
-        self.forwarder = Forwarder(publisher.name, transport, provisioner, signals)
+        self.crons = Crons(publisher, transport, self._prepare)
+        self.forwarder = Forwarder(
+            publisher.name, transport, provisioner, signals, on_resumed=self.crons.resumed
+        )
         self._app = publisher.name
         self._publisher = publisher
         self._transport = transport
@@ -64,6 +68,11 @@ class Schedules:
         self._create = create
         self._is_ready = False
         self._preparing = asyncio.Lock()
+
+    async def look(self) -> None:
+        """Forward what is due, and catch up on crons."""
+        await self.forwarder.look()
+        await self.crons.look()
 
     async def publish(
         self, draft: Draft, when: When, *, cause: int | None, timeout: float

@@ -66,8 +66,8 @@ class Kept:
 
 
 def schedule_subject(app: str, name: str) -> str:
-    """Return the subject that keeps a schedule until it is due."""
-    return f"omni-worker.schedule.{app}.{_token(name)}"
+    """Return the subject that keeps a schedule until it is due; ``*``: of all of an app."""
+    return f"omni-worker.schedule.{app}.{name if name == '*' else _token(name)}"
 
 
 def due_subject(app: str, name: str) -> str:
@@ -155,7 +155,7 @@ def forwarded(headers: Headers, body: bytes) -> Message:
     subject, id = _first(headers, SUBJECT_HEADER), _first(headers, ID_HEADER)
     if not subject or not id:
         raise InvalidEvent("it has no event's subject and id")
-    if _FORBIDDEN.search(subject) or subject.startswith(OWN_SUBJECTS.removesuffix(">")):
+    if not is_plain(subject) or subject.startswith(OWN_SUBJECTS.removesuffix(">")):
         raise InvalidEvent(f"{subject!r} is no subject of an event")
     kept = {
         name: values[0]
@@ -163,6 +163,11 @@ def forwarded(headers: Headers, body: bytes) -> Message:
         if values and name not in _OURS and not name.lower().startswith("nats-")
     }
     return Message(subject, body, id, kept)
+
+
+def is_plain(subject: str) -> bool:
+    """Return True for a subject without wildcards, and none of the server's own."""
+    return _FORBIDDEN.search(subject) is None
 
 
 def as_datetime(due: int) -> datetime:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from omni_worker import EventBus
+from omni_worker.cron import Cron
 from omni_worker.nats_server import NatsServer
 from omni_worker.operations.schedules import (
     NoSuchSchedule,
@@ -37,6 +38,7 @@ async def test_what_is_scheduled_is_listed_with_what_cancels_it(nats_server: Nat
         await bus.publish("custom.late", 1, at=at, key="follow-up:chat 7")
         first = await bus.publish("custom.late", 2, after=3600.5)
         await bus.cancel((await bus.publish("custom.late", 3, after=60)).id)
+        await bus.schedules.crons.declare("report", Cron("0 8 29 2 *", "America/Sao_Paulo"))
 
     said = await call(nats_server, "list")
     as_json = json.loads((await call(nats_server, "list", "--app", "bot", "--json")).out)
@@ -47,10 +49,16 @@ async def test_what_is_scheduled_is_listed_with_what_cancels_it(nats_server: Nat
     assert rows[0] in (f"{first.due:%F %T} {time} bot {first.id}" for time in ("59 min", "60 min"))
     assert rows[2].startswith(f"{at:%F %T}")
     assert rows[2].endswith("bot follow-up:chat 7")
-    assert [row.strip() for row in rows[1::2]] == ["custom.late", "custom.late"]
-    assert [row["key"] for row in as_json] == [None, "follow-up:chat 7"]
+    assert rows[4].endswith("bot report")
+    assert [row.strip() for row in rows[1::2]] == [
+        "custom.late",
+        "custom.late",
+        "custom.cron.report 0 8 29 2 * America/Sao_Paulo",
+    ]
+    assert [row["key"] for row in as_json] == [None, "follow-up:chat 7", None]
+    assert [row["cron"] for row in as_json] == [None, None, "0 8 29 2 *"]
     assert as_json[0]["id"] == first.id
-    assert one.out.endswith("1 more: --limit 2\n")
+    assert one.out.endswith("2 more: --limit 3\n")
 
 
 async def test_one_is_cancelled_and_one_is_published_now(nats_server: NatsServer) -> None:

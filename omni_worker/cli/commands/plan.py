@@ -11,11 +11,12 @@ from ...app import App
 from ...errors import ConfigError, OmniWorkerError, TopologyError
 from ...handler_consumers import planned_consumers
 from ...handlers import Handler, find_handlers
-from ...operations.drift import Action, Needs, Step, apply, by_handler, find_drift
+from ...operations.drift import Action, Kind, Needs, Step, apply, by_handler, find_drift
 from ...operations.drift import as_json as step_json
 from ...operations.recreate import Remaking, look_at_remaking, remake
 from ...operations.recreate import as_json as remaking_json
 from ...settings import Settings
+from ...topology import UpdateConsumer, UpdateStream
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
 from ..session import CalledWrongly, confirmed, run_for_app
@@ -24,6 +25,7 @@ from ..values import json_option, verbose_option, yes_option
 
 DRIFT = 3
 TO_DO = (Action.CREATE, Action.UPDATE, Action.LATER)
+UPDATES = (UpdateStream, UpdateConsumer)
 
 
 @click.command("plan")
@@ -54,10 +56,11 @@ def command(
     conflict  not ours to change: a person has to decide
     later     created when it is first needed; --apply creates it now
     foreign   another program's, and it covers what is needed: no drift
-    orphaned  a consumer of this app that no handler reads any longer
+    orphaned  a consumer of this app that no handler reads any longer, or a cron
 
     Only the first three are drift. Nothing is changed without --apply, which creates what is
-    missing, adds subjects, updates options and narrows filters. It never deletes. --recreate
+    missing, adds subjects, updates options and narrows filters. It deletes nothing but orphaned
+    crons. --recreate
     deletes one consumer and creates it again, for changes that the server does not allow: refused
     while workers read it, and it shows how many events come again.
 
@@ -78,7 +81,7 @@ def command(
         needs = Needs(
             app=app.name, handlers=app.handlers, registry=app.registry, settings=settings
         )  # fmt: skip
-        steps = await find_drift(transport.operators, needs)
+        steps = await find_drift(transport, needs)
         if do_apply:
             return await _apply(transport, needs, steps, json=json)
         say(
@@ -99,7 +102,7 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
     """Do all that can be done and report each step; then compare again."""
     done: list[dict[str, Any]] = []
     for step in steps:
-        if step.action not in TO_DO:
+        if step.action not in TO_DO and step.kind is not Kind.CRON:
             continue
         error = ""
         try:
@@ -109,10 +112,11 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
             complain(f"{step.kind} {_name(step)}: {error}")
         else:
             if not json:
-                verb = "updated" if step.action is Action.UPDATE else "created"
+                verb = "updated" if isinstance(step.change, UPDATES) else "created"
+                verb = "removed" if step.kind is Kind.CRON else verb
                 say(f"{verb} {step.kind} {_name(step)}")
         done.append(step_json(step) | {"done": not error, "error": error or None})
-    left = [one for one in await find_drift(transport.operators, needs) if one.is_drift]
+    left = [one for one in await find_drift(transport, needs) if one.is_drift]
     is_whole = not left and all(one["done"] for one in done)
     if json:
         say(json_text({"steps": done, "left": [step_json(one) for one in left]}, indent=2))

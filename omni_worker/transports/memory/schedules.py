@@ -1,20 +1,23 @@
 """Schedules in memory: messages that a stream keeps and stores again on another subject when due.
 
-Follows nats-server 2.12: only ``@at`` times. A time of another kind is refused as not built here.
+Follows nats-server 2.14: ``@at`` times, and crons of six fields with their zone. A time of another
+kind is refused as not built here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from ...cron import time_after
 from ...subjects import matches
 from ..headers import format_headers, parse_headers
-from ..timestamps import nanoseconds
+from ..timestamps import nanoseconds, timestamp
 from .configs import Config, refusal
 
 SCHEDULE = "Nats-Schedule"
+ZONE = "Nats-Schedule-Time-Zone"
 TARGET = "Nats-Schedule-Target"
 PRODUCED_TTL = "Nats-Schedule-TTL"
 TTL = "Nats-TTL"
@@ -28,39 +31,49 @@ _DURATION = re.compile(r"(?:\d+[hms])+")
 Headers = Mapping[str, Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """Time of a schedule, in epoch nanoseconds, and the subject it is for."""
 
     at: int
     target: str
+    cron: tuple[str, str] | None = None  # of one that repeats: its expression and zone
 
 
-def schedule_of(config: Config, subject: str, headers: Headers) -> Due | None:
+def schedule_of(config: Config, subject: str, headers: Headers, now: int) -> Due | None:
     """Return when a message is due, None for an ordinary one. Raises ApiError as the server."""
     pattern = _first(headers, SCHEDULE)
     if pattern is None:
         return None
     if not config.get("allow_msg_schedules"):
         raise refusal(subject, "message schedules is disabled", 400, 10188)
-    if not pattern.startswith("@at "):
-        if pattern[:1] == "@" or pattern.count(" ") == 5:
+    cron = None
+    try:
+        if pattern.startswith("@at "):
+            at = nanoseconds(pattern[4:].strip())
+        elif pattern.startswith("@"):
             raise NotImplementedError(
                 f"the memory transport has no schedule {pattern!r}; use a real server"
             )
-        raise refusal(subject, "message schedules pattern is invalid", 400, 10189)
-    try:
-        at = nanoseconds(pattern[4:].strip())
+        elif pattern.count(" ") == 5:
+            cron = (pattern, _first(headers, ZONE) or "UTC")
+            at = time_after(*cron, now)
+        else:
+            raise ValueError(pattern)
     except ValueError:
         raise refusal(subject, "message schedules pattern is invalid", 400, 10189) from None
     target = _first(headers, TARGET) or ""
     held = any(matches(one, target) for one in config.get("subjects") or ()) if target else False
     if not held or target == subject or any(token in ("*", ">") for token in target.split(".")):
         raise refusal(subject, "message schedules target is invalid", 400, 10190)
-    return Due(at, target)
+    return Due(at, target, cron)
 
 
-def produced(block: bytes | None, subject: str) -> bytes:
+def next_due(due: Due, now: int) -> Due | None:
+    """Return when one that was due is due again; None if it is over."""
+    return None if due.cron is None else due._replace(at=time_after(*due.cron, now))
+
+
+def produced(block: bytes | None, subject: str, again: Due | None) -> bytes:
     """Return the headers of the message that a schedule produces."""
     headers = parse_headers(block)
     kept = {
@@ -68,7 +81,12 @@ def produced(block: bytes | None, subject: str) -> bytes:
         for name, values in headers.items()
         if not name.lower().startswith(_NOT_PASSED_ON)
     }
-    kept |= {"Nats-Scheduler": subject, "Nats-Schedule-Next": "purge"}
+    kept |= {
+        "Nats-Scheduler": subject,
+        "Nats-Schedule-Next": "purge" if again is None else timestamp(again.at),
+    }
+    if (rollup := _first(headers, "Nats-Schedule-Rollup")) is not None:
+        kept[ROLLUP] = rollup
     if (ttl := _first(headers, PRODUCED_TTL)) is not None:
         kept[TTL] = ttl
     return format_headers(kept)

@@ -25,7 +25,7 @@ from .configs import (
     refusal,
 )
 from .consumer import MemoryConsumer, Puller
-from .schedules import produced
+from .schedules import next_due, produced
 from .stream import MemoryStream, Record
 
 MAX_PAYLOAD = 1_048_576
@@ -106,7 +106,8 @@ class MemoryServer:
             self._alarm.cancel()
             self._alarm = None
         if self._due:
-            wait = max(0, self._due[0][0] - self.clock()) / 1e9
+            # A loop fires a timer up to its resolution early; nothing is due then.
+            wait = max(0, self._due[0][0] - self.clock()) / 1e9 + 2e-6
             self._alarm = loop.call_later(wait, self._fire)
 
     def _fire(self) -> None:
@@ -120,8 +121,13 @@ class MemoryServer:
                 continue
             record = stream.get(sequence)
             assert record is not None
-            stream.purge(record.subject)
-            self.store(due.target, record.body, produced(record.block, record.subject))
+            again = next_due(due, self.clock())
+            if again is None:
+                stream.purge(record.subject)
+            else:
+                stream.schedules[sequence] = again
+                heapq.heappush(self._due, (again.at, name, sequence))
+            self.store(due.target, record.body, produced(record.block, record.subject, again))
         self._set_alarm()
 
     # --- streams ---------------------------------------------------------------------------

@@ -83,7 +83,8 @@ class MemoryStream:
             return Stored(self.name, self._ids[message_id], duplicate=True)
         self._check_size(subject, body, block)
         self._check_expected(subject, headers)
-        due, ttl = schedule_of(self.config, subject, headers), ttl_of(self.config, subject, headers)
+        due = schedule_of(self.config, subject, headers, now)
+        ttl = ttl_of(self.config, subject, headers)
         if rolls_up(self.config, headers):
             self.purge(subject)
         self.last_sequence += 1

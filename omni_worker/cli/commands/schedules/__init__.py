@@ -8,8 +8,8 @@ from ...group import Commands
 
 SECTIONS = {
     "Commands": {
-        "list": "List events that are published later.",
-        "cancel": "Cancel an event that is not due yet.",
+        "list": "List events that are published later, and crons.",
+        "cancel": "Cancel an event that is not due yet, or a cron.",
         "run-now": "Publish an event now that is not due yet.",
     }
 }

@@ -16,9 +16,10 @@ from ...tables import wrapped
 @click.argument("name")
 @click.option("--app", metavar="NAME", help="If several apps have scheduled this name.")
 def command(name: str, app: str | None) -> int:
-    """Cancel an event that is not due yet, by its key or its id.
+    """Cancel an event that is not due yet, by its key or its id; a cron by its durable.
 
-    The event is not published. What its app schedules later by the same key is.
+    The event is not published. What its app schedules later by the same key is. A cron begins
+    again when a process starts that declares it; to stop its handler, use omni-worker pause.
 
     \b
     omni-worker schedules cancel follow-up:chat-7
@@ -30,7 +31,10 @@ def command(name: str, app: str | None) -> int:
         event = await find_schedule(transport, name, app)
         await cancel_schedule(transport, event)
         shown, due = f"{event.name} of {event.app}", f"{event.due:%Y-%m-%d %H:%M:%S}"
-        say(wrapped(f"{shown} is cancelled; it was due at {due} UTC."))
+        if event.cron is None:
+            say(wrapped(f"{shown} is cancelled; it was due at {due} UTC."))
+        else:
+            say(wrapped(f"The cron {shown} is removed; its next time was {due} UTC."))
         return 0
 
     return run_operation(work)

@@ -27,12 +27,12 @@ from ...values import json_option
 )
 @json_option
 def command(app: str | None, limit: int, json: bool) -> int:
-    """List events that are not due yet, the next one first.
+    """List events that are not due yet and crons, the next one first.
 
     \b
     DUE      when it is published, UTC
     IN       how long it takes until then
-    NAME     its key, or its id: what cancel and run-now take
+    NAME     its key or its id, or a cron's durable: what cancel and run-now take
 
     \b
     omni-worker schedules list
@@ -65,7 +65,7 @@ def _lines(
             lasting(max(0.0, (one.due - now).total_seconds())),
             one.app,
             one.name,
-            one.subject,
+            one.subject if one.cron is None else f"{one.subject}  {one.cron.shown}",
         ]
         for one in found[:limit]
     ]

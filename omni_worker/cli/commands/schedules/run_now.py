@@ -18,6 +18,8 @@ from ...tables import wrapped
 def command(name: str, app: str | None) -> int:
     """Publish an event now that is not due yet, by its key or its id.
 
+    Of a cron, by its durable, one event more is published; its times stay.
+
     A process of its app publishes it at once, or when one connects.
 
     \b
@@ -30,7 +32,10 @@ def command(name: str, app: str | None) -> int:
         event = await find_schedule(transport, name, app)
         await run_schedule_now(transport, event)
         shown, due = f"{event.name} of {event.app}", f"{event.due:%Y-%m-%d %H:%M:%S}"
-        say(wrapped(f"{shown} is due now; it was due at {due} UTC."))
+        if event.cron is None:
+            say(wrapped(f"{shown} is due now; it was due at {due} UTC."))
+        else:
+            say(wrapped(f"{shown} is due now, too; its next time is {due} UTC."))
         return 0
 
     return run_operation(work)
