@@ -246,5 +246,6 @@ def _consumer_spec(
         durable=options.durable is not None,
         inactive=settings.inactive,
         handler=name,
+        function=handler.short,
         pattern=handler.filters,
     )

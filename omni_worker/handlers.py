@@ -69,8 +69,7 @@ class Handler:
     @property
     def shown(self) -> str:
         """Name for people: the function, followed by the durable if they differ."""
-        durable = self.options.durable
-        return self.short if durable in (None, self.short) else f"{self.short} ({durable})"
+        return both_names(self.short, self.options.durable or self.short)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +80,11 @@ class Handler:
     def literal_types(self) -> tuple[str, ...]:
         """Types that the handler names without a wildcard."""
         return tuple(type for type in self.types if not is_wild(type))
+
+
+def both_names(function: str, durable: str) -> str:
+    """Name a handler for people: its function, with the durable where they differ."""
+    return f"{function} ({durable})" if function not in ("", durable) else durable
 
 
 def declare(

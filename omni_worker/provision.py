@@ -192,6 +192,8 @@ class Provisioner:
                     case CreateConsumer():
                         self.require_create(f"consumer {spec.name} on {spec.stream}")
                         return await write_consumer(self._operators, step)
+                    case UpdateConsumer(only_function=True) if info is not None:
+                        info = await self._renamed(step, info)
                     case UpdateConsumer():
                         self.require_create(f"an update of consumer {spec.name} on {spec.stream}")
                         self._notice(spec, step.notices)
@@ -220,6 +222,14 @@ class Provisioner:
             return await read_position(self._operators, spec.stream, spec.name) is not None
         except TransportError:
             return False
+
+    async def _renamed(self, step: UpdateConsumer, info: ConsumerInfo) -> ConsumerInfo:
+        """Write the function's name into a consumer; not worth a failure, it is for people."""
+        try:
+            return await write_consumer(self._operators, step) if self._create else info
+        except TransportError as error:
+            log.debug("consumer %s keeps its function's old name: %s", info.name, error)
+            return info
 
     async def restore_consumer(self, spec: ConsumerSpec, info: ConsumerInfo) -> ConsumerInfo:
         """Undo what others changed on a consumer; return the server's facts about it.

@@ -259,10 +259,10 @@ async def test_a_command_scales_and_resets_without_the_app(
     both = ask("scale", "r1", "3", "--reset")
 
     says = f"scaled to 3 events at once by {this_person()} (sale): omni-worker scale r1 --reset"
-    assert scaled == (0, f"r1 of router is {says}. Noticed by 1 process.")
+    assert scaled == (0, f"handle (r1) of router is {says}. Noticed by 1 process.")
     assert f"r1 is {says}." in shown[1]
     assert reset == (
-        0, "r1 of router runs as many events at once as it declares. Noticed by 1 process."
+        0, "handle (r1) of router runs as many events at once as it declares. Noticed by 1 process."
     )  # fmt: skip
-    assert again == (0, "r1 of router was not scaled.")
+    assert again == (0, "handle (r1) of router was not scaled.")
     assert (wrong[0], both[0]) == (2, 2)

@@ -68,11 +68,6 @@ def printable(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-def both_names(function: str, durable: str) -> str:
-    """Name a handler for people: its function, with the durable where they differ."""
-    return f"{function} ({durable})" if function not in ("", durable) else durable
-
-
 def ago(when: datetime | None, now: datetime | None = None) -> str:
     """Format how long ago it was: `12 s`, `3 min`, `5 h`, `4 d`."""
     if when is None:

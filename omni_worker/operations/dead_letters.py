@@ -38,6 +38,7 @@ from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
 from ..trace_context import trace_headers
 from ..transports.base import Message, StoredMessage, Transport
 from ..transports.headers import MESSAGE_ID
+from .handler_names import handler_names
 from .letter_lookup import FILTERS, NoSuchLetter, Progress, find_letter
 from .scan import Scan
 from .verification import Verification
@@ -105,7 +106,7 @@ class DeadLetters:
         """
         wanted = LetterFilter(
             type=type,
-            handlers=None if handler is None else self._names_in_letters(handler),
+            handlers=None if handler is None else await self._names_in_letters(handler),
             error=error,
             since=since,
             until=until,
@@ -182,9 +183,11 @@ class DeadLetters:
             mark = await self._write(letter, mark, LetterState.DISCARDED, at=_now())
         return _with_mark(letter, mark)
 
-    def _names_in_letters(self, handler: str) -> set[str]:
+    async def _names_in_letters(self, handler: str) -> set[str]:
         """Return a handler's names in dead letters; for an unknown handler, the given name."""
-        return {handler, *(one.name for one in self._handlers if handler in one.names)}
+        if known := {one.name for one in self._handlers if handler in one.names}:
+            return {handler, *known}
+        return (await handler_names(self._operators)).meant(handler)
 
     # --- reading ---------------------------------------------------------------------------
 

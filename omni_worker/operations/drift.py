@@ -38,6 +38,7 @@ from ..topology import (
     changes_in_words,
     consumer_changes,
     consumer_config,
+    function_of,
     is_whole,
     plan_consumer,
     plan_stream,
@@ -282,6 +283,8 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
         case UpdateConsumer(notices=notices):
             assert info is not None
             says = changes_in_words(consumer_changes(spec, info.config))
+            if step.only_function:
+                says = f"read by {spec.function} now, was {function_of(info.config) or 'not named'}"
             found = [_consumer(Action.UPDATE, spec.name, spec.stream, says, step)]
             notices = tuple(one for one in notices if one.kind is not NoticeKind.UPDATED)
         case _:

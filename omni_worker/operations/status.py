@@ -22,7 +22,15 @@ from ..steering.orders import (
     scale_json,
 )
 from ..steering.pauses import known_pause
-from ..topology import OWN_STREAM, ConsumerSpec, app_of, handler_of, holds_events, retry_consumer
+from ..topology import (
+    OWN_STREAM,
+    ConsumerSpec,
+    app_of,
+    function_of,
+    handler_of,
+    holds_events,
+    retry_consumer,
+)
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
@@ -40,7 +48,7 @@ class ConsumerStatus:
     name: str
     handler: str = ""  # the name it has for people: a bare consumer has its main one's
     app: str | None = None  # its owner; None if another program created it
-    function: str = ""  # of the handler that reads it, if the app was given
+    function: str = ""  # of the handler that reads it
     exists: bool = True
     waiting: int = 0  # stored and not delivered yet
     unacked: int = 0  # delivered and not answered yet, waiting for a retry among them
@@ -136,7 +144,7 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
         name=info.name,
         handler=handler_of(info.config),
         app=app_of(info.config),
-        function=function,
+        function=function or function_of(info.config),
         waiting=info.num_pending,
         unacked=info.num_ack_pending,
         redelivered=info.num_redelivered,
@@ -213,6 +221,7 @@ def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]
                 "stream": one.stream,
                 "consumer": one.name,
                 "handler": one.handler or one.name,
+                "function": one.function,
                 "app": one.app,
                 "exists": one.exists,
                 "waiting": one.waiting,

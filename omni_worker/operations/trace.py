@@ -17,7 +17,7 @@ from ..letters.read import DeadLetter, read_letter, stored_time
 from ..notes import attempts
 from ..notes.attempts import Note, note_key, read_note
 from ..subjects import matches
-from ..topology import OWN_STREAM, app_of, handler_of, holds_events
+from ..topology import OWN_STREAM, app_of, function_of, handler_of, holds_events
 from ..transports.base import StoredMessage, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
@@ -71,6 +71,7 @@ class ConsumerWord:
     handler: str  # the name people know the consumer by; a bare one has its main one's
     app: str | None
     word: Word
+    function: str = ""  # of the handler
     note: Note | None = None
 
 
@@ -288,6 +289,7 @@ async def consumer_words(transport: Transport, place: EventPlace) -> list[Consum
                 consumer=info.name,
                 handler=handler_of(info.config),
                 app=app_of(info.config),
+                function=function_of(info.config),
                 word=word_on(info, place.sequence, place.stored_at),
             )
         )
@@ -337,6 +339,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
                 "stream": one.stream,
                 "consumer": one.consumer,
                 "handler": one.handler,
+                "function": one.function,
                 "app": one.app,
                 "state": one.word,
                 "failures": one.note.failures if one.note else None,

@@ -63,11 +63,11 @@ class Controls:
         order = PauseOrder(at=now, until=until, by=self._by(), reason=reason)
         # The order first: a consumer that is made from now on is paused by its process.
         bucket = await self._transport.bucket(BUCKET, ttl=TTL)
-        await bucket.put(order_key(PAUSE, target.app, handler), order_value(order))
+        await bucket.put(order_key(PAUSE, target.app, target.handler), order_value(order))
         await pause_all(self._operators, target, order)
         heard = await self._nudge(target.app)
         # One that was made while its process had not read the order yet.
-        again = await find_target(self._operators, handler, target.app)
+        again = await find_target(self._operators, target.handler, target.app)
         late = tuple(one for one in again.consumers if not one.is_paused)
         await pause_all(self._operators, replace(again, consumers=late), order)
         return Carried(target=again, order=order, changed=len(again.consumers), heard=heard)
@@ -102,7 +102,7 @@ class Controls:
         now = max(one.answered_at for one in target.consumers)
         order = ScaleOrder(at=now, concurrency=concurrency, by=self._by(), reason=reason)
         bucket = await self._transport.bucket(BUCKET, ttl=TTL)
-        await bucket.put(order_key(SCALE, target.app, handler), order_value(order))
+        await bucket.put(order_key(SCALE, target.app, target.handler), order_value(order))
         heard = await self._nudge(target.app)
         return Carried(target=target, order=order, changed=0, heard=heard)
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ApiError, TransportError
-from ..topology import NANO, TAG, app_of, handler_of
+from ..handlers import both_names
+from ..topology import NANO, TAG, app_of, function_of, handler_of
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import timestamp
@@ -25,8 +26,13 @@ class Target:
     """A handler and its consumers on all streams."""
 
     app: str
-    handler: str
+    handler: str  # its durable, or its consumer's name
     consumers: tuple[ConsumerInfo, ...]
+
+    @property
+    def shown(self) -> str:
+        """Name of the handler for people."""
+        return both_names(function_of(self.consumers[0].config), self.handler)
 
     @property
     def is_shared(self) -> bool:
@@ -40,22 +46,26 @@ class NoSuchHandler(TransportError):
 
 
 async def find_target(operators: Operators, handler: str, app: str | None) -> Target:
-    """Find a handler's consumers by its durable, or its consumer's name.
+    """Find a handler's consumers by its durable, its consumer's name or its function.
 
-    Raises NoSuchHandler, also if several apps have such a handler and ``app`` does not choose.
+    Raises NoSuchHandler, also if several handlers have the name; ``app`` may choose.
     """
     ours = [one for one in await _every(operators) if app_of(one.config)]
-    found = [one for one in ours if handler_of(one.config) == handler]
-    found = [one for one in found if app in (None, app_of(one.config))]
+    whole = [one for one in ours if app in (None, app_of(one.config))]
+    found = [one for one in whole if handler_of(one.config) == handler]
+    found = found or [one for one in whole if function_of(one.config) == handler]
+    names = sorted({handler_of(one.config) for one in found})
     apps = sorted({app_of(one.config) or "" for one in found})
     if len(apps) > 1:
         raise NoSuchHandler(f"{handler} is a handler of {' and of '.join(apps)}: choose by --app")
+    if len(names) > 1:
+        raise NoSuchHandler(f"{handler} is the function of {' and of '.join(names)}: name one")
     if not found:
         names = sorted({handler_of(one.config) for one in ours})
         known = f"the server has {', '.join(names[:8])}" if names else "the server has none of ours"
         whose = f" of the app {app}" if app else ""
         raise NoSuchHandler(f"no consumer{whose} belongs to a handler {handler!r}; {known}")
-    return Target(app=apps[0], handler=handler, consumers=tuple(found))
+    return Target(app=apps[0], handler=names[0], consumers=tuple(found))
 
 
 async def known_pause(operators: Operators, consumer: ConsumerInfo) -> PauseOrder | None:

@@ -19,7 +19,6 @@ from .additions import (
 )
 from .consumers import (
     MAX_ACK_PENDING,
-    SPLIT,
     ConsumerSpec,
     ConsumerStep,
     CreateConsumer,
@@ -28,12 +27,10 @@ from .consumers import (
     RefuseConsumer,
     UpdateConsumer,
     UseConsumer,
-    app_of,
     consumer_changes,
     consumer_config,
     consumer_tag,
     is_narrower,
-    origin_of,
     plan_consumer,
     queue_consumer_name,
     retry_consumer,
@@ -48,14 +45,12 @@ from .shortening import announced_lease, shortened, wanted_ack_wait
 from .split import (
     StreamConsumers,
     bare_name,
-    handler_of,
     holds_bare,
     is_whole,
     joined,
     loses_events,
     main_name,
     overlapping,
-    pattern_of,
     split,
 )
 from .stored import OWN_SUBJECTS
@@ -88,6 +83,7 @@ from .streams import (
     with_sources,
     with_subjects,
 )
+from .tags import SPLIT, app_of, function_of, handler_of, origin_of, pattern_of
 from .words import changes_in_words
 
 __all__ = [
@@ -132,6 +128,7 @@ __all__ = [
     "consumer_tag",
     "copy_notice",
     "edits_of",
+    "function_of",
     "handler_of",
     "has_late",
     "holds_bare",

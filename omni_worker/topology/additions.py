@@ -13,8 +13,9 @@ from typing import Any
 
 from ..subjects import covers, fold, matches
 from ..transports.infos import ConsumerConfig, ConsumerInfo
-from .consumers import BUT, ConsumerSpec, CreateConsumer, consumer_config, filter_fields
+from .consumers import ConsumerSpec, CreateConsumer, consumer_config, filter_fields
 from .streams import TAG
+from .tags import BUT
 
 ENDING = "-late"  # of the second consumer's name
 LATE = TAG + "late"  # in the tag of the first one: there is, or was, a second one

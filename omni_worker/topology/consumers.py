@@ -13,15 +13,12 @@ from ..options import StartFrom
 from ..subjects import covers, fold
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
+from .tags import ACK_WAIT, BUT, FUNCTION, NEXT_ACK_WAIT, SPLIT, app_of, function_of
 from .words import changes_in_words
 
 # Delayed naks count against it (NATS-Server#6093): each event that waits for its retry. A waiting
 # one costs the server a quarter of a kilobyte, and nothing while it waits.
 MAX_ACK_PENDING = 1_000_000
-ACK_WAIT = TAG + "ack_wait"  # in a consumer's tag: nanoseconds, to tell an operator's edit
-NEXT_ACK_WAIT = TAG + "ack_wait_next"  # announced, see shortening
-SPLIT = TAG + "split"  # in a main consumer's tag: the name of its bare one
-BUT = TAG + "but"  # in a late consumer's tag, see additions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +37,7 @@ class ConsumerSpec:
     start_sequence: int | None = None  # a recreated consumer starts here, whatever start_from is
     origin: str = ""  # of a recreated consumer: the first of those that follow each other
     handler: str = ""  # the name people know it by; a bare consumer's is the main one's
+    function: str = ""  # of the handler
     pattern: tuple[str, ...] = ()  # all filters of the handler, those of other streams as well
     split: str = ""  # the consumer that has the bare subjects in its place
     but: tuple[str, ...] = ()  # filters whose events another consumer reads
@@ -84,6 +82,7 @@ class UpdateConsumer:
     stream: str
     config: Config
     notices: tuple[Notice, ...] = ()
+    only_function: bool = False  # only the function's name differs, which is for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +154,13 @@ def consumer_tag(spec: ConsumerSpec) -> dict[str, str]:
     }
     if spec.handler:
         tag |= {TAG + "handler": spec.handler, TAG + "pattern": " ".join(spec.pattern)}
+    if spec.function:
+        tag[FUNCTION] = spec.function
     if spec.split:
         tag[SPLIT] = spec.split
     if spec.but:
         tag[BUT] = " ".join(spec.but)
     return {**tag, TAG + "origin": spec.origin} if spec.origin else tag
-
-
-def origin_of(info: ConsumerInfo) -> str:
-    """Return the consumer in whose place this one was created by us, else the consumer itself.
-
-    It differs where an operator recreated the consumer: he wants its events to run again.
-    """
-    return info.config.metadata.get(TAG + "origin") or str(info.created)
 
 
 def plan_consumer(
@@ -200,7 +193,9 @@ def plan_consumer(
             f" {changes_in_words(changes)}; the server does not allow changing that"
         )
     notices = _start_notice(spec, config.metadata) if owner is not None else ()
-    if not changes and NEXT_ACK_WAIT not in config.metadata:
+    is_renamed = owner is not None and bool(spec.function) and function_of(config) != spec.function
+    only_function = is_renamed and not changes
+    if not changes and not is_renamed and NEXT_ACK_WAIT not in config.metadata:
         return UseConsumer(notices)
     filters, stays = _next_filters(spec, config, is_read=_is_read(info) and not narrow)
     if stays:
@@ -221,12 +216,7 @@ def plan_consumer(
         return UseConsumer(notices)
     if changes:
         notices += (Notice(NoticeKind.UPDATED, f"updated: {changes_in_words(changes)}"),)
-    return UpdateConsumer(spec.stream, updated, notices)
-
-
-def app_of(config: ConsumerConfig) -> str | None:
-    """Return the app a consumer belongs to; None if another program created it."""
-    return config.metadata.get(TAG + "app")
+    return UpdateConsumer(spec.stream, updated, notices, only_function)
 
 
 def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
@@ -326,6 +316,8 @@ def _updated(
     tag[NEXT_ACK_WAIT if later else ACK_WAIT] = str(int(spec.ack_wait * NANO))
     if later:
         updated["ack_wait"] = config.raw["ack_wait"]
+    if spec.function:
+        tag[FUNCTION] = spec.function
     updated["metadata"] = tag | ({SPLIT: spec.split} if spec.split else {})
     return updated
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..transports.infos import ConsumerConfig
-from .consumers import ACK_WAIT, ConsumerSpec
+from .consumers import ConsumerSpec
 from .streams import NANO
+from .tags import ACK_WAIT
 
 Changes = Mapping[str, tuple[Any, Any]]
 

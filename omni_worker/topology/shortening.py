@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..transports.infos import ConsumerConfig
-from .consumers import ACK_WAIT, NEXT_ACK_WAIT
 from .streams import NANO
+from .tags import ACK_WAIT, NEXT_ACK_WAIT
 
 
 def announced_lease(config: ConsumerConfig) -> float:

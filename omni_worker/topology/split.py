@@ -13,7 +13,6 @@ from ..subjects import covers, fold, intersection
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .additions import ENDING, late_name
 from .consumers import ConsumerSpec
-from .streams import TAG
 
 BARE = "-bare"  # ends the name of the consumer with the bare subjects
 LOSING = ((2, 10, 26), (2, 11, 0), (2, 11, 1))  # versions with nats-server#6824
@@ -95,16 +94,6 @@ def is_whole(consumers: StreamConsumers, main: ConsumerInfo | None, *, has_bare:
     it would deliver them again.
     """
     return main is not None and not has_bare and holds_bare(consumers, main.config)
-
-
-def handler_of(config: ConsumerConfig) -> str:
-    """Return the name that people know a consumer by: for a bare one, the main consumer's."""
-    return config.metadata.get(TAG + "handler") or config.name
-
-
-def pattern_of(config: ConsumerConfig) -> tuple[str, ...]:
-    """Return all filters of the handler that a consumer was first made for; empty if unknown."""
-    return tuple(config.metadata.get(TAG + "pattern", "").split())
 
 
 def main_name(consumer: str, durable: str | None) -> str:

@@ -72,11 +72,11 @@ async def test_a_letter_of_a_failing_handler_is_found_shown_retried_and_gone(
         kept = operate(url, "dead-letters", "list", "--all", "--json")
 
         assert table_of(listed)[0][:3] == ["1", table_of(listed)[0][1], "message.received"]
-        assert "r1" in table_of(listed)[0]
+        assert "route (r1)" in table_of(listed)[0]
         assert "no such chat: and more" in shown.out
         assert "Traceback" in shown.out
         assert content.out.encode() == body
-        assert "on its way back to r1 of router" in retried.out
+        assert "on its way back to route (r1) of router" in retried.out
         assert stage.ids("r1") == ["e-1", "e-1"]
         assert stage.ids("r2") == ["e-1"]
         assert "No open dead letter" in gone.out
@@ -166,7 +166,7 @@ async def test_with_its_app_a_handler_is_named_by_its_function_too(
 
     assert [row[3].strip() for row in table_of(listed)][:1] == ["count (n)"]
     assert "handler      count (n)" in shown.out
-    assert "add --app MODULE:APP" in " ".join(unknown.out.split())
+    assert "is known with --app MODULE:APP" in " ".join(unknown.out.split())
     assert discarded.out == "#1  put aside\n"
 
 

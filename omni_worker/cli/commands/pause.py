@@ -22,10 +22,10 @@ from ..values import Duration
 def command(handler: str, seconds: float | None, reason: str, app: str | None) -> int:
     """Deliver nothing to a handler, for a time or until `omni-worker resume`.
 
-    HANDLER is its durable, as `omni-worker status` shows it. The server pauses all its consumers,
-    on every stream, whether workers run or not, and over restarts and deploys. Running handlers
-    finish; what workers hold and have not begun is handed back, no attempt spent. Needs
-    nats-server 2.11 or newer.
+    HANDLER is its durable or its function, as `omni-worker status` shows them. The server pauses
+    all its consumers, on every stream, whether workers run or not, and over restarts and deploys.
+    Running handlers finish; what workers hold and have not begun is handed back, no attempt spent.
+    Needs nats-server 2.11 or newer.
 
     \b
     omni-worker pause r1 --for 10m
@@ -37,7 +37,9 @@ def command(handler: str, seconds: float | None, reason: str, app: str | None) -
     async def work(transport: Transport, settings: Settings) -> int:
         done = await Controls(transport, app, this_person).pause(handler, seconds, reason)
         assert isinstance(done.order, PauseOrder)
-        say(wrapped(f"{handler} of {done.target.app} is {pause_in_words(done.order, handler)}."))
+        target = done.target
+        order = pause_in_words(done.order, target.handler)
+        say(wrapped(f"{target.shown} of {target.app} is {order}."))
         say(wrapped(_reached(done)))
         return 0
 

@@ -10,7 +10,7 @@ import click
 from ...app import App
 from ...errors import ConfigError, OmniWorkerError, TopologyError
 from ...handler_consumers import planned_consumers
-from ...handlers import Handler, find_handlers
+from ...handlers import Handler, both_names, find_handlers
 from ...operations.drift import Action, Kind, Needs, Step, apply, by_handler, find_drift
 from ...operations.drift import as_json as step_json
 from ...operations.recreate import Remaking, look_at_remaking, remake
@@ -20,7 +20,7 @@ from ...topology import UpdateConsumer, UpdateStream
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
 from ..session import CalledWrongly, confirmed, run_for_app
-from ..tables import both_names, counted, json_text, table, wrapped
+from ..tables import counted, json_text, table, wrapped
 from ..values import json_option, verbose_option, yes_option
 
 DRIFT = 3

@@ -26,7 +26,7 @@ def command(handler: str, app: str | None) -> int:
 
     async def work(transport: Transport, settings: Settings) -> int:
         done = await Controls(transport, app, this_person).resume(handler)
-        whose = f"{handler} of {done.target.app}"
+        whose = f"{done.target.shown} of {done.target.app}"
         if not done.changed:
             say(wrapped(f"{whose} was not paused."))
             return 0

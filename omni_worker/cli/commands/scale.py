@@ -41,9 +41,9 @@ def command(
 
     async def work(transport: Transport, settings: Settings) -> int:
         done = await Controls(transport, app, this_person).scale(handler, concurrency, reason)
-        whose = f"{handler} of {done.target.app}"
+        whose = f"{done.target.shown} of {done.target.app}"
         if isinstance(done.order, ScaleOrder):
-            say(wrapped(f"{whose} is {scale_in_words(done.order, handler)}."))
+            say(wrapped(f"{whose} is {scale_in_words(done.order, done.target.handler)}."))
         elif done.changed:
             say(wrapped(f"{whose} runs as many events at once as it declares."))
         else:

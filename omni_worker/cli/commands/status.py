@@ -14,6 +14,7 @@ import click
 from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...handler_consumers import planned_consumers
+from ...handlers import both_names
 from ...listeners.text import visible
 from ...notes import attempts, guards
 from ...operations.doctor.buckets import bucket_troubles
@@ -25,7 +26,7 @@ from ...steering.orders import pause_in_words, scale_in_words
 from ...transports.base import Transport
 from .. import complain, say
 from ..session import run_with_app
-from ..tables import ago, both_names, grouped, json_text, table, wrapped
+from ..tables import ago, grouped, json_text, table, wrapped
 from ..values import json_option, verbose_option
 
 EVERY = 2.0  # seconds between two looks of --watch

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from ...handlers import both_names
 from ...listeners.text import address
 from ...operations.trace import (
     CANDIDATES,
@@ -71,7 +72,13 @@ def _lines(trace: Trace, since: datetime) -> str:
     parts = [_place_lines(place) for place in trace.places] or [_not_found(trace, since)]
     if trace.consumers:
         rows = [
-            [one.handler, one.stream, one.app or "-", one.word, _tries(one)]
+            [
+                both_names(one.function, one.handler),
+                one.stream,
+                one.app or "-",
+                one.word,
+                _tries(one),
+            ]
             for one in trace.consumers
         ]
         parts.append(table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows))
@@ -115,10 +122,13 @@ def _place_lines(place: EventPlace) -> list[str]:
 
 def _letter_lines(trace: Trace) -> list[str]:
     lines = []
+    functions = {(one.app, one.handler): one.function for one in trace.consumers}
     for letter in trace.letters:
-        said = f"{letter.handler or 'unknown'}, {ago(letter.time)} ago, {letter.state}:"
+        name = letter.handler or "unknown"
+        shown = both_names(functions.get((letter.app, name), ""), name)
+        said = f"{shown}, {ago(letter.time)} ago, {letter.state}:"
         first = f"dead letter #{letter.sequence}  "
-        lines += wrapped(printable(f"{said} {letter.error}"), first=first, rest="    ")
+        lines += wrapped(printable(f"{said} {letter.line}"), first=first, rest="    ")
     for place in trace.returns:
         said = f"sent back  {ago(place.time)} ago, as {place.stream} #{place.sequence}"
         lines += wrapped(said)

@@ -14,6 +14,7 @@ from ....app import App
 from ....handlers import Handler
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import CannotRetry, DeadLetters
+from ....operations.handler_names import HandlerNames
 from ....operations.letter_json import as_json
 from ... import FAILED, say
 from ...session import CalledWrongly, Progress, confirmed
@@ -76,12 +77,9 @@ def handlers_of(app: App | None) -> Sequence[Handler]:
     return app.handlers if app is not None else ()
 
 
-def shown_handler(letter: DeadLetter, app: App | None) -> str | None:
-    """Name the handler of a dead letter for people, with its function if its app is known."""
-    for handler in handlers_of(app):
-        if handler.name == letter.handler and handler.app == letter.app:
-            return handler.shown
-    return letter.handler
+def shown_handler(letter: DeadLetter, names: HandlerNames) -> str | None:
+    """Name the handler of a dead letter for people, with its function if that is known."""
+    return names.shown(letter.app, letter.handler) if letter.handler else None
 
 
 def letters_of(

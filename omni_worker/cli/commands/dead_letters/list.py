@@ -9,6 +9,7 @@ import click
 from ....app import App
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import DeadLetters
+from ....operations.handler_names import HandlerNames, handler_names
 from ....operations.letter_json import as_json
 from ....settings import Settings
 from ....transports.base import Transport
@@ -30,13 +31,13 @@ from .chosen import Filters, filter_options, handlers_of, letters_of, shown_hand
 def command(filters: Filters, limit: int, json: bool) -> int:
     """List the dead letters that are open, the newest last.
 
-    TRIES is how often the handler ran for it. A dead letter names its handler by its durable; with
-    --app, functions are shown and taken, too. An unverified one may be forged: see retry. With
+    TRIES is how often the handler ran for it. --handler takes its function or its durable; with
+    --app also where no consumer of it exists. An unverified one may be forged: see retry. With
     --json one object a line; "verified" is null with --limit 0.
 
     \b
     omni-worker dead-letters list --handler r1 --since 2h
-    omni-worker dead-letters list --app myapp:app --handler greet
+    omni-worker dead-letters list --handler greet --error Timeout
     omni-worker dead-letters list --json --limit 0 | jq .error
 
     Exit codes: 0 also when there are none, 1 failed, 2 called wrongly.
@@ -60,26 +61,27 @@ def command(filters: Filters, limit: int, json: bool) -> int:
             for letter in verified:
                 say(json_text(as_json(letter)))
         else:
-            say(_listing(verified, count, filters, settings, app))
+            names = await handler_names(transport.operators, handlers_of(app))
+            say(_listing(verified, count, filters, settings, names))
         return 0
 
     return run_with_app(filters.target, work)
 
 
 def _listing(
-    shown: list[DeadLetter], count: int, filters: Filters, settings: Settings, app: App | None
+    shown: list[DeadLetter], count: int, filters: Filters, settings: Settings, names: HandlerNames
 ) -> list[str]:
     everything = filters.all
     if not shown:
         kind = "" if filters == Filters(all=everything) else "such "
         kind += "" if everything else "open "
         more = "" if everything else "; --all shows those retried or discarded"
-        if filters.handler is not None and app is None:
-            more += "; to name a handler by its function, add --app MODULE:APP"
+        if filters.handler is not None and filters.target is None:
+            more += "; the function of a handler without a consumer is known with --app MODULE:APP"
         return wrapped(f"No {kind}dead letter on {settings.shown_urls}{more}.")
     head = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
     rows = [
-        [one.sequence, ago(one.time), one.event_type or "-", shown_handler(one, app) or "-",
+        [one.sequence, ago(one.time), one.event_type or "-", shown_handler(one, names) or "-",
          one.attempts or "-", ("(unverified) " if one.doubt else "") + (one.line or "-")]
         for one in shown
     ]  # fmt: skip

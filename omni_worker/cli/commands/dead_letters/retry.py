@@ -7,6 +7,7 @@ import click
 from ....app import App
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import DeadLetters
+from ....operations.handler_names import handler_names
 from ....settings import Settings
 from ....topology import retry_consumer
 from ....transports.base import Transport
@@ -56,6 +57,7 @@ def command(
             transport, create=settings.provision == "on", replicas=settings.replicas,
             handlers=handlers_of(app),
         )  # fmt: skip
+        names = await handler_names(transport.operators, handlers_of(app))
         senders: set[str] = set()
 
         async def retry(letter: DeadLetter) -> tuple[DeadLetter, str]:
@@ -64,7 +66,7 @@ def command(
                 when = ago(retried.letter.state_time)
                 return retried.letter, f"was sent back {when} ago; --again sends it once more"
             senders.add(letter.app or "")
-            handler = shown_handler(letter, app)
+            handler = shown_handler(letter, names)
             return retried.letter, f"on its way back to {handler} of {letter.app}"
 
         chosen = Chosen(letters, filters, every)

@@ -11,6 +11,7 @@ import click
 from ....app import App
 from ....letters.read import DeadLetter, LetterState
 from ....operations.dead_letters import CannotRetry, DeadLetters
+from ....operations.handler_names import HandlerNames, handler_names
 from ....operations.letter_json import as_json
 from ....settings import Settings
 from ....transports.base import Transport
@@ -18,7 +19,7 @@ from ... import say
 from ...session import run_with_app
 from ...tables import ago, facts, json_text, moment, printable, wrapped
 from ...values import json_option
-from .chosen import app_option, get, shown_handler
+from .chosen import app_option, get, handlers_of, shown_handler
 
 
 @click.command("show")
@@ -51,13 +52,13 @@ def command(letter: str, body: bool, target: str | None, json: bool) -> int:
                 raise CannotRetry(found.sequence, found.why_not)
             _write(content)
         else:
-            say(_shown(found, app))
+            say(_shown(found, await handler_names(transport.operators, handlers_of(app))))
         return 0
 
     return run_with_app(target, work)
 
 
-def _shown(letter: DeadLetter, app: App | None) -> list[str]:
+def _shown(letter: DeadLetter, names: HandlerNames) -> list[str]:
     state = str(letter.state)
     if letter.state_time is not None:
         state += f" {ago(letter.state_time)} ago"
@@ -72,7 +73,7 @@ def _shown(letter: DeadLetter, app: App | None) -> list[str]:
         ("subject", letter.subject),
         ("stored as", f"{origin.stream} #{origin.sequence}" if origin else None),
         ("app", letter.app),
-        ("handler", shown_handler(letter, app)),
+        ("handler", shown_handler(letter, names)),
         ("tries", letter.attempts or None),
         ("correlation", letter.correlation_id),
         ("trace", letter.trace_id),
