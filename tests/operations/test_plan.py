@@ -88,7 +88,10 @@ async def test_applied_there_is_no_drift_and_a_worker_changes_nothing_more(
     client = await plain_client(url)
     before = (await consumer(client, "r1"))["config"]
     app = App("router")
-    app.on("message.received", "message.sent", durable="r1", ack_wait=60)(_pass)
+
+    @app.on("message.received", "message.sent", durable="r1", ack_wait=60)
+    async def route(event: Event[Any]) -> None: ...
+
     async with app.running(transport=EventBus(url).transport):
         after = (await consumer(client, "r1"))["config"]
 

@@ -162,7 +162,7 @@ async def test_status_counts_what_waits_is_held_and_comes_again(nats_server: Nat
     [row] = table_of(said)
     assert [one["handler"] for one in told["consumers"]] == ["slow", "slow"]
     [one] = [one for one in told["consumers"] if one["consumer"] == "slow-bare"]
-    assert [cell.strip() for cell in row[:5]] == ["CUSTOM", "slow", "7", "3", "0"]
+    assert [cell.strip() for cell in row[:5]] == ["CUSTOM", "handle (slow)", "7", "3", "0"]
     assert (one["waiting"], one["unacked"], one["app"]) == (7, 3, "t")
     assert 0 < one["lagSeconds"] < 60
     assert before is not None
