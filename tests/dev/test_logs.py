@@ -391,6 +391,7 @@ def test_times_are_human(seconds: float, text: str) -> None:
 
 FACTS: dict[str, Any] = {
     "after": 2.0,
+    "again": 30.0,
     "attempt": 1,
     "attempts": 2,
     "failure": None,
@@ -423,6 +424,7 @@ FACTS: dict[str, Any] = {
     "seconds": 0.1,
     "sequence": 12,
     "stream": "MESSAGE",
+    "subject": "custom.reminder",
     "timeout": 3.0,
 }
 
