@@ -15,14 +15,16 @@ import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from .bus import EventBus
 from .bus.names import check_app_name
 from .errors import ConfigError, NotConnected, TransportError
 from .events import Published
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields
+from .schedules.messages import Scheduled
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .tasks import own
@@ -57,15 +59,52 @@ class SyncBus:
         self._lock = threading.Lock()
         _buses.add(self)
 
+    @overload
+    def publish(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        timeout: float = ...,
+        **fields: Unpack[EventFields],
+    ) -> Published: ...
+
+    @overload
+    def publish(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        after: float | timedelta,
+        key: str | None = None,
+        timeout: float = ...,
+        **fields: Unpack[EventFields],
+    ) -> Scheduled: ...
+
+    @overload
+    def publish(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        at: datetime,
+        key: str | None = None,
+        timeout: float = ...,
+        **fields: Unpack[EventFields],
+    ) -> Scheduled: ...
+
     def publish(
         self,
         type: str,
         payload: Any = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
-        **fields: Unpack[EventFields],
-    ) -> Published:
+        **fields: Any,
+    ) -> Published | Scheduled:
         """Publish one event and wait until it is stored, as ``EventBus.publish`` does.
+
+        With ``after`` or ``at`` the server keeps it until then; with the same ``key`` it replaces
+        another. Some process of the app ``name`` has to be connected when it is due.
 
         Raises what that raises, and NotConnected when there is no connection within ``timeout``
         seconds: then the event was not sent.
@@ -73,6 +112,10 @@ class SyncBus:
         return self.run(
             lambda bus: bus.publish(type, payload, timeout=timeout, **fields), connect=timeout
         )
+
+    def cancel(self, scheduled: Scheduled | str) -> bool:
+        """Cancel an event that is not due yet, as ``EventBus.cancel``; True if it was in time."""
+        return self.run(lambda bus: bus.cancel(scheduled))
 
     def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT

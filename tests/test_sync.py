@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def test_nothing_is_opened_before_the_first_call_and_nothing_is_left_after_close
 
     assert (before, len(during), threads()) == ([], 1, [])
     assert (published.id, published.stream, published.sequence) == ("o-1", "CUSTOM", 1)
+
+
+def test_an_event_is_published_later_replaced_and_cancelled(bus: SyncBus) -> None:
+    kept = bus.publish("custom.order", {"n": 1}, after=3_600, key="order:7")
+    replaced = bus.publish("custom.order", {"n": 2}, after=timedelta(hours=1), key="order:7")
+    in_time = bus.cancel("order:7")
+    again = bus.cancel(replaced)
+    due = bus.publish("custom.order", {"n": 3}, at=datetime.now(UTC))
+
+    wait_until(lambda: stored(bus) == 1)
+    assert (kept.applied, replaced.applied, in_time, again, due.applied) == (
+        True, True, True, False, True,
+    )  # fmt: skip
 
 
 def test_threads_share_one_connection_and_every_event_is_stored(bus: SyncBus) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from ..case import C_CLIENT, FASTSTREAM, FETCH, OMNI, PULL, TASKIQ, Case, System, draining
+from ..case import (
+    C_CLIENT,
+    FASTSTREAM,
+    FETCH,
+    OMNI,
+    PULL,
+    TASKIQ,
+    Case,
+    Contender,
+    System,
+    draining,
+)
 from ..jobs import Job
 from ..loads import Load
 
@@ -25,6 +36,16 @@ def _case(name: str, title: str, load: Load, systems: tuple[System, ...] = MOST)
 _MANY = Load(events=20_000, instances=5_000)
 _ONE_FILTER = System("omni-worker, channel=", OMNI.module, OMNI.pace)
 
+
+def _over(instances: int) -> tuple[Contender, ...]:
+    """A handler of a type, and one with a channel, which has one consumer with one filter."""
+    load = Load(events=60_000, instances=instances)
+    every = System(f"a type, {instances} instances", OMNI.module, OMNI.pace)
+    one = System(f"channel=, {instances} instances", OMNI.module, OMNI.pace)
+    job = Job(system="", work="", load=load, extra="channel")
+    return (*draining(load, (every,)), *draining(load, (one,), job))
+
+
 CASES = (
     _case(
         "drain",
@@ -46,6 +67,13 @@ CASES = (
             *draining(_MANY, (_ONE_FILTER,), Job(system="", work="", load=_MANY, extra="channel")),
         ),
         base=OMNI.label,
+        group="drain",
+    ),
+    Case(
+        name="drain-instances",
+        title="Drain small events over 50 to 50 000 instances",
+        contenders=tuple(one for number in (50, 500, 5_000, 50_000) for one in _over(number)),
+        base="a type, 50 instances",
         group="drain",
     ),
     _case("drain-4k", "Drain events of 4 KB", Load(events=100_000, size=4_096)),

@@ -21,6 +21,8 @@ from ...tables import ago, facts, json_text, moment, printable, wrapped
 from ...values import json_option
 from .chosen import app_option, get, handlers_of, shown_handler
 
+DEEPEST = 16  # columns a line of a traceback is indented
+
 
 @click.command("show")
 @click.argument("letter")
@@ -85,7 +87,7 @@ def _shown(letter: DeadLetter, names: HandlerNames) -> list[str]:
     if letter.traceback:
         lines.append("")
         for line in letter.traceback.rstrip().split("\n"):
-            indent = " " * (len(line) - len(line.lstrip()))
+            indent = " " * min(DEEPEST, len(line) - len(line.lstrip()))
             lines += wrapped(printable(line), first=indent, rest=indent + "    ")
     lines.append("")
     if letter.why_not:
