@@ -109,9 +109,10 @@ class SyncBus:
         Raises what that raises, and NotConnected when there is no connection within ``timeout``
         seconds: then the event was not sent.
         """
-        return self.run(
+        published: Published | Scheduled = self.run(
             lambda bus: bus.publish(type, payload, timeout=timeout, **fields), connect=timeout
         )
+        return published
 
     def cancel(self, scheduled: Scheduled | str) -> bool:
         """Cancel an event that is not due yet, as ``EventBus.cancel``; True if it was in time."""
