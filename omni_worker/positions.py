@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .errors import OmniWorkerError
+from .errors import ApiError, OmniWorkerError, PermissionDenied, TransportError
 from .topology import NOTES_BUCKET, TAG, Config
 from .transports.base import KeyValue, Operators
+
+log = logging.getLogger("omni_worker.provision")
 
 PATIENCE = 2.0  # seconds for one change; without the note only a process killed now loses events
 TRIES = 5  # other processes note theirs too
@@ -44,7 +47,7 @@ class Position:
             return config
         begins = {"deliver_policy": "by_start_sequence", "opt_start_seq": self.start}
         kept = {key: value for key, value in config.items() if key != "opt_start_time"}
-        tag = {**(config.get("metadata") or {}), **({ORIGIN: self.origin} if self.origin else {})}
+        tag = {**(config.get("metadata") or {}), ORIGIN: self.origin}
         return {**kept, **begins, "metadata": tag}
 
 
@@ -82,9 +85,18 @@ class Positions:
 
 
 async def read_position(operators: Operators, stream: str, consumer: str) -> Position | None:
-    """Read a noted position; None if there is none, or if it is of an older stream of that name."""
+    """Read a noted position; None if there is none, or if it is of an older stream of that name.
+
+    Raises TransportError if it is not known: a consumer created without it could skip events.
+    """
     subject = f"$KV.{NOTES_BUCKET}.{_key(stream, consumer)}"
-    found = await operators.last_message(f"KV_{NOTES_BUCKET}", subject)
+    try:
+        found = await operators.last_message(f"KV_{NOTES_BUCKET}", subject)
+    except PermissionDenied as error:
+        log.info("whether %s is to continue somewhere is not known: %s", consumer, error)
+        return None
+    except ApiError as error:  # the server's trouble, not an answer: it is asked again
+        raise TransportError(str(error)) from error
     position = None if found is None else _read(found.body)
     if position is None:
         return None

@@ -35,6 +35,7 @@ from .topology import (
     is_beyond_repair,
     is_narrower,
     letter_risks,
+    origin_of,
     plan_consumer,
     plan_stream,
     route,
@@ -215,13 +216,11 @@ class Provisioner:
 
     async def _is_left(self, spec: ConsumerSpec, info: ConsumerInfo) -> bool:
         """Return True if a process that was to recreate a consumer was killed before it did."""
-        config = info.config
-        if app_of(config) != spec.app or not (config.max_deliver > 0 or is_beyond_repair(config)):
+        config, is_unusable = info.config, is_beyond_repair(info.config)
+        if app_of(config) != spec.app or not (config.max_deliver > 0 or is_unusable):
             return False
-        try:
-            return await read_position(self._operators, spec.stream, spec.name) is not None
-        except TransportError:
-            return False
+        position = await read_position(self._operators, spec.stream, spec.name)
+        return position is not None and (is_unusable or position.origin == origin_of(info))
 
     async def _renamed(self, step: UpdateConsumer, info: ConsumerInfo) -> ConsumerInfo:
         """Write the function's name into a consumer; not worth a failure, it is for people."""

@@ -65,11 +65,7 @@ async def _as_left(operators: Operators, stream: str, config: Config) -> Config:
     name = str(config["name"])
     if config.get("inactive_threshold"):  # of one process
         return config
-    try:
-        position = await read_position(operators, stream, name)
-    except TransportError as error:
-        log.debug("where %s was is not known: %s", name, error)
-        return config
+    position = await read_position(operators, stream, name)
     if position is None:
         return config
     log.info("consumer %s on %s continues at sequence %d", name, stream, position.start)

@@ -64,7 +64,7 @@ class Action(StrEnum):
     CREATE = "create"
     UPDATE = "update"
     CONFLICT = "conflict"  # we may not change it: a person has to decide
-    LATER = "later"  # created when it is first needed
+    LATER = "later"  # done by a worker when it is first needed
     FOREIGN = "foreign"  # another program's; it covers our needs
     ORPHANED = "orphaned"  # ours, and no handler of this version reads it
     NOTE = "note"
@@ -283,9 +283,11 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
         case UpdateConsumer(notices=notices):
             assert info is not None
             says = changes_in_words(consumer_changes(spec, info.config))
-            if step.only_function:
+            action = Action.UPDATE
+            if step.only_function:  # for people; a worker writes it when it starts
                 says = f"read by {spec.function} now, was {function_of(info.config) or 'not named'}"
-            found = [_consumer(Action.UPDATE, spec.name, spec.stream, says, step)]
+                action = Action.LATER
+            found = [_consumer(action, spec.name, spec.stream, says, step)]
             notices = tuple(one for one in notices if one.kind is not NoticeKind.UPDATED)
         case _:
             notices = step.notices

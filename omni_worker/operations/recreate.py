@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,7 +66,9 @@ async def remake(transport: Transport, remaking: Remaking) -> None:
     stream = await transport.operators.stream_info(spec.stream)
     if stream is not None:
         start, created = remaking.start, stream.created
-        left = Position(start=start, end=start - 1, origin="", stream_created=created)
+        # An origin of its own: nothing that was settled is to be recognised in the new consumer.
+        origin = f"recreated-{secrets.token_hex(8)}"
+        left = Position(start=start, end=start - 1, origin=origin, stream_created=created)
         await positions.keep(spec.stream, spec.name, left)
     await transport.operators.delete_consumer(spec.stream, spec.name)
     try:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ async def test_the_quick_start_happens_as_written(tmp_path: Path) -> None:
 
 async def test_status_is_as_operations_shows_it(nats_server: NatsServer, tmp_path: Path) -> None:
     async with EventBus(nats_server.url, name="greeter") as bus:
-        await bus.subscribe("message.received", never, durable="greeter")
+        await bus.subscribe("message.received", failing("greeter"), durable="greeter")
         async with three_unanswered(nats_server.url):
             await until_printed(
                 shown("docs/operations.md", "$ omni-worker status"), tmp_path, nats_server.url
@@ -91,7 +91,7 @@ async def test_letters_are_as_operations_shows_them(
     async with EventBus(nats_server.url, name="chats") as bus:
         for _ in range(11):  # so that the letter is number 12
             await bus.publish("system.health.degraded", {})
-        await bus.subscribe("message.received", never, durable="r1", retry_delay=0.01)
+        await bus.subscribe("message.received", failing("greet"), durable="r1", retry_delay=0.01)
         await bus.publish("message.received", MESSAGE)
         await until(lambda: has_letter(bus))
 
@@ -163,9 +163,14 @@ async def shrink(event: Event) -> None:
 """
 
 
-async def never(event: Event[Any]) -> None:
-    """A handler of a chat that is not there."""
-    raise RuntimeError("no such chat")
+def failing(name: str) -> Callable[[Event[Any]], Awaitable[None]]:
+    """A handler of this name, of a chat that is not there."""
+
+    async def handle(event: Event[Any]) -> None:
+        raise RuntimeError("no such chat")
+
+    handle.__name__ = handle.__qualname__ = name
+    return handle
 
 
 async def has_letter(bus: EventBus) -> bool:
@@ -177,7 +182,7 @@ async def has_letter(bus: EventBus) -> bool:
 async def three_unanswered(url: str) -> AsyncIterator[None]:
     """Ten events for a consumer nobody reads, three of them delivered and not answered."""
     async with EventBus(url, name="customs") as bus:
-        subscription = await bus.subscribe("custom.>", never, durable="r1")
+        subscription = await bus.subscribe("custom.>", failing("charge"), durable="r1")
         await subscription.unsubscribe()
         for number in range(10):
             await bus.publish("custom.row", {"number": number})

@@ -202,6 +202,7 @@ def check_consumer(info: dict[str, Any], name: str, filter: str) -> None:
         "omni-worker.start_from": "new",
         "omni-worker.ack_wait": str(30 * 10**9),
         "omni-worker.handler": "r1",
+        "omni-worker.function": "route",
         "omni-worker.pattern": "message.received message.received.>",
         **({"omni-worker.split": "r1-bare"} if name == "r1" else {}),
     }

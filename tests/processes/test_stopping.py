@@ -43,7 +43,7 @@ async def test_stopping_finishes_what_runs_and_hands_back_the_rest_at_once(
     begun = set(stage.ids("begun"))
     assert begun == set(stage.ids())  # each of them finished
     await stage.run(target, nap=0)
-    await stage.until_effects(40, "handled")  # far below ack_wait: they went back
+    await stage.until_effects(40, "handled", timeout=15)  # far below ack_wait: they went back
     await until_settled(plain, "r1")
     assert sorted(ids) == sorted(stage.ids("begun")) == sorted(stage.ids())
     second = [one["at"] for one in stage.effects("begun") if one["worker"] == "w2"]

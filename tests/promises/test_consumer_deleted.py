@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from omni_worker.nats_server import NatsServer
 from omni_worker.notes.settled import read_block, write_block
 from omni_worker.operations import recreate
 from omni_worker.operations.recreate import look_at_remaking, remake
+from omni_worker.positions import read_position
 from omni_worker.recently_settled import SettledMemory
 from omni_worker.topology import consumer_config
 
@@ -131,6 +133,7 @@ async def test_what_an_operator_wants_again_runs_again(
 async def test_a_recreation_by_hand_that_was_interrupted_is_finished_by_the_next_worker(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("omni_worker.bus.REFRESH", 0.2)
     first, handled = await world.bus(), Handled()
     await handled.subscribe(first, start_from="new")
     await world.store("custom.thing", body("before", payload=1))
@@ -150,6 +153,13 @@ async def test_a_recreation_by_hand_that_was_interrupted_is_finished_by_the_next
 
     await until(lambda: handled.runs["missed"] == 1)
     assert handled.runs["before"] == 1
+    # The note has served: it would take a later consumer of that name back to here.
+    operators = second.transport.operators
+    await until(lambda: is_none(read_position(operators, "CUSTOM", "d-bare")))
+
+
+async def is_none(answer: Awaitable[object]) -> bool:
+    return await answer is None
 
 
 def test_a_noted_block_is_read_as_it_was_and_a_broken_one_not_at_all() -> None:

@@ -138,6 +138,7 @@ async def test_a_changed_field_is_set_right_reported_once_and_no_event_is_lost(
     assert field in edited.changes
     assert await world.letters() == []
     await until(lambda: world.is_quiet("CUSTOM", NAME))
+    assert max(handled.done.values()) == 1
 
 
 async def test_a_consumer_that_is_recreated_before_its_deletion_is_answered_is_not_touched_again(

@@ -54,7 +54,7 @@ def command(
     create    missing
     update    ours and different, or a stream that lacks a subject
     conflict  not ours to change: a person has to decide
-    later     created when it is first needed; --apply creates it now
+    later     done by a worker when it is first needed; --apply does it now
     foreign   another program's, and it covers what is needed: no drift
     orphaned  a consumer of this app that no handler reads any longer, or a cron
 
