@@ -49,6 +49,7 @@ UPWARDS: dict[tuple[str, str], str] = {
 LOGGED: dict[tuple[str, str], str] = {
     ("transports.jetstream", ""): "the connection and its requests; a transport has no listeners",
     ("transports/bucket.py", "the bucket %s was deleted"): "a bucket that is created again",
+    ("positions.py", "whether"): "a right that is missing; no handler runs yet",
     ("writes.py", ""): "whether a handler is paused, when that cannot be read",
     ("provision.py", ""): "streams that are made or differ, before any handler runs",
     ("operations", ""): "a command of a person's; no handler runs",
