@@ -13,6 +13,7 @@ import pytest
 from omni_worker import App, ConfigError, Event, EventBus, Reject
 from omni_worker.cli.handler_list import handler_list
 from omni_worker.errors import PermissionDenied, TransportError
+from omni_worker.listeners.sentences import sentence_of
 from omni_worker.nats_server import NatsServer
 from omni_worker.process.health import examine
 from omni_worker.signals import Listener, Paused, Resumed, Signal
@@ -97,6 +98,10 @@ async def test_a_pause_names_who_and_why_wherever_it_is_seen(world: World) -> No
     await until(lambda: any(isinstance(one, Resumed) for one in signals))
 
     [warning] = report.warnings
+    lines = [sentence_of(one) for one in signals if isinstance(one, Paused | Resumed)]
+    [paused, resumed] = [one.text for one in lines if one is not None]
+    assert paused.startswith("handle (r1) is paused until 20")
+    assert resumed == "handle (r1) is resumed"
     assert warning.startswith("handler r1: paused until 20")
     assert "(the bank is down): omni-worker resume r1" in warning
     assert report.why_not_ready == ()

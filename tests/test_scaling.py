@@ -12,6 +12,7 @@ import pytest
 
 from omni_worker import App, ConfigError, Event, EventBus
 from omni_worker.cli.handler_list import handler_list
+from omni_worker.listeners.sentences import sentence_of
 from omni_worker.nats_server import NatsServer
 from omni_worker.service import activity
 from omni_worker.signals import Listener, Scaled, Signal
@@ -134,6 +135,9 @@ async def test_it_holds_for_processes_that_start_later_with_another_concurrency(
     assert [(one.concurrency, one.declared) for one in scaled] == [(4, 2), (2, 2)]
     assert "(night): omni-worker scale r1 --reset" in scaled[0].reason
     assert scaled[1].reason == ""
+    [changed, restored] = [one.text for one in map(sentence_of, scaled) if one is not None]
+    assert changed.startswith("handle (r1) is scaled to 4 events at once by ")
+    assert restored == "handle (r1) runs 2 at once again, as declared"
 
 
 async def test_order_by_key_holds_while_it_is_scaled_up_and_down(world: World) -> None:

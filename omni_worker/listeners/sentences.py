@@ -277,19 +277,27 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
             return Sentence(INFO, f"consumer {name} on {signal.stream} is resumed", handler)
         case ConsumerPaused():
             return Sentence(WARNING, signal.reason, handler)
-        case Paused():
-            return Sentence(WARNING, signal.reason, handler)
-        case Resumed():
-            return Sentence(INFO, "resumed", handler)
-        case Scaled(reason=""):
-            return Sentence(INFO, f"runs {signal.declared} at once again, as declared", handler)
-        case Scaled():
-            return Sentence(WARNING, f"{signal.reason} (declared: {signal.declared})", handler)
+        case Paused() | Resumed() | Scaled():
+            return _of_order(signal)
         case ConsumerReset(consumer=name):
             return Sentence(WARNING, f"consumer {name} was reset by others: its events run again")
         case ConsumerRecreated(consumer=name, sequence=sequence):
             return Sentence(WARNING, f"consumer {name} is recreated from sequence {sequence}")
     return None
+
+
+def _of_order(signal: Paused | Resumed | Scaled) -> Sentence:
+    fields = {"handler": signal.handler.name}
+    match signal:
+        case Paused():
+            return Sentence(WARNING, f"{signal.handler.shown} is {signal.reason}", fields)
+        case Resumed():
+            return Sentence(INFO, f"{signal.handler.shown} is resumed", fields)
+        case Scaled(reason=""):
+            text = f"runs {signal.declared} at once again, as declared"
+            return Sentence(INFO, f"{signal.handler.shown} {text}", fields)
+    text = f"is {signal.reason} (declared: {signal.declared})"
+    return Sentence(WARNING, f"{signal.handler.shown} {text}", fields)
 
 
 def _of_handler(signal: HandlerSignal) -> Sentence | None:

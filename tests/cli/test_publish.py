@@ -81,7 +81,7 @@ async def test_the_same_id_is_stored_once_and_said_so(
         (("message.received", "--data", "{oops"), "--data is not JSON: Expecting property name"),
         (("message.received", "--data", ""), "--data is not JSON: Expecting value"),
         (("message.received", "--data", "-"), "standard input is not JSON: Expecting value"),
-        (("message.received", "--data", "@nosuch.json"), "No such file or directory"),
+        (("message.received", "--data", "@nosuch.json"), "there is no file nosuch.json in /"),
         (("message.received", "--data", "@binary"), "binary is not UTF-8"),
         (("custom.thing", "--data", '{"a": NaN}'), "JSON has neither"),
         (("message.recieved", "--data", "{}"), "message.recieved"),

@@ -110,4 +110,5 @@ def _say(folder: Path, name: str) -> None:
         f"omni-worker dev {USUAL_MODULES[0]}",
     ]:
         click.echo(f"  {line}")
-    click.echo(f"A first event, from another terminal:\n  {FIRST_EVENT}")
+    click.echo("A first event, from another terminal, in the project's folder and environment:")
+    click.echo(f"  {FIRST_EVENT}")

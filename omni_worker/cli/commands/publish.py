@@ -114,6 +114,9 @@ def _read(data: str) -> Any:
         else:
             text = Path(where).read_text(encoding="utf-8") if data.startswith("@") else data
         return loads(text)
+    except FileNotFoundError:
+        folder = Path(where).absolute().parent
+        raise ValueError(f"there is no file {Path(where).name} in {folder}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{where} is not UTF-8") from None
     except JSONDecodeError as error:
