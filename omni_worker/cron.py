@@ -20,6 +20,7 @@ CatchUp = Literal["one", "none"]
 EXAMPLE = "minute, hour, day of the month, month and day of the week, such as '0 8 * * mon-fri'"
 _FIELD = re.compile(r"(?:[0-9*,/-]|[a-z]{3})+", re.IGNORECASE)
 _SUNDAY = re.compile(r"(?:^|[,-])7(?:$|[,/-])")
+_OPEN_STEPS = re.compile(r"(?:^|,)[^*,/-]+/")
 _SECOND = 1_000_000_000
 
 
@@ -50,6 +51,9 @@ def check_cron(expression: str, tz: str, catch_up: str) -> Cron:
     _, _, day, _, weekday = fields
     if _SUNDAY.search(weekday):
         raise ConfigError(f"{weekday!r}: write Sunday as 0 or sun")
+    if _OPEN_STEPS.search(weekday):
+        # Servers end such a range on Saturday, cron on the Sunday after.
+        raise ConfigError(f"{weekday!r}: write the range of the steps, such as mon-sat/2")
     if "*" not in (day, weekday) and "*/" in day + weekday:
         # Servers and cron differ in whether both or one of them must fit.
         raise ConfigError(f"{day!r} and {weekday!r}: give days without steps, or only one of them")

@@ -41,6 +41,10 @@ class CronDeclarations:
         """
         frame = sys._getframe(1)
         where = caller(frame)
+        if callable(expression):  # @app.cron without parentheses
+            raise ConfigError(
+                f'@app.cron: no times; write @app.cron("0 8 * * *", durable="report") ({where})'
+            )
 
         def decorate(call: Call) -> Call:
             try:

@@ -18,6 +18,7 @@ from omni_worker.nats_server import NatsServer
 from omni_worker.operations.crons import unclaimed_crons
 from omni_worker.operations.drift import Needs, apply, find_drift
 from omni_worker.operations.schedules import (
+    NoSuchSchedule,
     cancel_schedule,
     find_schedule,
     run_schedule_now,
@@ -128,6 +129,28 @@ async def test_a_time_the_server_missed_is_run_later_and_once(world: World) -> N
     assert len(await stored(bus, occurrence_subject("bot", "report"), OWN_STREAM.name)) == 1
 
 
+@pytest.mark.parametrize("change", ["cancelled", "declared by a newer process"])
+async def test_a_process_does_not_catch_up_on_a_cron_that_others_ended(
+    world: World, change: str
+) -> None:
+    bus = await world.bus("bot")
+    await bus.schedules.crons.declare("report", Cron(DAILY))
+    if change == "cancelled":
+        await cancel_schedule(bus.transport, await find_schedule(bus.transport, "report", "bot"))
+    else:
+        newer = await world.bus("bot")
+        await newer.schedules.crons.declare("report", Cron("30 9 * * *"))
+    a_day_later = bus.transport.clock() + 86_400 * NANO
+    bus.transport.clock = lambda: a_day_later  # type: ignore[method-assign]
+
+    bus.schedules.crons.resumed()
+    await bus.schedules.look()
+
+    assert not bus.schedules.crons._is_to_catch_up
+    due = occurrence_subject("bot", "report")
+    assert await stored(bus, due, OWN_STREAM.name) == []
+
+
 async def test_a_cron_is_listed_run_now_cancelled_and_declared_again(world: World) -> None:
     bus = await world.bus("bot")
     await bus.schedules.crons.declare("report", Cron(DAILY, "America/Sao_Paulo"))
@@ -145,6 +168,20 @@ async def test_a_cron_is_listed_run_now_cancelled_and_declared_again(world: Worl
     assert (listed.due.hour, listed.due.minute) == (11, 0)
     assert after == []
     assert len(await scheduled_events(transport)) == 1
+
+
+async def test_a_cron_and_a_key_of_its_name_are_told_apart(world: World) -> None:
+    bus = await world.bus("bot")
+    await bus.schedules.crons.declare("report", Cron(DAILY))
+    event = await bus.publish("custom.late", after=60, key="report")
+
+    with pytest.raises(NoSuchSchedule, match=f"the key of an event and a cron.*{event.id}"):
+        await find_schedule(bus.transport, "report", None)
+
+    by_id = await find_schedule(bus.transport, event.id, None)
+    by_type = await find_schedule(bus.transport, "custom.cron.report", "bot")
+    assert (by_id.key, by_id.cron) == ("report", None)
+    assert by_type.cron == Cron(DAILY)
 
 
 async def test_plan_removes_crons_that_no_handler_declares_and_no_others(world: World) -> None:
@@ -218,6 +255,8 @@ async def test_a_server_that_was_down_at_the_time_is_caught_up_with(
         ("60 8 * * *", {}, "Bad minute; expected minute, hour"),
         ("0 8 30 2 *", {}, "Bad day-of-month"),
         ("0 8 * * 7", {}, "write Sunday as 0 or sun"),
+        ("0 8 * * 1/2", {}, "'1/2': write the range of the steps"),
+        ("0 8 * * sun,mon/2", {}, "write the range of the steps"),
         ("0 8 l * *", {}, "'l': expected minute"),
         ("0 8 * * mon#1", {}, "'mon#1': expected minute"),
         ("0 8 */2 * mon", {}, "give days without steps"),
@@ -238,6 +277,20 @@ def test_a_cron_that_cannot_run_is_refused_where_it_is_declared(
         app.cron(expression, **{"durable": "report", **options})(lambda event: None)
 
     assert "test_cron.py" in str(refused.value)
+
+
+def test_a_cron_without_parentheses_is_refused() -> None:
+    app = App("bot")
+
+    with pytest.raises(ConfigError, match=r"@app\.cron: no times; write .*test_cron\.py"):
+
+        @app.cron  # type: ignore[arg-type]
+        async def report(event: Event[Any]) -> None: ...
+
+
+def test_steps_on_days_of_the_week_have_their_range() -> None:
+    for weekday in ("mon-sat/2", "*/2", "0-6/3", "mon,wed"):
+        assert check_cron(f"0 8 * * {weekday}", "UTC", "one").expression.endswith(weekday)
 
 
 def test_an_included_cron_has_the_prefix_of_its_durable() -> None:

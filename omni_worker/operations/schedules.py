@@ -12,6 +12,7 @@ from typing import Any
 
 from ..cron import Cron, time_after
 from ..errors import ApiError, TransportError
+from ..handlers import CRON_TYPE
 from ..ids import random_id
 from ..letters.written import SUBJECT_HEADER
 from ..schedules.messages import (
@@ -90,9 +91,16 @@ async def crons_of(transport: Transport, app: str) -> list[ScheduledEvent]:
 
 
 async def find_schedule(transport: Transport, name: str, app: str | None) -> ScheduledEvent:
-    """Find what is scheduled by a key or an id. Raises NoSuchSchedule."""
+    """Find what is scheduled by a key or an id, or a cron by its durable or its event's type.
+
+    Raises NoSuchSchedule.
+    """
     events = await scheduled_events(transport, app)
-    found = [one for one in events if one.name == name] or [one for one in events if one.id == name]
+    found = (
+        [one for one in events if one.name == name]
+        or [one for one in events if one.id == name]
+        or [one for one in events if one.cron is not None and f"{CRON_TYPE}{one.name}" == name]
+    )
     apps = sorted({one.app for one in found})
     if len(apps) > 1:
         raise NoSuchSchedule(f"{name} is scheduled by {' and by '.join(apps)}: choose by --app")
@@ -101,6 +109,12 @@ async def find_schedule(transport: Transport, name: str, app: str | None) -> Sch
         raise NoSuchSchedule(
             f"nothing is scheduled{whose} as {name!r}: it is due already, was cancelled, or never"
             " existed; omni-worker schedules list shows all"
+        )
+    if len(found) > 1:
+        ids = " and ".join(one.id for one in found if one.cron is None)
+        raise NoSuchSchedule(
+            f"{name} is the key of an event and a cron: choose by the event's id, {ids}, or by the"
+            f" cron's type, {CRON_TYPE}{name}"
         )
     return found[0]
 

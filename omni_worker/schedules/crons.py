@@ -16,15 +16,10 @@ from ..ids import random_id
 from ..publisher import Publisher
 from ..subjects import subject_on_the_wire
 from ..topology import NANO, OWN_STREAM
-from ..transports.base import Message, Transport
+from ..transports.base import Message, StoredMessage, Transport
 from ..transports.bucket import WRONG_REVISIONS
 from .messages import over
-from .occurrences import (
-    cron_message,
-    cron_subject,
-    occurrence,
-    occurrence_subject,
-)
+from .occurrences import cron_message, occurrence, occurrence_subject
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -47,7 +42,8 @@ class Crons:
         self._transport = transport
         self._prepare = prepare
         self._declared: dict[str, Cron] = {}  # by durable
-        self._is_to_look = False
+        self._current: set[str] = set()  # those the server kept as declared, at the last look
+        self._is_to_catch_up = False
 
     async def declare_for(self, handler: Handler) -> None:
         """Register the cron of a handler, if it has one."""
@@ -58,37 +54,52 @@ class Crons:
         """Register a cron, or what changed of it. The last process to start decides."""
         check_version(self._transport.server_version)
         await self._prepare()
-        subject = self._subject(durable)
-        await self._register(durable, cron_message(self._app, durable, cron, subject))
+        await self._register(durable, self._message(durable, cron))
         self._declared[durable] = cron
+        self._current.add(durable)
         await self._catch_up(durable, cron)
 
     def resumed(self) -> None:
-        """Look at the next opportunity: the server may have been down."""
-        self._is_to_look = True
+        """Catch up at the next look: the server may have been down."""
+        self._is_to_catch_up = True
 
     async def look(self) -> None:
-        """Catch up on what the server missed while it was down."""
-        if not self._is_to_look:
-            return
-        self._is_to_look = False
+        """Register what was deleted with our own stream, and catch up on what the server missed."""
+        is_to_catch_up, self._is_to_catch_up = self._is_to_catch_up, False
         try:
-            for durable, cron in self._declared.items():
-                await self._catch_up(durable, cron)
+            for durable, cron in list(self._declared.items()):
+                await self._keep(durable, cron)
+                if is_to_catch_up:
+                    await self._catch_up(durable, cron)
         except OmniWorkerError as error:
-            self._is_to_look = True
+            self._is_to_catch_up |= is_to_catch_up
             log.debug("crons are not looked at: %s", error)
 
     # --- inside ----------------------------------------------------------------------------
 
+    async def _keep(self, durable: str, cron: Cron) -> None:
+        """Register a cron that is no longer there, unless it was cancelled or changed before."""
+        message = self._message(durable, cron)
+        kept = await self._kept(message.subject)
+        # A cancellation leaves a mark for a day: nothing at all means that the stream was emptied.
+        if kept is None and durable in self._current:
+            await self._register(durable, message)
+            log.warning(
+                "cron %s was deleted on the server, with what stream %s held: it is registered"
+                " again (omni-worker schedules cancel would have ended it)",
+                durable,
+                OWN_STREAM.name,
+            )
+        elif _holds(kept, message):
+            self._current.add(durable)
+        else:
+            self._current.discard(durable)
+
     async def _register(self, durable: str, message: Message) -> None:
         for _ in range(TRIES):
-            kept = await self._transport.operators.last_message(OWN_STREAM.name, message.subject)
+            kept = await self._kept(message.subject)
             # Writing it again would restart it: a time at this moment would be missed.
-            if kept is not None and all(
-                list(kept.headers.get(name, ())) == [value]
-                for name, value in message.headers.items()
-            ):
+            if _holds(kept, message):
                 return
             write = over(message, random_id(), 0 if kept is None else kept.sequence)
             try:
@@ -110,20 +121,35 @@ class Crons:
         """Store the last occurrence if the server did not."""
         if cron.catch_up != "one":
             return
-        last_message = self._transport.operators.last_message
-        kept = await last_message(OWN_STREAM.name, cron_subject(self._app, durable))
-        last = await last_message(OWN_STREAM.name, occurrence_subject(self._app, durable))
+        message = self._message(durable, cron)
+        kept = await self._kept(message.subject)
+        if kept is None or not _holds(kept, message):
+            return  # it was cancelled, or a newer process declared it otherwise
+        last = await self._kept(occurrence_subject(self._app, durable))
         now = self._transport.clock()
         at = time_before(cron.expression, cron.tz, now - LATE)
-        if kept is None or at <= max(kept.stored_at, last.stored_at if last else now - LONGEST):
+        if at <= max(kept.stored_at, last.stored_at if last else now - LONGEST):
             return
         subject = self._subject(durable)
         missed = occurrence(self._app, durable, cron, subject, at, is_extra=False)
         await self._transport.publish(missed, timeout=TIMEOUT)
 
+    async def _kept(self, subject: str) -> StoredMessage | None:
+        return await self._transport.operators.last_message(OWN_STREAM.name, subject)
+
+    def _message(self, durable: str, cron: Cron) -> Message:
+        return cron_message(self._app, durable, cron, self._subject(durable))
+
     def _subject(self, durable: str) -> str:
         type = cron_type(durable)
         return subject_on_the_wire(type, type, self._publisher.unaddressed)
+
+
+def _holds(kept: StoredMessage | None, message: Message) -> bool:
+    """Return True if the server keeps exactly this cron, neither a cancellation nor another one."""
+    return kept is not None and all(
+        list(kept.headers.get(name, ())) == [value] for name, value in message.headers.items()
+    )
 
 
 def check_version(version: tuple[int, int, int]) -> None:
