@@ -31,8 +31,11 @@ from omni_worker.schedules.occurrences import (
     occurred,
     occurrence_subject,
 )
+from omni_worker.signals import CronRestored, Listener
 from omni_worker.testing import TestWorker
 from omni_worker.topology import NANO, OWN_STREAM
+from omni_worker.transports.jetstream import JetStreamTransport
+from omni_worker.transports.memory import MemoryServer
 from tests.promises.conftest import World, kind, real_server, world
 from tests.test_schedules import stored
 from tests.waiting import until
@@ -149,6 +152,39 @@ async def test_a_process_does_not_catch_up_on_a_cron_that_others_ended(
     assert not bus.schedules.crons._is_to_catch_up
     due = occurrence_subject("bot", "report")
     assert await stored(bus, due, OWN_STREAM.name) == []
+
+
+async def test_a_cron_is_registered_again_in_an_emptied_stream_and_a_cancelled_one_is_not(
+    world: World,
+) -> None:
+    bus = await world.bus("bot")
+    restored: list[Any] = []
+    bus.signals.add(Listener(restored.append, (CronRestored,)))
+    for name in ("report", "cancelled"):
+        await bus.schedules.crons.declare(name, EVERY_SECOND)
+    await cancel_schedule(bus.transport, await find_schedule(bus.transport, "cancelled", "bot"))
+    await bus.schedules.look()
+    await empty(world)
+
+    await bus.schedules.look()
+    await bus.schedules.look()
+
+    count = len(await occurrences(bus))
+    await until(lambda: _are(bus, count + 2))
+    assert [one.name for one in await scheduled_events(bus.transport)] == ["report"]
+    assert restored == [CronRestored(name="report")]
+
+
+async def empty(world: World) -> None:
+    """As an operator: purge the stream of schedules."""
+    if isinstance(world.server, MemoryServer):
+        stream = world.server.stream(OWN_STREAM.name, "")
+        for subject in list(stream._by_subject):
+            stream.purge(subject)
+    else:
+        transport = world.buses[0].transport
+        assert isinstance(transport, JetStreamTransport)
+        await transport._api.ask(f"STREAM.PURGE.{OWN_STREAM.name}")
 
 
 async def test_a_cron_is_listed_run_now_cancelled_and_declared_again(world: World) -> None:

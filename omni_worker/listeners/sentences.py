@@ -19,6 +19,7 @@ from ..signals import (
     ConsumerRecreated,
     ConsumerReset,
     ConsumersJoined,
+    CronRestored,
     CutOff,
     DeadLetterDelayed,
     DeadLetterDropped,
@@ -68,7 +69,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     RecreationFailed, StreamReplaced,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded,
-    ReturnsLost, ReturnDelayed, NotForwarded, Ready,
+    ReturnsLost, ReturnDelayed, NotForwarded, CronRestored, Ready,
 )  # fmt: skip
 
 
@@ -113,6 +114,8 @@ def sentence_of(signal: Signal) -> Sentence | None:
         case NotForwarded():
             again = f"again in {signal.again:g} s, and until it works"
             return Sentence(ERROR, f"a scheduled event is due and waits: {signal.cause}; {again}")
+        case CronRestored(name=name):
+            return Sentence(WARNING, f"cron {name} was deleted on the server: registered again")
         case Ready():
             facts = {"handlers": signal.handlers, "pid": signal.pid}
             consumers = {"consumers": list(signal.consumers)} if signal.consumers else {}

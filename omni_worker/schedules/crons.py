@@ -14,6 +14,7 @@ from ..errors import ApiError, OmniWorkerError, TopologyError
 from ..handlers import Handler, cron_type
 from ..ids import random_id
 from ..publisher import Publisher
+from ..signals import CronRestored, Signals
 from ..subjects import subject_on_the_wire
 from ..topology import NANO, OWN_STREAM
 from ..transports.base import Message, StoredMessage, Transport
@@ -35,11 +36,16 @@ class Crons:
     """The crons that handlers of this process declare."""
 
     def __init__(
-        self, publisher: Publisher, transport: Transport, prepare: Callable[[], Awaitable[None]]
+        self,
+        publisher: Publisher,
+        transport: Transport,
+        signals: Signals,
+        prepare: Callable[[], Awaitable[None]],
     ) -> None:
         self._app = publisher.name
         self._publisher = publisher
         self._transport = transport
+        self._signals = signals
         self._prepare = prepare
         self._declared: dict[str, Cron] = {}  # by durable
         self._current: set[str] = set()  # those the server kept as declared, at the last look
@@ -84,12 +90,7 @@ class Crons:
         # A cancellation leaves a mark for a day: nothing at all means that the stream was emptied.
         if kept is None and durable in self._current:
             await self._register(durable, message)
-            log.warning(
-                "cron %s was deleted on the server, with what stream %s held: it is registered"
-                " again (omni-worker schedules cancel would have ended it)",
-                durable,
-                OWN_STREAM.name,
-            )
+            self._signals.emit(CronRestored(name=durable))
         elif _holds(kept, message):
             self._current.add(durable)
         else:

@@ -56,7 +56,7 @@ class Schedules:
         create: bool,
     ) -> None:
         publisher.schedules = self
-        self.crons = Crons(publisher, transport, self._prepare)
+        self.crons = Crons(publisher, transport, signals, self._prepare)
         self.forwarder = Forwarder(
             publisher.name, transport, provisioner, signals, on_resumed=self.crons.resumed
         )

@@ -115,6 +115,13 @@ class NotForwarded(Signal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CronRestored(Signal):
+    """A cron that the server lost with the stream that keeps it is registered again."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connected(Signal):
     """The connection is established, for the first time or again."""
 
