@@ -72,15 +72,10 @@ def _lines(trace: Trace, since: datetime) -> str:
     parts = [_place_lines(place) for place in trace.places] or [_not_found(trace, since)]
     if trace.consumers:
         rows = [
-            [
-                both_names(one.function, one.handler),
-                one.stream,
-                one.app or "-",
-                one.word,
-                _tries(one),
-            ]
+            [both_names(one.function, one.handler), one.stream, one.app or "-", one.word,
+             _failures(one, trace)]
             for one in trace.consumers
-        ]
+        ]  # fmt: skip
         parts.append(table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows))
     elif trace.places:
         parts.append(["No consumer reads it."])
@@ -150,11 +145,14 @@ def _related_lines(trace: Trace) -> list[str]:
     return lines + ([f"and {grouped(more)} more; --json has up to 200"] if more > 0 else [])
 
 
-def _tries(word: ConsumerWord) -> str:
-    if word.note is None:
-        return "-"
-    times = word.note.failures
-    return f"{times} ×" + (f" {word.note.error}" if word.note.error else "")
+def _failures(word: ConsumerWord, trace: Trace) -> str:
+    """Say how often an event failed in a handler: the last failure is in its dead letter."""
+    whose = (word.app, word.handler)
+    letters = [one for one in trace.letters if (one.app, one.handler) == whose]
+    note = word.note
+    times = max([note.failures if note else 0, *(one.attempts for one in letters)])
+    error = note.error if note and note.error else ""
+    return f"{times} × {error}".rstrip() if times else "-"
 
 
 def _offset(nanoseconds: int) -> str:
