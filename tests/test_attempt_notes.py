@@ -74,6 +74,24 @@ async def test_a_note_that_is_stored_late_is_followed_by_the_one_after_it(
     assert not other.is_ours(noted)
 
 
+async def test_a_settled_event_does_not_keep_others_from_being_repaired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempts, "PATIENCE", 0.01)
+    monkeypatch.setattr(attempts, "MOST_UNSURE", 1)
+    bucket, settled = Silent(), SimpleNamespace(**{**vars(DELIVERY), "sequence": 2})
+    notes: Any = _notes(bucket)
+    await notes.keep(settled, Note(state=NoteState.STARTED, failures=0, first_seen=0.0))
+    await notes.forget(settled)
+
+    notes.failure = None  # the rest is over
+    await notes.keep(DELIVERY, Note(state=NoteState.STARTED, failures=0, first_seen=0.0))
+    await notes.keep(DELIVERY, Note(state=NoteState.FAILED, failures=1, first_seen=0.0))
+
+    assert [key for key, _ in bucket.sent].count(bucket.sent[-1][0]) == 2
+    assert b'"failed"' in bucket.sent[-1][1]
+
+
 async def test_a_run_that_failed_here_is_no_death_though_its_note_could_not_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

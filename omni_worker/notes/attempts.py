@@ -120,9 +120,11 @@ class AttemptNotes:
 
     async def forget(self, delivery: Delivery) -> None:
         """Delete the note on a settled event."""
+        key = self._key(delivery)
+        self._unsure.discard(key)
         if not self._rests():
             with suppress(OmniWorkerError):  # it expires by itself
-                await _soon((await self._notes()).delete(self._key(delivery)))
+                await _soon((await self._notes()).delete(key))
 
     async def _notes(self) -> KeyValue:
         if self._bucket is None:
