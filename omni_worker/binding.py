@@ -66,7 +66,7 @@ class Bound:
     ack_wait: float = 0.0  # seconds, that of the version started last
     begin: int = 0  # of the account, if there is no older one
     entered_at: float = 0.0  # monotonic; in the account
-    has_late: bool = False  # another consumer reads what this one passed, see topology/additions
+    has_late: bool = True  # another consumer reads what this one passed; until a look finds none
     left: Position | None = None  # of the consumer before, until this one is past it
 
 
@@ -256,7 +256,7 @@ class Binding:
         now = asyncio.get_running_loop().time()
         bound.looks.note(info, link=link, server=server, now=now)
         bound.ack_floor, bound.ack_wait = info.ack_floor, wanted_ack_wait(info.config)
-        bound.has_late = has_late(info.config)
+        bound.has_late |= has_late(info.config)
         self.subscription.settled_up_to(
             bound.source, bound.ack_floor, is_idle=info.is_idle, deliveries=info.deliveries
         )

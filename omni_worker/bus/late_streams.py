@@ -95,46 +95,71 @@ class LateStreams:
             return
         try:
             await self._provisioner.look()
-            last, is_done = dict(self._provisioner.last), True
-            for binding in bindings:
-                is_done &= await self._bind_new(binding)
-            if is_done:
-                self._seen = last
         except TransportError as error:
-            if str(error) not in self._said:
-                self._said.add(str(error))
-                log.warning("new streams cannot be read: %s", error)
+            self._say_once("new streams cannot be read", error)
+            return
+        last, waiting = dict(self._provisioner.last), set[str]()
+        for binding in bindings:
+            if binding not in self._running.bindings:  # it has ended while others were looked at
+                continue
+            try:
+                waiting |= await self._bind_new(binding)
+            except TransportError as error:
+                waiting |= set(last)
+                function = binding.subscription.handler.function
+                self._say_once(f"{function}: new streams cannot be read", error)
+        # A stream that has to wait is looked at from the same sequence again.
+        kept = {one: seen for one, seen in self._seen.items() if one in waiting}
+        self._seen = {one: seen for one, seen in last.items() if one not in waiting} | kept
 
-    async def _bind_new(self, binding: Binding) -> bool:
-        """Bind new streams, widen for new subjects; return False if some have to wait."""
+    def _say_once(self, what: str, error: TransportError) -> None:
+        if (text := f"{what}: {error}") not in self._said:
+            self._said.add(text)
+            log.warning("%s", text)
+
+    async def _bind_new(self, binding: Binding) -> set[str]:
+        """Bind new streams, widen for new subjects; return the streams that have to wait."""
         if not binding.bound:  # its consumers are being recreated
-            return False
+            return set(self._provisioner.last)
         handler = binding.subscription.handler
         known = self._known.setdefault(binding, set())
         known |= {bound.spec.stream for bound in binding.bound.values()}
         name = next(bound.spec.handler for bound in binding.bound.values())
         planned = [_named(one, name) for one in self._planned(handler)]
-        is_done = True
+        waiting: set[str] = set()
         for one in planned:
             if one.stream in known:
-                last, seen = (
-                    self._provisioner.last.get(one.stream, 0),
-                    self._seen.get(one.stream, 0),
-                )
+                last = self._provisioner.last.get(one.stream, 0)
+                seen = self._seen.get(one.stream, 0)
                 seen = seen if seen <= last else 0  # it was deleted and created again
-                is_done &= await self.subjects.look(binding, one, seen=seen)
+                if not await self._widen_for_new(binding, one, seen):
+                    waiting.add(one.stream)
         new = [one for one in planned if one.stream not in known]
         if not new:
-            return is_done
+            return waiting
         late = await late_streams(planned, self._transport.operators, self._provisioner.created)
         for one in from_their_first(new, late):
-            specs = await specs_to_read(
-                handler, [one], self._transport, self._provisioner, binding.signals
-            )
-            await binding.bind(specs)
+            try:
+                specs = await specs_to_read(
+                    handler, [one], self._transport, self._provisioner, binding.signals
+                )
+                await binding.bind(specs)
+            except TransportError as error:  # the others can be read all the same
+                what = f"{handler.function}: the new stream {one.stream} cannot be read"
+                self._say_once(what, error)
+                continue
             start = "from its first event" if one.stream in late else "by start_from"
             log.info("%s reads the new stream %s, %s", handler.function, one.stream, start)
-        return is_done
+        return waiting
+
+    async def _widen_for_new(self, binding: Binding, one: StreamConsumers, seen: int) -> bool:
+        """Widen for new subjects; False, with a warning, if they have to wait: only they do."""
+        try:
+            return await self.subjects.look(binding, one, seen=seen)
+        except TransportError as error:
+            function = binding.subscription.handler.function
+            self._say_once(f"{function}: new subjects of {one.stream} cannot be read", error)
+            return False
 
     def _planned(self, handler: Handler) -> tuple[StreamConsumers, ...]:
         return planned_consumers(

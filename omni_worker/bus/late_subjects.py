@@ -9,19 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from secrets import token_hex
+from weakref import WeakSet
 
 from ..binding import Binding, Bound
-from ..errors import ApiError, TopologyError
+from ..errors import ApiError, PermissionDenied, TopologyError
 from ..provision import SOMEBODY_WAS_FASTER, Provisioner
 from ..subjects import fold
 from ..subscription import Subscription
 from ..topology import (
     ConsumerSpec,
     StreamConsumers,
+    app_of,
+    belongs_to,
     claim,
     has_late,
+    is_late,
     is_read_up,
     joined,
     late_consumer,
@@ -31,6 +36,7 @@ from ..topology import (
     passed,
     uncovered,
     widened,
+    with_late,
     with_until,
     without_late,
 )
@@ -56,6 +62,7 @@ class LateReader:
         self._taken: set[int] = set()
         self._is_told = False  # when the subscription lets an event go
         self._asking: asyncio.Handle | None = None
+        self._is_stopped = False
 
     @property
     def is_over(self) -> bool:
@@ -71,13 +78,18 @@ class LateReader:
         return len(self._taken)
 
     async def begin(self, transport: Transport, stream: str, name: str) -> None:
-        """Begin to read."""
-        self._source = await transport.consume(stream, name, self)
+        """Begin to read, unless it is stopped before that is possible."""
+        source = await transport.consume(stream, name, self)
+        if self._is_stopped:  # the subscription ends: what came would be held by nothing
+            await source.close()
+            return
+        self._source = source
         self._subscription.attach(self._source, fed=True)
         self._ask()
 
     async def stop(self) -> None:
         """Ask for nothing more; what is held is the subscription's to finish or to hand back."""
+        self._is_stopped = True
         if self._asking is not None:
             self._asking.cancel()
         if self._source is not None:
@@ -148,6 +160,7 @@ class LateSubjects:
         self._transport = transport
         self._readers: dict[Subscription, dict[Key, LateReader]] = {}
         self._endless: set[int] = set()  # late consumers without an end, by creation
+        self._ended: WeakSet[Subscription] = WeakSet()
 
     async def look(self, binding: Binding, one: StreamConsumers, *, seen: int) -> bool:
         """Compare the consumers of one stream with those planned; ``seen`` is its last sequence
@@ -160,6 +173,7 @@ class LateSubjects:
 
     async def stop(self, subscription: Subscription) -> None:
         """Stop reading for a subscription, before it hands back what it holds."""
+        self._ended.add(subscription)
         await asyncio.gather(*(one.stop() for one in self._of(subscription).values()))
 
     async def close(self, subscription: Subscription) -> None:
@@ -178,20 +192,45 @@ class LateSubjects:
         info = await self._transport.operators.consumer_info(spec.stream, spec.name)
         if info is None:  # it is being recreated
             return False
-        if is_read or has_late(info.config):  # one after the other
+        if not (is_read or has_late(info.config)):
+            info = await self._found_late(bound, info)
+        if is_read or has_late(info.config) or bound.has_late:  # one after the other
             await self._read_passed(binding, bound, info)
             return not new
-        bound.has_late = False
         wider = replace(bound.spec, filters=fold([*bound.spec.filters, *new]))
         if uncovered(info.config.filters, new):
             widened_one = await self._widen(wider, info, seen + 1)
             if widened_one is None:
+                bound.has_late = True  # another process reads it, or it was left behind
                 return False
             function = binding.subscription.handler.function
             log.info("%s reads %s of %s as well", function, ", ".join(new), spec.stream)
             await self._read_passed(binding, bound, widened_one)
         bound.spec = wider
         return True
+
+    async def _found_late(self, bound: Bound, info: ConsumerInfo) -> ConsumerInfo:
+        """Look, once, for a late consumer of one without the tag, and write that.
+
+        A consumer that was recreated does not have the tag; ``bound.has_late`` is the answer.
+        """
+        if not bound.has_late:
+            return info
+        stream, name = bound.spec.stream, late_name(bound.spec.name)
+        try:
+            late = await self._transport.operators.consumer_info(stream, name)
+        except PermissionDenied:
+            bound.has_late = False  # a right that is missing is reported once
+            raise
+        bound.has_late = late is not None and belongs_to(late.config, info.config)
+        if late is None or not bound.has_late:
+            return info
+        what = passed(late.config)
+        if what is None or not is_read_up(late, what):
+            with suppress(PermissionDenied, TopologyError):  # each process looks for it once
+                config = with_late(info.config.raw)
+                return await self._provisioner.change_consumer(bound.spec, info, config)
+        return info
 
     async def _widen(
         self, spec: ConsumerSpec, info: ConsumerInfo, start: int
@@ -227,12 +266,13 @@ class LateSubjects:
                 if error.err_code not in SOMEBODY_WAS_FASTER:
                     raise
                 return None
-        if passed(old.config) is None:
-            return old if self._is_orphaned(old) else None
-        now = await operators.consumer_info(info.stream, info.name)
-        if now is not None and now.config == info.config:  # it was left behind, and is read
-            await operators.delete_consumer(late.stream, late.name)
-        return None
+        if not is_late(old.config) or app_of(old.config) != late.app:
+            raise TopologyError(
+                f"consumer {old.name!r} was created by another program, and {info.name!r} needs one"
+                " of that name for events of new subjects: delete that one"
+            )
+        is_claimed = passed(old.config) is None and self._is_orphaned(old)
+        return old if is_claimed else None  # one that has an end is read up first
 
     async def _bound_by(
         self, spec: ConsumerSpec, late: ConsumerInfo, info: ConsumerInfo
@@ -249,7 +289,7 @@ class LateSubjects:
 
     async def _read_passed(self, binding: Binding, bound: Bound, info: ConsumerInfo) -> None:
         """Read what a widened consumer passed, or end that; ``info`` is of the widened one."""
-        operators, provisioner = self._transport.operators, self._provisioner
+        operators = self._transport.operators
         stream, name = bound.spec.stream, late_name(bound.spec.name)
         late = await operators.consumer_info(stream, name)
         if late is not None and passed(late.config) is None:
@@ -257,6 +297,8 @@ class LateSubjects:
                 return
             late = await self._bound_by(bound.spec, late, info)
         what = None if late is None else passed(late.config)
+        if binding.subscription in self._ended:
+            return
         readers = self._readers.setdefault(binding.subscription, {})
         reader = readers.get((stream, name))
         if late is None or what is None or is_read_up(late, what):
@@ -266,12 +308,19 @@ class LateSubjects:
                 del readers[stream, name]
                 await reader.stop()
                 await reader.close()
-            await operators.delete_consumer(stream, name)
-            await provisioner.change_consumer(bound.spec, info, without_late(info.config))
-            bound.has_late = False
+            await self._end(bound)
         elif reader is None or reader.is_over:
             readers[stream, name] = reader = LateReader(binding.subscription, what)
             await reader.begin(self._transport, stream, name)
+
+    async def _end(self, bound: Bound) -> None:
+        """Remove a late consumer that is read up; the tag goes first, then it is ours to remove."""
+        operators, spec = self._transport.operators, bound.spec
+        info = await operators.consumer_info(spec.stream, spec.name)
+        if info is not None and has_late(info.config):
+            await self._provisioner.change_consumer(spec, info, without_late(info.config))
+        await operators.delete_consumer(spec.stream, late_name(spec.name))
+        bound.has_late = False
 
 
 def _pairs(binding: Binding, one: StreamConsumers) -> Iterator[tuple[Bound, ConsumerSpec | None]]:

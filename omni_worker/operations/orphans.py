@@ -9,7 +9,7 @@ from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..schedules.messages import due_consumer
-from ..topology import NANO, app_of, handler_of, is_late, retry_consumer
+from ..topology import NANO, app_of, handler_of, has_late, is_late, late_name, retry_consumer
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo, StreamConfig
 from ..transports.timestamps import iso, nanoseconds
@@ -42,12 +42,18 @@ async def orphans(
     """Find consumers of this app that no handler reads: of an older version or another module."""
     known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
     known |= {(own.stream, own.name) for own in (retry_consumer(app), due_consumer(app))}
+    found = await lasting_consumers(operators, standing)
+    late = {
+        (info.stream, late_name(info.name))
+        for info in found
+        if has_late(info.config) and (info.stream, info.name) in known
+    }
     return [
         info
-        for info in await lasting_consumers(operators, standing)
+        for info in found
         if app_of(info.config) == app
         and (info.stream, info.name) not in known
-        and not (is_late(info.config) and (info.stream, handler_of(info.config)) in known)
+        and not (is_late(info.config) and (info.stream, info.name) in late)
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import TopologyError
 from ..notes import attempts
 from ..positions import Position, Positions
-from ..topology import ConsumerSpec, CreateConsumer, app_of, consumer_config
+from ..topology import ConsumerSpec, CreateConsumer, app_of, consumer_config, has_late, with_late
 from ..transports.base import Transport
 from ..transports.infos import ConsumerInfo
 from ..writes import write_consumer
@@ -46,13 +46,14 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
         )
     delivered = await _delivered_above_floor(transport, info)
     start = info.ack_floor + 1
+    config = consumer_config(replace(spec, start_sequence=start))
     return Remaking(
         spec=spec,
         start=start,
         waiting=info.num_pending,
         unacked=info.num_ack_pending,
         repeated=max(0, delivered - info.num_ack_pending),
-        config=consumer_config(replace(spec, start_sequence=start)),
+        config=with_late(config) if has_late(info.config) else config,
     )
 
 

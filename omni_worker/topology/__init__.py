@@ -5,6 +5,7 @@ update of ours. Provision reads and writes them.
 """
 
 from .additions import (
+    belongs_to,
     claim,
     has_late,
     is_late,
@@ -14,6 +15,7 @@ from .additions import (
     passed,
     uncovered,
     widened,
+    with_late,
     with_until,
     without_late,
 )
@@ -121,6 +123,7 @@ __all__ = [
     "announced_lease",
     "app_of",
     "bare_name",
+    "belongs_to",
     "changes_in_words",
     "claim",
     "consumer_changes",
@@ -167,6 +170,7 @@ __all__ = [
     "unserved",
     "wanted_ack_wait",
     "widened",
+    "with_late",
     "with_limit",
     "with_sources",
     "with_subjects",

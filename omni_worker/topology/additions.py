@@ -14,8 +14,8 @@ from typing import Any
 from ..subjects import covers, fold, matches
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .consumers import ConsumerSpec, CreateConsumer, consumer_config, filter_fields
-from .streams import TAG
-from .tags import BUT
+from .streams import TAG, Config
+from .tags import BUT, app_of
 
 ENDING = "-late"  # of the second consumer's name
 LATE = TAG + "late"  # in the tag of the first one: there is, or was, a second one
@@ -55,6 +55,7 @@ def late_consumer(spec: ConsumerSpec, config: ConsumerConfig, start: int) -> Con
         split="",
         start_sequence=start,
         but=config.filters,
+        ack_wait=config.ack_wait,  # leases follow the first one's, also where others edited it
     )
 
 
@@ -93,6 +94,22 @@ def is_read_up(info: ConsumerInfo, what: Passed) -> bool:
 def has_late(config: ConsumerConfig) -> bool:
     """Return True if another consumer reads what this one passed."""
     return LATE in config.metadata
+
+
+def with_late(config: Config) -> dict[str, Any]:
+    """Return a consumer's configuration with the tag that another one reads what it passed."""
+    return {**config, "metadata": {**(config.get("metadata") or {}), LATE: "yes"}}
+
+
+def belongs_to(late: ConsumerConfig, main: ConsumerConfig) -> bool:
+    """Return True if a late consumer reads what the other one passed when it was widened.
+
+    The other one may have been recreated, without the tag. Before it is widened it will deliver
+    itself what comes until then: only the process that widens it knows the end.
+    """
+    if not is_late(late) or app_of(late) != app_of(main):
+        return False
+    return passed(late) is not None or not uncovered(main.filters, late.filters)
 
 
 def without_late(config: ConsumerConfig) -> dict[str, Any]:

@@ -25,6 +25,13 @@ async def make(world: World, name: str, *subjects: str) -> None:
     await operators.create_stream({"name": name, "subjects": list(subjects)})
 
 
+async def make_foreign(world: World, stream: str, *consumers: str) -> None:
+    """Make consumers as another program does."""
+    for name in consumers:
+        config = {"name": name, "durable_name": name, "ack_policy": "explicit"}
+        await world.buses[0].transport.operators.create_consumer(stream, config)
+
+
 async def publish(world: World, id: str) -> None:
     await world.store("second.synced", body(id, "second.synced"), id)
 
@@ -168,6 +175,69 @@ async def test_what_a_widened_consumer_passed_is_read_by_the_next_process(
 
     await until(lambda: has_no_late_consumer(world, two))
     assert runs == Counter(["passed", "later"])
+
+
+async def test_what_a_widened_consumer_passed_is_read_though_that_is_recreated(
+    when_asked: None, world: World
+) -> None:
+    runs: Counter[str] = Counter()
+    is_ready = False
+
+    async def handle(event: Event[Any]) -> None:
+        if not is_ready and event.type == "second.synced":
+            raise RuntimeError("not yet")
+        runs[event.id] += 1
+
+    operators = (await world.bus()).transport.operators
+    await make(world, "FIRST", "first.>")
+    one = await world.bus()
+    await one.subscribe("*.synced", handle, durable="w", retry_delay=0.1, max_retries=1000)
+    await world.update_stream("FIRST", subjects=["first.>", "second.>"])
+    await publish(world, "passed")
+    await world.store("first.synced", body("later", "first.synced"), "later")
+    await until(lambda: "later" in runs)
+    await look(one)
+    await one.close(0.0)
+    main = await world.info("FIRST", "w")
+    await operators.delete_consumer("FIRST", main.name)
+    metadata = {key: text for key, text in main.config.metadata.items() if "late" not in key}
+    start = {"deliver_policy": "by_start_sequence", "opt_start_seq": main.delivered + 1}
+    await operators.create_consumer("FIRST", {**main.config.raw, **start, "metadata": metadata})
+    is_ready = True
+    two = await world.bus()
+
+    await two.subscribe("*.synced", handle, durable="w")
+
+    await until(lambda: has_no_late_consumer(world, two))
+    assert runs == Counter(["passed", "later"])
+
+
+async def test_a_handler_that_cannot_be_widened_keeps_no_other_from_new_subjects(
+    when_asked: None, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+
+    async def refused(event: Event[Any]) -> None: ...
+
+    async def handle(event: Event[Any]) -> None:
+        seen.append(event.id)
+
+    await world.bus()
+    await make(world, "FIRST", "first.>")
+    one = await world.bus()
+    await one.subscribe("*.synced", refused, durable="r")
+    await one.subscribe("*.synced", handle, durable="w")
+    await make_foreign(world, "FIRST", "r-late", "r-bare-late")
+    await world.update_stream("FIRST", subjects=["first.>", "second.>"])
+    await publish(world, "passed")
+
+    await look(one)
+    await look(one)
+
+    await until(lambda: seen == ["passed"])
+    lines = [one.message for one in caplog.records if "cannot be read" in one.message]
+    assert len(lines) == 1
+    assert "refused: new subjects of FIRST" in lines[0]
 
 
 async def has_no_late_consumer(world: World, *buses: EventBus) -> bool:
