@@ -187,6 +187,20 @@ async def empty(world: World) -> None:
         await transport._api.ask(f"STREAM.PURGE.{OWN_STREAM.name}")
 
 
+async def test_a_cron_and_the_forwarder_go_on_where_their_stream_was_deleted(world: World) -> None:
+    bus = await world.bus("bot")
+    await bus.schedules.crons.declare("report", EVERY_SECOND)
+    await until(lambda: _are(bus, 1))
+    await bus.schedules.look()
+    await world.delete_stream(OWN_STREAM.name)
+    await until(lambda: bus.schedules.forwarder._source is None)
+
+    await bus.schedules.look()
+
+    count = len(await occurrences(bus))
+    await until(lambda: _are(bus, count + 2))
+
+
 async def test_a_cron_is_listed_run_now_cancelled_and_declared_again(world: World) -> None:
     bus = await world.bus("bot")
     await bus.schedules.crons.declare("report", Cron(DAILY, "America/Sao_Paulo"))

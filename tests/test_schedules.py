@@ -8,22 +8,25 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from omni_worker import App, ConfigError, Context, Event, EventBus, RetryPolicy, Scheduled
-from omni_worker.errors import NoStream, TransportError
+from omni_worker.errors import NoStream, PermissionDenied, TransportError
 from omni_worker.nats_server import NatsServer
 from omni_worker.operations.dry import dry
 from omni_worker.operations.trace import trace_event
 from omni_worker.schedules.due import due_at
 from omni_worker.schedules.keeper import check_version
 from omni_worker.schedules.messages import due_consumer, due_subject, schedule_subject
+from omni_worker.signals import Listener, NotForwarded
 from omni_worker.testing import TestWorker
 from omni_worker.topology import NANO, OWN_STREAM
-from omni_worker.transports.base import Message, StoredMessage
+from omni_worker.transports.base import Message, Source, StoredMessage
+from tests.faults.servers import configured
 from tests.promises.conftest import World, body, kind, real_server, world
 from tests.waiting import until
 
@@ -197,6 +200,50 @@ async def _is_settled(bus: EventBus) -> bool:
     consumer = due_consumer(bus.name)
     info = await bus.transport.operators.consumer_info(consumer.stream, consumer.name)
     return info is not None and not (info.num_pending or info.num_ack_pending)
+
+
+async def test_a_process_without_the_right_to_publish_leaves_it_to_others(tmp_path: Path) -> None:
+    users = [
+        {"user": "maker", "password": "x"},
+        {
+            "user": "denied",
+            "password": "x",
+            "permissions": {"publish": {"deny": ["custom.late"]}},
+        },
+    ]
+    with configured(tmp_path, json.dumps({"authorization": {"users": users}})) as server:
+        url = server.url.replace("://", "://{}:x@")
+        async with EventBus(url.format("denied"), name="shop") as denied:
+            refused: list[NotForwarded] = []
+            denied.signals.add(Listener(refused.append, (NotForwarded,)))
+            await denied.publish("custom.late", 1, after=0)
+            await until(lambda: refused and denied.schedules.forwarder._source is None)
+            await denied.schedules.look()
+
+            async with EventBus(url.format("maker"), name="shop") as bus:
+                assert await published(bus) == [1]
+
+            assert denied.schedules.forwarder._source is None
+            assert [type(one.cause) for one in refused] == [PermissionDenied]
+
+
+async def test_two_looks_at_once_begin_one_pull(world: World) -> None:
+    bus = await world.bus()
+    await bus.publish("custom.late", 1, after=60)
+    forwarder, begun = bus.schedules.forwarder, []
+    await forwarder.stop()
+    forwarder.open()
+    consume = bus.transport.consume
+
+    async def counted(*arguments: Any) -> Source:
+        begun.append(arguments)
+        return await consume(*arguments)
+
+    bus.transport.consume = counted  # type: ignore[method-assign]
+
+    await asyncio.gather(forwarder.look(), forwarder.ensure(), forwarder.look())
+
+    assert len(begun) == 1
 
 
 # --- replacing and cancelling ---------------------------------------------------------------

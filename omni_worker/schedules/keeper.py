@@ -58,7 +58,12 @@ class Schedules:
         publisher.schedules = self
         self.crons = Crons(publisher, transport, signals, self._prepare)
         self.forwarder = Forwarder(
-            publisher.name, transport, provisioner, signals, on_resumed=self.crons.resumed
+            publisher.name,
+            transport,
+            provisioner,
+            signals,
+            on_resumed=self.crons.resumed,
+            restore=self._restore,
         )
         self._app = publisher.name
         self._publisher = publisher
@@ -67,6 +72,7 @@ class Schedules:
         self._provisioner = provisioner
         self._create = create
         self._is_ready = False
+        self._is_used = False  # by this process, which then makes what it needs again
         self._preparing = asyncio.Lock()
 
     async def look(self) -> None:
@@ -189,7 +195,17 @@ class Schedules:
             if not is_dry(self._transport):
                 await self._allow_schedules()
                 await self.forwarder.ensure()
-            self._is_ready = True
+            self._is_ready = self._is_used = True
+
+    async def _restore(self) -> None:
+        """Make what others deleted again: the consumer of what is due, and our own stream."""
+        info = await self._operators.stream_info(OWN_STREAM.name)
+        self.forwarder.continue_in(info)
+        if self._is_used:
+            self._is_ready = False
+            await self._prepare()
+        elif info is not None:
+            await self.forwarder.ensure()
 
     async def _allow_schedules(self) -> None:
         await self._provisioner.ensure_own_stream()
