@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from omni_worker import Event, EventBus, Settings, bus
+from omni_worker.bus.late_subjects import LateReader
+from omni_worker.errors import PermissionDenied
 from omni_worker.handler_consumers import PlannedConsumers
 from omni_worker.handlers import Handler
 from omni_worker.operations.orphans import orphans
@@ -21,8 +26,13 @@ from omni_worker.topology import (
     with_until,
     without_late,
 )
+from omni_worker.topology.additions import Passed
+from omni_worker.transports.base import Message, Receiver, Source
 from omni_worker.transports.infos import read_consumer_config
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
+
+from .promises.conftest import body
+from .waiting import until
 
 SPEC = ConsumerSpec(
     stream="FIRST", name="w", app="a", filters=("first.>",), ack_wait=30.0, handler="w"
@@ -84,3 +94,65 @@ async def test_a_late_consumer_that_no_consumer_names_is_listed(
     found = await orphans(operators, "a", standing, [wanted])
 
     assert [info.name for info in found] == expected
+
+
+async def test_a_subscription_that_ends_begins_to_read_no_late_consumer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bus, "REFRESH", 3600.0)
+    transport = MemoryTransport(MemoryServer())
+    begins, goes_on = asyncio.Event(), asyncio.Event()
+    consume, opened, seen = transport.consume, list[Source](), list[str]()
+
+    async def slow(stream: str, name: str, receiver: Receiver) -> Source:
+        source = await consume(stream, name, receiver)
+        if name.endswith("-late"):
+            opened.append(source)
+            begins.set()
+            await goes_on.wait()
+        return source
+
+    async def handle(event: Event[Any]) -> None:
+        seen.append(event.id)
+
+    monkeypatch.setattr(transport, "consume", slow)
+    await transport.open("tests")
+    await transport.operators.create_stream({"name": "FIRST", "subjects": ["first.>"]})
+    one = EventBus(transport=transport, name="a", settings=Settings())
+    await one.connect()
+    subscription = await one.subscribe("*.synced", handle, durable="w")
+    wider = {"name": "FIRST", "subjects": ["first.>", "second.>"]}
+    await transport.operators.update_stream(wider)
+    for type in ("second.synced", "first.synced"):
+        await transport.publish(Message(type, body(type, type), type), timeout=5)
+    await until(lambda: seen == ["first.synced"])
+    looking = asyncio.ensure_future(one._subscriptions.refresh(busy_only=False))
+    await begins.wait()
+
+    await subscription.unsubscribe()
+    goes_on.set()
+    await looking
+
+    assert [source.outstanding for source in opened] == [0]
+    assert [subscription.state_of(source) for source in opened] == [None]
+    await one.close()
+
+
+async def test_a_late_consumer_that_may_not_be_read_is_reported(
+    transport: MemoryTransport,
+) -> None:
+    async def handle(event: Event[Any]) -> None: ...
+
+    one = EventBus(transport=transport, name="a", settings=Settings())
+    await one.connect()
+    subscription = await one.subscribe("custom.thing", handle, durable="r")
+    reader = LateReader(subscription, Passed(until=1, but=()))
+    await reader.begin(transport, "FIRST", "w-late")
+    [source] = [one for one in subscription._states if one.consumer == "w-late"]
+
+    reader.lost(source, PermissionDenied("no right"))
+
+    assert subscription.stalls == [
+        "consumer w-late on FIRST, of new subjects, cannot be read: no right"
+    ]
+    await one.close()

@@ -17,6 +17,7 @@ from weakref import WeakSet
 from ..binding import Binding, Bound
 from ..errors import ApiError, PermissionDenied, TopologyError
 from ..provision import SOMEBODY_WAS_FASTER, Provisioner
+from ..signals import LateConsumerLost
 from ..subjects import fold
 from ..subscription import Subscription
 from ..topology import (
@@ -106,6 +107,9 @@ class LateReader:
 
     def receive(self, delivery: Delivery) -> None:
         """Hand it on, or acknowledge it unrun: the first consumer delivers it, or did."""
+        if self._subscription.flow.stalls:
+            source = delivery.source
+            self._subscription.flow.stall_ended(_unread(source.stream, source.consumer))
         if not self._what.holds(delivery.sequence, delivery.subject):
             delivery.ack()
         elif self._subscription.pauses.is_paused:
@@ -126,7 +130,14 @@ class LateReader:
         self._ask()
 
     def lost(self, source: Source, cause: Exception) -> None:
-        """Forget a consumer that is gone: another process has seen that all is read."""
+        """Forget a consumer that is gone: most often because all is read; the next look knows.
+
+        A right that is missing is reported: until it is given, events wait.
+        """
+        if isinstance(cause, PermissionDenied):
+            name, stream = source.consumer, source.stream
+            reason = f"consumer {name} on {stream}, of new subjects, cannot be read: {cause}"
+            self._subscription.flow.stall(_unread(stream, name), reason)
         self._source = None
         self._subscription.detach(source)
 
@@ -160,6 +171,7 @@ class LateSubjects:
         self._transport = transport
         self._readers: dict[Subscription, dict[Key, LateReader]] = {}
         self._endless: set[int] = set()  # late consumers without an end, by creation
+        self._without: set[int] = set()  # consumers whose late one others deleted, by creation
         self._ended: WeakSet[Subscription] = WeakSet()
 
     async def look(self, binding: Binding, one: StreamConsumers, *, seen: int) -> bool:
@@ -308,19 +320,32 @@ class LateSubjects:
                 del readers[stream, name]
                 await reader.stop()
                 await reader.close()
-            await self._end(bound)
+            await self._end(binding, bound, is_gone=late is None)
         elif reader is None or reader.is_over:
             readers[stream, name] = reader = LateReader(binding.subscription, what)
             await reader.begin(self._transport, stream, name)
 
-    async def _end(self, bound: Bound) -> None:
-        """Remove a late consumer that is read up; the tag goes first, then it is ours to remove."""
-        operators, spec = self._transport.operators, bound.spec
+    async def _end(self, binding: Binding, bound: Bound, *, is_gone: bool) -> None:
+        """Remove a late consumer that is read up, and before it the tag of the first one.
+
+        Where that one has the tag and there is no late consumer, others deleted it.
+        """
+        operators, spec, flow = self._transport.operators, bound.spec, binding.subscription.flow
+        name = late_name(spec.name)
         info = await operators.consumer_info(spec.stream, spec.name)
         if info is not None and has_late(info.config):
+            if is_gone and info.created not in self._without:
+                self._without.add(info.created)
+                flow.emit(LateConsumerLost(handler=flow.handler, stream=spec.stream, consumer=name))
             await self._provisioner.change_consumer(spec, info, without_late(info.config))
-        await operators.delete_consumer(spec.stream, late_name(spec.name))
+            self._without.discard(info.created)
+        await operators.delete_consumer(spec.stream, name)
         bound.has_late = False
+        flow.stall_ended(_unread(spec.stream, name))
+
+
+def _unread(stream: str, name: str) -> str:
+    return f"late {name} on {stream}"
 
 
 def _pairs(binding: Binding, one: StreamConsumers) -> Iterator[tuple[Bound, ConsumerSpec | None]]:

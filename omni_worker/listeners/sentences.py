@@ -34,6 +34,7 @@ from ..signals import (
     IdTaken,
     IdUsedAgain,
     Lapsed,
+    LateConsumerLost,
     NearlyFull,
     NeverEnded,
     NotesFailed,
@@ -66,7 +67,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     CutOff, NeverEnded, ThreadStuck, GuardLost, GuardNotExtended,
     Duplicate, IdUsedAgain,
     ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset, ConsumersJoined,
-    RecreationFailed, StreamReplaced,
+    RecreationFailed, StreamReplaced, LateConsumerLost,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded,
     ReturnsLost, ReturnDelayed, NotForwarded, CronRestored, Ready,
@@ -259,10 +260,10 @@ def _trace_of(failure: Failure) -> str:
 def _of_consumer(signal: HandlerSignal) -> Sentence | None:
     handler = {"handler": signal.handler.name}
     match signal:
-        case ConsumerLost(recreate=True):
-            return Sentence(ERROR, f"{signal.cause}; making it again")
-        case ConsumerLost():  # it ends the process, which says why
-            return None
+        case ConsumerLost():  # without another one it ends the process, which says why
+            return Sentence(ERROR, f"{signal.cause}; making it again") if signal.recreate else None
+        case LateConsumerLost():
+            return Sentence(ERROR, signal.consequence, {"handler": signal.handler.name})
         case ConsumersJoined(consumer=name):
             slow = "which is slow for the server"
             message = f"consumer {name} reads the bare subjects as well, {slow}: {signal.cause}"

@@ -31,6 +31,20 @@ class ConsumerRecreated(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LateConsumerLost(HandlerSignal):
+    """The consumer of what another one passed was deleted by others before all was handled."""
+
+    stream: str
+    consumer: str
+
+    @property
+    def consequence(self) -> str:
+        """Return what happened, and what becomes of the events."""
+        lost = f"events of subjects that were added to {self.stream} may never be handled"
+        return f"consumer {self.consumer} was deleted before it was read to its end: {lost}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumersJoined(HandlerSignal):
     """The consumer of the bare subjects cannot be had: one consumer reads all filters."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from omni_worker import Event, EventBus, bus
 from omni_worker.errors import StreamMissing
+from omni_worker.signals import LateConsumerLost, Listener
 
 from ..waiting import until
 from .conftest import World, body
@@ -238,6 +239,35 @@ async def test_a_handler_that_cannot_be_widened_keeps_no_other_from_new_subjects
     lines = [one.message for one in caplog.records if "cannot be read" in one.message]
     assert len(lines) == 1
     assert "refused: new subjects of FIRST" in lines[0]
+
+
+async def test_a_late_consumer_that_others_delete_too_early_is_reported_once(
+    when_asked: None, world: World
+) -> None:
+    runs: list[str] = []
+    lost: list[LateConsumerLost] = []
+
+    async def handle(event: Event[Any]) -> None:
+        if event.type == "second.synced":
+            raise RuntimeError("not yet")
+        runs.append(event.id)
+
+    await world.bus()
+    await make(world, "FIRST", "first.>")
+    one = await world.bus()
+    one.signals.add(Listener(lost.append, (LateConsumerLost,)))
+    await one.subscribe("*.synced", handle, durable="w", retry_delay=60.0)
+    await world.update_stream("FIRST", subjects=["first.>", "second.>"])
+    await publish(world, "passed")
+    await world.store("first.synced", body("later", "first.synced"), "later")
+    await until(lambda: runs == ["later"])
+    await look(one)
+
+    await world.buses[0].transport.operators.delete_consumer("FIRST", "w-bare-late")
+    await look(one)
+    await look(one)
+
+    assert [signal.consumer for signal in lost] == ["w-bare-late"]
 
 
 async def has_no_late_consumer(world: World, *buses: EventBus) -> bool:
