@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from omni_worker import App, ConfigError, Event, EventBus
+from omni_worker.cli.handler_list import handler_list
 from omni_worker.cron import Cron, check_cron, time_after, time_before
 from omni_worker.errors import InvalidEvent, TopologyError
 from omni_worker.handlers import Handler
@@ -426,6 +427,15 @@ async def test_a_report_of_every_working_day_in_virtual_time() -> None:
             (8, 0, timedelta(hours=-3))
         }
         assert all(one.weekday() < 5 for one in due)
+
+
+async def test_a_worker_lists_the_times_of_its_cron_at_the_start(world: World) -> None:
+    bus = await world.bus("bot")
+    await bus.run_handler(daily_app().handlers[0])
+
+    listed = handler_list(bus)
+
+    assert f"    cron      {DAILY}, America/Sao_Paulo" in listed.splitlines()
 
 
 @pytest.mark.parametrize(("catch_up", "runs"), [("one", 1), ("none", 0)])

@@ -42,6 +42,8 @@ def handler_lines(subscription: Subscription) -> list[str]:
 def _handler_lines(handler: Handler, consumers: list[tuple[str, str]]) -> Iterator[str]:
     yield f"  {handler.shown}"
     yield from _wrapped("subjects", ", ".join(handler.filters))
+    if handler.cron is not None:
+        yield from _wrapped("cron", f"{handler.cron.expression}, {handler.cron.tz}")
     by_name: dict[str, list[str]] = {}
     for stream, consumer in consumers:
         by_name.setdefault(consumer, []).append(stream)

@@ -73,6 +73,15 @@ class ConsumerStatus:
         """
         return self.exists and bool(self.waiting) and not self.pulls
 
+    @property
+    def is_unasked_for_retries(self) -> bool:
+        """True if only delivered events are unsettled, and no worker has an open pull.
+
+        They run in a worker at its limit, or wait for a retry or for what a dead worker held.
+        """
+        is_owing = bool(self.unacked) and not self.waiting
+        return self.exists and is_owing and not self.pulls and not self.is_paused
+
 
 async def consumer_statuses(
     transport: Transport, wanted: Sequence[PlannedConsumers] | None = None

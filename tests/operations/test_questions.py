@@ -60,6 +60,16 @@ async def audit(event: Event) -> None: ...
 async def everyone(event: Event) -> None: ...
 """
 
+CRON = """
+from omni_worker import App, Event
+
+app = App("clock")
+
+
+@app.cron("0 8 * * mon-fri", tz="America/Sao_Paulo", durable="report")
+async def report(event: Event) -> None: ...
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -84,6 +94,14 @@ def test_show_needs_no_server_and_tells_what_is_declared(folder: Path) -> None:
     assert found["handlers"][0]["consumers"] == [{"stream": "CUSTOM", "name": "r1"}]
     assert [one["payload"] for one in found["handlers"]] == ["Push", None, None]
     assert {one["stream"] for one in found["handlers"][2]["consumers"]} == {"INSTANCE", "ACCESS"}
+
+
+def test_show_names_the_times_of_a_cron(tmp_path: Path) -> None:
+    (tmp_path / "clock.py").write_text(CRON)
+
+    said = operate("nats://127.0.0.1:9", "show", "clock", folder=tmp_path)
+
+    assert "    cron      0 8 * * mon-fri, America/Sao_Paulo\n" in said.out
 
 
 def test_show_of_a_module_that_is_not_there_is_called_wrongly(folder: Path) -> None:
@@ -227,11 +245,13 @@ async def test_status_tells_who_is_paused_and_who_holds_all_it_can(
         await make_consumer(client, "busy")
         pulled = await client.jetstream().pull_subscribe_bind("busy", "CUSTOM")
         await pulled.fetch(1)
+        await make_consumer(client, "held")
+        await (await client.jetstream().pull_subscribe_bind("held", "CUSTOM")).fetch(3)
         tailing = subprocess.Popen(
             [PROGRAM, "tail", "custom.n"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env=clean_environment() | {"NATS_URL": url},
         )  # fmt: skip
-        await until(lambda: _is_watched(client, 4))
+        await until(lambda: _is_watched(client, 5))
 
         said = operate(url, "status")
         told = json.loads(operate(url, "status", "--json").out)
@@ -242,9 +262,18 @@ async def test_status_tells_who_is_paused_and_who_holds_all_it_can(
     notes = " ".join(said.out.partition("\n\n")[2].split())
     assert "No worker reads paused, unread: is one running?" in notes
     assert "No worker asks for more of busy: it is at its limit, or gone." in notes
+    assert (
+        "No worker asks for more of held: what is unacked runs in one at its limit,"
+        " or waits until a worker reads it."
+    ) in notes
     assert "Paused on the server, so nothing is delivered: paused." in notes
     paused = {one["consumer"]: one["paused"] for one in told["consumers"]}
-    assert paused == {"busy": False, "paused": True, "unread": False}  # and no scan of ours
+    assert paused == {
+        "busy": False,
+        "held": False,
+        "paused": True,
+        "unread": False,
+    }  # and no scan of ours
 
 
 async def test_status_watch_looks_again_until_it_is_interrupted(nats_server: NatsServer) -> None:

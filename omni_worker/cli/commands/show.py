@@ -96,6 +96,7 @@ def _handler_lines(wanted: PlannedConsumers, verbose: bool) -> Iterator[str]:
         ("events", ", ".join(handler.types) or "any, by subject"),
         ("doubtful", "; ".join(wanted.doubts)),
         ("filters", ", ".join(handler.filters)),
+        ("cron", f"{handler.cron.expression}, {handler.cron.tz}" if handler.cron else ""),
         ("consumer", _consumers(wanted, verbose)),
         ("missing", f"no stream stores {', '.join(wanted.unserved)}"
          if wanted.unserved else ""),

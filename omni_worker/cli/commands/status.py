@@ -166,6 +166,11 @@ def _lines(
             "No worker asks for more of {}: it is at its limit, or gone.",
         ),
         (
+            [one.name for one in found if one.is_unasked_for_retries],
+            "No worker asks for more of {}: what is unacked runs in one at its limit,"
+            " or waits until a worker reads it.",
+        ),
+        (
             [one.name for one in found if one.is_paused and one.pause is None],
             "Paused on the server, so nothing is delivered: {}.",
         ),
