@@ -289,8 +289,14 @@ class LateSubjects:
     async def _bound_by(
         self, spec: ConsumerSpec, late: ConsumerInfo, info: ConsumerInfo
     ) -> ConsumerInfo:
-        """End a late consumer where the widened one was: what comes later that delivers itself."""
-        config = with_until(late.config, info.delivered)
+        """End a late consumer where the stream is: what comes later the widened one delivers.
+
+        That one may have looked further than it has delivered, and where it is it does not say. So
+        events stored since its last delivery may come by both.
+        """
+        stream = await self._transport.operators.stream_info(spec.stream)
+        last = 0 if stream is None else stream.state.last_sequence
+        config = with_until(late.config, max(info.delivered, last))
         return await self._provisioner.change_consumer(spec, late, config)
 
     def _is_orphaned(self, late: ConsumerInfo) -> bool:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from ..ports import free_port
 from ..processes.support import clean_environment
 from ..waiting import until
 
-FASTAPI, LITESTAR, BUS = [
+FASTAPI, LITESTAR, BUS, PROBE = [
     block.code for block in BLOCKS if block.file == "docs/web.md" and block.language == "python"
 ]
 HANDLED = "order {}: 30\n"
@@ -48,6 +49,28 @@ async def test_a_request_publishes_and_the_process_stops_in_good_order(
 
     assert len(answer["event"]) == 36
     assert "Finished server process" in said(tmp_path)
+
+
+async def test_the_readiness_probe_follows_the_connection(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(PROBE)
+
+    with NatsServer() as server, served(tmp_path, server.url) as (_, port):
+        address = f"http://127.0.0.1:{port}/readyz"
+        await until(lambda: status(address) == 200, 60, seen=lambda: said(tmp_path))
+        server.stop()
+        await until(lambda: status(address) == 503)
+
+
+def status(url: str) -> int | None:
+    """The status of an answer; None without one."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            code: int = response.status
+            return code
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
 
 
 @contextmanager
