@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_server(item: pytest.Item) -> bool:
-    """Whether a test has a fixture that starts a server; `real_server` does, but for memory."""
+    """Return True for a test with a fixture that starts a server; `real_server` may be memory."""
     if SERVER_FIXTURES.isdisjoint(fixtures := getattr(item, "fixturenames", ())):
         return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}

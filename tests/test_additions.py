@@ -1,4 +1,4 @@
-"""What a widened consumer passed, and which consumer reads that."""
+"""Late consumers: what a widened consumer passed, and which one reads that."""
 
 from __future__ import annotations
 
