@@ -221,6 +221,11 @@ class VirtualTime:
             self._rest.set_exception(TooLong())
         if self._loop._ready or (timeout is not None and timeout <= 0):
             return self._real_select(0)
+        if timeout is not None and timeout < self._loop._clock_resolution:
+            # The loop takes this timer for due now. Were this the rest, the task that moves the
+            # time would no longer see it, and jump to the next one before it has run.
+            self.now += timeout
+            return self._real_select(0)
         if self._rest is None or self._rest.done():
             return self._wait_unmoved()
         if events := self._real_select(0):

@@ -332,3 +332,18 @@ def test_on_uvloop_the_kit_says_what_is_missing() -> None:
 
     assert "ConfigError: TestWorker moves the clock of asyncio's own event loop" in done.stderr
     assert "uvloop" in done.stderr
+
+
+async def test_a_timer_a_moment_after_another_runs_before_time_moves_on() -> None:
+    seen: list[float] = []
+
+    async def twice() -> None:
+        loop = asyncio.get_running_loop()
+        for seconds in (1.0, 4e-7):
+            began = loop.time()
+            await asyncio.sleep(seconds)
+            seen.append(loop.time() - began)
+
+    await ran(twice)
+
+    assert seen == pytest.approx([1.0, 0.0], abs=0.001)
