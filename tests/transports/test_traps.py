@@ -721,6 +721,43 @@ async def test_a_deleted_stream_loses_its_consumers(quick_heartbeats, watched):
     assert isinstance(reader.cause, TransportError)
 
 
+async def test_a_consumer_whose_notice_is_lost_is_missed_by_that_of_another(watched, monkeypatch):
+    # Of a stream that is deleted the server loses some; heartbeats would tell after eleven seconds.
+    transport, reader, _ = watched
+    config = {"name": "other", "durable_name": "other", "ack_policy": "explicit"}
+    await transport.operators.create_consumer(STREAM, config)
+    unnoticed = Reader()
+    source = await transport.consume(STREAM, "other", unnoticed)
+    monkeypatch.setattr(source, "_on_conflict", lambda line, headers: None)
+    source.request(1)
+    await parked(transport)
+
+    await transport.operators.delete_consumer(STREAM, "other")
+    await transport.operators.delete_consumer(STREAM, CONSUMER)
+    await until(lambda: reader.cause and unnoticed.cause, timeout=5)
+
+    assert str(unnoticed.cause) == f"consumer other on {STREAM} does not exist any more"
+
+
+async def test_a_consumer_of_the_same_stream_that_still_exists_is_read_on(watched):
+    transport, reader, _ = watched
+    config = {"name": "other", "durable_name": "other", "ack_policy": "explicit"}
+    await transport.operators.create_consumer(STREAM, config)
+    beside = Reader()
+    source = await transport.consume(STREAM, "other", beside)
+    source.request(beside.credit)
+    await parked(transport)
+
+    await transport.operators.delete_consumer(STREAM, CONSUMER)
+    await until(lambda: reader.cause)
+    await until(lambda: source._check is not None and source._check.done())
+    await transport.publish(message(), timeout=5)
+    await until(lambda: beside.deliveries)
+
+    assert beside.cause is None
+    assert len(beside.deliveries) == 1
+
+
 async def test_a_consumer_that_never_was_is_lost_after_a_look(nats_server):
     async with connected(nats_server.url) as transport:
         await make_stream(transport)

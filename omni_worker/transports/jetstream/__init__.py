@@ -145,6 +145,7 @@ class JetStreamTransport:
             self._api.consumer_info,
             RequestLimits(self._budget, None if info is None else info.config),
             created=0 if info is None else info.created,
+            on_deleted=self._on_deleted,
         )
         self._pulls.add(pull)
         return pull
@@ -195,6 +196,16 @@ class JetStreamTransport:
     def _on_denied(self, subject: str, error: PermissionDenied) -> None:
         for pull in list(self._pulls):
             pull.on_denied(subject, error)
+
+    def _on_deleted(self, deleted: Pull) -> None:
+        """Check the other consumers of its stream.
+
+        A server that deletes a stream loses some of the notices to its consumers' requests (seen
+        for one of thirty), and then only silence would tell, after eleven seconds.
+        """
+        for pull in list(self._pulls):
+            if pull.stream == deleted.stream:
+                pull.check()
 
     def _watch(self) -> None:
         """Check the heartbeats of all pulls, with one timer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -35,13 +35,12 @@ class Pull:
     def __init__(
         self, connection: Connection, requests: Requests, prefix: str, stream: str, consumer: str,
         receiver: Receiver, consumer_info: AskConsumerInfo, limits: RequestLimits,
-        created: int = 0,
+        created: int, on_deleted: Callable[[Pull], None],
     ) -> None:  # fmt: skip
-        self.stream = stream
-        self.consumer = consumer
-        self._connection = connection
-        self._receiver = receiver
+        self.stream, self.consumer = stream, consumer
+        self._connection, self._receiver = connection, receiver
         self._consumer_info = consumer_info
+        self._on_deleted = on_deleted
         self._created = created  # creation time: a recreated consumer of the same name has another
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
@@ -56,7 +55,7 @@ class Pull:
         self._elected_at = 0.0  # loop time
         self._stopped = self._withdrawing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._check: asyncio.Task[None] | None = None
+        self._check: asyncio.Task[object] | None = None
         self._open_inbox()
 
     # --- the port --------------------------------------------------------------------------
@@ -203,17 +202,21 @@ class Pull:
         log.warning("no heartbeat from consumer %s in %.0f s; asking again", self.consumer, silence)
         if self._silences >= 2:
             self._silences = 0
-            self._look_into(self._after_silence())
+            self._look_into(self._after_silence)
         else:
             self.outstanding = 0
             self._again()
 
+    def check(self) -> None:
+        """Ask for the consumer, if a request is open: another one of its stream was deleted."""
+        if self.outstanding and not self._stopped:
+            self._look_into(self._ask)
+
     def on_denied(self, subject: str, error: PermissionDenied) -> None:
         """Handle a missing right; without this one there is nothing to read."""
-        is_answer = subject.startswith("$JS.ACK.")
+        answers = subject.startswith("$JS.ACK.") and f".{self.stream}.{self.consumer}." in subject
         # Without answers everything would come again for ever.
-        ours = is_answer and f".{self.stream}.{self.consumer}." in subject
-        if ours or subject.encode() in (self._subject, self._inbox):
+        if answers or subject.encode() in (self._subject, self._inbox):
             self._lose(error)
 
     # --- messages --------------------------------------------------------------------------
@@ -256,7 +259,7 @@ class Pull:
             case 409:
                 self._on_conflict(line.lower(), headers)
             case 503:
-                self._look_into(self._after_nobody())
+                self._look_into(self._after_nobody)
             case 400 | 423:
                 self._lose(TransportError(f"consumer {self.consumer}: {status} {line}"))
             case _:
@@ -265,8 +268,9 @@ class Pull:
     def _on_conflict(self, line: str, headers: bytes) -> None:
         if "consumer deleted" in line or "push based" in line:
             self._lose(TransportError(f"consumer {self.consumer} on {self.stream}: {line}"))
+            self._on_deleted(self)
         elif "exceeded maxrequest" in line:
-            self._look_into(self._after_limit())
+            self._look_into(self._after_limit)
         elif "batch completed" in line and not still_pending(headers, 0):
             pass  # all of it has come
         elif "batch completed" in line or "maxbytes" in line or "interest expired" in line:
@@ -287,38 +291,28 @@ class Pull:
 
     # --- questions to the API -------------------------------------------------------------
 
-    def _look_into(self, question: Coroutine[Any, Any, None]) -> None:
+    def _look_into(self, ask: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Ask one question at a time; the next sign of trouble asks again."""
         if self._check is None or self._check.done():
-            self._check = asyncio.get_running_loop().create_task(question)
-        else:
-            question.close()
+            self._check = asyncio.get_running_loop().create_task(ask())
 
     async def _after_limit(self) -> None:
         """Handle a refused request: the consumer's limits were set after we began to read."""
-        with suppress(TransportError):
-            info = await self._consumer_info(self.stream, self.consumer)
-            if info is not None and self._limits.read(info.config):
-                self._ended(self.outstanding)
-                return
-        self._ended_later(self.outstanding)
+        info = await self._ask()
+        is_changed = info is not None and self._limits.read(info.config)
+        (self._ended if is_changed else self._ended_later)(self.outstanding)
 
     async def _after_nobody(self) -> None:
         """Handle status 503: the consumer is missing, or JetStream is not back yet."""
-        with suppress(TransportError):
-            if await self._consumer_info(self.stream, self.consumer) is None:
-                self._lose_missing()
-                return
+        await self._ask()
         self._ended_later(self.outstanding)
 
     async def _after_silence(self) -> None:
         """Handle silence after a second request: a deaf link, or too many waiting requests."""
         silent = self._inbox
-        info: ConsumerInfo | None = None
-        with suppress(TransportError):
-            if (info := await self._consumer_info(self.stream, self.consumer)) is None:
-                self._lose_missing()
-                return
+        info = await self._ask()
+        if self._stopped:
+            return
         if info is not None and info.num_waiting >= info.config.max_waiting > 0:
             # The server refuses a request with heartbeats silently, again and again.
             log.warning(
@@ -328,6 +322,15 @@ class Pull:
             self._ended_later(self.outstanding)
         elif silent == self._inbox:  # else a new link has answered: the silence was the old one's
             self._connection.force_reconnect("no heartbeats")
+
+    async def _ask(self) -> ConsumerInfo | None:
+        """Read the consumer; None without an answer. If it is missing, the source is lost."""
+        with suppress(TransportError):
+            if (info := await self._consumer_info(self.stream, self.consumer)) is None:
+                what = f"consumer {self.consumer} on {self.stream}"
+                self._lose(TransportError(f"{what} does not exist any more"))
+            return info
+        return None
 
     # --- endings ---------------------------------------------------------------------------
 
@@ -359,10 +362,6 @@ class Pull:
     async def _is_the_same(self) -> bool:
         info = await self._consumer_info(self.stream, self.consumer)
         return info is not None and info.created == self._created
-
-    def _lose_missing(self) -> None:
-        what = f"consumer {self.consumer} on {self.stream}"
-        self._lose(TransportError(f"{what} does not exist any more"))
 
     def _lose(self, cause: Exception) -> None:
         if not self._stopped:
