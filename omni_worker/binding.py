@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from .errors import ApiError, PermissionDenied, TopologyError, TransportError
+from .errors import ApiError, ConsumerGone, PermissionDenied, TopologyError, TransportError
 from .notes import SettledNotes
 from .notes.ledger import RENEWED_EVERY
 from .positions import Position, read_position
@@ -120,14 +120,16 @@ class Binding:
         self._handled = self.subscription.counts.handled
         for bound in list(self.bound.values()):
             info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
-            if info is None or bound.source not in self.bound:
+            if info is not None and bound.source in self.bound:
+                info = await self._upkeep.look(
+                    bound.spec, info, ack_floor=bound.ack_floor, leave=partial(self._leave, bound)
+                )
+            if bound.source not in self.bound:
                 continue
-            looked = await self._upkeep.look(
-                bound.spec, info, ack_floor=bound.ack_floor, leave=partial(self._leave, bound)
-            )
-            if looked is None or bound.source not in self.bound:
+            if info is None:  # the server says so to open requests, and there may be none
+                bound.source.lose(ConsumerGone(bound.spec.stream, bound.spec.name))
                 continue
-            info = await self._upkeep.shorten(bound.spec, looked)
+            info = await self._upkeep.shorten(bound.spec, info)
             if info.created != bound.looks.created:  # another process made it again
                 bound.stream_created = await self._stream_created(bound.spec.stream)
             await self._note_account(bound)
@@ -184,7 +186,8 @@ class Binding:
                 with suppress(TransportError):
                     info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
                     await self._note_account(bound)
-                    if info is not None and source in self.bound:
+                    # What an operator's max_deliver gave up lies below the floor, unsettled.
+                    if info is not None and source in self.bound and info.config.max_deliver < 1:
                         self._take_in(bound, info)
                     break
                 if self.subscription.doubts.lowest(source) is None:

@@ -55,6 +55,13 @@ class NoStream(TransportError):
     """No stream on the server stores this subject."""
 
 
+class ConsumerGone(TransportError):
+    """A consumer that was read does not exist any more."""
+
+    def __init__(self, stream: str, consumer: str) -> None:
+        super().__init__(f"consumer {consumer} on {stream} does not exist any more")
+
+
 class TopologyError(TransportError):
     """A stream or consumer is in the way and is not ours to change."""
 

@@ -42,9 +42,7 @@ class Position:
         return replace(self, start=min(self.start, other.start), end=max(self.end, other.end))
 
     def placed(self, config: Config) -> Config:
-        """Return the configuration of a new consumer that begins here, unless it says where."""
-        if "opt_start_seq" in config:
-            return config
+        """Return the configuration of a new consumer that begins here."""
         begins = {"deliver_policy": "by_start_sequence", "opt_start_seq": self.start}
         kept = {key: value for key, value in config.items() if key != "opt_start_time"}
         tag = {**(config.get("metadata") or {}), ORIGIN: self.origin}

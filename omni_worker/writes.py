@@ -63,7 +63,7 @@ async def _as_left(operators: Operators, stream: str, config: Config) -> Config:
     Its last process was killed before it could do it.
     """
     name = str(config["name"])
-    if config.get("inactive_threshold"):  # of one process
+    if config.get("inactive_threshold") or "opt_start_seq" in config:  # of one process; or known
         return config
     position = await read_position(operators, stream, name)
     if position is None:

@@ -196,6 +196,12 @@ class Source(Protocol):
     async def stop(self) -> None:
         """Stop requesting. Deliveries that were already on their way have arrived at the return."""
 
+    def lose(self, cause: Exception) -> None:
+        """Stop reading a consumer that is gone; the receiver hears of it by ``lost``.
+
+        A server reports a deletion only to open requests.
+        """
+
     async def close(self) -> None:
         """Forget the source; late deliveries are dropped and come again after ack_wait."""
 

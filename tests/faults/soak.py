@@ -137,9 +137,9 @@ class Soak:
         for durable, causes in self.doubles().items():
             assert not causes[UNNAMED], f"{durable}: {causes[UNNAMED]} ended twice for no reason"
         assert await self.outputs() == {id: 1 for id in self.accounts["once"].handled}
-        assert (
-            out_of_order(one for one in self.scene.stage.effects("handled") if "key" in one) == []
-        )
+        ordered = (one for one in self.scene.stage.effects("handled") if "key" in one)
+        early = out_of_order(ordered)
+        assert not early, f"ended after a later one of their key: {early[:10]} of {len(early)}"
         wait, durable, id = self.longest_wait()
         assert wait <= LONGEST_WAIT, f"{id} waited {wait:.1f} s in {durable}"
         for worker in self.scene.stage.workers:

@@ -12,7 +12,7 @@ import pytest
 
 from omni_worker.nats_server import NatsServer
 
-from ..processes.support import stored
+from ..processes.support import api, stored
 from .accounts import by_key, out_of_order
 from .links import Link
 from .scene import Scene
@@ -221,3 +221,27 @@ async def test_order_per_key_through_a_link_that_is_cut(
         account = await scene.ends("order_by: link cut 4 × mid-message", "each key in its order")
     assert out_of_order(scene.stage.effects("handled")) == []
     assert account.ended_twice == 0
+
+
+async def test_order_per_key_where_max_deliver_is_set_while_a_dead_process_holds_events(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    """The server gives up what the dead one held: newer events wait for it all the same."""
+    worker = await scene.run(ORDERED.format(ack_wait=3, prefetch=20))
+    feed = asyncio.create_task(scene.publish(1_500, every=0.05))
+    for kills in range(2):
+        await scene.handled(200 * (kills + 1))
+        worker.kill()
+        worker = await scene.run()
+        has = (await api(scene.plain, "CONSUMER.INFO.MESSAGE.r1"))["config"]
+        edit = {"stream_name": "MESSAGE", "config": {**has, "max_deliver": 1}, "action": "update"}
+        await api(scene.plain, "CONSUMER.CREATE.MESSAGE.r1", edit)
+    await feed
+    await scene.handled(1_500)
+    await scene.settled()
+
+    await scene.ends(
+        "order_by: max_deliver set after a worker's kill -9, 2 ×",
+        "each key in its order; what the dead one settled in its last seconds ran again",
+    )
+    assert out_of_order(scene.stage.effects("handled")) == []

@@ -111,6 +111,35 @@ async def test_nothing_runs_twice_in_another_process_either(world: World) -> Non
     assert set(handled.runs.values()) == {1}
 
 
+async def test_a_deletion_is_noticed_while_nothing_is_requested(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server reports it to open requests only, and a full handler has none."""
+    monkeypatch.setattr("omni_worker.bus.REFRESH", 0.2)
+    bus, runs, done = await world.bus(), Counter[str](), asyncio.Event()
+
+    async def handle(event: Event[Any]) -> None:
+        runs[event.id] += 1
+        await done.wait()
+
+    options: dict[str, Any] = {"durable": "d", "concurrency": 1, "prefetch": 0}
+    await bus.subscribe("custom.thing", handle, channel="whatsapp", **options)
+    await world.store("custom.thing.whatsapp.wa-1", body("long"))
+    await until(lambda: runs["long"] == 1)
+    operators = bus.transport.operators
+    await operators.delete_consumer("CUSTOM", "d")
+
+    async def is_back() -> bool:
+        return await operators.consumer_info("CUSTOM", "d") is not None
+
+    await until(is_back)
+    done.set()
+    await world.store("custom.thing.whatsapp.wa-1", body("next"))
+    await until(lambda: runs["next"] == 1)
+
+    assert runs["long"] == 1
+
+
 async def test_what_an_operator_wants_again_runs_again(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

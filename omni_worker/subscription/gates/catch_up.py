@@ -28,6 +28,7 @@ PROBE = 1.0  # seconds between two deliveries asked for while others hold the ol
 SAID_AFTER = 1.0  # seconds; acks on their way are no gap worth a line
 MARGIN = 0.25  # seconds until the server, too, has noticed that a lease is over
 PATIENCE = 5.0  # seconds more for all to arrive; a process that still holds some by then is alive
+REPAIR = 20.0  # seconds; upkeep looks at each consumer every ten
 
 AskConsumerInfo = Callable[[str, str], Awaitable[ConsumerInfo | None]]
 
@@ -41,6 +42,7 @@ class Gap:
         self.gathered: list[Delivery] = []
         self.window = 1  # how many to ask for next; it doubles while older ones come
         self.probed_at = float("-inf")  # loop time
+        self.gives_up = False  # the server delivers nothing again
         self.moved = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -119,10 +121,11 @@ class Gaps:
             if not self._credit.is_open:  # nothing can come while pulling is held
                 gap.since = self._leases.now()
             since = gap.since
-            elsewhere = await self._elsewhere(gap.state)
+            elsewhere = await self._elsewhere(gap)
             waited = self._leases.now() - gap.since
             over = waited - self._leases.ack_wait - MARGIN
-            if since == gap.since and (elsewhere == 0 or over > PATIENCE):
+            patience = PATIENCE + (REPAIR if gap.gives_up else 0.0)
+            if since == gap.since and (elsewhere == 0 or over > patience):
                 return
             if elsewhere and waited >= SAID_AFTER and not is_said:
                 is_said = True
@@ -132,14 +135,19 @@ class Gaps:
             with suppress(TimeoutError):
                 await asyncio.wait_for(gap.moved.wait(), LOOK)
 
-    async def _elsewhere(self, state: SourceState) -> int | None:
-        """Count deliveries that others hold; None if the server does not answer."""
-        source, held = state.source, len(state.held)
+    async def _elsewhere(self, gap: Gap) -> int | None:
+        """Count deliveries that others hold; None if that is not known."""
+        source, held = gap.state.source, len(gap.state.held)
         with suppress(TransportError):
             info = await self._consumer_info(source.stream, source.consumer)
-            if info is not None:
+            if info is None:
+                return None
+            # An operator's max_deliver: what others hold is given up, not pending any more, and
+            # comes only when upkeep has recreated the consumer.
+            gap.gives_up = info.config.max_deliver > 0
+            if not gap.gives_up:
                 # What came while we asked may not be counted yet.
-                return max(0, info.num_ack_pending - min(held, len(state.held)))
+                return max(0, info.num_ack_pending - min(held, len(gap.state.held)))
         return None
 
     def _ask(self, gap: Gap, elsewhere: int, *, all_are_free: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from ...errors import PermissionDenied, TransportError
+from ...errors import ConsumerGone, PermissionDenied, TransportError
 from ..base import ACK, Delivery, Receiver
 from ..headers import status_of
 from ..infos import ConsumerInfo
@@ -217,7 +217,7 @@ class Pull:
         answers = subject.startswith("$JS.ACK.") and f".{self.stream}.{self.consumer}." in subject
         # Without answers everything would come again for ever.
         if answers or subject.encode() in (self._subject, self._inbox):
-            self._lose(error)
+            self.lose(error)
 
     # --- messages --------------------------------------------------------------------------
 
@@ -261,13 +261,13 @@ class Pull:
             case 503:
                 self._look_into(self._after_nobody)
             case 400 | 423:
-                self._lose(TransportError(f"consumer {self.consumer}: {status} {line}"))
+                self.lose(TransportError(f"consumer {self.consumer}: {status} {line}"))
             case _:
                 log.warning("consumer %s: unknown status %d %s", self.consumer, status, line)
 
     def _on_conflict(self, line: str, headers: bytes) -> None:
         if "consumer deleted" in line or "push based" in line:
-            self._lose(TransportError(f"consumer {self.consumer} on {self.stream}: {line}"))
+            self.lose(TransportError(f"consumer {self.consumer} on {self.stream}: {line}"))
             self._on_deleted(self)
         elif "exceeded maxrequest" in line:
             self._look_into(self._after_limit)
@@ -327,8 +327,7 @@ class Pull:
         """Read the consumer; None without an answer. If it is missing, the source is lost."""
         with suppress(TransportError):
             if (info := await self._consumer_info(self.stream, self.consumer)) is None:
-                what = f"consumer {self.consumer} on {self.stream}"
-                self._lose(TransportError(f"{what} does not exist any more"))
+                self.lose(ConsumerGone(self.stream, self.consumer))
             return info
         return None
 
@@ -363,7 +362,8 @@ class Pull:
         info = await self._consumer_info(self.stream, self.consumer)
         return info is not None and info.created == self._created
 
-    def _lose(self, cause: Exception) -> None:
+    def lose(self, cause: Exception) -> None:
+        """Stop reading: the consumer is gone."""
         if not self._stopped:
             self._stopped = True
             self.outstanding = 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from ...errors import NoStream, TransportError
+from ...errors import ConsumerGone, NoStream, TransportError
 from ...subjects import matches
 from ..base import Serve, Stored
 from ..headers import format_headers
@@ -243,8 +243,7 @@ class MemoryServer:
         """Hand ``count`` messages to ``puller`` as they come, for at most ``ends`` seconds."""
         consumer = self.consumer(stream, name)
         if consumer is None:
-            text = f"consumer {name} on {stream} does not exist any more"
-            puller.gone(TransportError(text))
+            puller.gone(ConsumerGone(stream, name))
         else:
             consumer.pull(puller, count, ends)
 

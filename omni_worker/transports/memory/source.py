@@ -113,6 +113,13 @@ class MemorySource:
         except LinkLost:
             return  # and everything on its way is lost with the link
 
+    def lose(self, cause: Exception) -> None:
+        """Stop reading: the consumer is gone."""
+        if not self._stopped:
+            self._stopped = True
+            self.outstanding = 0
+            self._receiver.lost(self, cause)
+
     async def close(self) -> None:
         """Forget the source; late deliveries are dropped."""
         self._stopped = self._closed = True
@@ -150,7 +157,7 @@ class MemorySource:
 
     def gone(self, cause: Exception) -> None:
         """Handle the end of the consumer."""
-        self._link.hand_over(partial(self._lose, cause))
+        self._link.hand_over(partial(self.lose, cause))
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -188,12 +195,6 @@ class MemorySource:
         self.outstanding = max(0, self.outstanding - missing)
         if not self._stopped:
             self._receiver.replenish(self)
-
-    def _lose(self, cause: Exception) -> None:
-        if not self._stopped:
-            self._stopped = True
-            self.outstanding = 0
-            self._receiver.lost(self, cause)
 
     def _withdraw(self) -> None:
         self._server.withdraw(self.stream, self.consumer, self)

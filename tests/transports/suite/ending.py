@@ -161,6 +161,21 @@ class Ending:
         assert "c" in str(recorder.causes[0])
         assert source.outstanding == 0
 
+    async def test_a_source_that_is_told_of_its_end_asks_no_more(
+        self, transport: Transport
+    ) -> None:
+        await make_stream(transport)
+        await make_consumer(transport)
+        source, recorder = await consume(transport, 0)
+        cause = RuntimeError("gone")
+
+        source.lose(cause)
+        source.lose(RuntimeError("again"))
+        source.request(1)
+
+        assert recorder.causes == [cause]
+        assert source.outstanding == 0
+
     async def test_a_consumer_that_is_not_there_is_lost_on_request(
         self, transport: Transport
     ) -> None:
