@@ -22,6 +22,8 @@ from omni_worker.operations.schedules import (
     NoSuchSchedule,
     cancel_schedule,
     find_schedule,
+    pause_schedule,
+    resume_schedule,
     run_schedule_now,
     scheduled_events,
 )
@@ -219,6 +221,35 @@ async def test_a_cron_is_listed_run_now_cancelled_and_declared_again(world: Worl
     assert (listed.due.hour, listed.due.minute) == (11, 0)
     assert after == []
     assert len(await scheduled_events(transport)) == 1
+
+
+async def test_a_paused_cron_stays_so_over_a_deploy_and_is_not_caught_up_on(world: World) -> None:
+    bus = await world.bus("bot")
+    transport, crons = bus.transport, bus.schedules.crons
+    await crons.declare("report", EVERY_SECOND)
+    await until(lambda: _are(bus, 1))
+
+    await pause_schedule(transport, await find_schedule(transport, "report", None), by="ana")
+    await crons.declare("report", EVERY_SECOND)
+    crons.resumed()
+    await bus.schedules.look()
+    before = len(await occurrences(bus))
+    await bus.publish("custom.late", after=2.5)  # in the meantime the cron would be due twice
+    await until(lambda: _is_stored(bus, "custom.late"))
+    meanwhile = len(await occurrences(bus))
+    await crons.declare("report", Cron("*/2 * * * * *"))
+    [newer] = await scheduled_events(transport)
+    await resume_schedule(transport, newer)
+    await until(lambda: _are(bus, meanwhile + 1))
+
+    assert meanwhile - before <= 1  # one may have been on its way
+    assert newer.pause is not None
+    assert newer.cron == Cron("*/2 * * * * *")
+    assert (await find_schedule(transport, "report", None)).pause is None
+
+
+async def _is_stored(bus: EventBus, subject: str) -> bool:
+    return bool(await stored(bus, subject))
 
 
 async def test_a_cron_and_a_key_of_its_name_are_told_apart(world: World) -> None:

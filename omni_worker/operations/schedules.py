@@ -33,6 +33,7 @@ from ..schedules.occurrences import (
     occurrence,
     read_cron,
 )
+from ..schedules.paused import SchedulePause, pause_of, paused, resumed
 from ..topology import OWN_STREAM
 from ..transports.base import Message, StoredMessage, Transport
 from ..transports.bucket import WRONG_REVISIONS
@@ -57,6 +58,7 @@ class ScheduledEvent:
     due: datetime
     message: StoredMessage
     cron: Cron | None = None
+    pause: SchedulePause | None = None
 
     @property
     def name(self) -> str:
@@ -138,7 +140,26 @@ async def run_schedule_now(transport: Transport, event: ScheduledEvent) -> None:
         extra = occurrence(app, event.name, cron, event.subject, at, is_extra=True)
         await transport.publish(extra, timeout=TIMEOUT)
         return
-    await _write(transport, event, due_now(event.message, transport.clock()))
+    await _write(transport, event, due_now(resumed(event.message), transport.clock()))
+
+
+async def pause_schedule(
+    transport: Transport, event: ScheduledEvent, *, by: str, reason: str = ""
+) -> None:
+    """Keep it from being due until it is resumed. Raises NoSuchSchedule as above, or ConfigError.
+
+    A deploy does not end the pause of a cron; another event of the same key replaces a paused one.
+    """
+    now = transport.clock()
+    await _write(transport, event, paused(event.message, now, by=by, reason=reason))
+
+
+async def resume_schedule(transport: Transport, event: ScheduledEvent) -> None:
+    """End its pause: an event whose time is over is due now. Raises NoSuchSchedule as above.
+
+    A cron goes on with its next time.
+    """
+    await _write(transport, event, resumed(event.message))
 
 
 async def _write(transport: Transport, event: ScheduledEvent, message: Message) -> None:
@@ -162,6 +183,9 @@ def as_json(event: ScheduledEvent) -> Mapping[str, Any]:
         "due": iso(event.due),
         "cron": None if event.cron is None else event.cron.expression,
         "tz": None if event.cron is None else event.cron.tz,
+        "paused": None if event.pause is None else iso(event.pause.since),
+        "by": None if event.pause is None else event.pause.by,
+        "reason": None if event.pause is None else event.pause.reason,
     }
 
 
@@ -179,6 +203,7 @@ def _event(message: StoredMessage, now: int) -> ScheduledEvent | None:
         subject=next(iter(headers.get(SUBJECT_HEADER, ())), ""),
         due=as_datetime(kept.due),
         message=message,
+        pause=pause_of(headers),
     )
 
 
@@ -196,4 +221,5 @@ def _cron(message: StoredMessage, now: int) -> ScheduledEvent | None:
         due=as_datetime(due),
         message=message,
         cron=cron,
+        pause=pause_of(message.headers),
     )

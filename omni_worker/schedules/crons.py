@@ -21,6 +21,7 @@ from ..transports.base import Message, StoredMessage, Transport
 from ..transports.bucket import WRONG_REVISIONS
 from .messages import over
 from .occurrences import cron_message, occurrence, occurrence_subject
+from .paused import paused_like
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -91,7 +92,7 @@ class Crons:
         if kept is None and durable in self._current:
             await self._register(durable, message)
             self._signals.emit(CronRestored(name=durable))
-        elif _holds(kept, message):
+        elif _holds(kept, paused_like(message, kept)):
             self._current.add(durable)
         else:
             self._current.discard(durable)
@@ -99,10 +100,11 @@ class Crons:
     async def _register(self, durable: str, message: Message) -> None:
         for _ in range(TRIES):
             kept = await self._kept(message.subject)
+            wanted = paused_like(message, kept)  # a pause outlives deploys
             # Writing it again would restart it: a time at this moment would be missed.
-            if _holds(kept, message):
+            if _holds(kept, wanted):
                 return
-            write = over(message, random_id(), 0 if kept is None else kept.sequence)
+            write = over(wanted, random_id(), 0 if kept is None else kept.sequence)
             try:
                 await self._transport.publish(write, timeout=TIMEOUT)
             except ApiError as error:
@@ -125,7 +127,7 @@ class Crons:
         message = self._message(durable, cron)
         kept = await self._kept(message.subject)
         if kept is None or not _holds(kept, message):
-            return  # it was cancelled, or a newer process declared it otherwise
+            return  # it was cancelled or paused, or a newer process declared it otherwise
         last = await self._kept(occurrence_subject(self._app, durable))
         now = self._transport.clock()
         at = time_before(cron.expression, cron.tz, now - LATE)

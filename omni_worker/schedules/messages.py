@@ -26,11 +26,13 @@ ID_HEADER = "Omni-Worker-Id"
 KEY_HEADER = "Omni-Worker-Key"
 CAUSE_HEADER = "Omni-Worker-Cause"
 DUE_HEADER = "Omni-Worker-Due"
+PAUSED_HEADER = "Omni-Worker-Paused"  # since when; see `paused`
 
 KEPT_DUE = "720h"  # an event that is due waits so long for a process of its app
 KEPT_CANCELLED = "24h"  # within it an older cause cannot schedule the name again
 
 _OURS = frozenset({SUBJECT_HEADER, ID_HEADER, KEY_HEADER, CAUSE_HEADER, DUE_HEADER})
+_WAYS = frozenset({SCHEDULE, "Nats-Scheduler", PAUSED_HEADER})  # to be, or to have been, scheduled
 _TOKEN = re.compile(r"[A-Za-z0-9_:@=+-]{1,100}")
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f*>]|^\$|^_INBOX\.|\.\.|^\.|\.$")
 
@@ -119,15 +121,19 @@ def cancellation(app: str, name: str, *, cause: int | None) -> Message:
     return Message(schedule_subject(app, name), b"", "", headers)
 
 
-def due_now(schedule: StoredMessage, now: int) -> Message:
-    """Return a stored schedule as one that is due now."""
-    headers = {
+def due_now(schedule: Message, now: int) -> Message:
+    """Return a schedule as one that is due now."""
+    due = {SCHEDULE: f"@at {timestamp(now)}", DUE_HEADER: timestamp(now)}
+    return schedule._replace(id="", headers={**schedule.headers, **due})
+
+
+def written_headers(headers: Headers) -> dict[str, str]:
+    """Return a stored message's headers without those that were about one write."""
+    return {
         name: values[0]
-        for name, values in schedule.headers.items()
+        for name, values in headers.items()
         if values and name not in (MESSAGE_ID, EXPECTED)
     }
-    headers |= {SCHEDULE: f"@at {timestamp(now)}", DUE_HEADER: timestamp(now)}
-    return Message(schedule.subject, schedule.body, "", headers)
 
 
 def over(message: Message, id: str, expected: int) -> Message:
@@ -140,7 +146,7 @@ def read_kept(message: StoredMessage | None) -> Kept | None:
     if message is None:
         return None
     headers = message.headers
-    is_ours = SCHEDULE in headers or "Nats-Scheduler" in headers
+    is_ours = not _WAYS.isdisjoint(headers)
     return Kept(
         sequence=message.sequence,
         id=_first(headers, ID_HEADER) if is_ours else "",

@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from omni_worker import EventBus
+from omni_worker import ConfigError, EventBus
 from omni_worker.cron import Cron
 from omni_worker.nats_server import NatsServer
 from omni_worker.operations.schedules import (
     NoSuchSchedule,
     cancel_schedule,
     find_schedule,
+    pause_schedule,
+    resume_schedule,
     run_schedule_now,
     scheduled_events,
 )
@@ -115,3 +117,97 @@ async def test_an_event_with_a_key_is_found_by_its_id_too(world: World) -> None:
         return not await scheduled_events(bus.transport)
 
     await until(is_gone)
+
+
+async def test_a_paused_event_is_due_when_it_is_resumed(world: World) -> None:
+    bus = await world.bus()
+    transport = bus.transport
+    await bus.publish("custom.late", "paused", after=0.2, key="k")
+    await pause_schedule(transport, await find_schedule(transport, "k", None), by="ana")
+    await bus.publish("custom.late", "not paused", after=0.4)
+
+    meanwhile = await published(bus)
+    [listed] = await scheduled_events(transport)
+    await resume_schedule(transport, listed)
+    in_the_end = await published(bus, count=2)
+
+    assert meanwhile == ["not paused"]
+    assert listed.pause is not None
+    assert listed.pause.shown == "paused by ana"
+    assert in_the_end == ["not paused", "paused"]
+
+
+@pytest.mark.parametrize("end", ["cancelled", "run now", "replaced"])
+async def test_a_paused_event_can_be_ended_otherwise(world: World, end: str) -> None:
+    bus = await world.bus()
+    transport = bus.transport
+    await bus.publish("custom.late", "paused", after=3600, key="k")
+    await pause_schedule(transport, await find_schedule(transport, "k", None), by="ana")
+
+    if end == "cancelled":
+        assert await bus.cancel("k")
+    elif end == "run now":
+        await run_schedule_now(transport, await find_schedule(transport, "k", None))
+        assert await published(bus) == ["paused"]
+    else:
+        await bus.publish("custom.late", "newer", after=0, key="k")
+        assert await published(bus) == ["newer"]
+
+    async def none_is_left() -> bool:
+        return not await scheduled_events(transport)
+
+    await until(none_is_left)
+
+
+async def test_a_paused_event_keeps_its_headers_and_body(world: World) -> None:
+    bus = await world.bus()
+    transport = bus.transport
+    await bus.publish("custom.late", 1, after=3600, key="k")
+    before = (await find_schedule(transport, "k", None)).message
+
+    await pause_schedule(
+        transport, await find_schedule(transport, "k", None), by="ana", reason="night"
+    )
+    await resume_schedule(transport, await find_schedule(transport, "k", None))
+    after = (await find_schedule(transport, "k", None)).message
+
+    ignored = {"Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence"}
+    assert {k: v for k, v in after.headers.items() if k not in ignored} == {
+        k: v for k, v in before.headers.items() if k not in ignored
+    }
+    assert after.body == before.body
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "x" * 257, " space"])
+async def test_a_reason_that_cannot_travel_in_a_header_is_refused(
+    world: World, reason: str
+) -> None:
+    bus = await world.bus()
+    await bus.publish("custom.late", 1, after=3600, key="k")
+    event = await find_schedule(bus.transport, "k", None)
+
+    with pytest.raises(ConfigError, match="expected up to 256 printable characters"):
+        await pause_schedule(bus.transport, event, by="ana", reason=reason)
+
+
+async def test_a_pause_is_ordered_listed_and_ended_at_a_terminal(nats_server: NatsServer) -> None:
+    async with EventBus(nats_server.url, name="bot") as bus:
+        await bus.publish("custom.late", 1, after=3600, key="k")
+        await bus.schedules.crons.declare("report", Cron("0 8 29 2 *", "America/Sao_Paulo"))
+
+        paused = await call(nats_server, "pause", "report", "--reason", "the bank is closed")
+        listed = await call(nats_server, "list")
+        [_, as_json] = json.loads((await call(nats_server, "list", "--json")).out)
+        resumed = await call(nats_server, "resume", "report")
+        again = await call(nats_server, "resume", "k")
+        missing = await call(nats_server, "pause", "nothing")
+
+    assert "report of bot is paused; its next time was" in paused.out
+    assert "omni-worker schedules resume report" in paused.out
+    assert "(the bank is closed)" in listed.out
+    assert all(len(line) <= 80 for line in listed.out.splitlines())
+    assert as_json["reason"] == "the bank is closed"
+    assert as_json["by"] and as_json["paused"]
+    assert "report of bot is resumed; it is due at" in resumed.out
+    assert "k of bot is not paused; it is due at" in again.out
+    assert (missing.code, again.code) == (1, 0)

@@ -31,7 +31,7 @@ def command(app: str | None, limit: int, json: bool) -> int:
 
     \b
     DUE      when it is published, UTC
-    IN       how long it takes until then
+    IN       how long it takes until then, or that it is paused
     NAME     its key or its id, or a cron's durable: what cancel and run-now take
 
     \b
@@ -62,10 +62,10 @@ def _lines(
     rows = [
         [
             f"{one.due:%Y-%m-%d %H:%M:%S}",
-            lasting(max(0.0, (one.due - now).total_seconds())),
+            "paused" if one.pause else lasting(max(0.0, (one.due - now).total_seconds())),
             one.app,
             one.name,
-            one.subject if one.cron is None else f"{one.subject}  {one.cron.shown}",
+            _what(one),
         ]
         for one in found[:limit]
     ]
@@ -73,3 +73,12 @@ def _lines(
     if len(found) > limit:
         lines += ["", f"{grouped(len(found) - limit)} more: --limit {len(found)}"]
     return lines
+
+
+def _what(one: ScheduledEvent) -> str:
+    what = [one.subject]
+    if one.cron is not None:
+        what.append(one.cron.shown)
+    if one.pause is not None:
+        what.append(one.pause.shown)
+    return "  ".join(what)
