@@ -207,7 +207,8 @@ async def test_a_pause_is_ordered_listed_and_ended_at_a_terminal(nats_server: Na
     assert "(the bank is closed)" in listed.out
     assert all(len(line) <= 80 for line in listed.out.splitlines())
     assert as_json["reason"] == "the bank is closed"
-    assert as_json["by"] and as_json["paused"]
+    assert as_json["by"]
+    assert as_json["paused"]
     assert "report of bot is resumed; it is due at" in resumed.out
     assert "k of bot is not paused; it is due at" in again.out
     assert (missing.code, again.code) == (1, 0)
