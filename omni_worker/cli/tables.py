@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ..listeners.pretty import terminal_width
-from ..listeners.text import visible, visible_json
+from ..listeners.text import columns_of, visible, visible_json
 
 GAP = "  "
 INDENT = 4  # of a text under its row
 LEAST = 8  # columns a squeezed one keeps
 ROOM = 24  # columns a text needs in its column; with less it is put under its row
+SECOND = "\uffff"  # stands for the second column of a wide character while a text is wrapped
+
+# Words that people copy: URLs, paths, subjects, ids.
+_COPIED = re.compile(r"[\"'(\[<]*[\w./:@?&=#%+~,$*>-]+[\"')\]>.,;:]*", re.ASCII)
 
 
 def table(
@@ -49,18 +54,26 @@ def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
 
 
 def wrapped(text: str, *, first: str = "", rest: str | None = None) -> list[str]:
-    """Wrap a text at the terminal's width; words stay whole, to be copied."""
-    width = terminal_width()
+    """Wrap a text at the terminal's width; URLs, paths, subjects and ids stay whole, to be copied.
+
+    Other words that are too long for a line are broken: data without blanks, or Chinese.
+    """
+    if not text.isascii():
+        text = "".join(char + SECOND * (columns_of(char) - 1) for char in text)
+    width = terminal_width() - (SECOND in text)  # a line may end in half of a wide character
     if text and len(first) + len(text) <= width and "\n" not in text and "\t" not in text:
-        return [first + text]  # most of many: wrapping costs ten times as much
-    return textwrap.wrap(
+        return [first + text.replace(SECOND, "")]  # most of many: wrapping costs ten times as much
+    rest = " " * len(first) if rest is None else rest
+    room = width - max(len(first), len(rest))
+    lines = textwrap.wrap(
         text,
         width,
         initial_indent=first,
-        subsequent_indent=" " * len(first) if rest is None else rest,
-        break_long_words=False,
+        subsequent_indent=rest,
+        break_long_words=any(len(w) > room and not _COPIED.fullmatch(w) for w in text.split()),
         break_on_hyphens=False,
-    ) or [first.rstrip()]
+    )
+    return [line.replace(SECOND, "") for line in lines] or [first.rstrip()]
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from unicodedata import east_asian_width
 
 LONGEST_TEXT = 16_384  # characters of a message, a field or a traceback
 
@@ -25,6 +26,11 @@ def visible_json(value: Any, *, indent: int | None = None) -> str:
     """Return JSON for people and programs: characters stay as they are, unsafe ones are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def columns_of(char: str) -> int:
+    """Return the columns a character takes on a terminal: two for a wide one (漢, an emoji)."""
+    return 2 if east_asian_width(char) in "WF" else 1
 
 
 def human_time(seconds: float) -> str:

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from omni_worker.listeners.text import columns_of
 from tests.processes.support import PROGRAM, clean_environment
 
 WIDTH = 80
@@ -41,4 +42,4 @@ def call(*arguments: str, folder: Path, typed: str = "", **environment: str) -> 
 
 def too_wide(text: str) -> list[str]:
     """The lines that do not fit a terminal."""
-    return [line for line in text.splitlines() if len(line) > WIDTH]
+    return [line for line in text.splitlines() if sum(map(columns_of, line)) > WIDTH]

@@ -18,7 +18,7 @@ from tests.processes.support import (
 )
 
 from .conftest import LETTERS_WANTED, MANY
-from .support import least, lines_of, measure, operate, table_of
+from .support import least, lines_of, measure, operate, table_of, too_wide
 
 COUNTING = """
 from omni_worker import App, Event
@@ -168,6 +168,37 @@ async def test_with_its_app_a_handler_is_named_by_its_function_too(
     assert "handler      count (n)" in shown.out
     assert "is known with --app MODULE:APP" in " ".join(unknown.out.split())
     assert discarded.out == "#1  put aside\n"
+
+
+async def test_no_error_of_a_letter_makes_lines_too_wide_for_a_terminal(
+    nats_server: NatsServer,
+) -> None:
+    url = nats_server.url
+    data = "{" + ",".join(f'"key{number}":{number}' for number in range(60)) + "}"
+    other = "聊天" * 60
+    async with EventBus(url, name="t") as bus:
+
+        def broken(text: str, *more: str) -> None:
+            raise ValueError(text)
+
+        async def fail(event: Event) -> None:
+            return broken(data if event.payload else other, "a long line of code", "and more")
+
+        await bus.subscribe("custom.n", fail, durable="n", start_from="first", max_retries=0)
+        for payload in (True, False):
+            await bus.publish("custom.n", payload)
+        client = await plain_client(url)
+        await until_letters(client, 2)
+        await client.close()
+
+        shown = [operate(url, "dead-letters", "show", number) for number in ("1", "2")]
+
+    assert [too_wide(one.out) for one in shown] == [[], []]
+    assert any(data in "".join(one.out.split()) for one in shown)
+    assert any(other in "".join(one.out.split()) for one in shown)
+    code = "".join(shown[0].out.split())
+    assert 'broken(dataifevent.payloadelseother,"alonglineofcode","andmore")' in code
+    assert "^" not in code  # the line of code takes two here: marks under it would point nowhere
 
 
 async def test_a_letter_of_another_program_says_why_it_stays(nats_server: NatsServer) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni_worker.cli.tables import ago, counted, facts, grouped, lasting, table, wrapped
+from omni_worker.listeners.text import columns_of
 
 HEAD = ["#", "AGE", "TYPE", "HANDLER", "TRIES", "ERROR"]
 RIGHT = (0, 4)
@@ -91,6 +92,36 @@ def test_words_stay_whole_to_be_copied() -> None:
     url = "x" * 100
 
     assert wrapped(f"see {url} there", first="  ") == ["  see", f"  {url}", "  there"]
+
+
+LONG = "x" * 90
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        f"https://a.b/{LONG}?d=e&f=%20#g", f"message.received.whatsapp.{LONG}",
+        f'"~/{LONG}/c.py:12",', f"<{LONG}@b>.",
+    ],
+)  # fmt: skip
+def test_what_people_copy_stays_whole(word: str) -> None:
+    assert wrapped(f"see {word} there", first="  ") == ["  see", f"  {word}", "  there"]
+
+
+@pytest.mark.parametrize("word", ['{"key":1}' * 30, "f(a)['b']" * 30, "é" * 200, "漢" * 100])
+def test_words_nobody_copies_are_broken(word: str) -> None:
+    lines = wrapped(f"see {word} there", first="  ")
+
+    assert [line for line in lines if columns(line) > 80] == []
+    assert "".join("".join(lines).split()) == f"see{word}there"
+
+
+def test_a_wide_character_takes_two_columns() -> None:
+    assert wrapped("漢字 " * 20) == ["漢字 " * 15 + "漢字", "漢字 漢字 漢字 漢字"]
+
+
+def columns(line: str) -> int:
+    return sum(map(columns_of, line))
 
 
 @pytest.mark.parametrize(

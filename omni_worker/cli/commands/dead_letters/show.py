@@ -85,10 +85,7 @@ def _shown(letter: DeadLetter, names: HandlerNames) -> list[str]:
         ("error type", letter.error_type),
     ))  # fmt: skip
     if letter.traceback:
-        lines.append("")
-        for line in letter.traceback.rstrip().split("\n"):
-            indent = " " * min(DEEPEST, len(line) - len(line.lstrip()))
-            lines += wrapped(printable(line), first=indent, rest=indent + "    ")
+        lines += ["", *_traceback(letter.traceback)]
     lines.append("")
     if letter.why_not:
         lines += wrapped(f"It cannot be retried: {printable(letter.why_not)}.")
@@ -99,6 +96,19 @@ def _shown(letter: DeadLetter, names: HandlerNames) -> list[str]:
         lines.append(f"Send it back:  omni-worker dead-letters retry {letter.sequence}{flag}")
         lines.append(f"See the event: omni-worker dead-letters show {letter.sequence} --body")
     return lines
+
+
+def _traceback(text: str) -> list[str]:
+    shown: list[str] = []
+    is_wrapped = False
+    for line in text.rstrip().split("\n"):
+        if is_wrapped and not line.strip(" ^~"):
+            continue  # marks under a line of code that is several lines here point nowhere
+        indent = " " * min(DEEPEST, len(line) - len(line.lstrip()))
+        wrapped_line = wrapped(printable(line), first=indent, rest=indent + "    ")
+        is_wrapped = len(wrapped_line) > 1
+        shown += wrapped_line
+    return shown
 
 
 def _write(content: bytes) -> None:
