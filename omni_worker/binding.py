@@ -37,6 +37,7 @@ from .topology import (
     announced_lease,
     has_late,
     is_beyond_repair,
+    is_narrower,
     origin_of,
     wanted_ack_wait,
 )
@@ -67,6 +68,7 @@ class Bound:
     begin: int = 0  # of the account, if there is no older one
     entered_at: float = 0.0  # monotonic; in the account
     has_late: bool = True  # another consumer reads what this one passed; until a look finds none
+    is_wide: bool = False  # it kept filters that are not needed: another version reads it too
     left: Position | None = None  # of the consumer before, until this one is past it
 
 
@@ -227,6 +229,7 @@ class Binding:
         created = await self._stream_created(spec.stream)
         source = await self._transport.consume(spec.stream, spec.name, self.subscription)
         bound = Bound(spec, source, Looks(origin_of(info)), 0, created, left=left)
+        bound.is_wide = is_narrower(spec, info.config)
         if after is not None and spec.start_sequence is not None:
             if spec.origin == bound.looks.origin:
                 await self._learn_settled(bound, after)
@@ -268,8 +271,7 @@ class Binding:
 
     async def _share_settled(self, bound: Bound) -> None:
         """Note what is settled, for other processes, if something keeps the ack floor down."""
-        state = self.subscription.state_of(bound.source)
-        if state is None:
+        if (state := self.subscription.state_of(bound.source)) is None:
             return
         if bound.ack_floor < bound.highest:
             await self._settled.share(state.settled, bound.spec.stream, self._origin(bound))

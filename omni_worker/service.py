@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +31,10 @@ def service(bus: EventBus) -> Iterator[None]:
     if bus.settings.service == "off":
         yield
         return
-    id, started = secrets.token_hex(11), datetime.now(UTC)
+    started = datetime.now(UTC)
 
     def answer(subject: str) -> bytes | None:
-        return answer_to(subject, describe(bus, id, started))
+        return answer_to(subject, describe(bus, started))
 
     stop = bus.transport.serve(SERVED, answer, on_denied=_report_denied)
     try:
@@ -44,11 +43,11 @@ def service(bus: EventBus) -> Iterator[None]:
         stop()
 
 
-def describe(bus: EventBus, id: str, started: datetime) -> WorkerProcess:
+def describe(bus: EventBus, started: datetime) -> WorkerProcess:
     """Describe this process as it is now."""
     number = os.environ.get(NUMBER, "")
     return WorkerProcess(
-        id=id,
+        id=bus.id,
         app=bus.name,
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -72,7 +71,9 @@ def activity(subscription: Subscription) -> HandlerActivity:
         durable=options.durable,
         queue=options.queue,
         subjects=handler.filters,
+        ordered=options.order_by is not None,
         consumers=tuple((one.stream, one.consumer) for one in subscription.sources),
+        asking=tuple((one.stream, one.consumer) for one in subscription.sources if one.outstanding),
         concurrency=subscription.scaling.concurrency,
         prefetch=options.prefetch,
         running=subscription.running,

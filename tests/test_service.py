@@ -39,7 +39,8 @@ PROCESS = WorkerProcess(
     handlers=(
         HandlerActivity(
             name="orders", function="shop.place", durable="orders", queue="q",
-            subjects=("custom.order", "custom.order.>"),
+            subjects=("custom.order", "custom.order.>"), ordered=True,
+            asking=(("CUSTOM", "orders"),),
             consumers=(("CUSTOM", "orders"), ("CUSTOM", "orders-bare")), concurrency=10,
             running=3, held=5, breaker_open=True, stalls=("the breaker is open",),
             counts={"handled": 6, "retried": 1, "dead_lettered": 1}, busy_seconds=4.0,

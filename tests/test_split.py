@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from omni_worker.schemas import SchemaRegistry
 from omni_worker.settings import Settings
 from omni_worker.topology import (
     SEVEN,
+    UpdateConsumer,
     consumer_config,
     joined,
     loses_events,
     main_name,
     overlapping,
+    plan_consumer,
 )
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 
@@ -131,6 +134,24 @@ async def test_a_consumer_of_an_older_version_keeps_all_filters_and_nothing_is_d
 
     assert sorted(seen) == [1, 2, 3]
     assert await bus.transport.operators.consumer_info("CUSTOM", "d-bare") is None
+
+
+async def test_what_the_bare_consumer_has_is_left_to_it_though_events_are_unanswered(
+    bus: EventBus,
+) -> None:
+    [one] = planned_consumers(
+        handler("custom.a", durable="d"), SchemaRegistry(), Settings(), SEVEN
+    ).consumers
+    info = await bus.transport.operators.create_consumer("CUSTOM", consumer_config(joined(one)))
+    left = replace(info, num_ack_pending=1)  # by a process that was killed while it made two
+    less = replace(one.main, filters=("custom.a.c.>",))
+
+    narrow, wide = plan_consumer(one.main, left), plan_consumer(less, left)
+
+    assert isinstance(narrow, UpdateConsumer)
+    assert narrow.config["filter_subject"] == "custom.a.>"
+    assert isinstance(wide, UpdateConsumer)
+    assert wide.config["filter_subjects"] == ["custom.a", "custom.a.>"]
 
 
 async def test_two_processes_that_start_at_once_share_the_two_consumers() -> None:

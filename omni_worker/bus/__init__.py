@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -67,6 +68,7 @@ class EventBus(BusPublishing, Steerable):
         if url is not None:
             self.settings = Settings(**self.settings.model_dump(exclude_unset=True) | {"urls": url})
         self.name = name
+        self.id = secrets.token_hex(11)  # of this one among all that run this app
         self.registry = registry if registry is not None else SchemaRegistry()
         self.transport = transport if transport is not None else _jetstream(self.settings)
         self._hearing = Hearing(self.settings, listeners)
@@ -85,7 +87,7 @@ class EventBus(BusPublishing, Steerable):
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
         )
-        self._subscriptions = Subscriptions(self.publisher, self.settings, self.transport)
+        self._subscriptions = Subscriptions(self.publisher, self.settings, self.transport, self.id)
         self._returns = Returns(
             name,
             self.transport,

@@ -125,7 +125,7 @@ class LateStreams:
         known = self._known.setdefault(binding, set())
         known |= {bound.spec.stream for bound in binding.bound.values()}
         name = next(bound.spec.handler for bound in binding.bound.values())
-        planned = [_named(one, name) for one in self._planned(handler)]
+        planned = [_named(one, name) for one in self.planned_for(handler)]
         waiting: set[str] = set()
         for one in planned:
             if one.stream in known:
@@ -161,7 +161,8 @@ class LateStreams:
             self._say_once(f"{function}: new subjects of {one.stream} cannot be read", error)
             return False
 
-    def _planned(self, handler: Handler) -> tuple[StreamConsumers, ...]:
+    def planned_for(self, handler: Handler) -> tuple[StreamConsumers, ...]:
+        """Plan a handler's consumers on the streams as last read."""
         return planned_consumers(
             handler, self._registry, self._settings, self._provisioner.standing
         ).consumers

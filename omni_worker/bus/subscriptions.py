@@ -22,6 +22,7 @@ from ..topology import ConsumerSpec, StreamConsumers
 from ..transports.base import Source, Transport
 from .ending import Ending, caller_among
 from .late_streams import LateStreams, from_their_first, late_streams
+from .narrowing import Narrowing
 from .patience import patiently
 from .steered import Steered
 
@@ -34,14 +35,18 @@ class Subscriptions:
     What runs longer than ``grace`` seconds (default: the setting) at an end is handed back.
     """
 
-    def __init__(self, publisher: Publisher, settings: Settings, transport: Transport) -> None:
+    def __init__(
+        self, publisher: Publisher, settings: Settings, transport: Transport, process: str
+    ) -> None:
         self._publisher = publisher
+        self._process = process
         self._settings = settings  # its grace is read at the end: dev takes it away on a save
         self._bindings: dict[Subscription, Binding] = {}
         self._ending_bindings: list[Binding] = []  # whose last runs still have leases
         self._ending = Ending()
         self._transport = transport
         self._late: LateStreams | None = None
+        self._narrowing: Narrowing | None = None
         self.steered = Steered(
             publisher.name, transport, lambda: self, partial(self._refresh, busy_only=False)
         )
@@ -78,6 +83,9 @@ class Subscriptions:
         """
         settings, taken = self._settings, self.consumers
         self._late = self._late or LateStreams(self, provisioner, registry, settings, transport)
+        self._narrowing = self._narrowing or Narrowing(
+            self._publisher.name, self._process, provisioner, transport, self._late.planned_for
+        )
         before: set[str] | None = None  # streams that existed when the wait for another began
 
         async def plan() -> Sequence[StreamConsumers]:
@@ -119,8 +127,9 @@ class Subscriptions:
         if not busy_only:
             await self.steered.look()
         await self._refresh(busy_only=busy_only)
-        if self._late is not None and not busy_only:
+        if self._late is not None and self._narrowing is not None and not busy_only:
             await self._late.look()
+            self._narrowing.look(self.bindings)
 
     async def _refresh(self, *, busy_only: bool) -> None:
         """Read the consumers from the server, all at once: the requests go out together."""
@@ -172,6 +181,8 @@ class Subscriptions:
 
     async def drain_all(self, grace: float | None) -> None:
         """End every one, and wait for those that are ending already."""
+        if self._narrowing is not None:
+            await self._narrowing.close()
         await asyncio.gather(*(self.drain(one, grace) for one in self))
         await self._ending.wait()
 

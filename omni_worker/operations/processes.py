@@ -34,7 +34,9 @@ class HandlerActivity:
     durable: str | None = None
     queue: str | None = None
     subjects: tuple[str, ...] = ()
+    ordered: bool | None = None  # it has order_by; None: an older process does not say
     consumers: tuple[tuple[str, str], ...] = ()  # stream and consumer
+    asking: tuple[tuple[str, str], ...] = ()  # those of them with an open request
     concurrency: int = 0
     prefetch: int | None = None
     running: int = 0
@@ -233,7 +235,11 @@ def _activity_json(activity: HandlerActivity) -> dict[str, Any]:
         "durable": activity.durable,
         "queue": activity.queue,
         "subjects": list(activity.subjects),
-        "consumers": [{"stream": one, "consumer": name} for one, name in activity.consumers],
+        "ordered": activity.ordered,
+        "consumers": [
+            {"stream": one, "consumer": name, "asking": (one, name) in activity.asking}
+            for one, name in activity.consumers
+        ],
         "concurrency": activity.concurrency,
         "prefetch": activity.prefetch,
         "running": activity.running,
@@ -246,14 +252,18 @@ def _activity_json(activity: HandlerActivity) -> dict[str, Any]:
 
 
 def _read_activity(data: Mapping[str, Any]) -> HandlerActivity:
-    prefetch = data["prefetch"]
+    prefetch, ordered = data["prefetch"], data.get("ordered")
+    consumers = [(str(one["stream"]), str(one["consumer"])) for one in data["consumers"]]
+    asks = [one.get("asking") is True for one in data["consumers"]]
     return HandlerActivity(
         name=str(data["name"]),
         function=str(data["function"]),
         durable=_text(data["durable"]),
         queue=_text(data["queue"]),
         subjects=tuple(map(str, data["subjects"])),
-        consumers=tuple((str(one["stream"]), str(one["consumer"])) for one in data["consumers"]),
+        ordered=ordered if isinstance(ordered, bool) else None,
+        consumers=tuple(consumers),
+        asking=tuple(one for one, is_asking in zip(consumers, asks, strict=True) if is_asking),
         concurrency=int(data["concurrency"]),
         prefetch=None if prefetch is None else int(prefetch),
         running=int(data["running"]),

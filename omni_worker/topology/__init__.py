@@ -35,13 +35,12 @@ from .consumers import (
     is_narrower,
     plan_consumer,
     queue_consumer_name,
-    retry_consumer,
-    retry_subject,
     short_hash,
     with_limit,
 )
 from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks
+from .returns import retry_consumer, retry_subject
 from .routes import holds_events, route, unknown_copies, unserved, would_store
 from .shortening import announced_lease, shortened, wanted_ack_wait
 from .split import (
@@ -52,6 +51,7 @@ from .split import (
     joined,
     loses_events,
     main_name,
+    narrowed,
     overlapping,
     split,
 )
@@ -147,6 +147,7 @@ __all__ = [
     "letter_risks",
     "loses_events",
     "main_name",
+    "narrowed",
     "origin_of",
     "overlapping",
     "passed",

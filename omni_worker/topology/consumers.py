@@ -12,7 +12,7 @@ from typing import Any
 from ..options import StartFrom
 from ..subjects import covers, fold
 from ..transports.infos import ConsumerConfig, ConsumerInfo
-from .streams import NANO, OWN_STREAM, TAG, Config, rfc3339
+from .streams import NANO, TAG, Config, rfc3339
 from .tags import ACK_WAIT, BUT, FUNCTION, NEXT_ACK_WAIT, SPLIT, app_of, function_of
 from .words import changes_in_words
 
@@ -95,28 +95,6 @@ class RefuseConsumer:
 ConsumerStep = CreateConsumer | UseConsumer | UpdateConsumer | RefuseConsumer
 
 
-RETRY_ACK_WAIT = 300.0  # seconds; one consumer serves all handlers, also those with long leases
-
-
-def retry_subject(app: str) -> str:
-    """Return the subject an app's dead letters are sent back to."""
-    return f"omni-worker.retry.{app}"
-
-
-def retry_consumer(app: str) -> ConsumerSpec:
-    """Return the consumer from which all processes of an app read the events sent back."""
-    return ConsumerSpec(
-        stream=OWN_STREAM.name,
-        name=f"{app}-retry",
-        app=app,
-        filters=(retry_subject(app),),
-        ack_wait=RETRY_ACK_WAIT,
-        # The consumer exists before anything is sent, so nothing is missed; and when it is
-        # recreated after a deletion, it does not run a month of old retries.
-        start_from="new",
-    )
-
-
 def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
     """Return the configuration for creating a missing consumer.
 
@@ -197,7 +175,7 @@ def plan_consumer(
     only_function = is_renamed and not changes
     if not changes and not is_renamed and NEXT_ACK_WAIT not in config.metadata:
         return UseConsumer(notices)
-    filters, stays = _next_filters(spec, config, is_read=_is_read(info) and not narrow)
+    filters, stays = _next_filters(spec, config, is_read=_may_want(spec, info) and not narrow)
     if stays:
         changes.pop("filter_subjects", None)
         kept = ", ".join(config.filters)
@@ -277,7 +255,21 @@ def _next_filters(
 
 def is_narrower(spec: ConsumerSpec, config: ConsumerConfig) -> bool:
     """Return True if the consumer has a filter that the spec no longer covers."""
-    return not all(any(covers(want, has) for want in spec.filters) for has in config.filters)
+    return not all(_is_covered(has, spec) for has in config.filters)
+
+
+def _may_want(spec: ConsumerSpec, info: ConsumerInfo) -> bool:
+    """Return True if a process may want what the consumer delivers until it is narrowed.
+
+    A process at its limit loses no bare subjects: the handler's other consumer has them.
+    """
+    left = (has for has in info.config.filters if not _is_covered(has, spec))
+    is_split = bool(spec.split) and all(_is_covered(f"{one}.>", spec) for one in left)
+    return bool(info.num_waiting) if is_split else _is_read(info)
+
+
+def _is_covered(subject: str, spec: ConsumerSpec) -> bool:
+    return any(covers(filter, subject) for filter in spec.filters)
 
 
 def _is_read(info: ConsumerInfo) -> bool:

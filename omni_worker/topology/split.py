@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..subjects import covers, fold, intersection
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .additions import ENDING, late_name
-from .consumers import ConsumerSpec
+from .consumers import ConsumerSpec, filter_fields
+from .tags import SPLIT
 
 BARE = "-bare"  # ends the name of the consumer with the bare subjects
 LOSING = ((2, 10, 26), (2, 11, 0), (2, 11, 1))  # versions with nats-server#6824
@@ -94,6 +96,13 @@ def is_whole(consumers: StreamConsumers, main: ConsumerInfo | None, *, has_bare:
     it would deliver them again.
     """
     return main is not None and not has_bare and holds_bare(consumers, main.config)
+
+
+def narrowed(spec: ConsumerSpec, config: ConsumerConfig) -> dict[str, Any]:
+    """Return a consumer's configuration with the filters of ``spec``; all else is kept."""
+    kept = {key: value for key, value in config.raw.items() if not key.startswith("filter_")}
+    split = {SPLIT: spec.split} if spec.split else {}
+    return {**kept, **filter_fields(spec.filters), "metadata": {**config.metadata, **split}}
 
 
 def main_name(consumer: str, durable: str | None) -> str:
