@@ -6,6 +6,7 @@ Events out: app, bus or context → publisher → schemas, subjects, wire → tr
 
 from . import payloads, signals
 from .app import App
+from .batches import Batch
 from .bus import EventBus
 from .context import Context
 from .dispatch import CallNext, Middleware
@@ -68,6 +69,7 @@ __all__ = [
     "Answer",
     "ApiError",
     "App",
+    "Batch",
     "CallNext",
     "ConfigError",
     "Context",

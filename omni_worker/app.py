@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
+from .batches.declarations import BatchDeclarations
 from .bus import EventBus
 from .bus.names import check_app_name
 from .bus.publishing import PublishingElsewhere
@@ -64,7 +65,7 @@ Heard = TypeVar("Heard", bound=Callable[[Any], None])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 
-class App(CronDeclarations, PublishingElsewhere, Steerable):
+class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
     """The handlers of one worker, and what they share.
 
     ``name`` is each published event's source and owns the consumers on the server. ``lifespan``

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from .batches.gathering import gathering_of
 from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
 from .events import Published
@@ -71,15 +72,21 @@ def build_subscription(
         counts=counts,
         signals=setup.signals,
     )
-    order, breaker = _order(handler, setup), Breaker(handler.options.breaker or 0)
-    recall = Recall(noted, settler.attempts, breaker, ordered=order is not None)
-    breaker.note_wait = recall.note_wait
+    order = _order(handler, setup)
+    breaker = Breaker(handler.options.breaker or 0, counts_runs=handler.batch is None)
+    recall = _recall(handler, noted, settler.attempts, breaker)
     outer: list[Gate] = [order] if order is not None else []
+    gathering = gathering_of(handler, threads, setup.signals, attempts=settler.attempts)
+    dispatcher = Dispatcher(
+        handler,
+        registry=setup.registry,
+        middlewares=middlewares,
+        threads=threads,
+        innermost=None if gathering is None else gathering.join,
+    )
     parts = Parts(
         handler=handler,
-        dispatcher=Dispatcher(
-            handler, registry=setup.registry, middlewares=middlewares, threads=threads
-        ),
+        dispatcher=dispatcher,
         settler=settler,
         attempts=noted,
         counts=counts,
@@ -104,7 +111,23 @@ def build_subscription(
         streams=streams,
         threads=threads,
     )
+    if gathering is not None:
+        gathering.judge, gathering.is_down = dispatcher.ending, lambda: breaker.is_open
+        gathering.count_failure = breaker.count_failure
+        parts.gates, parts.let_go = [*parts.gates, gathering], gathering.let_go
     return Subscription(parts), threads
+
+
+def _recall(handler: Handler, notes: AttemptNotes, attempts: int, breaker: Breaker) -> Recall:
+    recall = Recall(
+        notes,
+        attempts,
+        breaker,
+        ordered=handler.options.order_by is not None,
+        most_waiting=handler.at_once // 2 if handler.batch else 0,
+    )
+    breaker.note_wait = recall.note_wait
+    return recall
 
 
 def _on_taken(handler: Handler, signals: Signals, delivery: Delivery, by: Published) -> None:

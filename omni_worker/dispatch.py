@@ -54,7 +54,7 @@ class TimedOut(Exception):
 
 
 class Dispatcher:
-    """Run deliveries through one handler."""
+    """Run deliveries through one handler, or through ``innermost`` in place of its function."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Dispatcher:
         registry: SchemaRegistry,
         middlewares: Sequence[Middleware] = (),
         threads: DaemonThreads | None = None,
+        innermost: CallNext | None = None,
     ) -> None:
         self._handler = handler
         self._registry = registry
@@ -76,11 +77,11 @@ class Dispatcher:
         self._live_only = handler.options.live_only
         self._is_choosy = self._validates or self._live_only
         # The handler behind its middlewares. The caller turns what it raises into an ``ending``.
-        self.call = _chain(_innermost(handler, threads), middlewares)
+        self.call = _chain(innermost or _innermost(handler, threads), middlewares)
         # The handler itself, if nothing is around it and it takes only its event.
         self.bare: Callable[[Event[Any]], Awaitable[None]] | None = None
         takes_more = handler.wants_context or handler.injected is not None
-        if handler.is_async and not takes_more and not middlewares:
+        if handler.is_async and not takes_more and not middlewares and innermost is None:
             self.bare = handler.call
 
     def read(self, delivery: Delivery) -> Event[Any] | Outcome:

@@ -34,6 +34,21 @@ CRON_TYPE = "custom.cron."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Size and time of a handler's batches, and the type of their events."""
+
+    size: int  # events of a batch, at most
+    wait: float  # seconds after the first event
+    model: type[Event[Any]]
+
+    @property
+    def shown(self) -> str:
+        """Describe it for people."""
+        events = "event" if self.size == 1 else "events"
+        return f"at most {self.size} {events}, {self.wait:g} s after the first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
     """A declared function: the events it subscribes to, and its options."""
 
@@ -51,6 +66,7 @@ class Handler:
     is_async: bool
     injected: Injected | None = None  # what `Depends` gives it
     cron: Cron | None = None  # when its events are made, by the clock
+    batch: Batching | None = None  # how many events it is given at once
 
     @property
     def name(self) -> str:
@@ -77,6 +93,11 @@ class Handler:
         return (self.name, self.short, self.function, self.shown)
 
     @property
+    def at_once(self) -> int:
+        """Number of events that may run at once: those of all its batches, if it has batches."""
+        return (self.options.concurrency or 1) * (self.batch.size if self.batch else 1)
+
+    @property
     def literal_types(self) -> tuple[str, ...]:
         """Types that the handler names without a wildcard."""
         return tuple(type for type in self.types if not is_wild(type))
@@ -97,10 +118,12 @@ def declare(
     instance: str | None = None,
     options: Mapping[str, Any],
     names: Mapping[str, Any] | None = None,
+    batch: Batching | None = None,
 ) -> Handler:
     """Check a declaration and return its record. Raises ConfigError naming the option.
 
-    ``names`` are the local names around the function; its annotation may refer to them.
+    ``names`` are the local names around the function; its annotation may refer to them. The
+    signature of a ``batch`` handler is checked by its caller.
     """
     checked = check_options(options)
     channels = _channels(channel)
@@ -111,9 +134,9 @@ def declare(
     if checked.queue is not None and checked.durable is None:
         name = queue_consumer_name(app, checked.queue, filters)
         check_name(name, f"queue={checked.queue!r} makes the consumer {name!r}")
-    given = marked(call, names or {})
-    wants_context = takes_context(call, given)
-    model = event_model(call, checked.schema, names or {})
+    given = {} if batch else marked(call, names or {})
+    wants_context = not batch and takes_context(call, given)
+    model = batch.model if batch else event_model(call, checked.schema, names or {})
     return Handler(
         call=call,
         app=app,
@@ -128,6 +151,7 @@ def declare(
         wants_context=wants_context,
         is_async=is_async(call),
         injected=_injected(call, given, model, names or {}) if given else None,
+        batch=batch,
     )
 
 

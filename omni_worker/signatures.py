@@ -66,7 +66,7 @@ def event_model(
 ) -> type[Event[Any]]:
     """Return the event type: from `schema=`, else the annotation `Event[Model]`, else any."""
     if schema is not None:
-        return _event_of(schema)
+        return event_of(schema)
     parameters = list(inspect.signature(call).parameters.values())
     hint = parameters[0].annotation if parameters else inspect.Parameter.empty
     if hint is inspect.Parameter.empty:
@@ -77,7 +77,7 @@ def event_model(
     payloads: list[Any] = [event.model_fields["payload"].annotation for event in events]
     if not events or any(held is Any or isinstance(held, TypeVar) for held in payloads):
         return Event[Any]
-    return events[0] if len(events) == 1 else _event_of(functools.reduce(operator.or_, payloads))
+    return events[0] if len(events) == 1 else event_of(functools.reduce(operator.or_, payloads))
 
 
 def where_written(call: Callable[..., Any]) -> str:
@@ -166,7 +166,8 @@ def _events_in(hint: object) -> list[type[Event[Any]]]:
     return [event for part in get_args(hint) for event in _events_in(part)]
 
 
-def _event_of(schema: Any) -> type[Event[Any]]:
+def event_of(schema: Any) -> type[Event[Any]]:
+    """Return the type of events whose payload is of this type."""
     model: type[Event[Any]] = Event[schema]
     return model
 

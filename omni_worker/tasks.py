@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _OURS = "omni-worker "
 _HANDLER = f"{_OURS}handler "
+_BATCH = f"{_OURS}batch "
 
 
 def own(purpose: str) -> str:
@@ -14,6 +15,16 @@ def own(purpose: str) -> str:
 def of_handler(handler: str) -> str:
     """Return the name of a task or thread that runs a handler's events."""
     return _HANDLER + handler
+
+
+def of_batch(handler: str) -> str:
+    """Return the name of a task that runs a batch: user's code, though the task is ours."""
+    return _BATCH + handler
+
+
+def is_batch(name: str) -> bool:
+    """Return True if a task of that name runs a batch."""
+    return name.startswith(_BATCH)
 
 
 def is_own(name: str) -> bool:

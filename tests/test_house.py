@@ -28,7 +28,7 @@ ROOMS = [
     "threads", "recently_settled", "nats_server", "discovery",
     "steering", "signals", "positions", "writes", "provision", "stream_consumers", "resets",
     "publisher", "signalling_publisher", "schedules", "context", "notes", "dispatch",
-    "letter_storage", "settle", "subscription",
+    "letter_storage", "settle", "subscription", "batches",
     "assembly", "upkeep", "binding", "sent_back", "operations",
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "listeners.configuration",

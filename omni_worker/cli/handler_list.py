@@ -44,6 +44,8 @@ def _handler_lines(handler: Handler, consumers: list[tuple[str, str]]) -> Iterat
     yield from _wrapped("subjects", ", ".join(handler.filters))
     if handler.cron is not None:
         yield from _wrapped("cron", f"{handler.cron.expression}, {handler.cron.tz}")
+    if handler.batch is not None:
+        yield from _wrapped("batches", handler.batch.shown)
     by_name: dict[str, list[str]] = {}
     for stream, consumer in consumers:
         by_name.setdefault(consumer, []).append(stream)

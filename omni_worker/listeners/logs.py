@@ -16,7 +16,15 @@ from ..context import current_context, event_fields
 from ..failures import one_line, safe_str, traceback_text
 from ..masking import MASK, bounded, is_secret
 from ..settings import Settings
-from ..signals import HandlerSignal, Listener, PublishConfirmed, RunFinished, RunStarted, Signal
+from ..signals import (
+    HandlerSignal,
+    Listener,
+    PublishConfirmed,
+    Retried,
+    RunFinished,
+    RunStarted,
+    Signal,
+)
 from .pretty import pretty
 from .sentences import ALWAYS, Sentence, run_mark, sentence_of
 from .text import LONGEST_TEXT, indented, visible, visible_json
@@ -47,6 +55,7 @@ SHORTEST = 100  # characters of a text for which a field has no room left
 DEEPEST = 8  # levels of a field; what lies deeper is shown as text
 LONGEST_LINE = 2_048  # characters of a line of ours
 OURS = "omni_"  # begins the names of our fields: a line of any library may have a field `event`
+_TOLD = "_omni_worker_logged"  # mark of an exception: its traceback was logged
 SIGNAL = OURS + "signal"  # field: the kind of what happened, for programs
 
 
@@ -92,7 +101,7 @@ def write(signal: Signal, *, tracebacks: bool = True) -> None:
     sentence = sentence_of(signal)
     if sentence is None or not logger.isEnabledFor(sentence.level):
         return
-    trace = _trace_of(sentence) if tracebacks else ""
+    trace = _trace_of(sentence) if tracebacks and not _is_repeated(signal) else ""
     facts = (sentence.about, f"look: {sentence.look}" if sentence.look else "")
     logger.log(
         sentence.level,
@@ -129,6 +138,16 @@ def log_of(settings: Settings) -> Listener:
 LOG = Listener(write, ALWAYS)
 LOG_LINES = Listener(_write_lines, ALWAYS)  # without tracebacks
 LOG_RUNS = Listener(write, (RunFinished,))  # a line for each run, on level debug
+
+
+def _is_repeated(signal: Signal) -> bool:
+    """Return True if the traceback was logged with another event of the same batch."""
+    if not isinstance(signal, Retried) or signal.handler.batch is None:
+        return False
+    known = vars(signal.error)
+    is_repeated = _TOLD in known
+    known[_TOLD] = True
+    return is_repeated
 
 
 def _trace_of(sentence: Sentence) -> str:

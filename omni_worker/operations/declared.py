@@ -32,6 +32,7 @@ def as_json(
                 "unserved": list(one.unserved),
                 "doubtful": list(one.doubts),
                 "payload": model_name(one.handler),
+                "batch": _batch(one.handler),
                 "options": options_in_force(one.handler.options),
             }
             for one in planned
@@ -46,6 +47,11 @@ def as_json(
             for one in registry.list()
         ],
     }
+
+
+def _batch(handler: Handler) -> dict[str, Any] | None:
+    batch = handler.batch
+    return None if batch is None else {"size": batch.size, "wait": batch.wait}
 
 
 def model_name(handler: Handler) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
+from ..batches.gathering import gathering_of
 from ..context import Context, RunSetup
 from ..dispatch import Dispatcher, Middleware
 from ..events import Event
@@ -23,6 +24,7 @@ from ..letters.read import stored_time
 from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skip
 from ..publisher import Publisher
 from ..schemas import SchemaRegistry
+from ..signals import Signals
 from ..tasks import of_handler
 from ..threads import DaemonThreads
 from ..transports.base import Delivery, Source, StoredMessage, Transport
@@ -101,14 +103,22 @@ class _Replay:
         self._wanted = stage.wanted
         handler = self._handler = stage.wanted.handler
         options = handler.options
-        self._at_once = 1 if options.order_by is not None else options.concurrency or 1
-        self._timeout = options.timeout if handler.is_async else None
+        self._at_once = 1 if options.order_by is not None else handler.at_once
+        # Of a batch, the time is limited where it runs.
+        self._timeout = options.timeout if handler.is_async and not handler.batch else None
         self._threads = (
             None if handler.is_async else DaemonThreads(self._at_once, of_handler(handler.name))
         )
+        gathering = gathering_of(handler, self._threads, Signals(), attempts=1)
         self._dispatcher = Dispatcher(
-            handler, registry=stage.registry, middlewares=stage.middlewares, threads=self._threads
+            handler,
+            registry=stage.registry,
+            middlewares=stage.middlewares,
+            threads=self._threads,
+            innermost=None if gathering is None else gathering.join,
         )
+        if gathering is not None:
+            gathering.judge = self._dispatcher.ending
         self._around = RunSetup(
             handler=handler.name,
             function=handler.short,

@@ -36,19 +36,19 @@ class Subscription:
 
     def __init__(self, parts: Parts) -> None:
         options = parts.handler.options
-        assert options.concurrency is not None
         assert options.ack_wait is not None
+        at_once, batch = parts.handler.at_once, parts.handler.batch
         self.handler, self.counts, self.times = parts.handler, parts.counts, parts.times
         self._parts = parts
         self._states: dict[Source, SourceState] = {}
         self._pulled: dict[Source, SourceState] = {}  # those of them this subscription asks itself
         name = of_handler(parts.handler.name)
-        self._slots = Slots(options.concurrency, lambda slot: self._execution.work(slot), name)
+        self._slots = Slots(at_once, lambda slot: self._execution.work(slot), name)
         self._leases = Leases(
             self._states,
             self._slots,
             ack_wait=options.ack_wait,
-            timeout=options.timeout,
+            timeout=options.timeout if batch is None else None,  # of the batch, not of each event
             can_cancel=parts.handler.is_async,
             is_connected=parts.is_connected,
             handler=parts.handler,
@@ -56,7 +56,7 @@ class Subscription:
         )
         self._credit = Credit(
             self._pulled,
-            concurrency=options.concurrency,
+            concurrency=at_once,
             prefetch=options.prefetch,
             streams=parts.streams,
             ordered=options.order_by is not None,
@@ -74,7 +74,9 @@ class Subscription:
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
         self.pauses = Pauses(self.flow, self._states, self._execution, self._back, parts)
-        self.scaling = Scaling(self.flow, self._surplus, parts.threads)
+        self.scaling = Scaling(
+            self.flow, self._surplus, parts.threads, batch=1 if batch is None else batch.size
+        )
         self.unanswered = Unanswered(self.flow, self.pauses)
         self.doubts = Doubts()
         self._draining, self.resumptions = False, 0  # how often the link was renewed
@@ -248,6 +250,7 @@ class Subscription:
         self._back.note_running([one.delivery for one in self._slots.all if one.delivery])
         await self._surplus.close()
         await asyncio.gather(self.pauses.close(), *(source.stop() for source in self._pulled))
+        self._parts.let_go()
         try:
             await self._hand_back_waiting()
             await self._slots.wait(grace)

@@ -46,3 +46,4 @@ class Parts:
     foreign_limit: float  # seconds
     streams: int = 1
     threads: DaemonThreads | None = None  # of a plain def handler
+    let_go: Callable[[], None] = lambda: None  # what has begun and waits, once nothing comes in

@@ -63,6 +63,7 @@ class Slots:
         self.is_free = True
         self._alone = asyncio.Lock()
         self._barrier: asyncio.Event | None = None  # while a run wants to be alone
+        self.on_barred: Callable[[], None] = lambda: None
         self.buffer: deque[Delivery] = deque()
         self.all: set[Slot] = set()
         self._busy = 0.0  # seconds
@@ -143,6 +144,7 @@ class Slots:
         async with self._alone:
             self._barrier = asyncio.Event()
             self._judge()
+            self.on_barred()
             try:
                 yield await self._others_end(slot, patience)
             finally:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from ..context import Context, current_context
 from ..errors import ConfigError
 from ..events import Event
-from ..tasks import KEEPER, is_own, own
+from ..tasks import KEEPER, is_batch, is_own, own
 from .waits import is_timed, outside_is_possible, place, waited_for, waits_outside
 
 T = TypeVar("T")
@@ -280,7 +280,9 @@ class VirtualTime:
         if maker in self._testers:
             self._testers.add(task)
         context = current_context.get()
-        if context is not None and not is_own(name):
+        if is_batch(name):
+            self._born.add(task)
+        elif context is not None and not is_own(name):
             self._born.add(task)
             if maker is None:  # asked for by a thread
                 self._asked[task] = context

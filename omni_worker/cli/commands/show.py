@@ -97,6 +97,7 @@ def _handler_lines(wanted: PlannedConsumers, verbose: bool) -> Iterator[str]:
         ("doubtful", "; ".join(wanted.doubts)),
         ("filters", ", ".join(handler.filters)),
         ("cron", f"{handler.cron.expression}, {handler.cron.tz}" if handler.cron else ""),
+        ("batches", handler.batch.shown if handler.batch else ""),
         ("consumer", _consumers(wanted, verbose)),
         ("missing", f"no stream stores {', '.join(wanted.unserved)}"
          if wanted.unserved else ""),

@@ -32,9 +32,15 @@ class Breaker(Gate):
     lets_plain_runs_pass = True  # while it is closed
 
     def __init__(
-        self, limit: int, *, first_pause: float | None = None, longest_pause: float | None = None
+        self,
+        limit: int,
+        *,
+        first_pause: float | None = None,
+        longest_pause: float | None = None,
+        counts_runs: bool = True,
     ) -> None:
         self._limit = limit
+        self._counts_runs = counts_runs  # False: failed batches are counted, by who runs them
         self._first_pause = FIRST_PAUSE if first_pause is None else first_pause
         self._longest_pause = LONGEST_PAUSE if longest_pause is None else longest_pause
         self._pause = self._first_pause
@@ -82,8 +88,8 @@ class Breaker(Gate):
         """Count an ending; the plain runs tell theirs as well."""
         if outcome is DONE:
             self._succeeded()
-        elif _is_failure(outcome):
-            self._failed()
+        elif self._counts_runs and _is_failure(outcome):
+            self.count_failure()
 
     def hand_back(self, source: Source, why: str) -> None:
         """Hand back every run of a source that waits for a trial."""
@@ -107,7 +113,7 @@ class Breaker(Gate):
             self._end_waits(may_run=not self._closed)
             self._flow.emit(BreakerClosed(handler=self._flow.handler))
 
-    def _failed(self) -> None:
+    def count_failure(self) -> None:
         """Count a failure that may pass."""
         self.failures += 1
         if not self.is_open and self._limit and self.failures >= self._limit:

@@ -11,6 +11,8 @@ deaths together are another one. So one kill stops nothing, and an innocent even
 
 from __future__ import annotations
 
+import asyncio
+
 from ...letters.written import Failure
 from ...notes import AttemptNotes, Note, NoteState
 from ...outcomes import GIVEN_UP, KEPT, HandBack, Outcome
@@ -33,7 +35,13 @@ class Recall(Gate):
     lets_plain_runs_pass = True
 
     def __init__(
-        self, notes: AttemptNotes, attempts: int, breaker: Breaker, *, ordered: bool
+        self,
+        notes: AttemptNotes,
+        attempts: int,
+        breaker: Breaker,
+        *,
+        ordered: bool,
+        most_waiting: int = 0,
     ) -> None:
         self._notes = notes
         self._attempts = attempts  # how often an event may run
@@ -42,6 +50,10 @@ class Recall(Gate):
         self._line = Line() if ordered else None
         self._is_taken = False  # an event runs alone, or waits to be
         self._rest_until = 0.0  # loop time; until then the others run
+        # A batch that killed its process twice leaves hundreds: so many of them wait in a slot.
+        self._most_waiting = most_waiting
+        self._waiting = 0
+        self._turns = asyncio.Lock()
 
     def opened(self, flow: Flow) -> None:
         """Take the handler whose notes they are, and its slots, where an event may be alone."""
@@ -98,8 +110,31 @@ class Recall(Gate):
         flow, rest = self._flow, self._rest_until - self._flow.now()
         if self._line is not None:
             return await self._alone_in_line(run, go)
+        if self._waiting < self._most_waiting:
+            return await self._alone_in_turn(run, go)
         if self._is_taken or rest > 0 or self._breaker.is_open or flow.slots.is_closed:
             return HandBack(max(rest, AGAIN), "it has to run alone, and others run now")
+        return await self._alone_now(run, go)
+
+    async def _alone_in_turn(self, run: Run, go: Go) -> Outcome:
+        """Wait here, noted as not begun, until those before it have run and the others rested."""
+        flow = self._flow
+        self._waiting += 1
+        try:
+            await self._note(run, NoteState.BACK)
+            async with self._turns:
+                if (rest := self._rest_until - flow.now()) > 0:
+                    await flow.wait(rest)
+                if flow.slots.is_closed or self._breaker.is_open or self._is_taken:
+                    return HandBack(AGAIN, "it has to run alone, and others run now")
+                if flow.leases.has_lapsed(run.delivery):
+                    return HandBack(0.0, "its lease ran out while it waited")
+                return await self._alone_now(run, go)
+        finally:
+            self._waiting -= 1
+
+    async def _alone_now(self, run: Run, go: Go) -> Outcome:
+        flow = self._flow
         self._is_taken, began = True, flow.now()
         try:
             async with flow.slots.alone(run.slot, patience=flow.leases.ack_wait) as alone:

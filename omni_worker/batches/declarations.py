@@ -1,0 +1,168 @@
+"""Declarations: `@app.on_batch`, a handler of many events at once."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack, get_args, get_origin
+
+from ..errors import ConfigError
+from ..events import Event
+from ..handler_consumers import unprefixed_types
+from ..handlers import Batching, Handler, declare
+from ..injection import marked
+from ..options import HandlerOptions, Number
+from ..retry import DAY
+from ..schemas import SchemaRegistry, check_model
+from ..signatures import caller, evaluated, event_of, function_of, named
+from .batch import Batch
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+SIZE = Number(1, 10_000)
+WAIT = Number(0, DAY, "s")
+MOST = 100_000  # events at once, over all batches of a handler
+
+
+class BatchDeclarations:
+    """Declares handlers of batches."""
+
+    name: str
+    registry: SchemaRegistry
+
+    def on_batch(
+        self,
+        *types: str,
+        size: int = 500,
+        wait: float = 1.0,
+        subject: str | None = None,
+        channel: str | Sequence[str] | None = None,
+        instance: str | None = None,
+        **options: Unpack[HandlerOptions],
+    ) -> Callable[[Call], Call]:
+        """Run the decorated function, ``async def (batch: Batch[Model])``, for many events at once.
+
+        A batch begins when it has ``size`` events, or ``wait`` seconds after its first one. The
+        other options are those of ``on``; ``concurrency`` is how many batches run at once, one if
+        it is not given. Each event is settled by itself: see ``Batch``.
+
+        Raises ConfigError naming option, file and line.
+        """
+        shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])
+        frame = sys._getframe(1)
+        where = caller(frame)
+        if types and callable(types[0]):  # @app.on_batch without parentheses
+            raise ConfigError(
+                f'@app.on_batch: no event type; write @app.on_batch("custom.row") ({where})'
+            )
+
+        if options.get("concurrency") is None:
+            options["concurrency"] = 1
+
+        def decorate(call: Call) -> Call:
+            try:
+                names = frame.f_locals
+                handler = declare(
+                    call,
+                    app=self.name,
+                    types=types,
+                    subject=subject,
+                    channel=channel,
+                    instance=instance,
+                    options=options,
+                    names=names,
+                    batch=_batching(call, size, wait, options.get("schema"), names),
+                )
+                _check(handler)
+                handler = replace(handler, where=where)
+                self._add(handler)
+            except ConfigError as error:
+                raise ConfigError(f"@app.on_batch({shown}): {error} ({where})") from None
+            for doubt in unprefixed_types(handler, self.registry):
+                warnings.warn(f"@app.on_batch: {doubt} ({where})", stacklevel=2)
+            return call
+
+        return decorate
+
+    def _add(self, handler: Handler) -> None:
+        raise NotImplementedError
+
+
+def _batching(
+    call: Callable[..., Any], size: int, wait: float, schema: Any, names: Mapping[str, Any]
+) -> Batching:
+    SIZE(f"size={size!r}", size)
+    WAIT(f"wait={wait!r}", wait)
+    _check_signature(call, names)
+    return Batching(size=size, wait=wait, model=_model(call, schema, names))
+
+
+def _check(handler: Handler) -> None:
+    """Refuse options that a batch handler cannot keep."""
+    if handler.options.order_by is not None:
+        raise ConfigError(
+            "order_by= runs one event of a key at a time, so that no batch would fill: use"
+            " @app.on with order_by="
+        )
+    if handler.at_once > MOST:
+        raise ConfigError(
+            f"size={handler.batch.size if handler.batch else 0} ×"
+            f" concurrency={handler.options.concurrency}: expected {MOST} events at once, at most"
+        )
+
+
+def _check_signature(call: Callable[..., Any], names: Mapping[str, Any]) -> None:
+    if given := marked(call, names):
+        raise ConfigError(
+            f"{named(call)}: a batch handler has no dependencies, and {next(iter(given))!r} is"
+            " marked Depends: open it in the lifespan, and take it from batch.state"
+        )
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{call!r} is not a function: expected (batch)") from None
+    target = function_of(call)
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise ConfigError(f"{named(call)} holds a yield: a generator would never run")
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise ConfigError(
+            f"{named(call)}{signature}: a batch handler takes (batch); the context of an event is"
+            " batch.context(event)"
+        ) from None
+
+
+def _model(call: Callable[..., Any], schema: Any, names: Mapping[str, Any]) -> type[Event[Any]]:
+    """Return the type of the events: of `schema=`, else of the annotation `Batch[Model]`."""
+    payload = schema
+    if payload is not None:
+        check_model(payload, f"schema={payload!r}")
+    else:
+        first = next(iter(inspect.signature(call).parameters.values()))
+        hint: Any = first.annotation
+        if hint is first.empty:
+            return Event[Any]
+        try:
+            hint = evaluated(hint, function_of(call), names)
+        except Exception as error:
+            raise ConfigError(
+                f"{named(call)}: the annotation {hint} cannot be read here ({error}); import its"
+                " names outside of `if TYPE_CHECKING:`, or give schema=…"
+            ) from None
+        if (get_origin(hint) or hint) not in (Batch, Any, object):
+            raise ConfigError(
+                f"{named(call)}: a batch handler is given a Batch, not a {_shown(hint)}; write"
+                " batch: Batch[Model]"
+            )
+        payload = next(iter(get_args(hint)), Any)
+        if isinstance(payload, TypeVar):
+            payload = Any
+    return event_of(payload)
+
+
+def _shown(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
