@@ -227,7 +227,7 @@ class Settler:
         self, delivery: Delivery, trouble: Trouble, error: BaseException, after: float | None
     ) -> None:
         attempt = trouble.failures
-        delay = retry_delay(self._policy, attempt, random.random()) if after is None else after
+        delay = retry_delay(self._policy, attempt, self._jitter(error)) if after is None else after
         if self._keeps_retries:
             trouble.retry_in = delay
         else:
@@ -242,6 +242,12 @@ class Settler:
                 error=error,
             )
         )
+
+    def _jitter(self, error: BaseException) -> float:
+        """Return the same for all events that failed by one exception: they come again together."""
+        if self._handler.batch is None:
+            return random.random()
+        return random.Random(id(error)).random()
 
     async def send_letter(self, delivery: Delivery, trouble: Trouble) -> bool:
         """Store the dead letter in ``trouble``, then terminate the original.
