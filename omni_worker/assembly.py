@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .batches.gathering import gathering_of
+from .batches.gathering import Gathering, gathering_of
 from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
 from .events import Published
@@ -112,10 +112,16 @@ def build_subscription(
         threads=threads,
     )
     if gathering is not None:
-        gathering.judge, gathering.is_down = dispatcher.ending, lambda: breaker.is_open
-        gathering.count_failure = breaker.count_failure
-        parts.gates, parts.let_go = [*parts.gates, gathering], gathering.let_go
+        _gather(parts, gathering)
     return Subscription(parts), threads
+
+
+def _gather(parts: Parts, gathering: Gathering) -> None:
+    """Put batches behind the last gate; what they fail with, and when to stop, others decide."""
+    breaker = parts.breaker
+    gathering.judge, gathering.count_failure = parts.dispatcher.ending, breaker.count_failure
+    gathering.is_down = lambda: breaker.is_open
+    parts.gates, parts.let_go = [*parts.gates, gathering], gathering.let_go
 
 
 def _recall(handler: Handler, notes: AttemptNotes, attempts: int, breaker: Breaker) -> Recall:

@@ -156,7 +156,9 @@ class Gathering(Gate):
 
     def _add(self, context: Context, event: Event[Any]) -> Member:
         member = Member(context, event, self._loop.create_future())
-        if self._is_barred or (self._proven and self._was_proven(member)):
+        slots = None if self._flow is None else self._flow.slots
+        has_to_be_alone = slots is not None and not slots.is_free and slots.is_barred
+        if has_to_be_alone or (self._proven and self._was_proven(member)):
             member.group = Group(None, [member])
             self._make_due(member.group)
             return member
@@ -171,18 +173,13 @@ class Gathering(Gate):
         if len(group.members) >= self._size:
             del self._open[lane]
             self._make_due(group)
-        elif self._flow is not None and self._inside >= self._flow.slots.size:
+        elif slots is not None and self._inside >= slots.size:
             self._make_due(next(iter(self._open.values())))  # no further event can come
         return member
 
     def _lane_of(self, context: Context) -> Hashable:
         """Keep events that failed before from the company of others."""
         return context.attempt > 1
-
-    @property
-    def _is_barred(self) -> bool:
-        """True while an event has to run alone."""
-        return self._flow is not None and self._flow.slots.is_barred
 
     def _left(self, member: Member) -> None:
         """Leave out an event whose run was cancelled; a batch without any is cancelled, too."""

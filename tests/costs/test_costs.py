@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from omni_worker import Context, Draft, Event, EventBus
+from omni_worker import App, Batch, Context, Draft, Event, EventBus, Settings
 from omni_worker.nats_server import NatsServer
 
 from .meter import Meter
@@ -72,6 +72,32 @@ async def test_handling_an_event(nats_server: NatsServer, options: dict[str, Any
     assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
     # Two consumers take turns: 1.7 calls an event more than one would need.
     assert meter.calls.total() <= EVENTS * 13, shown
+
+
+async def test_handling_events_in_batches(nats_server: NatsServer) -> None:
+    app, meter, done, handled = App("costs"), Meter(), asyncio.Event(), 0
+
+    @app.on_batch("custom.message.received", durable="c", start_from="first", size=500, wait=0.2)
+    async def handle(batch: Batch[Received]) -> None:
+        nonlocal handled
+        handled += len(batch)
+        if handled == EVENTS:
+            done.set()
+
+    settings = Settings(urls=nats_server.url)
+    async with EventBus(nats_server.url, name="costs") as bus:
+        await bus.publish_many(drafts())
+    with meter.counting():
+        async with app.running(settings=settings):
+            await done.wait()
+
+    shown = meter.most_called(EVENTS)
+    assert meter.json["validate_json"] == EVENTS, meter.json
+    # A slot for each event of a batch, a task for each batch, and the start.
+    assert meter.counts["create_task"] <= 600, meter.counts
+    assert meter.timers <= 120, meter.counts  # one of each batch, and of what looks after it
+    assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
+    assert meter.calls.total() <= EVENTS * 31, shown  # a plain handler: 13
 
 
 async def test_publishing_many(nats_server: NatsServer) -> None:
