@@ -90,14 +90,7 @@ def build_subscription(
         settler=settler,
         attempts=noted,
         counts=counts,
-        around=RunSetup(
-            handler=handler.name,
-            function=handler.short,
-            publisher=setup.publisher,
-            loop=asyncio.get_running_loop(),
-            state=setup.state,
-            on_taken=partial(_on_taken, handler, setup.signals),
-        ),
+        around=_around(handler, setup),
         gates=[*outer, *gates, *_guard(handler, setup), breaker, Alone(recall)],
         order=order,
         breaker=breaker,
@@ -114,6 +107,17 @@ def build_subscription(
     if gathering is not None:
         _gather(parts, gathering)
     return Subscription(parts), threads
+
+
+def _around(handler: Handler, setup: HandlerSetup) -> RunSetup:
+    return RunSetup(
+        handler=handler.name,
+        function=handler.short,
+        publisher=setup.publisher,
+        loop=asyncio.get_running_loop(),
+        state=setup.state,
+        on_taken=partial(_on_taken, handler, setup.signals),
+    )
 
 
 def _gather(parts: Parts, gathering: Gathering) -> None:
