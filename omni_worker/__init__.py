@@ -56,6 +56,7 @@ from .payloads.voice import *
 from .publisher import Draft, PublishManyError, PublishMiddleware, PublishNext
 from .retry import RetryPolicy
 from .routes import Answer, Request, Routes
+from .schedules.atomic import Atomic, Committed
 from .schedules.messages import Scheduled
 from .schemas import Invalid, SchemaRegistry, Valid
 from .settings import Settings
@@ -69,8 +70,10 @@ __all__ = [
     "Answer",
     "ApiError",
     "App",
+    "Atomic",
     "Batch",
     "CallNext",
+    "Committed",
     "ConfigError",
     "Context",
     "Depends",

@@ -15,16 +15,18 @@ from typing import Any, Generic, TypeVar
 
 from typing_extensions import TypeVar as TypeVarWithDefault
 
-from .errors import ConfigError, InvalidPayload
+from .errors import ConfigError, InvalidPayload, wrong_loop
 from .events import Event, Published, names_of, raw_metadata
 from .ids import derived_id, other_ids
 from .injection import RunContext
 from .outcomes import DONE, Failed, Outcome
 from .publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from .publisher.outputs import is_stored
+from .schedules.atomic import Cause
 from .schedules.due import When
 from .schedules.keeper import schedules_of
 from .schedules.messages import Scheduled
+from .schedules.outbox import Outbox
 from .schedules.publishing import Publishing
 from .subjects import build_subject
 from .trace_context import BAGGAGE, trace_headers
@@ -240,8 +242,15 @@ class Context(RunContext, Publishing, Generic[State]):
         cause = self._delivery.stored_at
         return await schedules_of(self.publisher).publish(draft, when, cause=cause, timeout=timeout)
 
+    def _for_atomic(self) -> tuple[Publisher, Outbox, Cause]:
+        self._check_loop()
+        return self.publisher, schedules_of(self.publisher).outbox, self._cause
+
     def _begin(self, call: _Call) -> None:
         call.is_begun = True
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._around.loop:
             raise wrong_loop()
 
@@ -369,12 +378,3 @@ def run_of(publisher: Publisher) -> Context | None:
     """Return the run that the caller is part of, if it publishes by this publisher."""
     context = current_context.get()
     return context if context is not None and context.publisher is publisher else None
-
-
-def wrong_loop() -> ConfigError:
-    """Return the error of a call on another loop than the connection's: it would wait for ever."""
-    return ConfigError(
-        "this runs on another event loop than the app, as asyncio.run(…) in a thread makes"
-        " one: in a plain def handler write ctx.wait(ctx.publish(…)), in a thread of your own"
-        " asyncio.run_coroutine_threadsafe(app.publish(…), loop).result() with the app's loop"
-    )

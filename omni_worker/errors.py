@@ -97,3 +97,12 @@ class PublishError(TransportError):
     def __init__(self, message: str, *, event_id: str) -> None:
         super().__init__(message)
         self.event_id = event_id
+
+
+def wrong_loop() -> ConfigError:
+    """Return the error of a call on another loop than the connection's: it would wait for ever."""
+    return ConfigError(
+        "this runs on another event loop than the app, as asyncio.run(…) in a thread makes"
+        " one: in a plain def handler write ctx.wait(ctx.publish(…)), in a thread of your own"
+        " asyncio.run_coroutine_threadsafe(app.publish(…), loop).result() with the app's loop"
+    )

@@ -49,6 +49,10 @@ class SignallingPublisher(Publisher):
         self._emit(draft.type, draft.id, published, to=(draft.channel, draft.instance))
         return published
 
+    def note(self, draft: Draft, result: Published | Exception) -> None:
+        """Emit what became of an event that was composed."""
+        self._emit(draft.type, draft.id, result, to=(draft.channel, draft.instance))
+
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT
     ) -> Sequence[Published]:

@@ -13,9 +13,8 @@ from typing import Any, Self, Unpack
 
 from ..assembly import HandlerSetup, build_subscription, settled_notes, settler_for
 from ..binding import BUSY_REFRESH, REFRESH, Binding
-from ..context import wrong_loop
 from ..dispatch import Middleware
-from ..errors import ConfigError, NotConnected
+from ..errors import ConfigError, NotConnected, wrong_loop
 from ..handler_consumers import is_shared, misspelt_types
 from ..handlers import Handler, declare, with_settings
 from ..operations.dead_letters import DeadLetters

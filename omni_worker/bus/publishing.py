@@ -8,9 +8,11 @@ from typing import Any
 from ..context import Context, run_of
 from ..events import Published
 from ..publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
+from ..schedules.atomic import Cause
 from ..schedules.due import When
 from ..schedules.keeper import Schedules
 from ..schedules.messages import Scheduled
+from ..schedules.outbox import Outbox
 from ..schedules.publishing import Publishing
 
 
@@ -72,6 +74,12 @@ class BusPublishing(Publishing):
         draft = draft_of(type, payload, fields)
         return await self.schedules.publish(draft, when, cause=None, timeout=timeout)
 
+    def _for_atomic(self) -> tuple[Publisher, Outbox, Cause | None]:
+        if (run := run_of(self.publisher)) is not None:
+            return run._for_atomic()
+        self._check_connected()
+        return self.publisher, self.schedules.outbox, None
+
     def _check_connected(self) -> None:
         raise NotImplementedError
 
@@ -92,6 +100,9 @@ class PublishingElsewhere(Publishing):
         self, type: str, payload: Any, timeout: float, fields: EventFields, when: When
     ) -> Coroutine[Any, Any, Scheduled]:
         return self._by()._schedule(type, payload, timeout, fields, when)
+
+    def _for_atomic(self) -> tuple[Publisher, Outbox, Cause | None]:
+        return self._by()._for_atomic()
 
     def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT

@@ -12,8 +12,8 @@ from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_
 from ..handlers import Handler
 from ..letters import marks
 from ..notes import attempts, guards
-from ..schedules.keeper import FLAGS
 from ..schedules.messages import due_consumer
+from ..schedules.own_stream import SCHEDULES
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..steering import orders
@@ -325,7 +325,7 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
     steps = []
     says = "for events sent back from dead letters"
     has_crons = any(one.cron is not None for one in needs.handlers)
-    flags = FLAGS if has_crons else {}
+    flags = SCHEDULES.flags if has_crons else {}
     own = next((config for config in standing if config.name == OWN_STREAM.name), None)
     if own is None:
         config = {**stream_config(OWN_STREAM, replicas=settings.replicas), **flags}

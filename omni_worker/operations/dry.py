@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..transports.base import Message, Stored, Transport
@@ -38,3 +38,7 @@ class _Dry:
     ) -> list[Stored | Exception]:
         """Capture many messages."""
         return [await self.publish(one, timeout=timeout) for one in messages]
+
+    async def publish_atomic(self, messages: Sequence[Message], *, timeout: float) -> Stored:
+        """Capture the messages of a batch."""
+        return [await self.publish(one, timeout=timeout) for one in messages][-1]

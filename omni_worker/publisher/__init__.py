@@ -8,6 +8,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -123,6 +124,13 @@ class Publisher:
         if span is not None:
             span.ended(published)
         return published
+
+    def compose(self, draft: Draft, keep: Via) -> Coroutine[Any, Any, Published]:
+        """Hand the event's message to ``keep``; what becomes of it is told by ``note``."""
+        return Publisher.publish(self, draft, via=keep)
+
+    def note(self, draft: Draft, result: Published | Exception) -> None:
+        """Note what became of an event that was composed."""
 
     async def publish_many(
         self, drafts: Iterable[Draft], *, timeout: float = DEFAULT_TIMEOUT

@@ -7,18 +7,16 @@ came in between, else it is decided again.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from ..errors import ApiError, ConfigError, NoStream, TopologyError, TransportError
 from ..ids import random_id
-from ..provision import NotProvisioned, Provisioner
+from ..provision import Provisioner
 from ..publisher import Draft, Publisher
 from ..signals import Signals
 from ..subjects import matches
-from ..topology import OWN_STREAM, UpdateStream
+from ..topology import OWN_STREAM
 from ..transports.base import Message, Stored, Transport
 from ..transports.bucket import WRONG_REVISIONS
-from ..writes import write_stream
 from .crons import Crons
 from .decisions import Leave, decide_cancel, decide_schedule
 from .due import When, due_at
@@ -34,9 +32,9 @@ from .messages import (
     schedule_message,
     schedule_subject,
 )
+from .outbox import Outbox
+from .own_stream import SCHEDULES, allow
 
-LEAST_VERSION = (2, 12, 0)
-FLAGS = {"allow_msg_schedules": True, "allow_msg_ttl": True}
 TIMEOUT = 10.0  # seconds
 TRIES = 20
 DISABLED = 10188
@@ -64,6 +62,14 @@ class Schedules:
             signals,
             on_resumed=self.crons.resumed,
             restore=self._restore,
+        )
+        self.outbox = Outbox(
+            publisher.name,
+            transport,
+            provisioner,
+            self.forwarder,
+            check_stored=self._check_stored,
+            create=create,
         )
         self._app = publisher.name
         self._publisher = publisher
@@ -193,7 +199,7 @@ class Schedules:
         async with self._preparing:
             check_version(self._transport.server_version)
             if not is_dry(self._transport):
-                await self._allow_schedules()
+                await allow(SCHEDULES, self._operators, self._provisioner, create=self._create)
                 await self.forwarder.ensure()
             self._is_ready = self._is_used = True
 
@@ -206,27 +212,6 @@ class Schedules:
             await self._prepare()
         elif info is not None:
             await self.forwarder.ensure()
-
-    async def _allow_schedules(self) -> None:
-        await self._provisioner.ensure_own_stream()
-        for is_last in (False, True):
-            info = await self._operators.stream_info(OWN_STREAM.name)
-            raw: dict[str, Any] = {} if info is None else dict(info.config.raw)
-            if all(raw.get(flag) for flag in FLAGS):
-                return
-            if is_last:
-                break
-            if not self._create or info is None:
-                raise NotProvisioned(
-                    f"stream {OWN_STREAM.name} has to keep schedules, and provisioning is off"
-                    " (OMNI_WORKER_PROVISION): publish once with after= with it on, or update the"
-                    " stream with allow_msg_schedules and allow_msg_ttl"
-                )
-            await write_stream(self._operators, UpdateStream({**raw, **FLAGS}))
-        raise TransportError(
-            f"stream {OWN_STREAM.name} does not keep schedules: a server of the cluster is older"
-            f" than {_dotted(LEAST_VERSION)}"
-        )
 
     def _contested(self, name: str) -> TransportError:
         return TransportError(
@@ -244,9 +229,9 @@ def schedules_of(publisher: Publisher) -> Schedules:
 
 def check_version(version: tuple[int, int, int]) -> None:
     """Refuse a server that would store a schedule as an ordinary message."""
-    if version < LEAST_VERSION:
+    if version < SCHEDULES.since:
         raise TransportError(
-            f"publishing with after= or at= needs nats-server {_dotted(LEAST_VERSION)} or newer;"
+            f"publishing with after= or at= needs nats-server {_dotted(SCHEDULES.since)} or newer;"
             f" this one is {_dotted(version)}"
         )
 

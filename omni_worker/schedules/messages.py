@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..errors import InvalidEvent
+from ..ids import derived_id
 from ..letters.written import SUBJECT_HEADER
 from ..topology import OWN_STREAM, OWN_SUBJECTS, ConsumerSpec
 from ..transports.base import Headers, Message, StoredMessage
@@ -77,6 +79,11 @@ def due_subject(app: str, name: str) -> str:
     return f"omni-worker.due.{app}.{_token(name)}"
 
 
+def batch_subject(app: str, batch: str) -> str:
+    """Return the subject of events that are committed together; ``*``: of all of an app."""
+    return f"omni-worker.due.{app}.atomic.{batch}"
+
+
 def due_consumer(app: str) -> ConsumerSpec:
     """Return the consumer from which all processes of an app read what is due."""
     return ConsumerSpec(
@@ -111,6 +118,26 @@ def schedule_message(
     if cause is not None:
         headers[CAUSE_HEADER] = timestamp(cause)
     return message._replace(subject=schedule_subject(app, name), headers=headers)
+
+
+def batch_of(events: Sequence[Message], app: str) -> list[Message]:
+    """Return the messages by which events are committed, to be stored together.
+
+    The ids decide on the subject, and the first message is stored only if it has none yet: the
+    same events are stored once, for as long as our own stream keeps them.
+    """
+    name = derived_id(b"omni-worker.atomic", "\n".join(event.id for event in events))
+    subject = batch_subject(app, name)
+    entries = [
+        Message(
+            subject,
+            event.body,
+            "",
+            {**event.headers, SUBJECT_HEADER: event.subject, ID_HEADER: event.id},
+        )
+        for event in events
+    ]
+    return [over(entries[0], "", 0), *entries[1:]]
 
 
 def cancellation(app: str, name: str, *, cause: int | None) -> Message:

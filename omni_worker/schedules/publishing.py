@@ -8,9 +8,11 @@ from typing import Any, Unpack, overload
 
 from ..errors import ConfigError
 from ..events import Published
-from ..publisher import DEFAULT_TIMEOUT, EventFields
+from ..publisher import DEFAULT_TIMEOUT, EventFields, Publisher
+from .atomic import Atomic, Cause
 from .due import When
 from .messages import Scheduled
+from .outbox import Outbox
 
 
 class Publishing:
@@ -84,6 +86,15 @@ class Publishing:
             return self._publish(type, payload, timeout, fields)
         return self._schedule(type, payload, timeout, fields, When(after, at, key))
 
+    def atomic(self, *, timeout: float = DEFAULT_TIMEOUT) -> Atomic:
+        """Publish several events, of any streams, all or none: ``async with … as tx``.
+
+        ``await tx.publish(…)`` adds one. Leaving the block commits them, an exception discards
+        them. In a handler they are caused by its event, and a second run commits the same ones
+        once. ``timeout``: seconds for the commit. Needs nats-server 2.12.1.
+        """
+        return Atomic(self._for_atomic, timeout)
+
     def cancel(self, scheduled: Scheduled | str) -> Coroutine[Any, Any, bool]:
         """Cancel an event that was published with ``after`` or ``at``; True if it was in time.
 
@@ -91,6 +102,9 @@ class Publishing:
         than what it would cancel changes nothing, and cancelling beforehand counts: an older event
         cannot schedule the key afterwards.
         """
+        raise NotImplementedError
+
+    def _for_atomic(self) -> tuple[Publisher, Outbox, Cause | None]:
         raise NotImplementedError
 
     def _publish(

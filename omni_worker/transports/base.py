@@ -189,8 +189,7 @@ class Source(Protocol):
     async def withdraw(self) -> None:
         """Take back what is asked for and not delivered; ``request`` may ask again afterwards.
 
-        What was already on its way has arrived when this returns. A request made in between is
-        not sent.
+        What was on its way has arrived at the return. A request made in between is not sent.
         """
 
     async def stop(self) -> None:
@@ -352,6 +351,13 @@ class Transport(Protocol):
         that timed out, or without a connection, reading stops, and the results end there.
         """
 
+    async def publish_atomic(self, messages: Sequence[Message], *, timeout: float) -> Stored:
+        """Store all of these, in this order, in one stream, or none; tried once.
+
+        The last one's confirmation. Raises ApiError for a refusal, as by a stream that does not
+        allow it, PublishError if all or none may be stored, else another TransportError.
+        """
+
     async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
         """Read a consumer that exists. Nothing is delivered before the first ``request``."""
 
@@ -363,8 +369,7 @@ class Transport(Protocol):
     ) -> Callable[[], None]:
         """Answer requests on a core subject until the returned function is called, or the close.
 
-        Without the right to hear or to answer them, ``on_denied`` is called, once, and no request
-        is answered any more.
+        Without the right to do so, ``on_denied`` is called, once, and nothing is answered any more.
         """
 
     async def ask_all(self, subject: str, *, within: float) -> list[bytes]:

@@ -10,9 +10,11 @@ from typing import Any
 
 from ...errors import NotConnected, PermissionDenied, TransportError
 from ...settings import Settings
+from ..atomic import check_version
 from ..base import LinkChange, Message, Operators, Receiver, Serve, Source, Stored
 from ..bucket import Bucket
 from .api import Api
+from .atomic import AtomicBatches
 from .connection import Connection
 from .loggers import SERVER
 from .outbox import Outbox
@@ -40,6 +42,9 @@ class JetStreamTransport:
         self._api = Api(self._requests, settings.js_domain, settings.max_bytes)
         self.operators: Operators = self._api
         self._outbox = Outbox(self._connection, self._api.owner, settings.js_domain)
+        self._batches = AtomicBatches(
+            self._connection, self._requests, self._api.owner, settings.js_domain
+        )
         self._services = Services(self._connection)
         self._pulls: set[Pull] = set()
         self._budget = Budget()
@@ -130,6 +135,11 @@ class JetStreamTransport:
     ) -> Coroutine[Any, Any, Sequence[Stored | Exception]]:
         """Store many, pipelined."""
         return self._outbox.publish_many(messages, timeout=timeout)
+
+    async def publish_atomic(self, messages: Sequence[Message], *, timeout: float) -> Stored:
+        """Store all or none."""
+        check_version(self.server_version)
+        return await self._batches.publish(messages, timeout=timeout)
 
     async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
         """Read a consumer that exists."""

@@ -40,7 +40,7 @@ class Requests:
         self._inbox = connection.new_inbox()
         self._waiting: dict[bytes, _Waiting] = {}
         self._token = 0
-        connection.on_down.append(lambda: self._fail(_LinkLost()))
+        connection.on_down.append(lambda: self._fail(_LinkLost("the connection broke")))
         connection.on_fail.append(self._fail)
         connection.on_denied.append(self._on_denied)
 
@@ -65,17 +65,20 @@ class Requests:
         deadline = loop.time() + timeout
         while True:
             await self._connection.wait_up(max(0.0, deadline - loop.time()))
-            self._connection.check_heard(self._inbox + b".*")
             try:
                 left = max(0.01, deadline - loop.time())
-                return await self._ask_once(subject, body, headers, left, accept)
+                return await self.ask_once(
+                    subject, body, headers=headers, timeout=left, accept=accept
+                )
             except _LinkLost:
                 if loop.time() >= deadline:
                     raise TransportError(f"{subject}: the connection broke, no answer") from None
 
-    async def _ask_once(
-        self, subject: str, body: bytes, headers: bytes, timeout: float, accept: Accept | None
+    async def ask_once(
+        self, subject: str, body: bytes, *, headers: bytes, timeout: float, accept: Accept | None
     ) -> Reply:
+        """Ask as ``ask`` does, over the present link only."""
+        self._connection.check_heard(self._inbox + b".*")
         self._token += 1
         token = b"%d" % self._token
         inbox, largest = b"%b.%b" % (self._inbox, token), self._connection.max_payload

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ...errors import EventTooLarge, NotConnected, PublishError, TransportError
+from ...ids import random_id
 from ...settings import Settings
+from ..atomic import check_version, in_batch
 from ..base import LinkChange, Message, Operators, Receiver, Serve, Source, Stored
 from ..bucket import Bucket
 from ..headers import message_headers
 from .link import Link, LinkLost
 from .operators import MemoryOperators
-from .server import VERSION, MemoryServer, Service
+from .server import MemoryServer, Service
 from .source import MemorySource
 
 __all__ = ["MemoryServer", "MemoryTransport"]
@@ -79,7 +81,7 @@ class MemoryTransport:
     @property
     def server_version(self) -> tuple[int, int, int]:
         """Server version whose behaviour is followed."""
-        return VERSION
+        return self.server.version
 
     def clock(self) -> int:
         """Return the server's time: both go by the loop's clock."""
@@ -150,6 +152,29 @@ class MemoryTransport:
             return await self._ask(store_all, timeout)
         except TransportError as error:
             return [_unpublished(message, error, sent) for message in messages]
+
+    async def publish_atomic(self, messages: Sequence[Message], *, timeout: float) -> Stored:
+        """Store all or none."""
+        check_version(self.server_version)
+        id, count = random_id(), len(messages)
+        batch = [
+            self._on_the_wire(in_batch(one, id, number, is_last=number == count))
+            for number, one in enumerate(messages, 1)
+        ]
+        sent = False
+
+        def store_all() -> Stored:
+            nonlocal sent
+            sent = True
+            return self.server.store_atomic(batch)
+
+        try:
+            return await self._ask(store_all, timeout, is_once=True)
+        except LinkLost as error:
+            if not sent:
+                raise
+            text = f"{error}; the batch may or may not be stored, all of it or none"
+            raise PublishError(text, event_id=messages[-1].id) from error
 
     async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
         """Read a consumer that exists."""
@@ -234,7 +259,9 @@ class MemoryTransport:
 
     # --- inside ----------------------------------------------------------------------------
 
-    async def _ask(self, question: Callable[[], T], timeout: float = PATIENCE) -> T:
+    async def _ask(
+        self, question: Callable[[], T], timeout: float = PATIENCE, *, is_once: bool = False
+    ) -> T:
         """Ask the server, again after a broken link, until ``timeout`` seconds are over."""
         try:
             async with asyncio.timeout(timeout):
@@ -244,7 +271,8 @@ class MemoryTransport:
                     try:
                         return await self._link.call(question)
                     except LinkLost:
-                        continue
+                        if is_once:
+                            raise
         except TimeoutError:
             raise TransportError(f"no connection for {timeout:g} s") from None
 
@@ -260,16 +288,19 @@ class MemoryTransport:
 
     def _store(self, message: Message) -> Stored | Exception:
         try:
-            block = message_headers(message.id, message.headers)
-            size = len(block) + len(message.body)
-            if size > self.max_payload:
-                raise EventTooLarge(
-                    f"{message.subject}: {size} bytes with headers, the server takes"
-                    f" {self.max_payload}; send a reference instead of the data"
-                )
-            return self.server.store(message.subject, message.body, block)
+            return self.server.store(*self._on_the_wire(message))
         except Exception as error:
             return error
+
+    def _on_the_wire(self, message: Message) -> tuple[str, bytes, bytes]:
+        block = message_headers(message.id, message.headers)
+        size = len(block) + len(message.body)
+        if size > self.max_payload:
+            raise EventTooLarge(
+                f"{message.subject}: {size} bytes with headers, the server takes"
+                f" {self.max_payload}; send a reference instead of the data"
+            )
+        return message.subject, message.body, block
 
     def _send_answer(self, act: Callable[[], None], *, is_ack: bool = False) -> None:
         if self._answers_to_drop:

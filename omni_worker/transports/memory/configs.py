@@ -35,6 +35,7 @@ _STREAM_DEFAULTS: Config = {
     "consumer_limits": {},
     "allow_msg_ttl": False,
     "allow_msg_schedules": False,
+    "allow_atomic": False,
 }
 _CONSUMER_DEFAULTS: Config = {
     "deliver_policy": "all",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ...errors import ConsumerGone, NoStream, TransportError
 from ...subjects import matches
+from ..atomic import MOST
 from ..base import Serve, Stored
 from ..headers import format_headers
 from ..timestamps import nanoseconds
@@ -40,8 +41,11 @@ class MemoryServer:
     Every method acts at once; deliveries arrive in a later turn of the loop.
     """
 
-    def __init__(self, *, max_payload: int = MAX_PAYLOAD) -> None:
+    def __init__(
+        self, *, max_payload: int = MAX_PAYLOAD, version: tuple[int, int, int] = VERSION
+    ) -> None:
         self.max_payload = max_payload
+        self.version = version  # an older one refuses what it could not do
         self.streams: dict[str, MemoryStream] = {}
         self._consumers: dict[tuple[str, str], MemoryConsumer] = {}
         self._owners: dict[str, MemoryStream | None] = {}
@@ -96,6 +100,21 @@ class MemoryServer:
                 self._set_alarm()
             self._after_store(owner, subject)
         return stored
+
+    def store_atomic(self, messages: Sequence[tuple[str, bytes, bytes]]) -> Stored:
+        """Store all of these, in this order, or none; the last. Raises NoStream, ApiError."""
+        first = messages[0][0]
+        owner = self._owner(first)
+        if owner is None:
+            raise NoStream(f"no stream on the server stores {first!r}")
+        if not owner.config["allow_atomic"]:
+            raise refusal(first, "atomic publish is disabled", 400, 10174)
+        if len(messages) > MOST:
+            raise refusal(first, f"atomic publish batch is too large: {MOST}", 400, 10199)
+        if any(self._owner(subject) is not owner for subject, _, _ in messages):
+            raise refusal(first, "atomic publish batch is incomplete", 400, 10176)
+        owner.check_batch(messages)
+        return [self.store(*message) for message in messages][-1]
 
     # --- schedules -------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,26 @@ class MemoryStream:
             self._ids[message_id] = self.last_sequence
             self._id_times.append((now, message_id))
         return Stored(self.name, self.last_sequence, duplicate=False)
+
+    def check_batch(self, messages: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """Refuse a batch with any message that ``store`` would refuse, or not store again."""
+        now = self._clock()
+        self.expire(now)
+        ids, subjects = set(self._ids), set[str]()
+        for subject, body, block in messages:
+            headers = parse_headers(block)
+            for id in headers.get("Nats-Msg-Id", ()):
+                if id in ids:
+                    text = "atomic publish batch contains duplicate message id"
+                    raise refusal(subject, text, 400, 10201)
+                ids.add(id)
+            self._check_size(subject, body, block)
+            if subject in subjects and headers.get(_EXPECTED):
+                raise refusal(subject, "wrong last sequence", 400, 10164)
+            subjects.add(subject)
+            self._check_expected(subject, headers)
+            schedule_of(self.config, subject, headers, now)
+            ttl_of(self.config, subject, headers)
 
     def get(self, sequence: int) -> Record | None:
         """Return one message, None if the stream does not hold it."""

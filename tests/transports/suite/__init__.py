@@ -6,6 +6,7 @@ A backend's test file inherits TransportSuite and gives it a `backend` fixture.
 from __future__ import annotations
 
 from .answering import Answering
+from .atomic import Atomic
 from .backend import Backend
 from .buckets import Buckets
 from .consuming import Consuming
@@ -31,5 +32,6 @@ class TransportSuite(
     Outages,
     Serving,
     Scheduling,
+    Atomic,
 ):
     """All of it."""
