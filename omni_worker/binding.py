@@ -149,7 +149,6 @@ class Binding:
                 self._lease(info)
 
     def _lease(self, info: ConsumerInfo) -> None:
-        """Let leases follow the server's word: another version of the app may have changed it."""
         self.subscription.lease(info.config.ack_wait, announced_lease(info.config))
 
     def on_lost(self, source: Source, cause: Exception) -> None:
@@ -226,10 +225,11 @@ class Binding:
         self, spec: ConsumerSpec, after: SourceState | None = None, left: Position | None = None
     ) -> None:
         info = await self._provisioner.ensure_consumer(spec)
+        self._upkeep.began(info)
         created = await self._stream_created(spec.stream)
         source = await self._transport.consume(spec.stream, spec.name, self.subscription)
-        bound = Bound(spec, source, Looks(origin_of(info)), 0, created, left=left)
-        bound.is_wide = is_narrower(spec, info.config)
+        looks, is_wide = Looks(origin_of(info)), is_narrower(spec, info.config)
+        bound = Bound(spec, source, looks, 0, created, left=left, is_wide=is_wide)
         if after is not None and spec.start_sequence is not None:
             if spec.origin == bound.looks.origin:
                 await self._learn_settled(bound, after)

@@ -168,7 +168,7 @@ class Dispatcher:
             if not any(matches(one, subject) for one in self._handler.filters):
                 return _foreign(subject)
             if _lacks_body(delivery):
-                return HandBack(BODY_DELAY, "its consumer delivers headers only")
+                return HandBack(BODY_DELAY, "its consumer delivers headers only", bodiless=True)
             return Rejected(error, unreadable=True)
 
     def _refused(self, subject: str, type: str) -> Outcome | None:

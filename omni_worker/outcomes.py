@@ -73,6 +73,7 @@ class HandBack:
     delay: float = 0.0  # seconds
     reason: str = ""
     foreign: bool = False  # for another version of the handler; dead-lettered after a limit
+    bodiless: bool = False  # only another delivery of it may have what this one lacks
 
 
 @dataclass(frozen=True, slots=True)

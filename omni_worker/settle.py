@@ -158,9 +158,9 @@ class Settler:
                 self._counts.lapsed += 1
                 self._emit(Lapsed(handler=self._handler, delivery=delivery, outcome=outcome))
                 return False
-            case HandBack(delay=delay, reason=reason, foreign=foreign):
+            case HandBack(delay=delay, reason=reason, foreign=foreign, bodiless=bodiless):
                 await self._note(delivery, trouble, NoteState.BACK)
-                if delay and self._keeps_retries and not foreign:
+                if delay and self._keeps_retries and not (foreign or bodiless):
                     trouble.retry_in = delay
                 else:
                     self.hand_back(delivery, delay, reason, foreign=foreign)

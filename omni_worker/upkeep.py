@@ -6,7 +6,7 @@ to, for ever longer, and reported once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ from .transports.infos import ConsumerInfo
 CALM = 60.0  # seconds without trouble, until earlier trouble is forgotten
 LONGEST = 30.0  # seconds of a pause
 READ_BY_ALL = 25.0  # seconds; each process reads its consumers every ten
+LEFT_TO_OTHERS = 12.0  # seconds; each process looks at its consumers every ten
 REPORTED = 2  # how often trouble is reported each time it comes
 
 
@@ -67,7 +68,17 @@ class Upkeep:
         self._provisioner = provisioner
         self._operators = operators
         self._contests: dict[tuple[str, str], Contest] = {}
+        self._found_limited: dict[tuple[str, str], float] = {}  # loop time
         self._announced: dict[tuple[str, str], tuple[str, float]] = {}  # since when, loop time
+
+    def began(self, info: ConsumerInfo) -> None:
+        """Note how a consumer is when it is first read.
+
+        What a max_deliver stranded before is known only to processes that read it before.
+        """
+        self._found_limited.pop((info.stream, info.name), None)
+        if info.config.max_deliver > 0:
+            self._found_limited[info.stream, info.name] = self._flow.now()
 
     def deleted(self, spec: ConsumerSpec) -> Contest:
         """Note that others deleted a consumer; the contest says how long to wait."""
@@ -111,13 +122,12 @@ class Upkeep:
             if contest.is_over(now):
                 self._flow.stall_ended(_contested(spec))
             return info
-        if now - contest.ended_at < contest.pause:
+        if self._is_left(info, now) or now - contest.ended_at < contest.pause:
             return info
         says = changes_in_words(edits)
         try:
-            # What was to be delivered again since the look before never is: in a new consumer it
-            # comes again, and what is settled is recognised.
-            strands = "max_deliver" in edits and ack_floor < info.delivered
+            # In a new consumer all comes again, and what is settled is recognised.
+            strands = self._strands(edits, ack_floor, info)
             # Not read back: it may be recreated before the deletion is answered.
             contest.is_ours = recreates = strands or is_beyond_repair(info.config)
             if recreates:
@@ -151,6 +161,18 @@ class Upkeep:
         else:
             self._report(spec, says, recreated=restored is None)
         return restored
+
+    def _is_left(self, info: ConsumerInfo, now: float) -> bool:
+        """Return True while processes that knew the consumer before may set it right."""
+        found = self._found_limited.get((info.stream, info.name), float("-inf"))
+        return info.config.max_deliver > 0 and now - found < LEFT_TO_OTHERS
+
+    def _strands(self, edits: Container[str], ack_floor: int, info: ConsumerInfo) -> bool:
+        """Return True if what was to be delivered again since the look before never is."""
+        if "max_deliver" in edits and ack_floor < info.delivered:
+            return True
+        # In order all that came without its body has to come again before anything newer.
+        return "headers_only" in edits and self._flow.handler.options.order_by is not None
 
     async def shorten(self, spec: ConsumerSpec, info: ConsumerInfo) -> ConsumerInfo:
         """Put an announced ack_wait in force, once every process has read it."""

@@ -134,7 +134,7 @@ class Execution:
         current_context.set(None)
         if ended is None and self._is_given_away(slot, state, delivery):
             return
-        settled = kept = False
+        settled = kept = comes_again = False
         trouble = None
         try:
             if ended is not None:
@@ -151,6 +151,7 @@ class Execution:
                 state, delivery, outcome, trouble or state.trouble_for(delivery)
             )
             kept = not settled and self._keep_for_retry(state, delivery)
+            comes_again = isinstance(outcome, HandBack) and outcome.bodiless
         except asyncio.CancelledError:
             self._back.one(
                 delivery
@@ -162,7 +163,7 @@ class Execution:
             slot.delivery = None
             if settled:
                 state.settled.add(delivery.sequence, delivery.stored_at)
-            elif not kept and self._order is not None and self._order.owes(state, delivery):
+            elif not kept and (comes_again or self._owes(state, delivery)):
                 self._wait_for_it_again(state)
             if not kept:
                 self.release(state, delivery)
@@ -325,6 +326,9 @@ class Execution:
             return True
         self._back.one(delivery)  # at once: with its delay, its key would overtake it
         return False
+
+    def _owes(self, state: SourceState, delivery: Delivery) -> bool:
+        return self._order is not None and self._order.owes(state, delivery)
 
     def _wait_for_it_again(self, state: SourceState) -> None:
         """Wait for an unsettled event: in order, no later event may begin before it is back."""

@@ -24,8 +24,6 @@ from .consumers import (
     ConsumerSpec,
     ConsumerStep,
     CreateConsumer,
-    Notice,
-    NoticeKind,
     RefuseConsumer,
     UpdateConsumer,
     UseConsumer,
@@ -40,6 +38,7 @@ from .consumers import (
 )
 from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks
+from .notices import Notice, NoticeKind
 from .returns import retry_consumer, retry_subject
 from .routes import holds_events, route, unknown_copies, unserved, would_store
 from .shortening import announced_lease, shortened, wanted_ack_wait

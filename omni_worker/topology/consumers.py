@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from ..options import StartFrom
 from ..subjects import covers, fold
 from ..transports.infos import ConsumerConfig, ConsumerInfo
+from .notices import Notice, NoticeKind
 from .streams import NANO, TAG, Config, rfc3339
 from .tags import ACK_WAIT, BUT, FUNCTION, NEXT_ACK_WAIT, SPLIT, app_of, function_of
 from .words import changes_in_words
@@ -41,23 +41,6 @@ class ConsumerSpec:
     pattern: tuple[str, ...] = ()  # all filters of the handler, those of other streams as well
     split: str = ""  # the consumer that has the bare subjects in its place
     but: tuple[str, ...] = ()  # filters whose events another consumer reads
-
-
-class NoticeKind(StrEnum):
-    """Kind of a notice."""
-
-    STARTED_ELSEWHERE = "started elsewhere"  # start_from counts only for a new consumer
-    FILTERS_KEPT = "filters kept"
-    ACK_WAIT_KEPT = "ack_wait kept"
-    UPDATED = "updated"
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A remark about one consumer; ``says`` continues a sentence that names the consumer."""
-
-    kind: NoticeKind
-    says: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +172,13 @@ def plan_consumer(
             f" what they hold by the new {spec.ack_wait:g} s"
         )
         notices += (Notice(NoticeKind.ACK_WAIT_KEPT, says),)
-    updated = _updated(spec, config, filters, later=later)
+    # Undone by an update, what it has stranded would stay so: see upkeep.
+    limited = "max_deliver" in changes and _is_read(info)
+    if limited:
+        changes.pop("max_deliver")
+        says = f"keeps max_deliver {config.max_deliver}, until a process that runs recreates it"
+        notices += (Notice(NoticeKind.MAX_DELIVER_KEPT, says),)
+    updated = _updated(spec, config, filters, later=later, limited=limited)
     if updated == config.raw:
         return UseConsumer(notices)
     if changes:
@@ -285,9 +274,17 @@ def _is_shorter(spec: ConsumerSpec, config: ConsumerConfig) -> bool:
 
 
 def _updated(
-    spec: ConsumerSpec, config: ConsumerConfig, filters: tuple[str, ...], *, later: bool
+    spec: ConsumerSpec,
+    config: ConsumerConfig,
+    filters: tuple[str, ...],
+    *,
+    later: bool,
+    limited: bool,
 ) -> dict[str, Any]:
-    """Return the configuration to write; ``later``: the shorter ack_wait is only announced."""
+    """Return the configuration to write.
+
+    ``later``: the shorter ack_wait is only announced. ``limited``: max_deliver stays.
+    """
     kept = {
         key: value
         for key, value in config.raw.items()
@@ -297,7 +294,7 @@ def _updated(
     updated: dict[str, Any] = {
         **kept,
         "ack_wait": int(spec.ack_wait * NANO),
-        "max_deliver": -1,
+        "max_deliver": config.max_deliver if limited else -1,
         "max_ack_pending": _max_ack_pending(config),
         **filter_fields(filters),
     }

@@ -370,3 +370,69 @@ async def test_a_paused_consumer_is_a_warning_until_it_is_resumed(world: World) 
         " nats consumer resume CUSTOM d-bare",
     )
     assert examine(bus, 0.0).warnings == ()
+
+
+@pytest.mark.parametrize("by", ["us", "others"])
+async def test_in_order_what_came_without_its_body_comes_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    if by == "others":
+        monkeypatch.setattr(bus, "REFRESH", 60.0)
+        monkeypatch.setattr(bus, "BUSY_REFRESH", 60.0)
+    ran: list[str] = []
+
+    async def handle(event: Event[Any]) -> None:
+        ran.append(event.id)
+
+    one = await world.bus()
+    await one.subscribe(
+        "custom.thing", handle, durable="d", ack_wait=1.0, order_by=lambda event: event.type
+    )
+    await publish(world, "before")
+    await until(lambda: ran == ["before"])
+    operators = one.transport.operators
+
+    async def edit_it(value: bool) -> None:  # its one consumer: order is kept within one
+        raw = (await world.info("CUSTOM", "d")).config.raw
+        await operators.update_consumer("CUSTOM", {**raw, "headers_only": value})
+
+    await edit_it(True)
+    await publish(world, "e-1", "e-2", "e-3")
+
+    if by == "others":
+
+        async def are_delivered() -> bool:
+            return (await world.info("CUSTOM", "d")).num_ack_pending == 3
+
+        await until(are_delivered)
+        await edit_it(False)
+    await publish(world, "e-4", "e-5")
+
+    await until(lambda: len(ran) >= 6, timeout=15)
+    assert ran == ["before", "e-1", "e-2", "e-3", "e-4", "e-5"]
+
+
+async def test_a_process_that_starts_leaves_what_max_deliver_stranded_to_those_that_know_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus, "REFRESH", 60.0)
+    monkeypatch.setattr(bus, "BUSY_REFRESH", 60.0)
+    one, handled = await world.bus(), Handled()
+    await handled.subscribe(one)
+    await publish(world, "before")
+    await until(lambda: handled.done["before"] == 1)
+    await edit(world, max_deliver=1)
+    await publish(world, "a", "b", "c")
+
+    async def are_given_up() -> bool:
+        info = await world.info("CUSTOM", NAME)
+        return all(handled.runs[id] == 1 for id in "abc") and info.num_ack_pending == 0
+
+    await until(are_given_up)
+    other = await world.bus()
+    await handled.subscribe(other)
+    for known in (*other._subscriptions.bindings, *one._subscriptions.bindings):
+        await known.refresh()
+
+    await until(lambda: handled.done.keys() == {"before", "a", "b", "c"})
+    assert (await config(world))["max_deliver"] == -1
