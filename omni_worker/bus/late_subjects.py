@@ -41,7 +41,7 @@ from ..topology import (
     with_until,
     without_late,
 )
-from ..topology.additions import Passed
+from ..topology.additions import Passed, but_of
 from ..transports.base import Delivery, Source, Transport
 from ..transports.infos import ConsumerInfo
 from ..writes import write_consumer
@@ -291,13 +291,20 @@ class LateSubjects:
     ) -> ConsumerInfo:
         """End a late consumer where the stream is: what comes later the widened one delivers.
 
-        That one may have looked further than it has delivered, and where it is it does not say. So
-        events stored since its last delivery may come by both.
+        That one may have looked further than it has delivered, and where it is it does not say; but
+        not past an event of its own that it has yet to deliver. Without any, events stored since
+        its last delivery may come by both.
         """
-        stream = await self._transport.operators.stream_info(spec.stream)
-        last = 0 if stream is None else stream.state.last_sequence
-        config = with_until(late.config, max(info.delivered, last))
-        return await self._provisioner.change_consumer(spec, late, config)
+        operators = self._transport.operators
+        stream = await operators.stream_info(spec.stream)
+        end = max(info.delivered, 0 if stream is None else stream.state.last_sequence)
+        # A replicated consumer says later than it delivers where it is.
+        is_alone = stream is not None and stream.config.raw.get("num_replicas", 1) == 1
+        with suppress(PermissionDenied):
+            for filter in but_of(late.config) if is_alone else ():
+                found = await operators.next_message(spec.stream, info.delivered + 1, filter)
+                end = end if found is None else min(end, found.sequence - 1)
+        return await self._provisioner.change_consumer(spec, late, with_until(late.config, end))
 
     def _is_orphaned(self, late: ConsumerInfo) -> bool:
         """Return True if a late consumer had no end at the look before either."""
@@ -314,6 +321,10 @@ class LateSubjects:
             if not self._is_orphaned(late):
                 return
             late = await self._bound_by(bound.spec, late, info)
+        if late is not None and late.config.ack_wait != info.config.ack_wait:
+            config = {**late.config.raw, "ack_wait": info.config.raw["ack_wait"]}
+            with suppress(PermissionDenied, TopologyError):  # a process that has the right will
+                late = await self._provisioner.change_consumer(bound.spec, late, config)
         what = None if late is None else passed(late.config)
         if binding.subscription in self._ended:
             return

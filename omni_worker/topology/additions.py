@@ -82,7 +82,12 @@ def passed(config: ConsumerConfig) -> Passed | None:
     until = config.metadata.get(UNTIL, "")
     if not until.isdecimal():
         return None
-    return Passed(until=int(until), but=tuple(config.metadata.get(BUT, "").split()))
+    return Passed(until=int(until), but=but_of(config))
+
+
+def but_of(config: ConsumerConfig) -> tuple[str, ...]:
+    """Return the filters that the first consumer had when it was widened."""
+    return tuple(config.metadata.get(BUT, "").split())
 
 
 def is_read_up(info: ConsumerInfo, what: Passed) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -149,6 +150,62 @@ async def test_subjects_added_to_a_stream_that_is_read_are_read_from_their_first
     assert {id for id in sent if runs[id] != 1} <= unsure
     assert max(runs.values()) <= 2
     assert [bus.subscriptions[0].missing for bus in (one, two)] == [0, 0]
+
+
+async def test_what_a_widened_consumer_has_yet_to_deliver_comes_once(
+    when_asked: None, world: World
+) -> None:
+    runs: Counter[str] = Counter()
+    sent: list[str] = []
+    go_on = asyncio.Event()
+
+    async def handle(event: Event[Any]) -> None:
+        runs[event.id] += 1
+        await go_on.wait()
+
+    await world.bus()
+    await make(world, "FIRST", "first.>")
+    one, two = await world.bus(), await world.bus()
+    for each in (one, two):
+        await each.subscribe("*.synced", handle, durable="w", concurrency=1, prefetch=0)
+    for number in range(2):
+        await world.store("first.synced", body(f"f{number}", "first.synced"), f"f{number}")
+    await until(lambda: len(runs) == 2)  # neither asks for more
+    await world.update_stream("FIRST", subjects=["first.>", "second.>"])
+    for number in range(2, 40):
+        for type in ("first.synced", "second.synced"):
+            sent.append(f"{type} {number}")
+            await world.store(type, body(sent[-1], type), sent[-1])
+
+    await look(one, two)
+    go_on.set()
+
+    await until(lambda: set(sent) <= set(runs))
+    await until(lambda: has_no_late_consumer(world, one, two))
+    assert max(runs.values()) == 1
+
+
+async def test_a_late_consumer_follows_the_ack_wait_of_the_first(
+    when_asked: None, world: World
+) -> None:
+    async def handle(event: Event[Any]) -> None:
+        raise RuntimeError("not yet")
+
+    await world.bus()
+    await make(world, "FIRST", "first.>")
+    one, two = await world.bus(), await world.bus()
+    await one.subscribe("*.synced", handle, durable="w", retry_delay=60.0, ack_wait=20.0)
+    await world.update_stream("FIRST", subjects=["first.>", "second.>"])
+    await publish(world, "passed")
+    await look(one)
+    before = await world.info("FIRST", "w-bare-late")
+
+    await two.subscribe("*.synced", handle, durable="w", retry_delay=60.0, ack_wait=40.0)
+    await look(one)
+
+    after = await world.info("FIRST", "w-bare-late")
+    assert (before.config.ack_wait, after.config.ack_wait) == (20.0, 40.0)
+    assert after.config.metadata == before.config.metadata
 
 
 async def test_what_a_widened_consumer_passed_is_read_by_the_next_process(
