@@ -26,7 +26,8 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _AUTHORIZATION = re.compile(
-    r"(authorization[\"']?(?:: ?|, ?|=)(?:b?[\"'])?(?:(?:bearer|basic) )?)[^\s\"',;)}\]]++",
+    r"((?:authorization|x-api-key)[\"']?(?:: ?|, ?|=)(?:b?[\"'])?(?:(?:bearer|basic) )?)"
+    r"[^\s\"',;)}\]]++",
     re.IGNORECASE,
 )
 _NAME = re.compile(

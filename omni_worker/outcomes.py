@@ -12,8 +12,11 @@ from dataclasses import dataclass
 class Retry(Exception):
     """Raise to get this event again later: ``raise Retry(after=30)``.
 
-    It spends one attempt like any failure; ``after`` (seconds) replaces only the delay.
+    It spends one attempt like any failure; ``after`` (seconds) replaces only the delay. The breaker
+    does not count it: nothing is broken. A subclass with ``is_failure = True`` is counted.
     """
+
+    is_failure = False
 
     def __init__(self, message: str = "", *, after: float | None = None) -> None:
         if after is not None and not 0 <= after < float("inf"):

@@ -13,10 +13,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from examples.echo_bot import app as echo_bot
+from examples.echo_bot import omni
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer, die_with_parent
+from omni_worker.omni import FakeOmni
+from omni_worker.testing import TestWorker
 
 from .docs.blocks import BLOCKS, normalised, shown
+from .omni.support import CUT, KEY, answer, serving
 from .processes.support import PROGRAM, clean_environment
 from .waiting import until
 
@@ -48,6 +53,53 @@ async def test_the_router_example_prints_what_it_says(
         await worker.printed(4)
 
     assert worker.output() == promised_output("router.py")
+
+
+async def test_the_echo_bot_answers_over_http_and_prints_what_it_says(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        serving() as api,
+        running(
+            "examples.echo_bot:app", ROOT, nats_server.url, tmp_path,
+            more={"OMNI_URL": api.url, "OMNI_API_KEY": KEY},
+        ) as worker,
+        EventBus(nats_server.url) as bus,
+    ):  # fmt: skip
+        api.answers = [answer(503), CUT]  # it is just starting
+        await send(bus, "message.received", message("m-1", "chat-1"), "whatsapp-cloud", "wa-001")
+        picture = message("m-2", "chat-1") | {"content": {"type": "image", "text": "a cat"}}
+        await send(bus, "message.received", picture, "whatsapp-cloud", "wa-001")
+        await send(bus, "message.received", message("m-3", "chat-1"), "whatsapp-cloud", "wa-001")
+        await worker.printed(2)
+
+    assert worker.output() == promised_output("echo_bot.py")
+    calls = [(one.path.removeprefix("/api/v2/messages/"), one.body) for one in api.asked]
+    assert [path for path, _ in calls] == ["read"] * 3 + ["send/presence", "send"] + [
+        "read", "send/presence", "send",
+    ]  # fmt: skip
+    assert [(body["instanceId"], body["text"]) for path, body in calls if path == "send"] == [
+        ("wa-001", "Hello!")
+    ] * 2
+    assert {one.headers["x-api-key"] for one in api.asked} == {KEY}
+    assert KEY not in (tmp_path / "log").read_text()
+
+
+async def test_the_echo_bot_quotes_each_text() -> None:
+    with FakeOmni(omni) as fake:
+        async with TestWorker(echo_bot) as t:
+            for number, kind in enumerate(("text", "sticker", "text"), 1):
+                said = message(f"m-{number}", "chat-1") | {"content": {"type": kind, "text": "Hi"}}
+                await t.publish(
+                    "message.received", said, channel="whatsapp-baileys", instance="wa-001"
+                )
+            await t.settle()
+
+    replies = [one.body for one in fake.sent if one.path == "/messages/send"]
+    assert replies == [
+        {"instanceId": "wa-001", "to": "chat-1", "text": "Hi", "replyTo": id}
+        for id in ("m-1", "m-3")
+    ]
 
 
 def test_the_metrics_listener_example_prints_what_it_says() -> None:
@@ -144,15 +196,22 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    target: str, folder: Path, url: str, logs: Path, *options: str, merged: bool = False
+    target: str,
+    folder: Path,
+    url: str,
+    logs: Path,
+    *options: str,
+    merged: bool = False,
+    more: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
-    """`omni-worker run`, ready; with `merged` its log counts as printed too."""
+    """`omni-worker run`, ready; with `merged` its log counts as printed too, `more` is added
+    to its environment."""
     output, log = logs / "output", logs / "log"
     with output.open("wb") as out, log.open("wb") as err:
         process = subprocess.Popen(
             [PROGRAM, "run", target, *options],
             cwd=folder,
-            env=environment(url),
+            env={**environment(url), **(more or {})},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out if merged else err,

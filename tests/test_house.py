@@ -35,7 +35,7 @@ ROOMS = [
     "listeners.configuration",
     "listeners.opentelemetry",
     "bus", "extensions", "service", "parts", "lifespan", "crons",
-    "app", "sync", "metrics", "sentry",
+    "app", "sync", "metrics", "sentry", "omni",
     "process", "testing", "dashboard",
     "cli", "__main__", "__init__",
 ]  # fmt: skip

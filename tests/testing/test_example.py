@@ -22,14 +22,14 @@ def test_the_example_passes() -> None:
     assert "passed" in run("examples/testing_your_app.py")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/testing.md"])
-def test_the_tests_on_the_page_pass(page: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "tests"), [("README.md", 1), ("docs/testing.md", 2)])
+def test_the_tests_on_the_page_pass(page: str, tests: int, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    [code] = [block for block in blocks if "TestWorker" in block]
-    (tmp_path / "test_page.py").write_text(code)
+    for number, code in enumerate(blocks):
+        (tmp_path / f"test_{number}.py").write_text(code)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
 
-    assert "1 passed" in run(str(tmp_path / "test_page.py"))
+    assert f"{tests} passed" in run(str(tmp_path))
 
 
 async def test_a_thousand_events_with_retries_and_dead_letters_take_no_time(

@@ -194,8 +194,10 @@ def _failed_before(run: Run) -> bool:
 
 
 def _is_failure(outcome: Outcome) -> bool:
-    """Return True for a failure that may pass. A Retry was asked for, not suffered."""
-    return isinstance(outcome, Failed) and not isinstance(outcome.error, Retry)
+    """Return True for a failure that may pass. A Retry is asked for, unless it says otherwise."""
+    if not isinstance(outcome, Failed):
+        return False
+    return not isinstance(outcome.error, Retry) or outcome.error.is_failure
 
 
 def _answer(turn: asyncio.Future[bool], may_run: bool) -> None:
