@@ -48,6 +48,7 @@ async def test_a_text_is_posted_with_the_key_and_its_ids_come_back(server: Serve
     assert (asked.method, asked.path) == ("POST", "/api/v2/messages/send")
     assert asked.headers["x-api-key"] == KEY
     assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["accept-encoding"] == "identity"
     assert "x-correlation-id" not in asked.headers
     assert asked.body == {
         "instanceId": WA, "to": "chat-1", "text": "olá \ud83d ✅", "replyTo": "x-1",
@@ -213,7 +214,7 @@ async def test_an_answer_that_comes_byte_by_byte_ends_with_the_timeout(server: S
 
     server.answers = [drip] * 3
 
-    async with client(server, timeout=0.2) as omni:
+    async with client(server, timeout=0.2) as omni, asyncio.timeout(15):
         with pytest.raises(OmniUnavailable, match=r"no answer .* within 0.2 s") as caught:
             await omni.send_text("c", "hi", instance=WA)
 
