@@ -241,7 +241,9 @@ def _instance(path: str, context: Context[Any] | None, given: str | None) -> str
     if given:
         return given
     if context is None:
-        raise ConfigError(f"POST {path}: outside of a handler name the instance: instance=…")
+        raise ConfigError(
+            f"POST {path}: outside of a handler of one event name the instance: instance=…"
+        )
     event = context.event
     found = event.metadata.instance_id
     if not found and event.channel != INTERNAL:

@@ -310,7 +310,7 @@ async def test_outside_of_a_handler_each_call_sends_and_names_its_instance(serve
     async with client(server) as omni:
         await omni.send_text("c", "hi", instance=WA)
         await omni.send_text("c", "hi", instance=WA)
-        with pytest.raises(ConfigError, match="outside of a handler name the instance"):
+        with pytest.raises(ConfigError, match="outside of a handler of one event name"):
             await omni.send_text("c", "hi")
 
     assert len(server.asked) == 2
