@@ -105,6 +105,7 @@ def build_subscription(
         threads=threads,
     )
     if gathering is not None:
+        gathering.clock = setup.transport.clock
         _gather(parts, gathering)
     return Subscription(parts), threads
 
@@ -125,7 +126,8 @@ def _gather(parts: Parts, gathering: Gathering) -> None:
     breaker = parts.breaker
     gathering.judge, gathering.count_failure = parts.dispatcher.ending, breaker.count_failure
     gathering.is_down = lambda: breaker.is_open
-    parts.gates, parts.let_go = [*parts.gates, gathering], gathering.let_go
+    parts.gates = [*parts.gates, gathering]
+    parts.let_go, parts.hand_back = gathering.let_go, gathering.hand_back
 
 
 def _recall(handler: Handler, notes: AttemptNotes, attempts: int, breaker: Breaker) -> Recall:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,16 @@ class Batching:
     size: int  # events of a batch, at most
     wait: float  # seconds after the first event
     model: type[Event[Any]]
+    by: Callable[[Any], Hashable] | None = None  # the key of an event: each key has its own
+    quiet: float = 0.0  # seconds without a further event of the key
 
     @property
     def shown(self) -> str:
         """Describe it for people."""
-        events = "event" if self.size == 1 else "events"
-        return f"at most {self.size} {events}, {self.wait:g} s after the first"
+        most = f"at most {self.size} event{'' if self.size == 1 else 's'}"
+        if self.by is None:
+            return f"{most}, {self.wait:g} s after the first"
+        return f"by key, {most}, after {self.quiet:g} s of quiet or {self.wait:g} s in all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

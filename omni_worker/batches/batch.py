@@ -22,10 +22,11 @@ class Batch(Generic[T]):
     ``reject``. When it raises, those are settled as asked, and every other one has failed.
     """
 
-    __slots__ = ("_contexts", "_marks", "events", "state")
+    __slots__ = ("_contexts", "_marks", "events", "key", "state")
 
-    def __init__(self, members: Sequence[tuple[Event[T], Context]]) -> None:
+    def __init__(self, members: Sequence[tuple[Event[T], Context]], key: Any = None) -> None:
         self.events: list[Event[T]] = [event for event, _ in members]
+        self.key = key  # of all its events, with ``by=``
         self.state: Any = members[0][1].state  # the value that the app's lifespan yields
         self._contexts = {id(event): context for event, context in members}
         self._marks: dict[int, Retry | Reject] = {}

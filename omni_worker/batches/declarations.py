@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, get_args, get_origin
 
@@ -36,8 +36,10 @@ class BatchDeclarations:
     def on_batch(
         self,
         *types: str,
-        size: int = 500,
-        wait: float = 1.0,
+        size: int | None = None,
+        wait: float | None = None,
+        by: Callable[[Event[Any]], Hashable] | None = None,
+        quiet: float | None = None,
         subject: str | None = None,
         channel: str | Sequence[str] | None = None,
         instance: str | None = None,
@@ -45,9 +47,12 @@ class BatchDeclarations:
     ) -> Callable[[Call], Call]:
         """Run the decorated function, ``async def (batch: Batch[Model])``, for many events at once.
 
-        A batch begins when it has ``size`` events, or ``wait`` seconds after its first one. The
-        other options are those of ``on``; ``concurrency`` is how many batches run at once, one if
-        it is not given. Each event is settled by itself: see ``Batch``.
+        A batch begins when it has ``size`` events (500), or ``wait`` seconds (1.0) after its first
+        one. With ``by``, a function of the event that returns its key, each key has batches of its
+        own: one begins when nothing of its key was stored for ``quiet`` seconds, ``wait`` (30)
+        after its first event, or with ``size`` events (100). The other options are those of ``on``;
+        ``concurrency`` is how many batches run at once: one, or ten with ``by``. Each event is
+        settled by itself: see ``Batch``.
 
         Raises ConfigError naming option, file and line.
         """
@@ -60,7 +65,7 @@ class BatchDeclarations:
             )
 
         if options.get("concurrency") is None:
-            options["concurrency"] = 1
+            options["concurrency"] = 1 if by is None else 10
 
         def decorate(call: Call) -> Call:
             try:
@@ -74,7 +79,9 @@ class BatchDeclarations:
                     instance=instance,
                     options=options,
                     names=names,
-                    batch=_batching(call, size, wait, options.get("schema"), names),
+                    batch=_batching(
+                        size, wait, by, quiet, _model(call, options.get("schema"), names)
+                    ),
                 )
                 _check(handler)
                 handler = replace(handler, where=where)
@@ -92,12 +99,28 @@ class BatchDeclarations:
 
 
 def _batching(
-    call: Callable[..., Any], size: int, wait: float, schema: Any, names: Mapping[str, Any]
+    size: int | None,
+    wait: float | None,
+    by: Callable[[Event[Any]], Hashable] | None,
+    quiet: float | None,
+    model: type[Event[Any]],
 ) -> Batching:
+    if by is None:
+        if quiet is not None:
+            raise ConfigError(f"quiet={quiet!r} without by=: give by=, a function of the event")
+        size, wait = 500 if size is None else size, 1.0 if wait is None else wait
+    else:
+        if not callable(by):
+            raise ConfigError(f"by={by!r}: expected a function of the event")
+        if quiet is None:
+            raise ConfigError("by= without quiet=: give the seconds a key has to be quiet")
+        size, wait = 100 if size is None else size, max(30.0, quiet) if wait is None else wait
+        WAIT(f"quiet={quiet!r}", quiet)
+        if quiet > wait:
+            raise ConfigError(f"quiet={quiet!r}: expected at most wait={wait!r}")
     SIZE(f"size={size!r}", size)
     WAIT(f"wait={wait!r}", wait)
-    _check_signature(call, names)
-    return Batching(size=size, wait=wait, model=_model(call, schema, names))
+    return Batching(size=size, wait=wait, model=model, by=by, quiet=quiet or 0.0)
 
 
 def _check(handler: Handler) -> None:
@@ -138,6 +161,7 @@ def _check_signature(call: Callable[..., Any], names: Mapping[str, Any]) -> None
 
 def _model(call: Callable[..., Any], schema: Any, names: Mapping[str, Any]) -> type[Event[Any]]:
     """Return the type of the events: of `schema=`, else of the annotation `Batch[Model]`."""
+    _check_signature(call, names)
     payload = schema
     if payload is not None:
         check_model(payload, f"schema={payload!r}")

@@ -3,79 +3,41 @@
 Each event waits here inside its own run: its slot is taken, its lease is extended, and it is
 settled by how its wait ends. So attempts, guards, dead letters and counts are those of any event.
 
+With a key (``by``) the events of one key are a group of their own, which begins once its key has
+been quiet. Times are those at which events were stored, so that a restart changes none. One group
+of a key runs at a time.
+
 One event can make a whole batch fail, and nothing says which. So a failure in company spends an
 attempt once. When events that failed before fail together again, they run in halves at once, until
-those that fail are alone; only that spends further attempts.
+those that fail are alone; only that spends further attempts. A group of a key is one thing, and
+fails as a whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from types import TracebackType
+from functools import partial
+from time import time_ns
 from typing import Any
 
 from ..context import Context, current_context
-from ..dispatch import TimedOut
 from ..events import Event
 from ..handlers import Handler
 from ..outcomes import Failed, HandBack, Outcome, Retry
-from ..signals import Signals, ThreadStuck
+from ..signals import Signals
 from ..subscription.gates import Flow, Gate
 from ..tasks import of_batch
 from ..threads import DaemonThreads
+from ..transports.base import Source
 from .batch import Batch, mark_of
+from .calls import Calls
+from .groups import Group, Member, Raised, as_stored, end_all, quiet_in
 
 PROVEN_KEPT = 10_000  # events that failed by themselves and wait for their retry
 TRIED_LATER = 0.5  # seconds until the rest of a batch comes again, when everything fails
-
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """An exception as it came from the handler: it is raised again in the run of each event."""
-
-    error: BaseException
-    traceback: TracebackType | None
-
-
-class Member:
-    """An event of a batch; ``ended`` is its ending, None if it is handled."""
-
-    __slots__ = ("context", "ended", "event", "group")
-
-    def __init__(
-        self, context: Context, event: Event[Any], ended: asyncio.Future[Raised | HandBack | None]
-    ) -> None:
-        self.context = context
-        self.event = event
-        self.ended = ended
-        self.group: Group
-
-    @property
-    def identity(self) -> tuple[str, int, int]:
-        """Stream, sequence and stored time: they name an event for ever."""
-        delivery = self.context._delivery
-        return delivery.source.stream, delivery.sequence, delivery.stored_at
-
-    def end(self, ending: Raised | HandBack | None) -> None:
-        """End the event's run; a run that was cancelled has ended already."""
-        if not self.ended.done():
-            self.ended.set_result(ending)
-
-
-@dataclass(eq=False, slots=True)
-class Group:
-    """Events that will run together; ``lane`` is what they have in common."""
-
-    lane: Hashable
-    members: list[Member] = field(default_factory=list)
-    is_due: bool = False
-    timer: asyncio.TimerHandle | None = None
-    task: asyncio.Task[None] | None = None
 
 
 class Gathering(Gate):
@@ -90,22 +52,26 @@ class Gathering(Gate):
     def __init__(
         self, handler: Handler, threads: DaemonThreads | None, signals: Signals, *, attempts: int
     ) -> None:
-        assert handler.batch is not None, "a handler of batches"
+        batch = handler.batch
+        assert batch is not None, "a handler of batches"
         self._handler = handler
-        self._size, self._wait = handler.batch.size, handler.batch.wait
+        self._size, self._wait = batch.size, batch.wait
+        self._key_of, self._quiet = batch.by, batch.quiet
         self._attempts = attempts
-        self._threads = threads
-        self._signals = signals
+        self._calls = Calls(handler, threads, signals)
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()  # each batch begins with it
         self._context.run(current_context.set, None)
         self.judge: Callable[[BaseException], Outcome] = Failed
         self.count_failure: Callable[[], None] = lambda: None
         self.is_down: Callable[[], bool] = lambda: False
+        self.clock: Callable[[], int] = time_ns  # of the server, in epoch nanoseconds
         self._flow: Flow | None = None  # None: past events run, without a subscription
         self._open: dict[Hashable, Group] = {}  # by lane, the oldest first
         self._due: deque[Group] = deque()  # of them and of full ones: those that may begin
         self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: set[Hashable] = set()  # keys of which a group is due or runs
+        self._behind: dict[Hashable, deque[Group]] = {}  # due ones, by their busy key
         self._inside = 0  # events that are gathered or run
         self._proven: dict[tuple[str, int, int], None] = {}  # failed by themselves
         self._is_closed = False
@@ -122,16 +88,26 @@ class Gathering(Gate):
         """Begin nothing more; what waits is handed back by ``let_go``."""
         self._is_closed = True
         for group in self._open.values():
-            _stop(group)
+            group.stop_timer()
 
     def let_go(self, reason: str = "the handler stops") -> None:
         """Hand back what has not begun, once nothing comes in any more."""
         self._why_back = reason
-        waiting = {*self._open.values(), *self._due}
+        for group in self._waiting():
+            end_all(group.members, HandBack(0.0, reason))
         self._open.clear()
         self._due.clear()
-        for group in waiting:
-            _end(group.members, HandBack(0.0, reason))
+        self._behind.clear()
+
+    def hand_back(self, source: Source, reason: str) -> None:
+        """Hand back what came from one source and has not begun."""
+        for group in self._waiting():
+            of_source = [one for one in group.members if one.context._delivery.source is source]
+            end_all(of_source, HandBack(0.0, reason))
+
+    def _waiting(self) -> set[Group]:
+        behind = [group for groups in self._behind.values() for group in groups]
+        return {*self._open.values(), *self._due, *behind}
 
     # --- events in -------------------------------------------------------------------------
 
@@ -140,8 +116,9 @@ class Gathering(Gate):
         if self._why_back is not None:
             context.ended = HandBack(0.0, self._why_back)
             return
+        lane = self._lane_of(context, event)
         self._inside += 1
-        member = self._add(context, event)
+        member = self._add(context, event, lane)
         try:
             ending = await member.ended
         except asyncio.CancelledError:
@@ -154,32 +131,61 @@ class Gathering(Gate):
         elif ending is not None:
             raise ending.error.with_traceback(ending.traceback)
 
-    def _add(self, context: Context, event: Event[Any]) -> Member:
+    def _add(self, context: Context, event: Event[Any], lane: Hashable) -> Member:
         member = Member(context, event, self._loop.create_future())
         slots = None if self._flow is None else self._flow.slots
         has_to_be_alone = slots is not None and not slots.is_free and slots.is_barred
         if has_to_be_alone or (self._proven and self._was_proven(member)):
-            member.group = Group(None, [member])
-            self._make_due(member.group)
+            group = Group(lane)
+            group.add(member)
+            self._make_due(group)
             return member
-        lane = self._lane_of(context)
-        group = self._open.get(lane)
-        if group is None:
-            group = self._open[lane] = Group(lane)
-            if not self._is_closed:
-                group.timer = self._loop.call_later(self._wait, self._make_due, group)
-        group.members.append(member)
-        member.group = group
+        group = self._open.get(lane) or self._open.setdefault(lane, Group(lane))
+        group.add(member)
         if len(group.members) >= self._size:
             del self._open[lane]
             self._make_due(group)
-        elif slots is not None and self._inside >= slots.size:
-            self._make_due(next(iter(self._open.values())))  # no further event can come
+        elif slots is not None and self._inside >= slots.size:  # no further event can come
+            oldest = (one for one in self._open.values() if not one.is_due)
+            self._make_due(next(oldest, group))
+        if not group.is_due and not self._is_closed:
+            self._time(group, member)
         return member
 
-    def _lane_of(self, context: Context) -> Hashable:
-        """Keep events that failed before from the company of others."""
-        return context.attempt > 1
+    def _lane_of(self, context: Context, event: Event[Any]) -> Hashable:
+        """Return the key, or keep events that failed before from the company of others."""
+        if self._key_of is None:
+            return context.attempt > 1
+        try:
+            key = self._key_of(event)
+            hash(key)
+        except BaseException as error:
+            if not getattr(error, "__notes__", None):
+                error.add_note("raised by by=")
+            raise
+        return key
+
+    def _time(self, group: Group, member: Member) -> None:
+        """Set the time at which a group begins."""
+        if self._key_of is not None:
+            group.note_times(member.stored_at, self._loop.time())
+            self._look(group)
+        elif group.timer is None:
+            group.timer = self._loop.call_later(self._wait, self._make_due, group)
+
+    def _look(self, group: Group) -> None:
+        """Begin a group whose key has been quiet, or look again when it may have been."""
+        now = self._loop.time()
+        left = quiet_in(group, quiet=self._quiet, wait=self._wait, clock=self.clock(), now=now)
+        if left <= 0:
+            self._make_due(group)
+        elif group.timer is None or group.timer.when() > now + left:
+            group.stop_timer()
+            group.timer = self._loop.call_later(left, self._look_again, group)
+
+    def _look_again(self, group: Group) -> None:
+        group.timer = None
+        self._look(group)
 
     def _left(self, member: Member) -> None:
         """Leave out an event whose run was cancelled; a batch without any is cancelled, too."""
@@ -198,11 +204,17 @@ class Gathering(Gate):
 
     def _make_due(self, group: Group) -> None:
         """Begin a batch as soon as its turn comes; until then it takes more events."""
-        _stop(group)
-        if not group.is_due:
-            group.is_due = True
-            self._due.append(group)
-            self._begin_due()
+        group.stop_timer()
+        if group.is_due:
+            return
+        group.is_due = True
+        if self._key_of is not None:
+            if group.lane in self._busy:
+                self._behind.setdefault(group.lane, deque()).append(group)
+                return
+            self._busy.add(group.lane)
+        self._due.append(group)
+        self._begin_due()
 
     def _hurry(self) -> None:
         """Begin what is gathered: an event that has to run alone waits for its end."""
@@ -218,33 +230,40 @@ class Gathering(Gate):
                 self._run(group), name=of_batch(self._handler.name), context=self._context.copy()
             )
             self._tasks.add(group.task)
-            group.task.add_done_callback(self._ended)
+            group.task.add_done_callback(partial(self._ended, group.lane))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, lane: Hashable, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if behind := self._behind.get(lane):
+            self._due.append(behind.popleft())
+            if not behind:
+                del self._behind[lane]
+        else:
+            self._busy.discard(lane)
         self._begin_due()
 
     async def _run(self, group: Group) -> None:
         """Run a batch, and its halves while it has to be told which of its events fail."""
         try:
-            parts = [sorted(self._ours(group.members), key=_as_stored)]
+            parts = [sorted(self._ours(group.members), key=as_stored)]
             while parts:
                 part = [one for one in parts.pop() if not one.ended.done()]
                 if part:
-                    parts += reversed(await self._try(part))
+                    parts += reversed(await self._try(part, group.lane))
         except Exception as error:  # a fault of ours: each event fails with it
-            _end(group.members, Raised(error, error.__traceback__))
+            end_all(group.members, Raised(error, error.__traceback__))
         finally:  # without circles all of this is freed at once, and not by the collector
             group.members, group.task = [], None
 
-    async def _try(self, part: list[Member]) -> list[list[Member]]:
+    async def _try(self, part: list[Member], lane: Hashable) -> list[list[Member]]:
         """Run some events together and end them; return those that are to run in halves."""
-        batch: Batch[Any] = Batch([(one.event, one.context) for one in part])
-        error = await self._call(batch)
+        key = None if self._key_of is None else lane
+        batch: Batch[Any] = Batch([(one.event, one.context) for one in part], key)
+        error = await self._calls.call(batch)
         rest = []
         for member in part:
             if (mark := mark_of(batch, member.event)) is not None:
-                member.end(Raised(mark, None))
+                member.end(Raised(mark))
             elif error is None:
                 member.end(None)
             else:
@@ -259,13 +278,14 @@ class Gathering(Gate):
         was_asked = is_failure and isinstance(outcome.error, Retry)  # type: ignore[union-attr]
         if is_failure and not was_asked:
             self.count_failure()
-            if len(rest) == 1:
+            if len(rest) == 1 and self._key_of is None:
                 self._remember(rest[0])
+        is_whole = len(rest) == 1 or was_asked or self._key_of is not None
         is_first = self._attempts > 1 and all(one.context.attempt == 1 for one in rest)
-        if len(rest) == 1 or was_asked or (is_failure and is_first):
-            _end(rest, Raised(error, error.__traceback__))
+        if is_whole or (is_failure and is_first):
+            end_all(rest, Raised(error, error.__traceback__))
         elif self.is_down():  # no event's own fault, it seems
-            _end(rest, HandBack(TRIED_LATER, "everything fails: the rest is tried later"))
+            end_all(rest, HandBack(TRIED_LATER, "everything fails: the rest is tried later"))
         else:
             middle = len(rest) // 2
             return [rest[:middle], rest[middle:]]
@@ -293,44 +313,6 @@ class Gathering(Gate):
                 ours.append(member)
         return ours
 
-    # --- the handler -----------------------------------------------------------------------
-
-    async def _call(self, batch: Batch[Any]) -> BaseException | None:
-        """Call the handler; return what it raised."""
-        timeout, task = self._handler.options.timeout, asyncio.current_task()
-        try:
-            if self._threads is not None:
-                await self._in_thread(self._threads, batch, timeout)
-                return None
-            async with asyncio.timeout(timeout) as limit:
-                await self._handler.call(batch)
-        except BaseException as error:
-            # Of its own accord a handler may raise a cancellation, which is a failure.
-            if task is None or task.cancelling():
-                raise
-            if isinstance(error, TimeoutError) and self._threads is None and limit.expired():
-                text = f"the handler ran longer than timeout={timeout:g} s"
-                return TimedOut(text).with_traceback(error.__traceback__)
-            return error
-        return None
-
-    async def _in_thread(
-        self, threads: DaemonThreads, batch: Batch[Any], timeout: float | None
-    ) -> None:
-        """Call a plain def handler. A thread cannot be stopped: that it takes long is reported."""
-        call, timer = self._handler.call, None
-        if timeout is not None:
-            delivery = batch.context(batch.events[0])._delivery
-            stuck = ThreadStuck(handler=self._handler, delivery=delivery, timeout=timeout)
-            timer = self._loop.call_later(timeout, self._signals.emit, stuck)
-        try:
-            result = await threads.run(lambda: call(batch))
-            if inspect.isawaitable(result):  # a callable that only hands out coroutines
-                await result
-        finally:
-            if timer is not None:
-                timer.cancel()
-
 
 def gathering_of(
     handler: Handler, threads: DaemonThreads | None, signals: Signals, *, attempts: int
@@ -339,19 +321,3 @@ def gathering_of(
     if handler.batch is None:
         return None
     return Gathering(handler, threads, signals, attempts=attempts)
-
-
-def _as_stored(member: Member) -> tuple[int, int]:
-    delivery = member.context._delivery
-    return delivery.stored_at, delivery.sequence
-
-
-def _stop(group: Group) -> None:
-    if group.timer is not None:
-        group.timer.cancel()
-        group.timer = None
-
-
-def _end(members: Iterable[Member], ending: Raised | HandBack) -> None:
-    for member in members:
-        member.end(ending)

@@ -51,7 +51,10 @@ def as_json(
 
 def _batch(handler: Handler) -> dict[str, Any] | None:
     batch = handler.batch
-    return None if batch is None else {"size": batch.size, "wait": batch.wait}
+    if batch is None:
+        return None
+    quiet = None if batch.by is None else batch.quiet
+    return {"size": batch.size, "wait": batch.wait, "by": batch.by is not None, "quiet": quiet}
 
 
 def model_name(handler: Handler) -> str | None:

@@ -46,4 +46,5 @@ class Parts:
     foreign_limit: float  # seconds
     streams: int = 1
     threads: DaemonThreads | None = None  # of a plain def handler
+    hand_back: Callable[[Source, str], None] = lambda source, reason: None  # what waits in a run
     let_go: Callable[[], None] = lambda: None  # what has begun and waits, once nothing comes in

@@ -41,6 +41,7 @@ class Pauses:
         self._back = back
         self._keys = parts.order
         self._breaker = parts.breaker
+        self._hand_back_gathered = parts.hand_back
         self._paused: dict[Source, str] = {}
         self._ends: dict[Source, float] = {}  # loop time
         self._reported: str | None = None  # the order
@@ -120,6 +121,7 @@ class Pauses:
         state = self._states.get(source)
         if self._keys is None:  # what waits for a trial goes back as well, unless it holds a key
             self._breaker.hand_back(source, WHY)
+            self._hand_back_gathered(source, WHY)
         waiting = [] if state is None else self._execution.waiting([state])
         if self._keys is not None:  # a retry that is kept holds its key
             waiting = [one for one in waiting if not self._keys.keeps(one)]

@@ -1,0 +1,58 @@
+"""Calls: a batch handler's function is called, within its time, on the loop or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+from ..dispatch import TimedOut
+from ..handlers import Handler
+from ..signals import Signals, ThreadStuck
+from ..threads import DaemonThreads
+from .batch import Batch
+
+
+class Calls:
+    """Calls of one handler's function."""
+
+    def __init__(self, handler: Handler, threads: DaemonThreads | None, signals: Signals) -> None:
+        self._handler = handler
+        self._threads = threads
+        self._signals = signals
+
+    async def call(self, batch: Batch[Any]) -> BaseException | None:
+        """Call the handler; return what it raised."""
+        timeout, task = self._handler.options.timeout, asyncio.current_task()
+        try:
+            if self._threads is not None:
+                await self._in_thread(self._threads, batch, timeout)
+                return None
+            async with asyncio.timeout(timeout) as limit:
+                await self._handler.call(batch)
+        except BaseException as error:
+            # Of its own accord a handler may raise a cancellation, which is a failure.
+            if task is None or task.cancelling():
+                raise
+            if isinstance(error, TimeoutError) and self._threads is None and limit.expired():
+                text = f"the handler ran longer than timeout={timeout:g} s"
+                return TimedOut(text).with_traceback(error.__traceback__)
+            return error
+        return None
+
+    async def _in_thread(
+        self, threads: DaemonThreads, batch: Batch[Any], timeout: float | None
+    ) -> None:
+        """Call a plain def handler. A thread cannot be stopped: that it takes long is reported."""
+        call, timer = self._handler.call, None
+        if timeout is not None:
+            delivery = batch.context(batch.events[0])._delivery
+            stuck = ThreadStuck(handler=self._handler, delivery=delivery, timeout=timeout)
+            timer = asyncio.get_running_loop().call_later(timeout, self._signals.emit, stuck)
+        try:
+            result = await threads.run(lambda: call(batch))
+            if inspect.isawaitable(result):  # a callable that only hands out coroutines
+                await result
+        finally:
+            if timer is not None:
+                timer.cancel()
