@@ -115,4 +115,4 @@ def test_show_says_how_large_its_batches_are() -> None:
     [shown] = as_json("rows", [planned], app.registry)["handlers"]
 
     assert "    batches   at most 200 events, 0.5 s after the first" in lines
-    assert shown["batch"] == {"size": 200, "wait": 0.5}
+    assert shown["batch"] == {"size": 200, "wait": 0.5, "by": False, "quiet": None}

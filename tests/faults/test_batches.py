@@ -165,3 +165,54 @@ async def test_one_poison_event_among_500_that_raises(scene: Scene) -> None:
     assert account.lettered == {"event-000250"}
     assert account.ended_twice == 0
     assert len(calls) <= 60
+
+
+CHATS = """
+from omni_worker import Batch
+
+app = App("router")
+
+@app.on_batch("message.received", durable="r1", start_from="first", ack_wait=1,
+              by=lambda event: event.payload["chatId"], quiet=0.3, wait=2.0)
+async def answer(batch: Batch) -> None:
+    for event in batch:
+        effect("begun", id=event.id, chat=batch.key)
+    await asyncio.sleep(0.05)
+    for event in batch:
+        effect("handled", id=event.id)
+"""
+
+
+async def test_groups_of_chats_under_kills_of_workers_and_server_and_deploys(
+    scene: Scene, nats_server: NatsServer
+) -> None:
+    worker = await scene.run(CHATS)
+    feed, killed = asyncio.create_task(scene.publish(2_000, every=0.2)), set()
+    for step in range(6):
+        await scene.handled(250 * (step + 1), timeout=60)
+        if step % 3 == 0:
+            worker.kill()
+            killed.add(worker.name)
+            worker = scene.spawn()
+        elif step % 3 == 1:
+            following = await scene.run()
+            assert await worker.stop() == 0
+            worker = following
+        else:
+            nats_server.kill()
+            nats_server.start()
+    ids = await feed
+    await scene.handled(len(ids), timeout=60)
+    await scene.settled()
+
+    account = await scene.ends(
+        "batches by key: 2 × kill -9 of the worker, 2 deploys, 2 × kill -9 of the server",
+        "begun again: groups that ran when their worker was killed",
+    )
+    # Ten groups run at once; each has what a chat said in at most two seconds.
+    assert account.ended_twice <= account.run_twice <= 2 * 10 * 100
+    assert not scene.run_again_in_one_process()
+    ends = [(one["id"], one["worker"]) for one in scene.stage.effects("handled")]
+    of_killed = {id for id, name in ends if name in killed}
+    assert {id for id, count in account.ended.items() if count > 1} <= of_killed
+    assert not account.lettered
