@@ -147,7 +147,7 @@ async def test_each_event_ends_as_it_was_asked_to() -> None:
 async def test_what_was_marked_before_an_exception_is_settled_so_and_the_rest_fails() -> None:
     app, seen = App("rows"), []
 
-    @app.on_batch("custom.row", durable="rows", size=10, wait=0.1)
+    @app.on_batch("custom.row", durable="rows", size=10, wait=0.1, retry_delay=20.0)
     async def store(batch: Batch[Row]) -> None:
         seen.append([event.payload.n for event in batch])
         if len(seen) == 1:
@@ -433,12 +433,14 @@ async def test_a_restart_hands_back_what_has_not_begun_and_costs_no_attempt() ->
     async with TestWorker(table.app) as t:
         ids = await publish(t, 0, 1, 2)
         await t.advance(seconds=10)
+        stopped = asyncio.get_running_loop().time()
         await t.restart()
+        took = asyncio.get_running_loop().time() - stopped
         begun = list(table.batches)
         await t.settle()
         last = [t.runs(table.store, id)[-1].attempt for id in ids]
 
-    assert begun == []
+    assert (begun, took < 1) == ([], True)  # it does not sit out its grace
     assert table.batches == [[0, 1, 2]]
     assert last == [1, 1, 1]
 
@@ -475,13 +477,41 @@ async def test_a_row_that_kills_its_process_is_found_and_the_others_are_handled(
         handled.update(numbers)
 
     async with TestWorker(app, server=server, patience=60) as t:
+        began = asyncio.get_running_loop().time()
         await publish(t, *range(50))
         await t.settle()
+        took = asyncio.get_running_loop().time() - began
 
     assert handled == {*range(50)} - {7}
+    # Five times ack_wait; the others wait for their turn to be alone and not half a second each.
+    assert took < 5 * 30 + 15
     assert len(deaths) <= 5  # attempts + 1
     assert deaths[2:] == [1] * len(deaths[2:])  # twice in company, then alone
     assert len(t.dead_letters) == 1
+
+
+async def test_what_gathers_begins_early_when_an_event_has_to_run_alone() -> None:
+    server, app, alone, deaths = MemoryServer(), App("rows"), list[float](), 0
+
+    @app.on_batch("custom.row", durable="rows", size=10, wait=20.0, ack_wait=60)
+    async def keep(batch: Batch[Row]) -> None:
+        nonlocal deaths
+        if batch.payloads[0].n == 0 and deaths < 2:
+            deaths += 1
+            t._process.die()
+            await asyncio.sleep(3600)
+        if batch.payloads[0].n == 0:
+            alone.append(asyncio.get_running_loop().time())
+
+    async with TestWorker(app, server=server, patience=60) as t:
+        began = asyncio.get_running_loop().time()
+        await publish(t, 0)
+        await t.advance(seconds=20 + 60 + 20 + 59)  # twice gathered, twice dead; it comes at 160
+        await publish(t, 1)
+        await t.settle()
+
+    assert deaths == 2
+    assert alone[0] - began < 162  # not when what was published at 159 has waited its 20 s
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
