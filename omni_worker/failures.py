@@ -34,6 +34,7 @@ _LIBRARIES = tuple(
     {_PATHS[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _WORD = string.ascii_letters + string.digits + "_"
+INPUT = ", input_value="  # what pydantic was given follows
 
 
 # --- one line ---------------------------------------------------------------------------------
@@ -200,8 +201,11 @@ def traceback_text(error: BaseException, *, whole: bool = False) -> str:
     ``whole`` keeps our frames. An exception that cannot be formatted is shown by its frames.
     """
     text = _formatted(error, whole)
-    lines = "\n".join(map(_without_input, text.split("\n")))
-    return bounded(lines.rstrip(), MAX_TRACEBACK)
+    if INPUT in text:
+        text = "\n".join(
+            _without_input(line) if INPUT in line else line for line in text.split("\n")
+        )
+    return bounded(text.rstrip(), MAX_TRACEBACK)
 
 
 def _formatted(error: BaseException, whole: bool) -> str:
@@ -258,6 +262,6 @@ def _kept(frames: Iterable[traceback.FrameSummary], whole: bool) -> list[traceba
 def _without_input(line: str) -> str:
     """Remove from a line of pydantic's what it was given: chats are private."""
     # Without an expression, which looks through the rest of the line for each mark in it.
-    before, mark, rest = line.partition(", input_value=")
+    before, _, rest = line.partition(INPUT)
     _, end, kind = rest.rpartition(", input_type=")
-    return before + kind.lstrip(_WORD) if mark and end else line
+    return before + kind.lstrip(_WORD) if end else line

@@ -141,6 +141,80 @@ async def _stall(scene: Scene, jetstream: object, body: bytes) -> float:
     return max(one["late"] for one in scene.stage.effects("beat")[before:])
 
 
+FAILING = (
+    WATCHED.partition("@app.on")[0]
+    + """
+@app.on("message.received", durable="r1", max_retries=0)
+async def fail(event, ctx):
+    text = event.payload["text"]
+    try:
+        raise ValueError(f"bad text {text}")
+    except ValueError:
+        ctx.log.exception("cannot read %s", text, extra={"text": text, "rate": float("nan")})
+    raise ConnectionError(f"cannot send {text}")
+"""
+)
+PIECES = ("a", ", input_value=", "password='", "a://b:", "\n", "eyJ", "-----BEGIN KEY")
+
+
+async def test_a_long_text_of_an_exception_does_not_stall_the_loop(scene: Scene) -> None:
+    worker = await scene.run(FAILING)
+    jetstream = scene.plain.jetstream()
+    stalls: dict[str, list[float]] = {}
+    for piece in PIECES:
+        text = piece * (300_000 // len(piece))
+        body = json.dumps(
+            {"id": piece, "type": "message.received", "payload": {"text": text}}
+        ).encode()
+        tries = stalls.setdefault(piece, [])
+        while len(tries) < TRIES and not any(late < LIMIT for late in tries):
+            tries.append(await _stall(scene, jetstream, body))
+
+    assert {piece: tries for piece, tries in stalls.items() if min(tries) >= LIMIT} == {}
+    found = await letters(scene.plain)
+    assert {letter["payload"]["errorType"] for letter in found} == {"builtins.ConnectionError"}
+    assert len(found) == sum(map(len, stalls.values()))
+    # Without constants that are no JSON, and none of them as long as the text.
+    lines = [line for line in worker.said().splitlines() if "cannot" in line]
+    assert all(json.loads(line, parse_constant=_refused) for line in lines)
+    assert {json.loads(line).get("rate") for line in lines} == {"nan", None}
+    assert max(map(len, lines)) < 100_000
+    assert await worker.stop() == 0
+
+
+def _refused(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+async def test_a_secret_in_an_exception_is_in_no_line_and_no_letter(scene: Scene) -> None:
+    secrets = ["hunter2", "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"]
+    text = f"postgres://app:{secrets[0]}@db/orders, api_key={secrets[0]}, {secrets[1]}"
+    worker = await scene.run(FAILING_WITH.format(text=text))
+    await scene.publish(1)
+    await scene.settled()
+
+    [letter] = await letters(scene.plain)
+
+    assert "cannot reach postgres://***@db/orders" in letter["payload"]["error"]
+    for secret in secrets:
+        assert secret not in worker.said()
+        assert secret not in json.dumps(letter)
+    assert await worker.stop() == 0
+
+
+FAILING_WITH = """
+app = App("router")
+
+@app.on("message.received", durable="r1", max_retries=1, retry_delay=0.05)
+async def route(event, ctx):
+    try:
+        raise ConnectionError("cannot reach {text}")
+    except ConnectionError as error:
+        ctx.log.exception("no database: %s", error, extra={{"cause": repr(error)}})
+        raise
+"""
+
+
 # --- logins -----------------------------------------------------------------------------------
 
 
