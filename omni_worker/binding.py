@@ -76,17 +76,10 @@ class Binding:
     """Keeps one subscription supplied from its consumers."""
 
     def __init__(
-        self,
-        subscription: Subscription,
-        transport: Transport,
-        provisioner: Provisioner,
-        *,
-        threads: DaemonThreads | None,
-        recreate: bool,
-        keep: bool,
-        signals: Signals,
-        settled: SettledNotes,
-    ) -> None:
+        self, subscription: Subscription, transport: Transport, provisioner: Provisioner, *,
+        threads: DaemonThreads | None, recreate: bool, keep: bool,
+        signals: Signals, settled: SettledNotes,
+    ) -> None:  # fmt: skip
         self.subscription = subscription
         self.bound: dict[Source, Bound] = {}
         self.failure: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -274,7 +267,7 @@ class Binding:
         if (state := self.subscription.state_of(bound.source)) is None:
             return
         if bound.ack_floor < bound.highest:
-            await self._settled.share(state.settled, bound.spec.stream, self._origin(bound))
+            await self._settled.share(state.settled, bound.spec.stream, *self._origins(bound))
         bound.highest = state.settled.highest
 
     async def _note_account(self, bound: Bound, bound_now: ConsumerInfo | None = None) -> None:
@@ -291,7 +284,7 @@ class Binding:
         if bound_now is not None or now - bound.entered_at > RENEWED_EVERY:
             bound.entered_at = now
             await self._ledger.begin(stream, origin, bound.begin)
-        await self._settled.share(state.settled, stream, origin)
+        await self._settled.share(state.settled, stream, *self._origins(bound))
 
     async def _leave(self, bound: Bound, state: SourceState | None = None) -> None:
         """Note where a consumer is to be recreated, and what is settled beyond that."""
@@ -299,7 +292,7 @@ class Binding:
         if state is None or not bound.spec.durable:
             return
         stream, looks = bound.spec.stream, bound.looks
-        await self._settled.share(state.settled, stream, self._origin(bound))
+        await self._settled.share(state.settled, stream, *self._origins(bound))
         start, end = state.first_unsettled(bound.ack_floor), state.settled.highest
         created = bound.stream_created
         bound.left = Position(start=start, end=end, origin=looks.origin, stream_created=created)
@@ -331,6 +324,11 @@ class Binding:
             start, end = bound.spec.start_sequence, stream.state.last_sequence
             name, origin = bound.spec.stream, self._origin(bound)
             await self._settled.learn(state.settled, name, origin, start, end)
+
+    def _origins(self, bound: Bound) -> set[str]:
+        """Return a consumer and its sibling on the stream."""
+        siblings = (one for one in self.bound.values() if one.spec.stream == bound.spec.stream)
+        return {self._origin(one) for one in (bound, *siblings)}
 
     def _origin(self, bound: Bound) -> str:
         return f"{bound.stream_created}.{bound.spec.name}.{bound.looks.origin}"

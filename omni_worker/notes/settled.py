@@ -42,17 +42,20 @@ class SettledNotes:
         self._bucket: KeyValue | None = None
         self._handler = handler
 
-    async def share(self, memory: SettledMemory, stream: str, origin: str) -> None:
+    async def share(self, memory: SettledMemory, stream: str, *origins: str) -> None:
         """Write what was settled since the last call; blocks that cannot be written come next time.
 
-        What others noted in the same blocks is learned.
+        What others noted in the same blocks is learned. A handler's consumers of one stream share
+        their memory: it is noted for each, since each may be the one that is deleted.
         """
         end = asyncio.get_running_loop().time() + PATIENCE
         for number, _ in list(memory.changed()):
             try:
                 async with asyncio.timeout_at(end):
-                    key = self._key(stream, origin, number)
-                    is_written = await self._merge(key, number, memory)
+                    is_written = True
+                    for origin in origins:
+                        key = self._key(stream, origin, number)
+                        is_written &= await self._merge(key, number, memory)
             except (
                 OmniWorkerError,
                 TimeoutError,

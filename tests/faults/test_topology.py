@@ -6,6 +6,9 @@ import asyncio
 import signal
 from datetime import UTC, datetime, timedelta
 
+from omni_worker.notes.settled import block_key, read_block
+from omni_worker.topology import NOTES_BUCKET, origin_of
+
 from ..processes.support import api, consumer, make_stream, stream_config
 from ..waiting import until
 from .scene import Scene, load, stored_ids
@@ -77,6 +80,62 @@ async def test_a_deleted_consumer_of_two_workers(scene: Scene) -> None:
     assert sum("making it again" in one for one in said) >= 3
     for worker in workers:
         assert await worker.stop() == 0
+
+
+ONE_WAITS = """
+app = App("router")
+
+@app.on("message.received", durable="r1", start_from="first", concurrency=8)
+async def route(event, ctx):
+    effect("begun", id=event.id, attempt=ctx.attempt)
+    if event.id == "event-000000":
+        raise Retry(after=600)
+    effect("handled", id=event.id)
+"""
+
+
+async def test_a_consumer_deleted_while_a_retry_waits_runs_nothing_twice_in_two_workers(
+    scene: Scene,
+) -> None:
+    """What both settled above the floor is in the notes, however long the retry keeps it down."""
+    workers = [await scene.run(ONE_WAITS), await scene.run()]
+    await scene.publish(3_000)
+    await scene.handled(2_999)
+    assert len({one["worker"] for one in scene.stage.effects("handled")}) == 2
+    await until(lambda: noted(scene, 2_999), timeout=30)
+
+    await scene.plain.jetstream().delete_consumer("MESSAGE", "r1")
+    for worker in workers:
+        await worker.until_said("consumer r1 is recreated from sequence 1")
+    await until(lambda: only_one_waits(scene), timeout=30)
+
+    account = await scene.ends(
+        "consumer deleted under two workers, one retry waits since before",
+        "the one that waits runs again; the rest is in the notes",
+    )
+    assert account.waiting == {"event-000000"}
+    assert {id for id, count in account.begun.items() if count > 1} <= account.waiting
+    for worker in workers:
+        assert await worker.stop() == 0
+
+
+async def noted(scene: Scene, count: int) -> bool:
+    """Tell whether so many settled events of `r1` are in the notes of its workers."""
+    operators = scene.bus.transport.operators
+    stream = await operators.stream_info("MESSAGE")
+    assert stream is not None
+    info = await operators.consumer_info("MESSAGE", "r1")
+    assert info is not None
+    key = block_key("r1", "MESSAGE", f"{stream.created}.r1.{origin_of(info)}", 0)
+    said = await operators.last_message(f"KV_{NOTES_BUCKET}", f"$KV.{NOTES_BUCKET}.{key}")
+    block = None if said is None else read_block(said.body)
+    return block is not None and block.bits.bit_count() >= count
+
+
+async def only_one_waits(scene: Scene) -> bool:
+    """Tell whether the consumer has delivered everything again, and one event is unanswered."""
+    info = await consumer(scene.plain, "r1")
+    return (info.get("num_pending"), info.get("num_ack_pending")) == (0, 1)
 
 
 async def test_a_deleted_stream_of_two_workers(scene: Scene) -> None:
