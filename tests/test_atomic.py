@@ -6,18 +6,20 @@ import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from omni_worker import App, ConfigError, Context, Event, EventBus, RetryPolicy
+from omni_worker import App, ConfigError, Context, Event, EventBus, RetryPolicy, Settings
 from omni_worker.errors import (
     ApiError,
     EventTooLarge,
     InvalidPayload,
     NoStream,
     NotConnected,
+    PermissionDenied,
     PublishError,
     TransportError,
 )
@@ -31,6 +33,7 @@ from omni_worker.testing import TestWorker
 from omni_worker.topology import OWN_STREAM
 from omni_worker.transports.base import Message, Stored, StoredMessage
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
+from tests.faults.servers import configured
 from tests.promises.conftest import World, body, kind, real_server, world
 from tests.waiting import until
 
@@ -502,6 +505,42 @@ async def test_without_provisioning_the_error_says_what_is_missing(world: World)
     assert "update the stream with allow_atomic" in errors[1]
     assert "consumer shop-due on OMNI_WORKER is needed" in errors[2]
     assert all("OMNI_WORKER_PROVISION" in one for one in errors)
+
+
+async def test_the_rights_that_the_docs_list_are_enough_and_a_missing_one_is_named(
+    tmp_path: Path,
+) -> None:
+    rights = [
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.INFO.OMNI_WORKER",
+        "$JS.API.STREAM.MSG.GET.OMNI_WORKER",
+        "$JS.API.CONSUMER.INFO.OMNI_WORKER.shop-due",
+        "$JS.API.CONSUMER.MSG.NEXT.OMNI_WORKER.shop-due",
+        "$JS.ACK.OMNI_WORKER.shop-due.>",
+        "custom.a",
+    ]
+    commits = "omni-worker.due.shop.atomic.>"
+    users = [
+        {"user": "maker", "password": "x"},
+        {"user": "least", "password": "x", "permissions": {"publish": [*rights, commits]}},
+        {"user": "less", "password": "x", "permissions": {"publish": rights}},
+    ]
+    with configured(tmp_path, json.dumps({"authorization": {"users": users}})) as server:
+        url = server.url.replace("://", "://{}:x@")
+        off = Settings(provision="off")
+        async with EventBus(url.format("maker"), name="shop") as maker:
+            await block(maker.atomic(), ("custom.a", 0, {"id": "zero"}))
+            await published(maker, "custom.a")
+            await maker.schedules.forwarder.stop()
+
+            async with EventBus(url.format("least"), name="shop", settings=off) as least:
+                await block(least.atomic(), ("custom.a", 1))
+                await block(least.atomic(), ("custom.a", 0, {"id": "zero"}))
+                assert await published(maker, "custom.a", 2) == [0, 1]
+
+            async with EventBus(url.format("less"), name="shop", settings=off) as less:
+                with pytest.raises(PermissionDenied, match=r"omni-worker\.due\.shop\.atomic\."):
+                    await block(less.atomic(), ("custom.a", 2))
 
 
 async def test_an_older_server_is_named_before_the_block_begins() -> None:

@@ -9,16 +9,17 @@ from typing import Any, Self
 
 import pytest
 
-from omni_worker.errors import BucketUnavailable
+from omni_worker.errors import BucketUnavailable, PublishError
 from omni_worker.nats_server import LOOPBACK, NatsServer
 from omni_worker.settings import Settings
-from omni_worker.transports.base import Transport
+from omni_worker.transports.base import Message, Transport
 from omni_worker.transports.jetstream import JetStreamTransport
 
 from ..ports import free_port
 from ..waiting import until
 from .proxy import Proxy
 from .suite import TransportSuite
+from .suite.backend import make_stream
 
 
 class JetStreamBackend:
@@ -176,3 +177,30 @@ async def test_an_updated_consumer_has_the_creation_it_was_created_with_after_a_
         assert updated.config.max_ack_pending == 7
         assert updated.created == created.created
         await transport.close()
+
+
+async def test_a_batch_may_be_stored_if_the_link_breaks_before_the_answer_to_its_commit(
+    nats_server: NatsServer,
+) -> None:
+    async with JetStreamBackend(nats_server) as backend:
+        transport, other = await backend.connect(), await backend.beside()
+        await make_stream(other, allow_atomic=True)
+        ask = transport._requests.ask_once
+
+        async def deaf(*what: Any, headers: bytes, accept: Any, **others: Any) -> Any:
+            hears = (lambda _: False) if b"Nats-Batch-Commit" in headers else accept
+            return await ask(*what, headers=headers, accept=hears, **others)
+
+        async def is_stored() -> bool:
+            info = await other.operators.stream_info("S")
+            return info is not None and info.state.messages == 2
+
+        transport._requests.ask_once = deaf  # type: ignore[method-assign]
+        messages = [Message("s.a", b"", ""), Message("s.b", b"", "")]
+        batch = asyncio.create_task(transport.publish_atomic(messages, timeout=10))
+        await until(is_stored)
+        await backend.disconnect()
+
+        with pytest.raises(PublishError, match="the connection broke; the batch may or may not"):
+            await batch
+        await backend.reconnect()
