@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from . import limits
 from .batches.gathering import Gathering, gathering_of
 from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
 from .events import Published
 from .handlers import Handler
 from .letter_storage import LetterStorage
+from .limits.clock import ServerClock
+from .limits.places import Places
+from .limits.tokens import Tokens
 from .notes import AttemptNotes, Guards, Ledger, SettledNotes, attempts, guards
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Publisher
+from .rate import parse_rate
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .settle import Counts, Settler
@@ -26,7 +31,9 @@ from .subscription.gates import Gate
 from .subscription.gates.alone import Alone
 from .subscription.gates.breaker import Breaker
 from .subscription.gates.guard import ExactlyOnce
+from .subscription.gates.limit import RunLimit
 from .subscription.gates.order import Order
+from .subscription.gates.rate import RateLimit, Spend
 from .subscription.gates.recall import Recall
 from .subscription.run_times import RunTimes
 from .tasks import of_handler
@@ -75,7 +82,9 @@ def build_subscription(
     order = _order(handler, setup)
     breaker = Breaker(handler.options.breaker or 0, counts_runs=handler.batch is None)
     recall = _recall(handler, noted, settler.attempts, breaker)
-    outer: list[Gate] = [order] if order is not None else []
+    rate, limit = _rate(handler, setup), _limit(handler, setup)
+    outer: list[Gate] = [one for one in (order, rate, limit) if one is not None]
+    inner = [Alone(recall), *([Spend(rate)] if rate is not None else [])]
     gathering = gathering_of(handler, threads, setup.signals, attempts=settler.attempts)
     dispatcher = Dispatcher(
         handler,
@@ -91,7 +100,7 @@ def build_subscription(
         attempts=noted,
         counts=counts,
         around=_around(handler, setup),
-        gates=[*outer, *gates, *_guard(handler, setup), breaker, Alone(recall)],
+        gates=[*outer, *gates, *_guard(handler, setup), breaker, *inner],
         order=order,
         breaker=breaker,
         recall=recall,
@@ -160,6 +169,23 @@ def _order(handler: Handler, setup: HandlerSetup) -> Order | None:
     if key_of is None:
         return None
     return Order(key_of, consumer_info=setup.transport.operators.consumer_info)
+
+
+def _rate(handler: Handler, setup: HandlerSetup) -> RateLimit | None:
+    options = handler.options
+    if options.rate is None:
+        return None
+    rate, bucket = parse_rate(options.rate), _bucket(setup, limits.BUCKET, limits.TTL)
+    clock = ServerClock(setup.transport.operators, bucket)
+    tokens = Tokens(bucket, clock, handler, rate)
+    return RateLimit(rate, tokens, options.rate_by, ordered=options.order_by is not None)
+
+
+def _limit(handler: Handler, setup: HandlerSetup) -> RunLimit | None:
+    limit = handler.options.limit
+    if limit is None:
+        return None
+    return RunLimit(Places(_bucket(setup, limits.BUCKET, limits.TTL), handler, limit))
 
 
 def _guard(handler: Handler, setup: HandlerSetup) -> list[Gate]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 from pydantic import BaseModel
 
 from .errors import ConfigError
+from .rate import parse_rate
 from .retry import DAY, RetryPolicy
 from .schemas import check_model, check_name
 
@@ -71,6 +72,17 @@ def _policy(given: str, value: object) -> None:
 def _function(given: str, value: object) -> None:
     if not callable(value):
         raise ConfigError(f"{given}: expected a function of the event")
+
+
+def _rate(given: str, value: object) -> None:
+    try:
+        parse_rate(value)
+    except ConfigError as error:
+        raise ConfigError(f"{given}: {error}") from None
+
+
+def _limit(given: str, value: object) -> None:
+    Number(1, 100_000)(given, value)
 
 
 def _exceptions(given: str, value: object) -> None:
@@ -216,6 +228,24 @@ class Options:
             default=20,
         ),
     ] = None
+    rate: Annotated[
+        str | None,
+        Option('How often it may run, over all processes: `"100/s"`, `"30/m"`, `"1000/h"`.', _rate),
+    ] = None
+    rate_by: Annotated[
+        Callable[[Any], Hashable] | None,
+        Option(
+            "A function of the event that returns a key: `rate` is that of each key.", _function
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, Option("How many events run at once, over all processes.", _limit)
+    ] = None
+
+    @property
+    def is_limited(self) -> bool:
+        """True if all processes of the handler have to agree on when an event begins."""
+        return self.rate is not None or self.limit is not None
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -240,6 +270,9 @@ class HandlerOptions(TypedDict, total=False):
     exactly_once: bool
     order_by: Callable[[Any], Hashable] | None
     breaker: int | None
+    rate: str | None
+    rate_by: Callable[[Any], Hashable] | None
+    limit: int | None
 
 
 OPTIONS: dict[str, Option] = {
@@ -271,6 +304,11 @@ def check_options(given: Mapping[str, Any]) -> Options:
         raise ConfigError("retry= together with max_retries= or retry_delay=: give one of them")
     if options.exactly_once and options.durable is None:
         raise ConfigError("exactly_once=True needs durable=: processes must agree on a name")
+    if options.rate_by is not None and options.rate is None:
+        raise ConfigError("rate_by= needs rate=: it says whose rate that is")
+    for name in ("rate", "limit"):
+        if getattr(options, name) is not None and options.durable is options.queue is None:
+            raise ConfigError(f"{name}= needs durable= or queue=: processes must agree on a name")
     if not isinstance(given.get("reject_on", ()), tuple):
         return replace(options, reject_on=(given["reject_on"],))
     return options
@@ -292,4 +330,4 @@ def _plain(name: str, value: Any) -> Any:
             return [kind.__name__ for kind in value]
         case datetime():
             return str(value)
-    return value is not None if name == "order_by" else value
+    return value is not None if name in ("order_by", "rate_by") else value

@@ -18,7 +18,7 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
     "errors", "masking", "urls", "tasks", "forks", "outcomes", "routes", "subjects", "events",
-    "payloads", "validation", "failures", "finite", "schemas", "retry", "cron",
+    "payloads", "validation", "failures", "finite", "schemas", "retry", "cron", "rate",
     "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "trace_context",
     "signatures", "injection", "handlers", "handler_consumers",
@@ -28,7 +28,7 @@ ROOMS = [
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",
     "steering", "signals", "positions", "writes", "provision", "stream_consumers", "resets",
-    "publisher", "signalling_publisher", "schedules", "context", "notes", "dispatch",
+    "publisher", "signalling_publisher", "schedules", "context", "notes", "limits", "dispatch",
     "letter_storage", "settle", "subscription", "batches",
     "assembly", "upkeep", "binding", "sent_back", "operations",
     "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",

@@ -122,7 +122,7 @@ def test_options_in_force_are_named_as_they_are_given() -> None:
         "max_retries": 2, "retry_delay": 1.0, "start_from": "2026-01-01 00:00:00+00:00",
         "validate": False, "live_only": False, "reject_on": ["ValueError", "KeyError"],
         "exactly_once": False,
-        "order_by": True, "breaker": 20,
+        "order_by": True, "breaker": 20, "rate": None, "rate_by": False, "limit": None,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from .. import limits
 from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_consumers
 from ..handlers import Handler
 from ..letters import marks
@@ -340,19 +341,19 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
         if await operators.consumer_info(spec.stream, spec.name) is None:
             create = CreateConsumer(spec.stream, consumer_config(spec))
             steps.append(_consumer(missing, spec.name, spec.stream, says, create))
-    for bucket, ttl, says in (
-        (attempts.BUCKET, attempts.TTL, "attempts, across processes"),
-        (guards.BUCKET, settings.guard_ttl, "exactly_once"),
-        (orders.BUCKET, orders.TTL, "pauses and scales, with who and why"),
-        (marks.BUCKET, marks.LEAST, "the states of dead letters"),
+    once = any(one.options.exactly_once for one in needs.handlers)
+    limited = any(one.options.is_limited for one in needs.handlers)
+    for bucket, ttl, is_needed, says in (
+        (attempts.BUCKET, attempts.TTL, True, "attempts, across processes"),
+        (guards.BUCKET, settings.guard_ttl, once, "exactly_once"),
+        (limits.BUCKET, limits.TTL, limited, "rate and limit"),
+        (orders.BUCKET, orders.TTL, True, "pauses and scales, with who and why"),
+        (marks.BUCKET, marks.LEAST, True, "the states of dead letters"),
     ):
-        if bucket == guards.BUCKET and not any(one.options.exactly_once for one in needs.handlers):
-            continue
-        if f"KV_{bucket}" not in names:
-            create_it = CreateBucket(bucket, ttl)
-            says = f"for {says}"
+        if is_needed and f"KV_{bucket}" not in names:
+            make, says = CreateBucket(bucket, ttl), f"for {says}"
             steps.append(
-                Step(action=missing, kind=Kind.BUCKET, name=bucket, says=says, change=create_it)
+                Step(action=missing, kind=Kind.BUCKET, name=bucket, says=says, change=make)
             )
     return steps
 

@@ -88,10 +88,9 @@ class Subscription:
         """Deliveries buffered or running: never more than concurrency + prefetch.
 
         With several consumers, one more for each further one, until it is handed back; with an
-        order, up to 10 000 more that wait behind their key.
+        order or ``rate_by``, up to 10 000 more that wait for the turn of their key.
         """
-        parked = 0 if self._order is None else len(self._order.parked)
-        return self._credit.held + parked
+        return self._credit.held + len(self.flow.parked)
 
     @property
     def running(self) -> int:
@@ -260,6 +259,7 @@ class Subscription:
             await self._hand_back_waiting()
             await self._slots.cancel()
             self._leases.close()
+            await asyncio.gather(*(gate.ended() for gate in self._parts.gates))
         await self._back.forget_ended()
 
     # --- the port's Receiver ---------------------------------------------------------------

@@ -20,7 +20,7 @@ from ..outcomes import DONE, KEPT, Done, Failed, HandBack, Outcome, Rejected
 from ..settle import Trouble
 from ..signals import EngineFault, ForeignDelivery, RunFinished, RunStarted
 from ..transports.base import Delivery, Source
-from .gates import Flow, chain
+from .gates import Flow, Gate, chain
 from .handback import HandingBack
 from .parts import Parts
 from .run import Run
@@ -45,6 +45,7 @@ class Execution:
         self._around = parts.around
         self._foreign_limit = parts.foreign_limit
         self._order = parts.order
+        self._leaves = [one.leave for one in parts.gates if type(one).leave is not Gate.leave]
         self._breaker = parts.breaker
         self._is_plain = all(gate.lets_plain_runs_pass for gate in parts.gates)
         self._recall = parts.recall
@@ -288,8 +289,8 @@ class Execution:
         """Release a delivery: it is no longer held."""
         if state.held.get(delivery.sequence) is delivery:
             del state.held[delivery.sequence]
-        if self._order is not None:
-            self._order.leave(delivery)
+        for leave in self._leaves:
+            leave(delivery)
         self._credit.give_back(len(delivery.body))
 
     def let_go(self, state: SourceState, deliveries: Iterable[Delivery]) -> None:

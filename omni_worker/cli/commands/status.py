@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ... import limits
 from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...handler_consumers import planned_consumers
@@ -124,6 +125,8 @@ async def _statuses(
     buckets = [attempts.BUCKET]
     if any(one.options.exactly_once for one in app.handlers):
         buckets.append(guards.BUCKET)
+    if any(one.options.is_limited for one in app.handlers):
+        buckets.append(limits.BUCKET)
     found = await consumer_statuses(transport, wanted)
     troubles = await bucket_troubles(operators, streams, buckets, domain=settings.js_domain)
     return found, troubles

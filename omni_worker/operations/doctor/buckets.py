@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
+from ... import limits
 from ...errors import ApiError, PermissionDenied
 from ...letters import marks
 from ...notes import attempts, guards
@@ -17,6 +18,7 @@ from .server import FULL
 BUCKETS = {
     attempts.BUCKET: "attempts are not counted across processes",
     guards.BUCKET: "handlers with exactly_once take no events",
+    limits.BUCKET: "handlers with rate or limit take no events",
     marks.BUCKET: "dead letters cannot be retried",
 }
 

@@ -10,10 +10,14 @@ A gate is an object with three methods, all of them optional:
   all. ``HandBack`` gives the event back to the server, no attempt spent.
 * ``close()`` is called when the subscription stops: nothing may wait in the gate after it.
 
+Gates of the engine have two more: ``leave(delivery)`` is called for each one that is released, and
+``async ended()`` after the last run of a subscription that stops.
+
 While a run waits in a gate it occupies its slot, its lease is extended, and its handler has not
 begun. A handler's own gates are in this order, the outermost first: recall, which comes before the
-event is read, order, the gates of the user, the guard, the breaker, alone. A handler with an order,
-a guard or a gate of the user pays for it with every event; others run flat (see ``execution``).
+event is read, order, rate and limit, the gates of the user, the guard, the breaker, alone. A
+handler with an order, a rate, a limit, a guard or a gate of the user pays for it with every event;
+others run flat (see ``execution``).
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from typing import TYPE_CHECKING
 from ...handlers import Handler
 from ...outcomes import Outcome
 from ...signals import Signal, Signals, Stalled, StallEnded
+from ...transports.base import Delivery
 from ..run import Run
+from .parked import Parked
 
 if TYPE_CHECKING:
     from ..credit import Credit
@@ -50,6 +56,7 @@ class Flow:
         self.slots = slots
         self.leases = leases
         self.credit = credit
+        self.parked = Parked(credit)  # events that wait in a gate, set aside
         self.stalls: dict[str, str] = {}  # what stands still → the reason, in words
         self._stopping = asyncio.Event()
 
@@ -107,6 +114,12 @@ class Gate:
 
     def close(self) -> None:
         """End every wait in the gate: the subscription stops."""
+
+    def leave(self, delivery: Delivery) -> None:
+        """Forget a delivery that ended or is released."""
+
+    async def ended(self) -> None:
+        """Say the last word: every run of a subscription that stops has ended."""
 
 
 def chain(gates: Sequence[Gate], innermost: Go) -> Go:

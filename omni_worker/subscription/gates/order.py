@@ -16,7 +16,6 @@ from ..source_state import SourceState
 from . import Flow, Gate, Go
 from .catch_up import AskConsumerInfo, Gap, Gaps
 from .keys import Lanes
-from .parked import Parked
 
 
 class Order(Gate):
@@ -35,7 +34,7 @@ class Order(Gate):
         self._leases = flow.leases
         self._credit = flow.credit
         self._slots = flow.slots
-        self.parked = Parked(flow.credit)
+        self.parked = flow.parked
         self._gaps = Gaps(
             self._consumer_info,
             flow.leases,

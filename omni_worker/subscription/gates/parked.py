@@ -1,4 +1,5 @@
-"""Parked: events that wait here without a slot, behind their key or for a retry that holds it.
+"""Parked: events that wait here without a slot, behind their key, for a retry that holds it, or
+for a token of their key's rate.
 
 They would use up the credit, and with it hold up every other key. So they are set aside from it, up
 to a limit of their own; beyond that they count as held.
