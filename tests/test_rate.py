@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def test_a_rate_is_read(text: str, rate: Rate, burst: int, chunk: int) -> None:
     [
         "", "100", "/s", "100/", "0/s", "-1/s", "+1/s", "1.5/s", "1e3/s", "100/d", "100/S",
         " 100/s", "100/s ", "100/s\n", "100 / s", "١٠٠/s", "1000001/s", "9" * 400 + "/s",
-        "100/ms", "100/s/s", "010/s", "1_000/s", b"100/s", 100, 1.5, True, ("100", "s"), float("nan"),
+        "100/ms", "100/s/s", "010/s", "1_000/s", b"1/s", 100, 1.5, True, ("1", "s"), float("nan"),
     ],
 )  # fmt: skip
 def test_a_hostile_rate_is_refused_with_what_is_expected(value: Any) -> None:
@@ -119,8 +120,8 @@ def test_never_more_than_the_rate_and_a_burst(rate: Rate, asks: list[tuple[int, 
         times += [max(now, grant.first + rate.span(n)) for n in range(grant.count)]
     times.sort()
     for at, begin in enumerate(times):
-        window = [one for one in times[at:] if one < begin + NANO]
-        assert len(window) <= rate.count / rate.per + rate.burst + 1
+        in_a_second = bisect_left(times, begin + NANO) - at
+        assert in_a_second <= rate.count / rate.per + rate.burst + 1
 
 
 def test_a_state_that_no_worker_wrote_is_none() -> None:

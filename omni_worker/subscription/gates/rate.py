@@ -53,7 +53,7 @@ class RateLimit(Gate):
         self._key_of = key_of
         # In order nothing goes back: its successors would have to wait for it.
         self._goes_back = key_of is not None and not ordered
-        self._most = max(rate.chunk, int(rate.count / rate.per * HELD_FOR))
+        self._most = max(2, rate.chunk, int(rate.count / rate.per * HELD_FOR))
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
         self._lane_of: dict[Delivery, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,7 +165,8 @@ class RateLimit(Gate):
         if self._closed or (full and self._goes_back):
             del self._lane_of[delivery]
             now, runs = self._flow.now(), self._rate.count / self._rate.per
-            turn = max(lane.back_until, now + len(lane.waiting) / runs) + 1 / runs
+            # Rather too early, when it comes back once more, than after a token that was not used.
+            turn = max(lane.back_until, now + (len(lane.waiting) - 1) / runs) + 1 / runs
             lane.back_until = min(turn, now + LONGEST)
             return HandBack(lane.back_until - now, "its rate is used up")
         lane.waiting[delivery] = None
