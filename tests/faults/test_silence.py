@@ -43,6 +43,11 @@ ACCOUNT = {
                 {"user": "operations", "password": "o"},
                 {"user": "worker", "password": "w"},
                 {"user": "barred", "password": "b", "permissions": {"publish": {"deny": [RIGHT]}}},
+                {
+                    "user": "restricted",
+                    "password": "r",
+                    "permissions": {"publish": {"deny": ["$KV.omni-worker-limits.>"]}},
+                },
             ],
         }
     }

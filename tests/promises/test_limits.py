@@ -19,6 +19,7 @@ from omni_worker.signals import Listener, Signal, Stalled, StallEnded
 from omni_worker.subscription.gates import Gate, Go, limit, rate, trouble
 from omni_worker.subscription.run import Run
 
+from ..transports.servers import oldest
 from ..waiting import until
 from .conftest import World
 
@@ -355,4 +356,18 @@ async def test_limits_go_on_when_their_bucket_was_deleted(world: World) -> None:
     await until(lambda: len(runs.times) == 21)
 
     assert sorted(runs.payloads) == list(range(21))
+    assert runs.most <= 3
+
+
+async def test_the_oldest_server_that_we_promise_has_limits_as_well() -> None:
+    with oldest() as server:
+        runs = Runs(0.01)
+        async with EventBus(server.url, name="a") as one, EventBus(server.url, name="a") as two:
+            for bus in (one, two):
+                await bus.subscribe("custom.thing", runs.handle, durable="d", rate="40/s", limit=3)
+            await publish(one, *range(60))
+            await until(lambda: len(runs.times) == 60)
+
+    runs.check(40, spare=2)
+    assert runs.times[-1] - runs.times[0] > 0.4
     assert runs.most <= 3
