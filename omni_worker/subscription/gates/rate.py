@@ -80,13 +80,7 @@ class RateLimit(Gate):
                 return self._wait(lane, delivery)
         elif delivery in lane.waiting:
             return KEPT
-        outcome: Outcome | None = None
-        try:
-            outcome = await go(run)
-        finally:
-            if outcome is not KEPT:
-                self.leave(delivery)
-        return outcome
+        return await go(run)
 
     def spend(self, delivery: Delivery) -> bool:
         """Use an event's token, now that its handler is called. Return False if it waits again.
