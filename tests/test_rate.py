@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omni_worker import App, Batch
 from omni_worker.errors import ConfigError
 from omni_worker.limits.places import Member, share
 from omni_worker.limits.tokens import plain_key, read_state, token_name
@@ -67,6 +68,16 @@ def test_what_processes_cannot_agree_on_is_refused() -> None:
         check_options({"rate_by": id, "durable": "d"})
     with pytest.raises(ConfigError, match="rate_by='x': expected a function of the event"):
         check_options({"rate_by": "x", "rate": "1/s", "durable": "d"})
+
+
+@pytest.mark.parametrize("options", [{"rate": "1/s"}, {"limit": 1}])
+def test_a_batch_handler_refuses_them(options: Any) -> None:
+    app = App("tests")
+
+    with pytest.raises(ConfigError, match="rate= and limit= count events, not batches"):
+
+        @app.on_batch("custom.row", durable="rows", **options)
+        async def insert(batch: Batch[Any]) -> None: ...
 
 
 # --- times ---------------------------------------------------------------------------------

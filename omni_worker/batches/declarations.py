@@ -130,6 +130,11 @@ def _check(handler: Handler) -> None:
             "order_by= runs one event of a key at a time, so that no batch would fill: use"
             " @app.on with order_by="
         )
+    if handler.options.is_limited:
+        raise ConfigError(
+            "rate= and limit= count events, not batches, so that none would fill: use @app.on with"
+            " them"
+        )
     if handler.at_once > MOST:
         raise ConfigError(
             f"size={handler.batch.size if handler.batch else 0} ×"
