@@ -103,7 +103,7 @@ async def test_a_pause_names_who_and_why_wherever_it_is_seen(world: World) -> No
     assert paused.startswith("handle (r1) is paused until 20")
     assert resumed == "handle (r1) is resumed"
     assert warning.startswith("handler r1: paused until 20")
-    assert "(the bank is down): omni-worker resume r1" in warning
+    assert "(the bank is down); to resume: omni-worker resume r1" in warning
     assert report.why_not_ready == ()
     assert "    paused    until" in listed
     assert len([one for one in signals if isinstance(one, Paused)]) == 1
@@ -379,7 +379,7 @@ async def test_a_command_pauses_and_resumes_on_every_stream_without_the_app(
     unknown = ask("pause", "r2")
     too_long = ask("pause", "r1", "--for", "99999999w")
 
-    by = f"by {this_person()} (night): omni-worker resume r1"
+    by = f"by {this_person()} (night); to resume: omni-worker resume r1"
     assert paused[0] == 0
     assert paused[1].startswith("handle (r1) of router is paused until 20")
     assert by in paused[1]

@@ -262,7 +262,8 @@ async def test_a_command_scales_and_resets_without_the_app(
     wrong = ask("scale", "r1")
     both = ask("scale", "r1", "3", "--reset")
 
-    says = f"scaled to 3 events at once by {this_person()} (sale): omni-worker scale r1 --reset"
+    by = f"by {this_person()} (sale); to end it: omni-worker scale r1 --reset"
+    says = f"scaled to 3 events at once {by}"
     assert scaled == (0, f"handle (r1) of router is {says}. Noticed by 1 process.")
     assert f"r1 is {says}." in shown[1]
     assert reset == (

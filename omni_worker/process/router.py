@@ -135,7 +135,7 @@ def refusal(
     headers: dict[str, str] | None = None,
 ) -> Answer:  # fmt: skip
     """Answer with a reason in JSON, and the known paths where they help."""
-    body: dict[str, Any] = {"status": "failing", "reasons": [reason]}
+    body: dict[str, Any] = {"status": "refused", "reasons": [reason]}
     if paths is not None:
         body["paths"] = paths
     return Answer(

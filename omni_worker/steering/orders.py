@@ -93,7 +93,7 @@ def pause_in_words(order: PauseOrder, handler: str) -> str:
     """Say until when, by whom and why a handler is paused, and how it goes on."""
     end = "" if order.is_endless else f" until {order.until_text[:19].replace('T', ' ')} UTC"
     why = f" ({order.reason})" if order.reason else ""
-    return f"paused{end} by {order.by}{why}: omni-worker resume {handler}"
+    return f"paused{end} by {order.by}{why}; to resume: omni-worker resume {handler}"
 
 
 def pause_json(order: PauseOrder | None) -> dict[str, Any] | None:
@@ -112,7 +112,7 @@ def scale_in_words(order: ScaleOrder, handler: str) -> str:
     """Say how many events run at once, by whose order and why, and how it ends."""
     why = f" ({order.reason})" if order.reason else ""
     at_once = f"{order.concurrency} event{'' if order.concurrency == 1 else 's'} at once"
-    return f"scaled to {at_once} by {order.by}{why}: omni-worker scale {handler} --reset"
+    return f"scaled to {at_once} by {order.by}{why}; to end it: omni-worker scale {handler} --reset"
 
 
 def scale_json(order: ScaleOrder | None) -> dict[str, Any] | None:

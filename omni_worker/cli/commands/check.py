@@ -36,7 +36,9 @@ def command(health_port: int, health_host: str, ready: bool) -> int:
         said = json.loads(answer.read())
         reasons = [str(reason) for reason in said["reasons"]]
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
-        complain(f"no worker answers on {host}:{health_port}: {error or type(error).__name__}")
+        is_nobody = isinstance(error, ConnectionRefusedError)
+        why = "nothing listens there" if is_nobody else error or type(error).__name__
+        complain(f"no worker answers on {host}:{health_port}: {why}")
         return FAILED
     finally:
         connection.close()

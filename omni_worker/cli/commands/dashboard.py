@@ -68,8 +68,9 @@ def command(
         check_address(host, access)
 
         def told(url: str) -> None:
-            mode = "may retry and discard" if allow_actions else "read-only"
-            say(f"Dashboard of {settings.shown_urls}: {url} ({mode}; Ctrl-C ends)")
+            mode = "with actions" if allow_actions else "read-only"
+            say(f"{url} ({mode}; Ctrl-C ends)")
+            say(wrapped(f"Dashboard of {settings.shown_urls}"))
 
         fd = os.environ.get(DASHBOARD_FD, "")
         return await serve(

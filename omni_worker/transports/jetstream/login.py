@@ -134,7 +134,7 @@ def describe(error: Exception) -> str:
         # A name with several addresses: asyncio joins the causes and leaves strerror empty.
         return error.strerror or text or type(error).__name__
     if _refuses_login(error):
-        return f"{text.lower()}; see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
+        return f"{text.lower()}; see the URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
     return text or type(error).__name__
 
 

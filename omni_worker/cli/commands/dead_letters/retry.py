@@ -84,7 +84,7 @@ async def _say_who_reads(transport: Transport, app: str) -> None:
     info = await transport.operators.consumer_info(spec.stream, spec.name)
     if info is not None and not info.num_waiting:
         text = (
-            f"No worker of {app!r} reads them right now: one that runs looks every ten seconds,"
-            " one that starts looks at once."
+            f"A worker of {app!r} that runs takes them within ten seconds; without one they wait"
+            " until one starts."
         )
         say(wrapped(text))

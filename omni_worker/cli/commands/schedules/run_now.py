@@ -35,7 +35,7 @@ def command(name: str, app: str | None) -> int:
         if event.cron is None:
             say(wrapped(f"{shown} is due now; it was due at {due} UTC."))
         else:
-            say(wrapped(f"{shown} is due now, too; its next time is {due} UTC."))
+            say(wrapped(f"{shown} has one event more, due now; its next time is {due} UTC."))
         return 0
 
     return run_operation(work)
