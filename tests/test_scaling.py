@@ -133,7 +133,7 @@ async def test_it_holds_for_processes_that_start_later_with_another_concurrency(
     assert shown == 4
     scaled = [one for one in signals if isinstance(one, Scaled)]
     assert [(one.concurrency, one.declared) for one in scaled] == [(4, 2), (2, 2)]
-    assert "(night): omni-worker scale r1 --reset" in scaled[0].reason
+    assert "(night); to end it: omni-worker scale r1 --reset" in scaled[0].reason
     assert scaled[1].reason == ""
     [changed, restored] = [one.text for one in map(sentence_of, scaled) if one is not None]
     assert changed.startswith("handle (r1) is scaled to 4 events at once by ")

@@ -175,7 +175,7 @@ def test_a_login_that_is_refused_names_the_settings_and_no_secret(
 
     for one in (said, token):
         assert one.code == 1
-        assert "see NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS" in one.line
+        assert "see the URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS" in one.line
         assert "NATS_URL says" not in one.line  # it is found: the login is what is wrong
         assert "geheim" not in one.err + one.out
 

@@ -69,8 +69,8 @@ def command(
 
         def told(url: str) -> None:
             mode = "with actions" if allow_actions else "read-only"
-            say(f"{url} ({mode}; Ctrl-C ends)")
-            say(wrapped(f"Dashboard of {settings.shown_urls}"))
+            say(f"Dashboard: {url} ({mode}; Ctrl-C ends)")
+            say(f"Server: {settings.shown_urls}")
 
         fd = os.environ.get(DASHBOARD_FD, "")
         return await serve(
