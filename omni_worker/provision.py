@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .errors import ApiError, StreamMissing, TopologyError, TransportError
 from .events import DEAD_LETTER
@@ -76,6 +76,8 @@ class Provisioner:
         self._said: set[str] = set()
         self._conflicts: list[Conflict] = []
         self._held: dict[str, StreamSpec] = {}  # created once a handler reads them
+        # Awaited before a missing consumer is created: others may be about to recreate it.
+        self.before_create: Callable[[ConsumerSpec], Awaitable[None]] | None = None
 
     async def ensure_streams(self) -> None:
         """Create the missing ones of our seven streams; existing streams are used unchanged.
@@ -174,6 +176,7 @@ class Provisioner:
         Raises TopologyError, naming the consumer, if it is not ours or cannot be changed.
         """
         has_waited = False
+        is_new = spec.durable and spec.start_sequence is None
         for tries in range(1, TRIES + 1):
             info = await self._operators.consumer_info(spec.stream, spec.name)
             if info is not None and await self._is_left(spec, info):
@@ -181,6 +184,10 @@ class Provisioner:
                 info = None
             step = plan_consumer(spec, info)
             narrows = info is not None and is_narrower(spec, info.config)
+            if isinstance(step, CreateConsumer) and is_new and self.before_create is not None:
+                is_new = False
+                await self.before_create(spec)
+                continue
             if isinstance(step, UpdateConsumer) and narrows and not has_waited:
                 # A newer version that starts at this moment may not pull yet: look again.
                 has_waited = True

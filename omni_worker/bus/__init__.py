@@ -33,6 +33,7 @@ from ..tasks import KEEPER
 from ..topology import OWN_STREAM
 from ..transports.base import Transport
 from .hearing import Hearing
+from .latecomers import Latecomers
 from .loop_lag import LoopLag
 from .names import check_app_name
 from .patience import patiently
@@ -86,6 +87,7 @@ class EventBus(BusPublishing, Steerable):
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
         )
+        self._provisioner.before_create = Latecomers(name, self.id, self.transport).wait
         self._subscriptions = Subscriptions(self.publisher, self.settings, self.transport, self.id)
         self._returns = Returns(
             name,

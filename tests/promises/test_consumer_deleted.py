@@ -16,6 +16,7 @@ from omni_worker.operations import recreate
 from omni_worker.operations.recreate import look_at_remaking, remake
 from omni_worker.positions import read_position
 from omni_worker.recently_settled import SettledMemory
+from omni_worker.service import service
 from omni_worker.topology import consumer_config
 
 from ..waiting import until
@@ -138,6 +139,49 @@ async def test_a_deletion_is_noticed_while_nothing_is_requested(
     await until(lambda: runs["next"] == 1)
 
     assert runs["long"] == 1
+
+
+async def test_a_process_that_starts_leaves_a_deleted_consumer_to_those_that_read_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would begin with the first event, and the others would run all of them again, too."""
+    one, handled = await world.bus(), Handled()
+    await handled.subscribe(one)
+    await fill(world, 50)
+    await until(lambda: len(handled.runs) == 49)
+    [known] = one._subscriptions.bindings
+    lost: list[tuple[Any, Any]] = []
+    notices = known.on_lost
+    monkeypatch.setattr(known, "on_lost", lambda *about: lost.append(about))
+    with service(one):
+        await one.transport.operators.delete_consumer("CUSTOM", "d-bare")
+        other = await world.bus()
+        asked = watched(other.transport, "ask_all")
+        starts = asyncio.create_task(handled.subscribe(other))
+        await until(lambda: lost and asked.is_set())
+        notices(*lost[0])
+        await starts
+
+    async def is_delivered() -> bool:
+        info = await world.info("CUSTOM", "d-bare")
+        return (info.num_pending, info.num_ack_pending) == (0, 1)  # one waits for its retry
+
+    await until(is_delivered)
+    assert set(handled.runs.values()) == {1}
+
+
+def watched(of: Any, name: str) -> asyncio.Event:
+    """Set an event when a coroutine function of an object has returned."""
+    real, done = getattr(of, name), asyncio.Event()
+
+    async def call(*given: Any, **named: Any) -> Any:
+        try:
+            return await real(*given, **named)
+        finally:
+            done.set()
+
+    setattr(of, name, call)
+    return done
 
 
 async def test_what_an_operator_wants_again_runs_again(
