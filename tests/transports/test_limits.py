@@ -113,3 +113,16 @@ def test_another_refusal_changes_nothing() -> None:
     full = ApiError("insufficient storage resources available", code=500, err_code=10047)
 
     assert within_limits({"name": "S"}, full, 1_000) is None
+
+
+async def test_a_stream_with_room_for_fewer_consumers_is_named_with_a_way_out(
+    nats_server: NatsServer,
+) -> None:
+    async def handle(event: Any) -> None: ...
+
+    async with EventBus(nats_server.url) as bus:
+        few = {"name": "REACTION", "subjects": ["reaction.>"], "max_consumers": 1}
+        await bus.transport.operators.create_stream(few)
+
+        with pytest.raises(TopologyError, match=r"'x' on stream REACTION.*max_consumers.*channel="):
+            await bus.subscribe("reaction.received", handle, durable="x")
