@@ -56,12 +56,6 @@ SOMEBODY_WAS_FASTER = (10148, 10149, 10013, 10058, 10065)
 TRIES = 5
 NOT_CREATED = 10012  # whatever the reason: its files may have been deleted at this moment
 AGAIN = 0.2  # seconds
-TOO_MANY_CONSUMERS = 10026
-MOST_CONSUMERS = (
-    "; the limit is max_consumers of the stream or the account (nats-server 2.15: 1000 for a stream"
-    " without one). omni-worker consumers list shows those without a handler. A handler needs two,"
-    " also with several types in one @app.on, and one with channel="
-)
 NARROWS_AFTER = 1.0  # seconds in which a process that has just started begins to pull
 
 
@@ -219,9 +213,8 @@ class Provisioner:
                 if error.err_code == NOT_CREATED and tries < TRIES:
                     await asyncio.sleep(AGAIN)
                 elif error.err_code not in SOMEBODY_WAS_FASTER:
-                    advice = MOST_CONSUMERS if error.err_code == TOO_MANY_CONSUMERS else ""
                     raise TopologyError(
-                        f"consumer {spec.name!r} on stream {spec.stream}: {error}{advice}"
+                        f"consumer {spec.name!r} on stream {spec.stream}: {error}"
                     ) from error
         raise TransportError(
             f"consumer {spec.name!r} on stream {spec.stream} keeps changing under us;"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from .errors import ApiError, TransportError
+from .errors import ApiError, TopologyError, TransportError
 from .positions import read_position
 from .steering.orders import read_pause
 from .topology import (
@@ -24,6 +24,12 @@ from .transports.infos import ConsumerInfo, StreamInfo, read_consumer_config
 log = logging.getLogger("omni_worker.provision")
 
 TOO_MANY_UNSETTLED = 10121  # max_ack_pending is above a limit, which the text names
+TOO_MANY_CONSUMERS = 10026
+MOST_CONSUMERS = (
+    "; the limit is max_consumers of the stream or the account (nats-server 2.15: 1000 for a stream"
+    " without one). omni-worker consumers list shows those without a handler. A handler needs two,"
+    " also with several types in one @app.on, and one with channel="
+)
 _LIMIT = re.compile(r"limit of (\d+)")
 
 
@@ -41,7 +47,8 @@ async def write_consumer(
 ) -> ConsumerInfo:
     """Carry out one change of a consumer. Raises ApiError when the server refuses.
 
-    Where the server or the account allows fewer unsettled events, it is as many as they allow.
+    Raises TopologyError where there is no room for one more. Where the server or the account
+    allows fewer unsettled events, it is as many as they allow.
     """
     is_new = isinstance(change, CreateConsumer)
     write = operators.create_consumer if is_new else operators.update_consumer
@@ -51,6 +58,9 @@ async def write_consumer(
     try:
         return await write(change.stream, config)
     except ApiError as error:
+        if error.err_code == TOO_MANY_CONSUMERS:
+            where = f"consumer {config['name']!r} on stream {change.stream}"
+            raise TopologyError(f"{where}: {error}{MOST_CONSUMERS}") from error
         limit = _LIMIT.search(str(error)) if error.err_code == TOO_MANY_UNSETTLED else None
         if limit is None:
             raise
