@@ -97,7 +97,8 @@ async def test_handling_events_in_batches(nats_server: NatsServer) -> None:
     assert meter.counts["create_task"] <= 600, meter.counts
     assert meter.timers <= 120, meter.counts  # one of each batch, and of what looks after it
     assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
-    assert meter.calls.total() <= EVENTS * 31, shown  # a plain handler: 13
+    # A plain handler: 13. Here 29.4, and up to 31.7 where other processes take the processor.
+    assert meter.calls.total() <= EVENTS * 33, shown
 
 
 async def test_publishing_many(nats_server: NatsServer) -> None:

@@ -54,7 +54,7 @@ async def test_a_handler_is_paused_and_resumed_by_a_form() -> None:
         paused = await send(browser, verb="pause", reason="night", **{"for": "10m"})
         await until(lambda: bus.subscriptions[0].warnings)
         [warning] = bus.subscriptions[0].warnings
-        await until(lambda: says(browser, "(night): omni-worker resume r1"))
+        await until(lambda: says(browser, "(night); to resume: omni-worker resume r1"))
         resumed = await send(browser, verb="resume")
         await until(lambda: not bus.subscriptions[0].warnings)
 

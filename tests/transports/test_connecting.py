@@ -188,7 +188,7 @@ async def test_a_wrong_secret_is_the_cause_and_is_shown_nowhere(
         with pytest.raises(TransportError):
             await transport.open("tests")
 
-    assert "authorization violation; see NATS_USER" in shown
+    assert "authorization violation; see the URL" in shown
     assert "wrong-s3cr3t" not in shown
     assert len([record for record in caplog.records if "cannot connect" in record.message]) == 2
     for record in caplog.records:
@@ -268,7 +268,10 @@ async def test_nobody_listening_is_told_as_that():
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
         (OSError("Multiple exceptions: [Errno 111] ::1, [Errno 111] 127.0.0.1"), "Multiple exce"),
         (TimeoutError(), "no answer in time"),
-        (nats_errors.Error("nats: 'Authorization Violation'"), "authorization violation; see NATS"),
+        (
+            nats_errors.Error("nats: 'Authorization Violation'"),
+            "authorization violation; see the URL",
+        ),
         (RuntimeError(), "RuntimeError"),
     ],
 )
