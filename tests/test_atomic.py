@@ -35,6 +35,7 @@ from omni_worker.transports.base import Message, Stored, StoredMessage
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 from tests.faults.servers import configured
 from tests.promises.conftest import World, body, kind, real_server, world
+from tests.test_schedules import stored
 from tests.waiting import until
 
 __all__ = ["kind", "real_server", "world"]
@@ -46,19 +47,8 @@ class Numbered(BaseModel):
     number: int
 
 
-async def stored(bus: EventBus, subject: str, stream: str = "CUSTOM") -> list[StoredMessage]:
-    """Every message on a subject, in order."""
-    found: list[StoredMessage] = []
-    while True:
-        after = found[-1].sequence + 1 if found else 1
-        message = await bus.transport.operators.next_message(stream, after, subject)
-        if message is None:
-            return found
-        found.append(message)
-
-
 async def kept(bus: EventBus) -> list[StoredMessage]:
-    """What was committed, whether it is forwarded or not."""
+    """Return the committed messages, forwarded or not."""
     if await bus.transport.operators.stream_info(OWN_STREAM.name) is None:
         return []
     return await stored(bus, batch_subject("*", "*"), OWN_STREAM.name)

@@ -1,4 +1,4 @@
-"""What `@app.on_batch` accepts, what it refuses on the line of the user, and what `show` says."""
+"""Declaring `@app.on_batch`: accepted and refused options, named by line, and `show`."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ asyncio.run(main())
 
 
 async def parts(bus: EventBus) -> dict[str, list[int]]:
-    """What is published of each block, each event once for each copy."""
+    """Return the published events of each block, each as often as it is stored."""
     found: dict[str, list[int]] = defaultdict(list)
     info = await bus.transport.operators.stream_info("CUSTOM")
     assert info is not None

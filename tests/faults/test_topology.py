@@ -97,7 +97,7 @@ async def route(event, ctx):
 async def test_a_consumer_deleted_while_a_retry_waits_runs_nothing_twice_in_two_workers(
     scene: Scene,
 ) -> None:
-    """What both settled above the floor is in the notes, however long the retry keeps it down."""
+    """The notes have what both settled above the floor, however long the retry keeps it down."""
     workers = [await scene.run(ONE_WAITS), await scene.run()]
     await scene.publish(3_000)
     await scene.handled(2_999)

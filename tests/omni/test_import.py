@@ -28,7 +28,7 @@ def test_without_httpx_the_error_names_the_extra() -> None:
 
 
 def said(code: str) -> str:
-    """What a Python prints."""
+    """Return the output of a Python process."""
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     ).stdout

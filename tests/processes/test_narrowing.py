@@ -1,4 +1,4 @@
-"""One consumer of an older version becomes two while events come, whoever is killed in between."""
+"""Narrowing: an older version's consumer becomes two while events come, also through kills."""
 
 from __future__ import annotations
 

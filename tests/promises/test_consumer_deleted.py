@@ -144,7 +144,7 @@ async def test_a_deletion_is_noticed_while_nothing_is_requested(
 async def test_a_process_that_starts_leaves_a_deleted_consumer_to_those_that_read_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would begin with the first event, and the others would run all of them again, too."""
+    """A consumer that it created would begin with the first event, for all processes."""
     one, handled = await world.bus(), Handled()
     await handled.subscribe(one)
     await fill(world, 50)
