@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from itertools import zip_longest
 
 from ..errors import InvalidEvent, OmniWorkerError, PermissionDenied, TopologyError
 from ..provision import Provisioner
@@ -24,7 +26,8 @@ from .occurrences import is_occurrence, occurred
 
 log = logging.getLogger("omni_worker.worker")
 
-AT_ONCE = 1000  # events that one process asks for
+AT_ONCE = 4_000  # events that one process asks for or publishes
+CHUNK = 250  # events that are answered together, while the next ones are published
 TIMEOUT = 10.0  # seconds for one publish; below the ack_wait of the consumer
 SOON, LATER = 1.0, 30.0  # seconds until the next try: without an answer, after a refusal
 
@@ -55,8 +58,11 @@ class Forwarder:
         self._provisioner = provisioner
         self._signals = signals
         self._source: Source | None = None
-        self._held: list[Delivery] = []
-        self._forwarding: asyncio.Task[None] | None = None
+        self._held: deque[Delivery] = deque()
+        self._is_writing = False  # one chunk at a time is written: they stay in order
+        self._on_their_way = 0  # events that are written, and not answered
+        self._chunks: set[asyncio.Task[None]] = set()
+        self._is_to_rest = False  # once nothing is on its way any longer
         # Everything up to here was settled at the last look; None: there was no consumer yet.
         self._floor: int | None = None
         self._is_denied = False
@@ -111,8 +117,8 @@ class Forwarder:
         source, self._source = self._source, None
         if source is not None:
             await source.stop()
-        if self._forwarding is not None:
-            await asyncio.gather(self._forwarding, return_exceptions=True)
+        while self._chunks:  # the last one that is written begins the next
+            await asyncio.gather(*self._chunks, return_exceptions=True)
         if source is not None:
             await source.close()
 
@@ -121,9 +127,8 @@ class Forwarder:
     def receive(self, delivery: Delivery) -> None:
         """Forward it with the others that are here."""
         self._held.append(delivery)
-        if self._forwarding is None or self._forwarding.done():
-            loop = asyncio.get_running_loop()
-            self._forwarding = loop.create_task(self._forward_all(), name=own("forwarding"))
+        if not self._is_writing:
+            self._forward_next()
 
     def replenish(self, source: Source) -> None:
         """A pull ended."""
@@ -181,27 +186,51 @@ class Forwarder:
         source, self._source = self._source, None
         if source is not None:
             await source.stop()
-            held, self._held = self._held, []
-            for delivery in held:
-                delivery.nak(SOON)
+        while self._held:
+            self._held.popleft().nak(SOON)
+        if source is not None:
             await source.close()
+        self._is_to_rest = False
 
     def _ask(self) -> None:
         if self._source is not None and not self._is_stopping:
-            self._source.request(AT_ONCE - len(self._held) - self._source.outstanding)
+            here = len(self._held) + self._on_their_way
+            self._source.request(AT_ONCE - here - self._source.outstanding)
 
-    async def _forward_all(self) -> None:
-        while self._held:
-            held, self._held = self._held, []
-            self._ask()  # the next ones come while these are on their way
-            read = [(one, message) for one in held if (message := self._read(one)) is not None]
-            results = await self._transport.publish_many(
-                [message for _, message in read], timeout=TIMEOUT
-            )
-            for index, (delivery, message) in enumerate(read):
-                self._answer(delivery, message, results[index] if index < len(results) else None)
-            if any(isinstance(one, PermissionDenied) for one in results):
-                await self._rest()
+    def _forward_next(self) -> None:
+        """Publish the next chunk. Only one at a time is written, so that they go out in order."""
+        self._is_writing = bool(self._held) and not self._is_to_rest
+        if self._is_writing:
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(self._forward(), name=own("forwarding"))
+            self._chunks.add(task)
+            task.add_done_callback(self._chunks.discard)
+
+    async def _forward(self) -> None:
+        """Publish a chunk; the next one is written while this one waits for its confirmations."""
+        held = [self._held.popleft() for _ in range(min(CHUNK, len(self._held)))]
+        read = [(one, message) for one in held if (message := self._read(one)) is not None]
+        self._on_their_way += len(read)
+        is_written = False
+
+        def messages() -> Iterator[Message]:
+            nonlocal is_written
+            for _, message in read:
+                yield message
+            is_written = True
+            self._forward_next()
+
+        results = await self._transport.publish_many(messages(), timeout=TIMEOUT)
+        for (delivery, message), result in zip_longest(read, results):
+            self._answer(delivery, message, result)
+        self._on_their_way -= len(read)
+        self._is_to_rest |= any(isinstance(one, PermissionDenied) for one in results)
+        if not is_written:  # the link broke
+            self._forward_next()
+        if self._is_to_rest and not self._on_their_way:
+            await self._rest()
+        else:
+            self._ask()
 
     def _read(self, delivery: Delivery) -> Message | None:
         headers = parse_headers(delivery.raw_headers)

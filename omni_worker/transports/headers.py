@@ -13,6 +13,7 @@ from ..errors import InvalidEvent
 
 MESSAGE_ID = "Nats-Msg-Id"  # the server stores one message per id and duplicate window
 _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")  # visible ASCII, no colon
+_WHITE = " \t\n\r\x0b\x0c"  # of ASCII only
 _FIRST = b"NATS/1.0\r\n"
 _ID_ALONE = _FIRST + MESSAGE_ID.encode()
 
@@ -22,11 +23,13 @@ def parse_headers(block: bytes | None) -> dict[str, list[str]]:
     headers: dict[str, list[str]] = {}
     if not block:
         return headers
-    for line in block.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if colon and name.strip():
-            key = name.strip().decode("utf-8", "surrogateescape")
-            headers.setdefault(key, []).append(value.strip().decode("utf-8", "surrogateescape"))
+    for line in block.decode("utf-8", "surrogateescape").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon and (key := name.strip(_WHITE)):
+            if key in headers:
+                headers[key].append(value.strip(_WHITE))
+            else:
+                headers[key] = [value.strip(_WHITE)]
     return headers
 
 
