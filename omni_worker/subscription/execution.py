@@ -146,7 +146,7 @@ class Execution:
                 trouble = run.trouble
                 outcome = await self._recall.through(run, self._enter)
             if outcome is KEPT:
-                kept = True
+                kept = not self._is_left_behind(state, delivery)
                 return
             settled = await self._settle(
                 state, delivery, outcome, trouble or state.trouble_for(delivery)
@@ -164,10 +164,11 @@ class Execution:
             slot.delivery = None
             if settled:
                 state.settled.add(delivery.sequence, delivery.stored_at)
-            elif not kept and (comes_again or self._owes(state, delivery)):
-                self._wait_for_it_again(state)
             if not kept:
+                again = not settled and (comes_again or self._owes(state, delivery))
                 self.release(state, delivery)
+                if again:
+                    self._wait_for_it_again(delivery)
 
     async def _enter(self, run: Run) -> Outcome:
         """Read the event and take it through the gates, if it is still ours.
@@ -306,9 +307,9 @@ class Execution:
             return True
         if not self._leases.has_lapsed(delivery):
             return False
-        self._wait_for_it_again(state)  # the server has given it away: no answer is ours
         slot.delivery = None
         self.release(state, delivery)
+        self._wait_for_it_again(delivery)  # the server has given it away: no answer is ours
         return True
 
     def waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
@@ -323,18 +324,29 @@ class Execution:
         if self._order is None or trouble is None or trouble.retry_in is None:
             return False
         delay, trouble.retry_in = trouble.retry_in, None
+        if self._is_left_behind(state, delivery):
+            return False
         if self._order.keep(delivery, delay):
             return True
         self._back.one(delivery)  # at once: with its delay, its key would overtake it
         return False
 
+    def _is_left_behind(self, state: SourceState, delivery: Delivery) -> bool:
+        """Return True if its consumer was lost by now: it must not be kept for a later run.
+
+        Its slot would drop it then, and it would hold its key for ever. Once released, it runs
+        when the recreated consumer delivers it.
+        """
+        is_held = state.held.get(delivery.sequence) is delivery
+        return is_held and delivery.source not in self._states
+
     def _owes(self, state: SourceState, delivery: Delivery) -> bool:
         return self._order is not None and self._order.owes(state, delivery)
 
-    def _wait_for_it_again(self, state: SourceState) -> None:
+    def _wait_for_it_again(self, delivery: Delivery) -> None:
         """Wait for an unsettled event: in order, no later event may begin before it is back."""
-        order = self._order
-        if order is not None and not self._slots.is_closed:
+        order, state = self._order, self._states.get(delivery.source)
+        if order is not None and state is not None and not self._slots.is_closed:
             waiting = self.waiting([state])
             self.let_go(state, [one for one in waiting if not order.keeps(one)])
             order.wait_for_older(state)
