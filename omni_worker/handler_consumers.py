@@ -165,6 +165,19 @@ def misspelt_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
     return [doubt for doubt in doubts if doubt is not None]
 
 
+def misspelt_although_stored(handler: Handler, registry: SchemaRegistry) -> list[str]:
+    """Return the lines of ``misspelt_types`` for a handler whose types have a stream.
+
+    A type without `custom.` is of another program then; its declaration was warned of.
+    """
+    lines = {type: registry.doubt(type) for type in handler.literal_types}
+    return [
+        line
+        for type, line in lines.items()
+        if line is not None and not (registry.nearest(type) or "").startswith("custom.")
+    ]
+
+
 def unprefixed_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
     """Return a line for each type of the handler that looks like an own one without `custom.`."""
     return [

@@ -174,9 +174,13 @@ def event_of(schema: Any) -> type[Event[Any]]:
 
 def caller(frame: FrameType) -> str:
     """Return a frame's place: `examples/echo.py:12`, relative if below the working directory."""
-    path = frame.f_code.co_filename
+    return shown_place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def shown_place(path: str, line: int) -> str:
+    """Return a line of a file for people, as ``caller`` does."""
     try:
         relative = os.path.relpath(path)
     except ValueError:  # another drive
         relative = path
-    return f"{path if relative.startswith('..') else relative}:{frame.f_lineno}"
+    return f"{path if relative.startswith('..') else relative}:{line}"

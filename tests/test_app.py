@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from omni_worker.app import App
 from omni_worker.context import Context
-from omni_worker.errors import ConfigError, NotConnected
+from omni_worker.errors import ConfigError, NotConnected, StreamMissing
 from omni_worker.events import Event, Published
 from omni_worker.parts import middlewares_of
 from omni_worker.publisher import Draft
@@ -657,3 +657,23 @@ async def test_a_handler_for_a_type_that_looks_misspelt_is_told_at_the_start(
     assert line.startswith(
         "message.recieved is not a known event type; did you mean message.received?"
     )
+
+
+@pytest.mark.parametrize(
+    ("type", "meant"),
+    [("mesage.received", "message.received"), ("order.placed", "custom.order.placed")],
+)
+@pytest.mark.filterwarnings("ignore:@app.on")
+async def test_a_missing_stream_of_a_misspelt_type_is_said_with_the_type_that_was_meant(
+    type: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App("router")
+    app.on(type, durable="d")(handle)
+
+    with pytest.raises(StreamMissing) as caught:
+        async with app.running(transport=MemoryTransport()):
+            pass
+
+    assert str(caught.value).count("is not a known event type") == 1
+    assert f"did you mean {meant}? (" in str(caught.value)
+    assert "is not a known event type" not in caplog.text

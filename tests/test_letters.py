@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni_worker.failures import MAX_ERROR, MAX_TRACEBACK
+from omni_worker.letters.read import read_letter
 from omni_worker.letters.written import (
     MAX_HEADERS,
     Failure,
@@ -52,7 +53,7 @@ def test_a_letter_has_what_others_read_and_what_brings_the_original_back() -> No
         "retryCount": 3, "timestamp": NOW, "subject": "custom.webhook.github.whatsapp.wa-001",
         "stream": "CUSTOM", "sequence": 7, "storedAt": 1_700_000_000_123, "consumer": "r1",
         "handler": "r1", "errorType": "builtins.ValueError", "traceback": "…",
-        "headers": {"X": ["1", "2"]}, "retryOf": None,
+        "attempts": 4, "headers": {"X": ["1", "2"]}, "retryOf": None,
     }  # fmt: skip
     assert {key: value for key, value in metadata.items() if value is not None} == {
         "correlationId": "c", "traceId": "t", "personId": "p",
@@ -78,10 +79,27 @@ def test_an_unreadable_event_is_named_by_stream_and_sequence_and_typed_by_its_su
 
 
 @pytest.mark.parametrize(("attempts", "expected"), [(0, 0), (1, 0), (4, 3)])
-def test_the_retry_count_is_attempts_minus_the_first(attempts: int, expected: int) -> None:
+def test_the_retry_count_is_the_attempts_without_the_first(attempts: int, expected: int) -> None:
     failure = Failure(error="x", error_type="x", traceback="", attempts=attempts)
 
-    assert composed(failure)[0]["retryCount"] == expected
+    payload, _ = composed(failure)
+
+    assert (payload["retryCount"], payload["attempts"]) == (expected, attempts)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [({"attempts": 0, "retryCount": 0}, 0), ({"attempts": 4, "retryCount": 3}, 4),
+     ({"retryCount": 3}, 4), ({}, 0)],
+)  # fmt: skip
+def test_how_often_it_ran_is_read_also_from_letters_of_other_programs(
+    written: dict[str, int], read: int
+) -> None:
+    letter = {"id": "l", "type": "system.dead_letter", "timestamp": NOW, "payload": written}
+
+    found = read_letter(original(subject="system.dead_letter", body=json.dumps(letter).encode()))
+
+    assert found.attempts == read
 
 
 def test_the_same_delivery_and_handler_make_the_same_letter() -> None:

@@ -24,7 +24,8 @@ from omni_worker.errors import ConfigError, InvalidEvent, PublishError
 from omni_worker.metrics import Metrics, published
 from omni_worker.metrics import __name__ as METRICS
 from omni_worker.metrics.summed import Summed
-from omni_worker.process.ports import Ports, Wanted, use_metrics, wants_metrics
+from omni_worker.process.ports import Ports, Wanted, serving, use_metrics, wants_metrics
+from omni_worker.process.router import Router
 from omni_worker.settings import Settings
 from omni_worker.subscription.run_times import FULL, RunTimes
 from omni_worker.testing import TestWorker
@@ -369,6 +370,26 @@ def test_metrics_are_there_where_they_can_be_asked_for(
             wants_metrics(wanted, ports, routes)
     else:
         assert wants_metrics(wanted, ports, routes) == has
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "own_port", "said"),
+    [
+        (False, None, "metrics need prometheus-client: pip install 'omni-worker[metrics]'"),
+        (True, None, "metrics are off: OMNI_WORKER_METRICS=on"),
+        (True, 0, "metrics are answered at --metrics-port"),
+    ],
+)
+def test_a_scrape_without_metrics_is_answered_with_the_reason(
+    is_installed: bool, own_port: int | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omni_worker.process.ports.is_installed", lambda: is_installed)
+    router = Router()
+
+    with serving(Ports(host="127.0.0.1", health=0, metrics=own_port), router, Router()):
+        answer = router.answer(SCRAPE)
+
+    assert (answer.status, json.loads(answer.body)["reasons"]) == (404, [said])
 
 
 def test_an_app_that_uses_metrics_gets_no_second_ones() -> None:

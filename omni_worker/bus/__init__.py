@@ -15,7 +15,7 @@ from ..assembly import HandlerSetup, build_subscription, settled_notes, settler_
 from ..binding import BUSY_REFRESH, REFRESH, Binding
 from ..dispatch import Middleware
 from ..errors import ConfigError, NotConnected, wrong_loop
-from ..handler_consumers import is_shared, misspelt_types
+from ..handler_consumers import is_shared, misspelt_although_stored
 from ..handlers import Handler, declare, with_settings
 from ..operations.dead_letters import DeadLetters
 from ..options import HandlerOptions
@@ -258,12 +258,12 @@ class EventBus(BusPublishing, Steerable):
                 " (OMNI_WORKER_PROVISION): its consumer could not be made"
             )
         handler = replace(handler, options=with_settings(handler.options, self.settings))
-        for line in misspelt_types(handler, self.registry):
-            log.warning("%s (%s)", line, handler.where)
-        consumers = self._subscriptions.consumers_of(
+        specs = await self._subscriptions.consumers_of(
             handler, self.transport, self._provisioner, self.registry, signals
         )
-        specs, setup = await consumers, self._setup(signals, state)
+        for line in misspelt_although_stored(handler, self.registry):
+            log.warning("%s (%s)", line, handler.where)
+        setup = self._setup(signals, state)
         subscription, threads = build_subscription(
             handler,
             setup,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..binding import Binding
 from ..errors import ConfigError, StreamMissing, TransportError
+from ..handler_consumers import misspelt_types
 from ..handlers import Handler
 from ..provision import Provisioner
 from ..publisher import Publisher
@@ -96,7 +97,9 @@ class Subscriptions:
                 before = before or {config.name for config in provisioner.standing}
                 homes = {registry.get_stream(type) or "" for type in handler.literal_types} - {""}
                 expected = f" (expected in stream {', '.join(sorted(homes))})" if homes else ""
-                raise StreamMissing(f"{handler.function}: {error}{expected}") from None
+                lines = misspelt_types(handler, registry)
+                doubts = f"; {'; '.join(lines)} ({handler.where})" if lines else ""
+                raise StreamMissing(f"{handler.function}: {error}{expected}{doubts}") from None
 
         wanted = await patiently(plan, settings)
         self._late.planned()

@@ -15,6 +15,7 @@ from typing import Any
 from ..app import App
 from ..errors import ConfigError
 from ..settings import Settings
+from ..signatures import shown_place
 from ..urls import server_urls
 
 USUAL_MODULES = ("app", "worker")  # of a package, after the package itself
@@ -145,17 +146,20 @@ def _made_by(factory: Callable[[], Any], module_name: str, name: str) -> Any:
 
 def _failed(what: str, error: BaseException, when: str = "on import") -> str:
     told = traceback.TracebackException.from_exception(error)
-    told.stack = _theirs(told.stack, error)
+    frames = [frame for frame in told.stack if not _is_machinery(frame.filename)]
+    if isinstance(error, ConfigError):  # the message is the whole story: a line of theirs is wrong
+        return _with_place(str(error), frames)
+    told.stack = traceback.StackSummary.from_list(frames)
     kind = "the module " if when == "on import" else ""
     return f"{kind}{what!r} failed {when}:\n{''.join(told.format()).rstrip()}"
 
 
-def _theirs(stack: traceback.StackSummary, error: BaseException) -> traceback.StackSummary:
-    """Keep the frames of the user's code, without ours and those of the import machinery."""
-    frames = [frame for frame in stack if not _is_machinery(frame.filename)]
-    if isinstance(error, ConfigError):  # it says what is wrong where they called us
-        frames = [frame for frame in frames if not _is_ours(frame.filename)]
-    return traceback.StackSummary.from_list(frames)
+def _with_place(message: str, frames: list[traceback.FrameSummary]) -> str:
+    """Append the line of the user's code that called us, unless the message ends with it."""
+    theirs = [one for one in frames if Path(one.filename).is_file() and not _is_ours(one.filename)]
+    if not theirs or f":{theirs[-1].lineno})" in message:
+        return message
+    return f"{message} ({shown_place(theirs[-1].filename, theirs[-1].lineno or 0)})"
 
 
 def _is_machinery(file: str) -> bool:

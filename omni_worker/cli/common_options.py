@@ -5,6 +5,7 @@ A command does not list them itself: `group` adds them when it is imported.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -78,6 +79,17 @@ def add_common_options(command: click.Command, module: str) -> None:
     command.params += [one for one in wanted if one not in command.params]
 
 
+def ahead_of_a_command() -> list[click.Option]:
+    """Make the common options once more, for a group: `omni-worker --server URL status`.
+
+    Its help does not list them: they belong behind the command, and not every command has them.
+    """
+    found = [copy.copy(one) for one in (_SERVER, _APP_DIR, _ENV_FILE)]
+    for one in found:
+        one.hidden = True
+    return found
+
+
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the variables of a file, as python-dotenv reads it. Raises ConfigError."""
     from dotenv import dotenv_values
@@ -96,7 +108,8 @@ def read_env_file(path: Path) -> dict[str, str]:
 def _take_env_file(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Set the variables that the environment does not have: what is set there wins."""
     path: Path | None = value
-    if path is None and context.command.name == "dev":
+    is_given = context.meta.get(_KEY, Given()).env_file is not None  # ahead of the command
+    if path is None and context.command.name == "dev" and not is_given:
         path = USUAL_ENV_FILE
     if path is None or context.resilient_parsing:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from ..listeners.pretty import NARROW
 from ..listeners.text import visible
-from .common_options import add_common_options
+from .common_options import add_common_options, ahead_of_a_command
 
 
 class Commands(click.Group):
@@ -28,6 +29,7 @@ class Commands(click.Group):
         **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(*arguments, **options)
+        self.params += ahead_of_a_command()
         self.sections = sections
         self._package = package
         self._sentences = {name: said for rows in sections.values() for name, said in rows.items()}
@@ -44,6 +46,31 @@ class Commands(click.Group):
         found: click.Command = import_module(module).command
         add_common_options(found, module.partition(".commands.")[2])
         return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words of a call; an option ahead of its command is sent behind it."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            called = next((one for one in words if one in self._sentences), None)
+            if called is None:
+                raise
+            raise click.UsageError(
+                f"{error.option_name} belongs behind the command:"
+                f" {ctx.command_path} {called} {error.option_name}", ctx,
+            ) from None  # fmt: skip
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a misspelt one is refused with the one that was probably meant."""
+        name = args[0]
+        if name in self._sentences or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(name.lower().replace("_", "-"), self._sentences, 3)
+        meant = f"did you mean {' or '.join(near)}?" if near else f"{ctx.command_path} -h lists all"
+        raise click.UsageError(f"No such command {name!r}; {meant}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write every command with its sentence, by section."""

@@ -100,7 +100,6 @@ def read_letter(message: StoredMessage) -> DeadLetter:
             error="(this message cannot be read)", why_not=str(error),
         )  # fmt: skip
     source = _text(envelope.metadata.get("source"))
-    retries = payload.get("retryCount")
     return DeadLetter(
         id=envelope.id,
         stream=message.stream,
@@ -111,7 +110,7 @@ def read_letter(message: StoredMessage) -> DeadLetter:
         error=_text(payload.get("error")) or "",
         error_type=_text(payload.get("errorType")) or "",
         traceback=_text(payload.get("traceback")) or "",
-        attempts=retries + 1 if isinstance(retries, int) else 0,
+        attempts=_attempts(payload),
         handler=_text(payload.get("handler")),
         app=source,
         subject=_text(payload.get("subject")),
@@ -121,6 +120,16 @@ def read_letter(message: StoredMessage) -> DeadLetter:
         retry_of=_text(payload.get("retryOf")),
         why_not=_why_not(payload, source),
     )
+
+
+def _attempts(payload: Mapping[str, Any]) -> int:
+    """Return how often the handler ran; letters of other programs only know their retries."""
+    match payload:
+        case {"attempts": int(attempts)}:
+            return attempts
+        case {"retryCount": int(retries)}:
+            return retries + 1
+    return 0
 
 
 def stored_time(message: StoredMessage) -> datetime:

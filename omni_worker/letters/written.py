@@ -94,6 +94,7 @@ def compose(
         "handler": handler,
         "errorType": failure.error_type,
         "traceback": failure.traceback,
+        "attempts": failure.attempts,  # retryCount is 0 for one run and for none
         "headers": kept_headers(original.headers),
         "retryOf": _retry_of(original),
     }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 PATH = "/metrics"
+NEEDS = "metrics need prometheus-client: pip install 'omni-worker[metrics]'"
 RECOVERIES: dict[type[Signal], str] = {
     signals.ConsumerRecreated: "consumer",
     signals.StreamReplaced: "stream",
@@ -42,7 +43,7 @@ def is_installed() -> bool:
 def check_installed() -> None:
     """Raise ConfigError if it cannot."""
     if not is_installed():
-        raise ConfigError("metrics need prometheus-client: pip install 'omni-worker[metrics]'")
+        raise ConfigError(NEEDS)
 
 
 class Metrics(Extension):

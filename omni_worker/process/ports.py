@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..app import App
 from ..errors import ConfigError
-from ..metrics import PATH, Metrics, check_installed, is_installed
+from ..metrics import NEEDS, PATH, Metrics, check_installed, is_installed
 from ..routes import Routes, parse_key
 from ..settings import Settings
 from .router import Router
@@ -77,6 +77,7 @@ def use_metrics(app: App, settings: Settings, ports: Ports) -> Metrics | None:
 @contextmanager
 def serving(ports: Ports, router: Router, metrics: Router) -> Iterator[None]:
     """Answer at the ports while this is entered. Raises ConfigError for a port that is taken."""
+    router.explain(PATH, _why_no_metrics(ports))
     with ExitStack() as stack:
         for option, port, routes in (
             ("health", ports.health, router),
@@ -90,3 +91,11 @@ def serving(ports: Ports, router: Router, metrics: Router) -> Iterator[None]:
             stack.callback(server.close)
             log.info("%s on %s", option, server.url)
         yield
+
+
+def _why_no_metrics(ports: Ports) -> str:
+    if not is_installed():
+        return NEEDS
+    if ports.metrics is not None:
+        return "metrics are answered at --metrics-port"
+    return "metrics are off: OMNI_WORKER_METRICS=on"

@@ -44,6 +44,7 @@ class Router:
         self._on_loop_within = on_loop_within
         self._free: dict[Route, threading.BoundedSemaphore] = {}
         self._failing: set[Route] = set()
+        self._missing: dict[str, str] = {}  # paths that could have a route, and why they have none
         self._threads = DaemonThreads(THREADS, own("route"))
         for some in routes:
             self.add(some)
@@ -53,6 +54,10 @@ class Router:
         self._table.add(routes)
         for route in routes.values():
             self._free.setdefault(route, threading.BoundedSemaphore(AT_ONCE))
+
+    def explain(self, path: str, why: str) -> None:
+        """Answer a path with ``why``, as long as no route is added for it."""
+        self._missing[path] = why
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -77,7 +82,8 @@ class Router:
         """Answer a request; called in a thread that is not the loop's. Never raises."""
         methods = self._table.methods(request.path)
         if not methods:
-            return refusal(404, f"no route {request.path[:200]}", paths=list(self.paths))
+            why = self._missing.get(request.path, f"no route {request.path[:200]}")
+            return refusal(404, why, paths=list(self.paths))
         route = methods.get(request.method)
         if route is None:
             allowed = ", ".join(methods)

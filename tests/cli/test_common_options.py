@@ -59,6 +59,19 @@ def test_the_server_of_the_command_line_wins_over_the_environment_and_the_app_s_
     assert (ended.code, ended.err) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "words", [["--server={}", "status"], ["dead-letters", "--server", "{}", "list"]]
+)
+def test_the_server_may_stand_ahead_of_the_command(
+    tmp_path: Path, nats_server: NatsServer, words: list[str]
+) -> None:
+    words = [one.format(nats_server.url) for one in words]
+
+    ended = call(*words, folder=tmp_path, NATS_URL=NOWHERE)
+
+    assert (ended.code, ended.err) == (0, "")
+
+
 def test_publish_takes_it_as_well(tmp_path: Path, nats_server: NatsServer) -> None:
     words = ["publish", "custom.order", "--data", "1", "--server", nats_server.url]
 

@@ -172,3 +172,25 @@ def test_what_the_other_shells_ask_is_answered(tmp_path: Path, shell: str) -> No
     assert f"_OMNI_WORKER_COMPLETE={shell}_complete" in script.out
     assert "retry" in answered.out
     assert "discard" not in answered.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("statsu", "No such command 'statsu'; did you mean status?"),
+        ("dead_letters list", "No such command 'dead_letters'; did you mean dead-letters?"),
+        ("dead-letters lsit", "No such command 'lsit'; did you mean list?"),
+        ("schedules frob", "No such command 'frob'; omni-worker schedules -h lists all"),
+        ("status --sever x", "No such option '--sever'. (Did you mean one of: '--server',"),
+        ("--json status", "--json belongs behind the command: omni-worker status --json"),
+        ("dead-letters --all list", "behind the command: omni-worker dead-letters list --all"),
+    ],
+)
+def test_a_misspelt_call_is_refused_with_what_was_probably_meant(
+    tmp_path: Path, words: str, said: str
+) -> None:
+    ended = call(*words.split(), folder=tmp_path)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.line
+    assert too_wide(ended.err) == []

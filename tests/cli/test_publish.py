@@ -37,7 +37,9 @@ async def test_an_event_is_stored_and_the_answer_says_where(
     )
 
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == "message.received.whatsapp.wa-001 stored: MESSAGE #1\nid order-1\n"
+    assert ended.out == (
+        f"message.received.whatsapp.wa-001 stored: MESSAGE #1\nid order-1\non {nats_server.url}\n"
+    )
     [event] = await events(nats_server)
     assert event["id"] == "order-1"
     assert event["payload"] == message_payload("1")
@@ -70,8 +72,9 @@ async def test_the_same_id_is_stored_once_and_said_so(
     first = publish(nats_server, tmp_path, *arguments)
     again = publish(nats_server, tmp_path, *arguments)
 
-    assert first.out == "custom.thing stored: CUSTOM #1\nid once\n"
-    assert again.out == "custom.thing was stored before: CUSTOM #1\nid once\n"
+    on = f"on {nats_server.url}"
+    assert first.out == f"custom.thing stored: CUSTOM #1\nid once\n{on}\n"
+    assert again.out == f"custom.thing was stored before: CUSTOM #1\nid once\n{on}\n"
     assert len(await events(nats_server, "CUSTOM")) == 1
 
 

@@ -101,6 +101,32 @@ def test_a_module_that_fails_on_import_shows_its_own_traceback_only(
     assert lines[-1].startswith(error)
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("@App('shop').on('a..b')\ndef f(event): ...", "@app.on('a..b'): event type 'a..b': empty"),
+        ("App('s').on('a.b', durabel='r1')(print)", "@app.on('a.b'): unknown option durabel=; did"),
+        ("App('My App!')", "app name 'My App!': a token cannot hold '.', '*', '>', white space"),
+        ("RetryPolicy(retries=-1)", "RetryPolicy(retries=-1): expected a whole number, 0 or more"),
+        ("App('shop').registry.register('a.b')", "register('a.b'): only custom.* and system.*"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "show", "plan", "asyncapi", "schemas dump"])
+def test_a_wrong_declaration_is_one_message_with_file_and_line(
+    tmp_path: Path, source: str, said: str, command: str
+) -> None:
+    (tmp_path / "play.py").write_text("import deeper\n")
+    (tmp_path / "deeper.py").write_text(f"from omni_worker import App, RetryPolicy\n\n{source}\n")
+
+    ended = call(*command.split(), "play", folder=tmp_path)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.line.startswith(f"omni-worker: {said}")
+    assert ended.line.endswith("(deeper.py:3)")
+    assert ended.line.count("deeper.py") == 1
+    assert too_wide(ended.err) == []
+
+
 def test_a_syntax_error_is_shown_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "play.py").write_text("def f(:\n")
 
@@ -109,23 +135,6 @@ def test_a_syntax_error_is_shown_where_it_is(tmp_path: Path) -> None:
     assert ended.code == 2
     assert f'File "{tmp_path}/play.py", line 1' in ended.err
     assert ended.err.endswith("SyntaxError: invalid syntax\n")
-
-
-def test_a_wrong_option_is_shown_on_the_line_that_has_it(tmp_path: Path) -> None:
-    (tmp_path / "play.py").write_text(
-        "from omni_worker import App\n"
-        "app = App('router')\n\n"
-        "@app.on('message.received', durabel='r1')\n"
-        "async def route(event): ...\n"
-    )
-
-    ended = call("run", "play:app", folder=tmp_path)
-
-    assert ended.code == 2
-    assert [line.strip() for line in ended.err.splitlines() if line.startswith("  File")] == [
-        f'File "{tmp_path}/play.py", line 4, in <module>'
-    ]
-    assert "unknown option durabel=; did you mean durable=? (play.py:4)" in ended.err
 
 
 def test_a_user_who_leaves_during_a_slow_import_sees_no_traceback(tmp_path: Path) -> None:

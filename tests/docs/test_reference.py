@@ -39,7 +39,7 @@ def test_a_command_is_there_with_every_option(path: str) -> None:
     section = re.split(r"^#+ ", below, maxsplit=1, flags=re.MULTILINE)[0]
 
     for option in command.params:
-        if isinstance(option, click.Option):
+        if isinstance(option, click.Option) and not option.hidden:
             assert option.help
             assert option.opts[-1] in section
 

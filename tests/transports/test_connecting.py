@@ -188,7 +188,7 @@ async def test_a_wrong_secret_is_the_cause_and_is_shown_nowhere(
         with pytest.raises(TransportError):
             await transport.open("tests")
 
-    assert "authorization violation; see the URL" in shown
+    assert "authorization violation: a wrong user, password or token; see the URL" in shown
     assert "wrong-s3cr3t" not in shown
     assert len([record for record in caplog.records if "cannot connect" in record.message]) == 2
     for record in caplog.records:
@@ -270,7 +270,7 @@ async def test_nobody_listening_is_told_as_that():
         (TimeoutError(), "no answer in time"),
         (
             nats_errors.Error("nats: 'Authorization Violation'"),
-            "authorization violation; see the URL",
+            "authorization violation: a wrong user, password or token; see the URL",
         ),
         (RuntimeError(), "RuntimeError"),
     ],

@@ -78,7 +78,8 @@ def command(
         say(visible_json(_json(published, subject)))
         return 0
     again = "was stored before" if published.duplicate else "stored"
-    say([f"{subject} {again}: {published.stream} #{published.sequence}", f"id {published.id}"])
+    stored = f"{subject} {again}: {published.stream} #{published.sequence}"
+    say([stored, f"id {published.id}", f"on {settings.shown_urls}"])
     return 0
 
 

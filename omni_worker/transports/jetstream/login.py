@@ -18,6 +18,8 @@ from ...errors import ConnectError
 from ...settings import Settings
 from .client import ConnectionLost
 
+LOGIN_SETTINGS = "NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
+
 # The subject is quoted as Go quotes strings.
 _DENIED = re.compile(r'for (publish|subscription) to "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
@@ -134,7 +136,8 @@ def describe(error: Exception) -> str:
         # A name with several addresses: asyncio joins the causes and leaves strerror empty.
         return error.strerror or text or type(error).__name__
     if _refuses_login(error):
-        return f"{text.lower()}; see the URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
+        wrong = ": a wrong user, password or token" if "violation" in text.lower() else ""
+        return f"{text.lower()}{wrong}; see the URL, {LOGIN_SETTINGS}"
     return text or type(error).__name__
 
 
