@@ -143,7 +143,7 @@ async def worker(url: str, account: Account) -> AsyncIterator[None]:
         preexec_fn=die_with_parent(),
     )
     ready = asyncio.Event()
-    reading = asyncio.gather(pass_on(process), read_log(process, ready, account))
+    reading = asyncio.gather(pass_on(process, ready), read_log(process, ready, account))
     try:
         await in_time(first(ready.wait(), process.wait()), "the worker is ready")
         if not ready.is_set():
@@ -159,10 +159,11 @@ async def worker(url: str, account: Account) -> AsyncIterator[None]:
             account.failures.append(f"a worker ended with exit code {code}, not 0")
 
 
-async def pass_on(process: Process) -> None:
-    """What the handlers print."""
+async def pass_on(process: Process, ready: asyncio.Event) -> None:
+    """What the handlers print; a handler begins before the last one is ready, and is told after."""
     assert process.stdout is not None
     async for line in process.stdout:
+        await first(ready.wait(), process.wait())
         tell("worker", line.decode().rstrip())
 
 

@@ -114,6 +114,10 @@ def test_the_demo_ends_well_and_fits_a_terminal(tmp_path: Path) -> None:
     assert "20 events: 18 handled, 2 dead letters, 0 lost." in said
     assert [line for line in said.splitlines() if len(line) > 80 or line.endswith("…")] == []
     assert "\x1b" not in said
+    lines = said.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("  start ")]
+    after = [next(one for one in lines[start:] if one.startswith("  worker ")) for start in starts]
+    assert after == ["  worker  ready, with 5 handlers"] * 2
 
 
 # --- the README -------------------------------------------------------------------------------

@@ -383,10 +383,10 @@ async def test_a_command_pauses_and_resumes_on_every_stream_without_the_app(
     assert paused[0] == 0
     assert paused[1].startswith("handle (r1) of router is paused until 20")
     assert by in paused[1]
-    assert "; noticed by 1 process." in paused[1]
+    assert "Noticed by 1 process." in paused[1]
     assert by in shown[1]
     assert by in noticed[0]
-    assert resumed[1].startswith("handle (r1) of router is resumed: ")
+    assert resumed[1].startswith("handle (r1) of router is resumed.")
     assert again == (0, "handle (r1) of router was not paused.")
     assert unknown == (
         1, "omni-worker: no consumer belongs to a handler 'r2'; the server has r1"

@@ -1,7 +1,8 @@
 """The children of `omni-worker dev`: they import the project and run it, until ordered to end.
 
-`python -m omni_worker.cli.dev_child FD TARGET payloads|plain LEVEL SERVER APP_DIR`; FD is a socket
-to the parent; SERVER and APP_DIR may be empty.
+`python -m omni_worker.cli.dev_child FD TARGET payloads|plain LEVEL SERVER APP_DIR CHOICE`; FD is a
+socket to the parent; SERVER and APP_DIR may be empty; CHOICE is JSON, the names of --only and
+--except.
 This process imports the framework only, and forks a child whenever it is asked to.
 """
 
@@ -30,6 +31,7 @@ from ..listeners.pretty import INDENT, terminal_width
 from ..listeners.text import human_time
 from ..nats_server import die_with_parent
 from ..outcomes import Failed
+from ..parts import chosen
 from ..process.channel import ParentChannel
 from ..process.exit_codes import CALLED_WRONGLY
 from ..process.health import Health
@@ -60,7 +62,7 @@ def main() -> int:
     # programs that a handler starts would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
     control = socket.socket(fileno=int(sys.argv[1]))
-    target, payloads, level, server, app_dir = sys.argv[2:7]
+    target, payloads, level, server, app_dir, choice = sys.argv[2:8]
     _warm_up()
     die = die_with_parent()
     signal.signal(signal.SIGCHLD, lambda *_: _tell_ended(control))
@@ -82,6 +84,7 @@ def main() -> int:
             payloads=payloads == "payloads",
             level=level,
             given=Given(server or None, Path(app_dir) if app_dir else None),
+            choice=json.loads(choice),
         )
 
 
@@ -93,6 +96,7 @@ def work(
     payloads: bool,
     level: str,
     given: Given,
+    choice: tuple[list[str], list[str]],
 ) -> int:
     """The child's life. Returns the exit code."""
     parent.fact("pid", os.getpid())
@@ -103,6 +107,7 @@ def work(
         settings = settings_of(app, given.server)
         if not app.handlers:
             raise CannotLoad(f"{target} has no handlers: declare one with @app.on(...)")
+        chosen(app.declarations, *choice)
     except (CannotLoad, ConfigError) as error:
         complain(str(error))
         return CALLED_WRONGLY
@@ -115,7 +120,7 @@ def work(
             app,
             settings,
             Ports.of(settings),
-            lambda health, router: _work(app, settings, parent, report, health, router),
+            lambda health, router: _work(app, settings, parent, report, health, router, choice),
         )
     except ConfigError as error:  # a port is taken, or a route
         complain(str(error))
@@ -214,6 +219,8 @@ class Report:
         took = human_time(time.monotonic() - self._order["since"])
         if self._order["first"]:
             click.echo(handler_list(bus), err=True)
+            if bus.set_aside:
+                log.info("not run here: %s", ", ".join(one.shown for one in bus.set_aside))
             bus.signals.emit(Ready(handlers=len(bus.subscriptions), pid=os.getpid()))
         else:
             count = len(bus.subscriptions)
@@ -232,7 +239,7 @@ class Report:
 
 async def _work(
     app: App, settings: Settings, parent: ParentChannel, report: Report, health: Health,
-    router: Router,
+    router: Router, choice: tuple[list[str], list[str]],
 ) -> int:  # fmt: skip
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask, "SIGTERM")
@@ -241,8 +248,9 @@ async def _work(
     parent.on("remember", report.remember)
     parent.open(ending.end)
     return await run_worker(
-        app, settings=settings, on_ready=report.ready, stop=stop, health=health, router=router
-    )
+        app, settings=settings, on_ready=report.ready, stop=stop, health=health, router=router,
+        only=choice[0], without=choice[1],
+    )  # fmt: skip
 
 
 def _warm_up() -> None:

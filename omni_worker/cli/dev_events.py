@@ -138,12 +138,15 @@ async def _subjects(bus: EventBus) -> list[str]:
 
 
 async def _filters(bus: EventBus) -> set[str]:
-    """Return what consumers read: without those that settle nothing, or lost their handler."""
+    """Return what consumers read: without those that settle nothing, or lost their handler.
+
+    Handlers that are set aside read as well, in another process.
+    """
     operators = bus.transport.operators
     ours = {(one.stream, one.consumer) for some in bus.subscriptions for one in some.sources}
     names = [one.name for one in await operators.streams() if holds_events(one.config)]
     found = await asyncio.gather(*map(operators.consumers, names))
-    return {
+    return {subject for one in bus.set_aside for subject in one.filters} | {
         subject
         for some in found
         for info in some

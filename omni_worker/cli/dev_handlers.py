@@ -60,10 +60,13 @@ async def say_left(bus: EventBus, before: Memory, now: Memory) -> None:
     operators = bus.transport.operators
     standing = [info.config for info in await operators.streams()]
     known = _known(bus.subscriptions, bus.name)
+    aside = {one.name for one in bus.set_aside}
     left: dict[str, list[ConsumerInfo]] = {}
     for info in await lasting_consumers(operators, standing):
-        if app_of(info.config) == bus.name and (info.stream, info.name) not in known:
-            left.setdefault(handler_of(info.config), []).append(info)
+        name = handler_of(info.config)
+        is_read = (info.stream, info.name) in known or name in aside
+        if app_of(info.config) == bus.name and not is_read:
+            left.setdefault(name, []).append(info)
     for name, infos in left.items():
         if name not in before.left:
             log.warning("%s", left_behind(name, infos, before, now, bus.subscriptions))

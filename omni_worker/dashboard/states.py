@@ -108,7 +108,7 @@ def line_of(
 
 def _judge(line: HandlerLine, age: float) -> State:
     status = line.status
-    if line.dead:
+    if line.dead and line.letters != 0:  # retried or discarded ones are a person's word: mended
         return State("failing", Care.FAIL, "events become dead letters")
     if status.is_unasked and status.app is None:
         return State("not read", Care.NOTE, "another program's consumer, which nothing reads")

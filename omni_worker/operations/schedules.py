@@ -41,6 +41,7 @@ from ..transports.timestamps import iso
 from .scan import Scan
 
 TIMEOUT = 10.0  # seconds
+SHORTEST = 8  # characters of an id that find its event, as many as are shown
 
 
 class NoSuchSchedule(TransportError):
@@ -101,6 +102,7 @@ async def find_schedule(transport: Transport, name: str, app: str | None) -> Sch
     found = (
         [one for one in events if one.name == name]
         or [one for one in events if one.id == name]
+        or [one for one in events if len(name) >= SHORTEST and one.id.startswith(name)]
         or [one for one in events if one.cron is not None and f"{CRON_TYPE}{one.name}" == name]
     )
     apps = sorted({one.app for one in found})
@@ -114,6 +116,8 @@ async def find_schedule(transport: Transport, name: str, app: str | None) -> Sch
         )
     if len(found) > 1:
         ids = " and ".join(one.id for one in found if one.cron is None)
+        if all(one.cron is None for one in found):
+            raise NoSuchSchedule(f"{name} is the beginning of {ids}: give more characters")
         raise NoSuchSchedule(
             f"{name} is the key of an event and a cron: choose by the event's id, {ids}, or by the"
             f" cron's type, {CRON_TYPE}{name}"

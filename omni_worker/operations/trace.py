@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -304,6 +304,19 @@ async def consumer_words(transport: Transport, place: EventPlace) -> list[Consum
     return noted
 
 
+def failed_times(word: ConsumerWord, letters: Iterable[DeadLetter]) -> str:
+    """Say how often the event failed in a handler: `4 times: ValueError`; empty if never."""
+    times = _failures(word, letters)
+    error = f": {word.note.error}" if word.note and word.note.error else ""
+    return f"{times} time{'s' if times != 1 else ''}{error}" if times else ""
+
+
+def _failures(word: ConsumerWord, letters: Iterable[DeadLetter]) -> int:
+    """Count failures; the last one is in the dead letter, the others in the note of attempts."""
+    own = [one for one in letters if (one.app, one.handler) == (word.app, word.handler)]
+    return max([word.note.failures if word.note else 0, *(one.attempts for one in own)])
+
+
 def word_on(info: ConsumerInfo, sequence: int, stored_at: int) -> Word:
     """Tell an event's state from a consumer's ack floor and last delivery."""
     if sequence > info.delivered:
@@ -342,7 +355,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
                 "function": one.function,
                 "app": one.app,
                 "state": one.word,
-                "failures": one.note.failures if one.note else None,
+                "failures": _failures(one, trace.letters) or None,
                 "error": one.note.error if one.note else None,
             }
             for one in trace.consumers

@@ -149,6 +149,18 @@ def test_a_handler_s_state_is_one_word(facts: dict[str, object], letters: int, w
     assert line_of(status, Activity(), letters, NOW).state.word == word
 
 
+@pytest.mark.parametrize(("letters", "word"), [(1, "failing"), (None, "failing"), (0, "idle")])
+def test_a_handler_fails_until_its_dead_letters_are_retried_or_discarded(
+    letters: int | None, word: str
+) -> None:
+    activity = Activity()
+    activity.dead.add(NOW.timestamp())
+
+    line = line_of(HandlerStatus(app="shop", name="r1"), activity, letters, NOW)
+
+    assert line.state.word == word
+
+
 def test_another_program_s_consumer_that_nothing_reads_is_only_a_note() -> None:
     foreign = ConsumerStatus(stream="MESSAGE", name="other", waiting=5)
     [status] = by_handler([foreign])

@@ -49,6 +49,33 @@ async def test_what_a_handler_publishes_and_what_no_handler_reads_is_shown(
     assert "custom.order.placed: no handler" not in dev.said()
 
 
+@pytest.mark.parametrize("words", [("--only", "charge"), ("--except", "ship")])
+async def test_a_part_of_an_app_is_run_and_the_rest_counts_as_read_elsewhere(
+    project: Project, bus: EventBus, nats_server: NatsServer, words: tuple[str, ...]
+) -> None:
+    project.write(APP.format(durable="pay") + MORE)
+    everything = await project.dev(url=nats_server.url)
+    await everything.stop()
+    dev = await project.dev(*words, url=nats_server.url)
+
+    await bus.publish("custom.order.placed", {})
+    await bus.publish("custom.nobody", {})
+
+    await dev.until_said("custom.nobody: no handler reads it")
+    assert "not run here: ship" in dev.said()
+    assert "custom.charged.whatsapp.wa-1: no handler" not in dev.said()
+    assert "consumers rm ship" not in dev.said()
+    await project.stage.until_effects(1, "handled")
+
+
+async def test_a_name_that_no_handler_has_is_refused(project: Project) -> None:
+    project.write(APP.format(durable="pay") + MORE)
+    dev = project.spawn("--only", "shipp", "--no-dashboard")
+
+    await dev.until_said("shipp")
+    await dev.until_said("charge (pay)")
+
+
 async def test_many_events_that_no_handler_reads_are_a_few_lines(
     project: Project, bus: EventBus, nats_server: NatsServer
 ) -> None:

@@ -67,7 +67,7 @@ async def test_without_the_app_every_command_shows_and_takes_function_and_durabl
         words for words, text in zip(commands, said, strict=True) if "greet (r1)" not in text
     ] == []
     assert "s ago, open: Reject: no such chat" in said[1]
-    assert "settled 1 ×" in said[1]
+    assert "settled 1 time" in said[1]
     assert await asyncio.to_thread(ask, "dead-letters", "list", "--handler", "meet") != said[2]
 
 

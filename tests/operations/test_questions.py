@@ -423,6 +423,8 @@ async def test_trace_tells_where_an_event_is_and_who_has_had_it(nats_server: Nat
     assert {one["type"] for one in told["sameCorrelation"]} == {"custom.caused"}
     assert "CUSTOM #1" in said.out
     assert "dead letter #1" in said.out
+    assert {one["handler"]: one["failures"] for one in told["consumers"]}["failing"] == 1
+    assert "settled 1 time" in " ".join(said.out.split())
     assert "secret" not in said.out
 
 

@@ -20,11 +20,12 @@ from omni_worker.operations.schedules import (
     run_schedule_now,
     scheduled_events,
 )
+from tests.cli.support import too_wide
 from tests.promises.conftest import World, kind, real_server, world
 from tests.test_schedules import published
 from tests.waiting import until
 
-from .support import Said, operate, table_of
+from .support import Said, operate
 
 __all__ = ["kind", "real_server", "world"]
 
@@ -46,21 +47,26 @@ async def test_what_is_scheduled_is_listed_with_what_cancels_it(nats_server: Nat
     as_json = json.loads((await call(nats_server, "list", "--app", "bot", "--json")).out)
     one = await call(nats_server, "list", "--limit", "1")
 
-    # Each has its subject on a line of its own; so has the head.
-    rows = [" ".join(cell.strip() for cell in row) for row in table_of(said)[1:]]
-    assert rows[0] in (f"{first.due:%F %T} {time} bot {first.id}" for time in ("59 min", "60 min"))
-    assert rows[2].startswith(f"{at:%F %T}")
-    assert rows[2].endswith("bot follow-up:chat 7")
-    assert rows[4].endswith("bot report")
-    assert [row.strip() for row in rows[1::2]] == [
-        "custom.late",
-        "custom.late",
-        "custom.cron.report 0 8 29 2 * America/Sao_Paulo",
-    ]
+    rows = [" ".join(line.split()) for line in said.out.splitlines()[1:]]
+    short = first.id[:8]
+    assert rows[0] in (
+        f"{due_of(first.due)} {time} bot {short} custom.late" for time in ("59 min", "60 min")
+    )
+    assert rows[1].startswith(due_of(at))
+    assert rows[1].endswith("bot follow-up:chat 7 custom.late")
+    assert rows[2].endswith("bot report cron 0 8 29 2 * America/Sao_Paulo")
+    assert len(rows) == 3
+    assert too_wide(said.out) == []
     assert [row["key"] for row in as_json] == [None, "follow-up:chat 7", None]
     assert [row["cron"] for row in as_json] == [None, None, "0 8 29 2 *"]
     assert as_json[0]["id"] == first.id
     assert one.out.endswith("2 more: --limit 3\n")
+    assert (await call(nats_server, "cancel", short)).code == 0
+
+
+def due_of(due: datetime) -> str:
+    """The time as a row has it: without the year if it is this one."""
+    return f"{due:%m-%d %T}" if due.year == datetime.now(UTC).year else f"{due:%F}"
 
 
 async def test_one_is_cancelled_and_one_is_published_now(nats_server: NatsServer) -> None:

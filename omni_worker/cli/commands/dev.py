@@ -19,6 +19,14 @@ from ..environment import unknown
     "--watch", multiple=True, metavar="DIR", type=click.Path(path_type=Path),
     help="Watch this directory, not the current one; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--only", multiple=True, metavar="HANDLER",
+    help="Run this handler, by durable or function; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--except", "without", multiple=True, metavar="HANDLER",
+    help="Run every handler but this one; may be repeated.",
+)  # fmt: skip
 @click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
 @click.option("--port", default=4222, show_default=True, help="Its server's, if free; 0: any.")
 @click.option("--ephemeral", is_flag=True, help="Keep no data between runs.")

@@ -47,7 +47,6 @@ def command(handler: str, seconds: float | None, reason: str, app: str | None) -
 
 
 def _reached(done: Carried) -> str:
-    consumers = "1 consumer" if done.changed == 1 else f"{done.changed} consumers"
     if not done.heard:
-        return f"{consumers}; no process answered: one that runs notices within ten seconds."
-    return f"{consumers}; noticed by {done.heard} process{'es' if done.heard > 1 else ''}."
+        return "No process answered: one that runs notices within ten seconds."
+    return f"Noticed by {done.heard} process{'es' if done.heard > 1 else ''}."

@@ -30,8 +30,7 @@ def command(handler: str, app: str | None) -> int:
         if not done.changed:
             say(wrapped(f"{whose} was not paused."))
             return 0
-        consumers = "1 consumer" if done.changed == 1 else f"{done.changed} consumers"
-        say(wrapped(f"{whose} is resumed: {consumers}."))
+        say(wrapped(f"{whose} is resumed."))
         return 0
 
     return run_operation(work)

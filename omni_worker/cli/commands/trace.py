@@ -11,10 +11,10 @@ from ...listeners.text import address
 from ...operations.trace import (
     CANDIDATES,
     SHORTEST,
-    ConsumerWord,
     EventPlace,
     Trace,
     as_json,
+    failed_times,
     trace_event,
 )
 from ...settings import Settings
@@ -73,7 +73,7 @@ def _lines(trace: Trace, since: datetime) -> str:
     if trace.consumers:
         rows = [
             [both_names(one.function, one.handler), one.stream, one.app or "-", one.word,
-             _failures(one, trace)]
+             failed_times(one, trace.letters) or "-"]
             for one in trace.consumers
         ]  # fmt: skip
         parts.append(table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows))
@@ -143,16 +143,6 @@ def _related_lines(trace: Trace) -> list[str]:
     more = len(trace.related) - len(rows) + trace.more_related
     lines = table(["AFTER", "STORED AS", "FROM", "SAME CORRELATION"], rows, right=(0,))
     return lines + ([f"and {grouped(more)} more; --json has up to 200"] if more > 0 else [])
-
-
-def _failures(word: ConsumerWord, trace: Trace) -> str:
-    """Say how often an event failed in a handler: the last failure is in its dead letter."""
-    whose = (word.app, word.handler)
-    letters = [one for one in trace.letters if (one.app, one.handler) == whose]
-    note = word.note
-    times = max([note.failures if note else 0, *(one.attempts for one in letters)])
-    error = note.error if note and note.error else ""
-    return f"{times} × {error}".rstrip() if times else "-"
 
 
 def _offset(nanoseconds: int) -> str:

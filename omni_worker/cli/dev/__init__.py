@@ -77,6 +77,8 @@ class Dev:
             server.environment,
             payloads=options.payloads,
             log_level=options.log_level,
+            only=options.only,
+            without=options.without,
             given=options.given,
             post=self._happened.put,
         )

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,12 +174,14 @@ class Children:
         *,
         payloads: bool,
         log_level: str,
+        only: Sequence[str],
+        without: Sequence[str],
         given: Given,
         post: Post,
     ) -> None:
         self._arguments = [
             *(target, "payloads" if payloads else "plain", log_level),
-            *(given.server or "", str(given.app_dir or "")),
+            *(given.server or "", str(given.app_dir or ""), json.dumps([only, without])),
         ]
         self._environment = environment
         self._post = post

@@ -19,5 +19,7 @@ class DevOptions:
     ephemeral: bool
     use_running: bool
     log_level: str
+    only: tuple[str, ...]
+    without: tuple[str, ...]
     dashboard: bool
     given: Given  # the options that every command has

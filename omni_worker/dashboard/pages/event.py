@@ -14,6 +14,7 @@ from ...operations.trace import (
     Word,
     as_json,
     consumer_words,
+    failed_times,
     named_place,
     trace_event,
 )
@@ -63,6 +64,7 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
     body, headers = await _content(services, shown) if shows_body and shown else ("", [])
     yield base | {
         "trace": trace, "place": shown, "nodes": nodes, "body": body, "headers": headers,
+        "failed_times": failed_times,
         "status": 200 if nodes or trace.letters else 404, "json": as_json(trace),
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from ....listeners.text import short_id
 from ....operations.schedules import ScheduledEvent, as_json, scheduled_events
 from ....settings import Settings
 from ....transports.base import Transport
@@ -30,9 +31,10 @@ def command(app: str | None, limit: int, json: bool) -> int:
     """List events that are not due yet and crons, the next one first.
 
     \b
-    DUE      when it is published, UTC
+    DUE      when it is published, UTC; without the year if it is this one
     IN       how long it takes until then, or that it is paused
     NAME     its key or its id, or a cron's durable: what cancel and run-now take
+    EVENT    its subject; of a cron, its times
 
     \b
     omni-worker schedules list
@@ -61,24 +63,22 @@ def _lines(
     now = datetime.now(UTC)
     rows = [
         [
-            f"{one.due:%Y-%m-%d %H:%M:%S}",
+            f"{one.due:%m-%d %H:%M:%S}" if one.due.year == now.year else f"{one.due:%Y-%m-%d}",
             "paused" if one.pause else lasting(max(0.0, (one.due - now).total_seconds())),
             one.app,
-            one.name,
+            one.name if one.key or one.cron else short_id(one.id),
             _what(one),
         ]
         for one in found[:limit]
     ]
-    lines = table(["DUE", "IN", "APP", "NAME", "SUBJECT"], rows, right=(1,))
+    lines = table(["DUE", "IN", "APP", "NAME", "EVENT"], rows, right=(1,))
     if len(found) > limit:
         lines += ["", f"{grouped(len(found) - limit)} more: --limit {len(found)}"]
     return lines
 
 
 def _what(one: ScheduledEvent) -> str:
-    what = [one.subject]
-    if one.cron is not None:
-        what.append(one.cron.shown)
+    what = [one.subject if one.cron is None else f"cron {one.cron.shown}"]
     if one.pause is not None:
         what.append(one.pause.shown)
     return "  ".join(what)
