@@ -20,7 +20,7 @@ PURE   := tests/test_*.py tests/testing tests/promises tests/traces -m "not alon
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all newer soak docs bench bench-all check format lint types install pm2 wheel chromium pictures clean
+.PHONY: help demo test test-all newer soak reference docs bench bench-all check format lint types install pm2 wheel chromium pictures clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -46,6 +46,9 @@ newer: $(NEWER:%=.venv-%/.installed) ## Run the tests without a server on newer 
 
 soak: $(READY) ## Ten minutes of random faults, and the account of every event (MINUTES=3)
 	@$(RUN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
+
+reference: $(READY) ## Write settings, commands and options into the docs, from the code
+	@$(RUN)/python -m docs.hooks.reference
 
 docs: $(READY) ## Build the docs as a site, strictly: open site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict

@@ -18,7 +18,6 @@ DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 
 WIDE = ("from-", "reliability")  # two pieces of code side by side, a table of many columns
-MARK = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 PICTURE = re.compile(r"^!\[[^\]]*\]\((pictures/[\w-]+\.svg)\)$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\((\.\./[\w./-]+)\)")
 FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]+)")
@@ -57,7 +56,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     if uri.startswith(WIDE):
         page.meta["hide"] = ["toc"]
-    markdown = MARK.sub(lambda found: reference.PARTS[found[1]](), markdown)
+    markdown = reference.filled(markdown)
     markdown = PICTURE.sub(lambda found: picture(found[1]), markdown)
     return OUTSIDE.sub(lambda found: f"]({moved(uri, found[1])})", markdown)
 

@@ -1,6 +1,6 @@
 """Reference: what the code knows about itself, as Markdown. Settings, commands, core events.
 
-No page repeats by hand what is made here.
+`make reference` writes it into the pages, between two marks; a test compares.
 """
 
 from __future__ import annotations
@@ -232,13 +232,36 @@ def _word(name: str) -> str:
             return f"{number:g}"
 
 
-# What stands in a page as `<!-- settings -->`.
+# What stands in a page between `<!-- settings -->` and `<!-- end: settings -->`.
 PARTS = {
     "settings": settings,
     "commands": commands,
     "core events": core_events,
     "options": options,
 }
+
+DOCS = Path(__file__).parents[1]
+PART = re.compile(r"^<!-- ([a-z ]+) -->$(?:.*?^<!-- end: \1 -->$)?", re.MULTILINE | re.DOTALL)
+
+
+def filled(page: str) -> str:
+    """Return a page with its parts as the code has them now."""
+
+    def part(found: re.Match[str]) -> str:
+        name = found[1]
+        return f"<!-- {name} -->\n\n{PARTS[name]()}\n\n<!-- end: {name} -->"
+
+    return PART.sub(part, page)
+
+
+def write_pages() -> None:
+    """Write the parts into every page that has one."""
+    for path in sorted(DOCS.glob("*.md")):
+        before = path.read_text("utf-8")
+        if (after := filled(before)) != before:
+            path.write_text(after, "utf-8")
+            click.echo(f"written: {path.relative_to(DOCS.parent)}")
+
 
 # --- Markdown ---------------------------------------------------------------------------------
 
@@ -250,3 +273,7 @@ def _table(head: Row, rows: Iterable[Row]) -> str:
 
 def _cell(text: str) -> str:
     return re.sub(r"\s*\n\s*| {2,}", " ", text).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    write_pages()

@@ -22,7 +22,7 @@ from omni_worker.nats_server import NatsServer
 from omni_worker.wire import read_envelope
 
 from ..processes.support import clean_environment
-from .blocks import BLOCKS, PAGES, ROOT, Block, blocks_in
+from .blocks import BLOCKS, PAGES, ROOT, Block
 from .shells import check_script, command_of
 
 # Written for packages that are not installed here, or for a project: only their syntax is checked.
@@ -73,14 +73,6 @@ def test_a_block_is_what_it_says_it_is(block: Block) -> None:
     assert block.language in CHECKS, f"{block.place}: nobody checks {block.language!r}"
 
     CHECKS[block.language](block)
-
-
-@pytest.mark.parametrize(
-    "block", blocks_in(reference.commands(), "docs/cli.md"), ids=lambda block: block.place
-)
-def test_the_examples_in_the_help_of_our_commands_exist(block: Block) -> None:
-    assert block.language == "sh"
-    check_sh(block)
 
 
 @pytest.mark.parametrize(

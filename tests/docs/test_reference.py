@@ -69,9 +69,16 @@ def test_a_message_that_troubleshooting_explains_is_one_of_ours() -> None:
 
 
 def test_every_part_is_in_a_page() -> None:
-    marks = re.findall(r"^<!-- (.+) -->$", "\n".join(PAGES.values()), re.MULTILINE)
+    marks = re.findall(r"^<!-- ([a-z ]+) -->$", "\n".join(PAGES.values()), re.MULTILINE)
 
     assert sorted(marks) == sorted(reference.PARTS)
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "<!-- end: " in text])
+def test_a_part_in_a_page_is_what_the_code_says_now(page: str) -> None:
+    is_fresh = PAGES[page] == reference.filled(PAGES[page])
+
+    assert is_fresh, f"{page} is of an older version of the code; run: make reference"
 
 
 @pytest.mark.parametrize("name", ["delivery", "house", "journey"])
