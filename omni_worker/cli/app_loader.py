@@ -47,8 +47,10 @@ def load_app(target: str, app_dir: Path | None = None) -> App:
         return _find_app(_import(module_name), module_name, name)
     except NoSuchModule as error:
         where = "the current directory" if app_dir is None else str(app_dir)
+        parent, _, last = error.missing.rpartition(".")
+        meant = f"; did you mean {parent}:{last}?" if not colon and parent in sys.modules else ""
         raise CannotLoad(
-            f"no such module: {error.missing!r} (looked in {where} and on the Python path)"
+            f"no such module: {error.missing!r} (looked in {where} and on the Python path){meant}"
         ) from None
 
 
@@ -121,7 +123,7 @@ def _find_app(module: ModuleType, module_name: str, name: str) -> App:
     for part in name.split("."):
         if not hasattr(found, part):
             apps = [key for key, value in vars(module).items() if isinstance(value, App)]
-            hint = f"; it has {', '.join(apps)}" if apps else "; it has no App at all"
+            hint = f"; it has {', '.join(apps)}" if apps else _deeper(module, module_name)
             raise CannotLoad(f"no App called {name!r} in module {module_name!r}{hint}")
         found = getattr(found, part)
     if inspect.isfunction(found):
@@ -132,6 +134,16 @@ def _find_app(module: ModuleType, module_name: str, name: str) -> App:
             f" {name} is of type {type(found).__name__}"
         )
     return found
+
+
+def _deeper(module: ModuleType, module_name: str) -> str:
+    """Say where a package's App usually is, if there is such a module."""
+    for name in USUAL_MODULES if hasattr(module, "__path__") else ():
+        if importlib.util.find_spec(f"{module_name}.{name}") is not None:
+            return (
+                f"; did you mean {module_name} alone, which looks in {module_name}.{name} as well?"
+            )
+    return "; it has no App at all"
 
 
 def _made_by(factory: Callable[[], Any], module_name: str, name: str) -> Any:

@@ -108,8 +108,8 @@ def grouped(number: int) -> str:
 
 
 def moment(when: datetime) -> str:
-    """Format a moment: `2026-01-31 12:00:00`, in this machine's zone."""
-    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Format a moment: `2026-01-31 12:00:00 CET`, in this machine's zone."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:

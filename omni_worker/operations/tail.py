@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..topology import route
 from ..transports.base import StoredMessage, Transport
 from ..transports.timestamps import iso
 from ..wire import read_envelope
+from .newest import windows
 from .scan import Scan
 
 log = logging.getLogger("omni_worker.operations")
@@ -25,19 +26,29 @@ AHEAD = 256  # messages read and not yet consumed by the caller
 
 
 async def past_and_live(
-    transport: Transport, filters: Sequence[str], *, since: datetime | None, follow: bool
+    transport: Transport,
+    filters: Sequence[str],
+    *,
+    since: datetime | None,
+    follow: bool,
+    last: int | None = None,
 ) -> AsyncGenerator[StoredMessage, None]:
     """Yield events stored ``since`` a time, in order of time; with ``follow`` also new ones.
 
-    Raises TopologyError if no stream holds such events.
+    ``last``: only so many of the past, the newest. Raises TopologyError if no stream holds such
+    events.
     """
     routes = await streams_of(transport, filters)
-    scans: dict[str, Scan] = {}
-    if since is not None:
+    ends: dict[str, int | None] = dict.fromkeys(routes)
+    if last is not None:
+        for message in await _newest(transport, routes, last, since=since, ends=ends):
+            yield message
+    elif since is not None:
+        scans: dict[str, Scan] = {}
         async for message in in_time(transport, routes, since=since, scans=scans):
             yield message
+        ends |= {stream: scan.last for stream, scan in scans.items()}
     if follow:
-        ends = {stream: scans[stream].last if stream in scans else None for stream in routes}
         async for message in _live(transport, routes, ends):
             yield message
 
@@ -83,6 +94,28 @@ async def in_time(
                 del heads[stream]
             else:
                 heads[stream] = following
+
+
+async def _newest(
+    transport: Transport,
+    routes: dict[str, tuple[str, ...]],
+    count: int,
+    *,
+    since: datetime | None,
+    ends: dict[str, int | None],
+) -> list[StoredMessage]:
+    """Return the newest messages, the oldest of them first, and fill in where each stream ended."""
+    found: list[StoredMessage] = []
+    for stream, filters in routes.items():
+        own: list[StoredMessage] = []
+        async with aclosing(windows(transport, stream, filters=filters, since=since)) as pages:
+            async for page in pages:
+                ends[stream] = ends[stream] or page.last
+                own += page.messages
+                if len(own) >= count:
+                    break
+        found += own[:count]
+    return sorted(found, key=lambda one: one.stored_at)[-count:]
 
 
 async def _live(

@@ -117,6 +117,32 @@ async def test_what_cannot_be_an_event_is_refused_with_code_two(
     assert ended.out == ""
 
 
+async def test_without_data_the_payload_is_null(nats_server: NatsServer, tmp_path: Path) -> None:
+    ended = publish(nats_server, tmp_path, "custom.thing")
+
+    assert ended.code == 0
+    assert [event["payload"] for event in await events(nats_server, "CUSTOM")] == [None]
+
+
+async def test_with_an_app_its_own_types_are_known_and_checked(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    (tmp_path / "play.py").write_text(
+        "from omni_worker import App\nfrom pydantic import BaseModel\n"
+        "class Push(BaseModel):\n    ref: str\n"
+        "app = App('shop')\napp.registry.register('custom.push', Push)\n"
+    )
+
+    unfit = publish(nats_server, tmp_path, "custom.push", "--data", "{}", "--app", "play")
+    fits = publish(nats_server, tmp_path, "custom.push", "--data", '{"ref": "r"}', "--app", "play")
+    no_app = publish(nats_server, tmp_path, "custom.push", "--app", "play:nosuch")
+
+    assert (unfit.code, fits.code, no_app.code) == (2, 0, 2)
+    assert "custom.push: the payload does not fit its schema: ref: Field required" in unfit.line
+    assert "no App called 'nosuch'" in no_app.line
+    assert len(await events(nats_server, "CUSTOM")) == 1
+
+
 async def test_an_event_too_large_for_the_server_is_refused(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

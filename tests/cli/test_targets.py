@@ -19,6 +19,15 @@ from .support import call, too_wide
         ("other:app", "no App called 'app' in module 'other'; it has router, second"),
         ("number:app", "no App called 'app' in module 'number': app is of type int"),
         ("other:router.name", "no App called 'router.name' in module 'other': router.name is of"),
+        (
+            "shop:app",
+            "no App called 'app' in module 'shop'; did you mean shop alone, which looks in",
+        ),
+        (
+            "shop.app.app",
+            "no such module: 'shop.app.app' (looked in the current directory and on the"
+            " Python path); did you mean shop.app:app?",
+        ),
         ("other", "other has several Apps: name one, other:router or other:second"),
         ("other:", "'other:': expected MODULE:APP"),
         (":app", "':app': expected MODULE:APP"),
@@ -45,6 +54,7 @@ def test_a_target_that_leads_to_no_app_is_said_in_one_sentence(
     )
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "app.py").touch()
 
     ended = call("run", target, folder=tmp_path)
 

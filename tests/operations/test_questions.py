@@ -307,6 +307,9 @@ async def test_tail_shows_past_events_of_several_streams_in_order_of_time(
         said = operate(url, "tail", "--since", "1h")
         told = operate(url, "tail", "custom.n", "--since", "1h", "--json", "--payloads")
         later = operate(url, "tail", "--since", "2099-01-01")
+        newest = operate(url, "tail", "-n", "3")
+        of_type = operate(url, "tail", "custom.n", "-n", "2", "--since", "1h")
+        none = operate(url, "tail", "custom.other", "-n", "2")
         consumers = await bus.transport.operators.consumers("CUSTOM")
 
     ids = [line.strip() for line in said.out.splitlines()[1::2]]
@@ -317,20 +320,29 @@ async def test_tail_shows_past_events_of_several_streams_in_order_of_time(
     ]
     assert (later.out, later.code) == ("", 0)
     assert "Nothing since" in later.err
+    assert [line.strip() for line in newest.out.splitlines()[1::2]] == ["s-1", "c-2", "s-2"]
+    assert [line.strip() for line in of_type.out.splitlines()[1::2]] == ["c-1", "c-2"]
+    assert (none.code, none.err) == (0, "Nothing is stored.\n")
     assert consumers == []
 
 
-async def test_tail_shows_events_as_they_come(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize("words", [(), ("-n", "1", "--follow")])
+async def test_tail_shows_events_as_they_come(
+    nats_server: NatsServer, words: tuple[str, ...]
+) -> None:
     async with EventBus(nats_server.url, name="t") as bus:
         await bus.publish("custom.n", 0, id="before")
         tailing = subprocess.Popen(
-            [PROGRAM, "tail", "custom.n", "--json"], stdout=subprocess.PIPE, text=True,
+            [PROGRAM, "tail", "custom.n", "--json", *words], stdout=subprocess.PIPE, text=True,
             env=clean_environment() | {"NATS_URL": nats_server.url},
         )  # fmt: skip
         assert tailing.stdout is not None
         client = await plain_client(nats_server.url)
         await until(lambda: _is_watched(client))
         await bus.publish("custom.n", 1, id="after", channel="a", instance="b")
+        if words:
+            past = json.loads(await asyncio.to_thread(tailing.stdout.readline))
+            assert past["id"] == "before"
 
         line = json.loads(await asyncio.to_thread(tailing.stdout.readline))
         tailing.send_signal(signal.SIGINT)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+from typing import Any
 
 import click
 
 from .. import FAILED, complain
+from ..tables import lasting
 
 PATIENCE = 5.0  # seconds; a worker that does not answer in time is not healthy
 
@@ -46,5 +48,13 @@ def command(health_port: int, health_host: str, ready: bool) -> int:
         complain(reason)
     if reasons or answer.status != 200:
         return FAILED
-    click.echo("ready" if ready else "alive")
+    click.echo(f"{'ready' if ready else 'alive'}{_who(said)}")
     return 0
+
+
+def _who(said: dict[str, Any]) -> str:
+    """Name the process, if it says which one it is; a parent of several workers does not."""
+    match said:
+        case {"pid": int(pid), "uptime": int() | float() as uptime}:
+            return f", pid {pid}, for {lasting(uptime)}"
+    return ""

@@ -23,7 +23,7 @@ from ...subjects import build_subject, subject_on_the_wire
 from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain, say
 from ..connection import connect, for_a_person, with_advice
 from ..environment import warn_of_unknown_variables
-from ..session import given_settings
+from ..session import CalledWrongly, given_settings, loaded
 from ..values import json_option
 
 NAME = "omni-worker-cli"
@@ -35,14 +35,19 @@ PATIENCE = 10.0  # seconds for the server's confirmation; a person is waiting
 @click.option("--channel", help="whatsapp, discord …; together with --instance.")
 @click.option("--instance", help="wa-001 …; together with --channel.")
 @click.option(
-    "--data", required=True, metavar="JSON|@FILE|-",
-    help="The payload: JSON, a file that holds it, or standard input.",
+    "--data", default="null", metavar="JSON|@FILE|-",
+    help="The payload: JSON, a file that holds it, or standard input. Default: null.",
+)  # fmt: skip
+@click.option(
+    "--app", "target", metavar="MODULE[:APP]",
+    help="Check the payload by this app's types; use its server.",
 )  # fmt: skip
 @click.option("--id", help="The event's id; the same id twice is stored once.")
 @json_option
 def command(
-    type: str, channel: str | None, instance: str | None, data: str, id: str | None, json: bool
-) -> int:
+    type: str, channel: str | None, instance: str | None, data: str, target: str | None,
+    id: str | None, json: bool,
+) -> int:  # fmt: skip
     """Publish one event and wait until it is stored.
 
     \b
@@ -61,12 +66,14 @@ def command(
         draft = Draft(
             type=type, payload=_read(data), channel=channel, instance=instance, id=id
         )  # fmt: skip
-        settings = given_settings()
+        app = loaded(target) if target else None
+        settings = given_settings(app)
+        registry = app.registry if app else SchemaRegistry()
         subject = build_subject(type, channel, instance)
         subject = subject_on_the_wire(type, subject, settings.unaddressed)
-        SchemaRegistry().check_known(type, warn=lambda _: None)
-        published = asyncio.run(_publish(draft, settings))
-    except (InvalidEvent, ConfigError, OSError, ValueError) as error:
+        registry.check_known(type, warn=lambda _: None)
+        published = asyncio.run(_publish(draft, settings, registry))
+    except (InvalidEvent, ConfigError, CalledWrongly, OSError, ValueError) as error:
         complain(str(error))
         return CALLED_WRONGLY
     except OmniWorkerError as error:
@@ -83,8 +90,8 @@ def command(
     return 0
 
 
-async def _publish(draft: Draft, settings: Settings) -> Published:
-    bus = EventBus(name=NAME, settings=for_a_person(settings))
+async def _publish(draft: Draft, settings: Settings, registry: SchemaRegistry) -> Published:
+    bus = EventBus(name=NAME, settings=for_a_person(settings), registry=registry)
     await connect(bus.transport, NAME)
     try:
         await bus.connect()

@@ -27,13 +27,16 @@ PLACE = 12  # columns of stream and sequence; a longer one takes more
 @click.command("tail")
 @click.argument("pattern", default=">", metavar="[PATTERN]")
 @click.option("--since", type=Moment(), metavar="WHEN", help="Events stored since: 1h, a date.")
-@click.option("-f", "--follow", is_flag=True, help="After --since, continue with new events.")
+@click.option(
+    "-n", "--last", type=click.IntRange(1), metavar="N", help="Only the last N events of the past."
+)
+@click.option("-f", "--follow", is_flag=True, help="After past events, continue with new ones.")
 @click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
 @json_option
 def command(
-    pattern: str, since: datetime | None, follow: bool, payloads: bool, json: bool
+    pattern: str, since: datetime | None, last: int | None, follow: bool, payloads: bool, json: bool
 ) -> int:  # fmt: skip
-    """Show events as they are stored, until Ctrl-C; with --since, past ones.
+    """Show events as they are stored, until Ctrl-C; with --since or -n, past ones.
 
     PATTERN is an event type or a subject: `message.received`, `message.*.whatsapp.>`.
     Payloads are shown with --payloads only: chats are private.
@@ -42,11 +45,12 @@ def command(
 
     \b
     omni-worker tail message.received
+    omni-worker tail -n 20
     omni-worker tail 'custom.>' --since 1h --json --payloads | jq .payload
 
     Exit codes: 0 shown, also when there was nothing; 1 failed, 2 called wrongly, 130 Ctrl-C.
     """
-    live = follow or since is None
+    live = follow or (since is None and last is None)
 
     async def work(transport: Transport, settings: Settings) -> int:
         filters = _filters(pattern)
@@ -55,11 +59,11 @@ def command(
             say(wrapped(f"{what} on {settings.shown_urls}; Ctrl-C ends"), err=True)
         page = Page(payloads)
         async with aclosing(
-            past_and_live(transport, filters, since=since, follow=live)
+            past_and_live(transport, filters, since=since, last=last, follow=live)
         ) as messages:
             async for message in messages:
                 say(json_text(as_json(message, payloads=payloads)) if json else page.lines(message))
-        if page.is_empty and not json and since is not None:
+        if page.is_empty and not json and not live:
             say(_nothing(pattern, since), err=True)
         return 0
 
@@ -92,10 +96,11 @@ class Page:
         return lines
 
 
-def _nothing(pattern: str, since: datetime) -> list[str]:
+def _nothing(pattern: str, since: datetime | None) -> list[str]:
     near = None if is_wild(pattern) else SchemaRegistry().nearest(pattern)
     meant = f" Did you mean {near}?" if near else ""
-    return wrapped(f"Nothing since {moment(since)}.{meant}")
+    begin = "Nothing is stored" if since is None else f"Nothing since {moment(since)}"
+    return wrapped(f"{begin}.{meant}")
 
 
 def _filters(pattern: str) -> tuple[str, ...]:
@@ -107,4 +112,6 @@ def _filters(pattern: str) -> tuple[str, ...]:
             return (check_subject_pattern(pattern),)
         return filters_for([pattern])
     except InvalidSubject as error:
-        raise CalledWrongly(f"{error}; for example message.received or 'message.>'") from None
+        raise CalledWrongly(
+            f"{error}; for example message.received or 'message.>'; '*' stands for one whole word"
+        ) from None
