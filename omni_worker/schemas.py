@@ -16,7 +16,7 @@ from .errors import ConfigError, InvalidSubject, UnknownEventType
 from .events import DEAD_LETTER, Event
 from .payloads import CORE_PAYLOADS, UNTYPED, Payload
 from .subjects import check_type
-from .validation import explain, quiet
+from .validation import explain, misnamed_keys, quiet
 
 log = logging.getLogger("omni_worker.schemas")
 
@@ -191,7 +191,9 @@ class SchemaRegistry:
             value = quiet(schema.model).validate_json(body, by_alias=True, by_name=by_name)
         except (ValueError, PydanticSerializationError):
             value = None
-        return Invalid(explain(strictly)) if value is None else Valid(value)
+        if value is not None:
+            return Valid(value)
+        return Invalid(explain(strictly) + misnamed_keys(schema.model, payload))
 
     def get(self, type: str) -> Schema | None:
         """Return the schema registered for a type."""

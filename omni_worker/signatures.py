@@ -11,6 +11,7 @@ from types import FrameType, SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
+from pydantic.errors import PydanticUserError
 
 from .errors import ConfigError
 from .events import Event
@@ -122,10 +123,11 @@ def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, A
         return evaluated(hint, function, names, extras=False)
     except Exception as error:
         if "Event[" in str(hint) and "Event[Any" not in str(hint):
-            raise ConfigError(
-                f"{named(function)}: the annotation {hint} cannot be read here ({error});"
-                " its payload would go unchecked, so give schema=…"
-            ) from None
+            why = str(error).partition("\n")[0].rstrip(".")  # without pydantic's link
+            says = f"{named(function)}: the annotation {hint} cannot be read here ({why})"
+            if not isinstance(error, PydanticUserError):  # it says itself what to write
+                says += "; its payload would go unchecked, so give schema=…"
+            raise ConfigError(says) from None
         return None
 
 

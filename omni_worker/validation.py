@@ -99,6 +99,18 @@ def explain(error: Exception) -> str:
     return "; ".join(shown)
 
 
+def misnamed_keys(model: type[BaseModel], payload: object) -> str:
+    """Continue ``explain`` for keys that are called as in Python, not as on the wire."""
+    if not isinstance(payload, dict):
+        return ""
+    found = [
+        f"{name} is {field.alias}"
+        for name, field in model.model_fields.items()
+        if field.alias not in (None, name) and name in payload and field.alias not in payload
+    ]
+    return f"; as a key, {', '.join(found[:5])}" if found else ""
+
+
 def problems(error: ValidationError) -> list[tuple[str, str]]:
     """Path and message of each problem, without the values; places in lists are all `[]`."""
     if error.error_count() > MANY:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import pytest
 from pydantic import BaseModel
+from pydantic.errors import PydanticUserError
 
 from omni_worker.context import Context
 from omni_worker.errors import ConfigError
@@ -29,6 +30,14 @@ class Model(BaseModel):
 
 class Sent(BaseModel):
     b: int
+
+
+class Refused:
+    """What pydantic refuses, with what to write: on Python 3.11 a `typing.TypedDict`."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise PydanticUserError("Please use another one.\n\nFor further information", code=None)
 
 
 async def handle(event: Event[Any]) -> None:
@@ -430,3 +439,14 @@ def test_a_model_beside_the_function_is_found_by_the_names_given() -> None:
     record = declare(local, app="a", types=("custom.x",), options={}, names=locals())
 
     assert record.model is Event[Local]
+
+
+def test_a_payload_that_pydantic_refuses_is_refused_in_its_words() -> None:
+    async def take(event: Event[Refused]) -> None: ...
+
+    with pytest.raises(ConfigError) as caught:
+        declared(take)
+
+    assert str(caught.value).endswith(
+        "take: the annotation Event[Refused] cannot be read here (Please use another one)"
+    )

@@ -167,6 +167,7 @@ def test_a_core_payload_in_snake_case_is_not_what_other_programs_read() -> None:
 
     assert isinstance(invalid, Invalid)
     assert "externalId: Field required" in invalid.error
+    assert "; as a key, external_id is externalId, chat_id is chatId" in invalid.error
 
 
 def test_a_registered_schema_decides() -> None:
