@@ -5,7 +5,6 @@ otherwise import at every start; each fixture imports what it needs on first use
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -112,16 +111,14 @@ def _wanted(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
 
 
 def _loaded(app: Any, config: pytest.Config) -> Any:
-    """The app itself, or the one `module:name` names."""
+    """The app itself, or the one that `module:name` or a package leads to, as for our commands."""
     from omni_worker import App
 
     if isinstance(app, App):
         return app
-    module, _, name = str(app).partition(":")
-    root = str(config.rootpath)
-    if root not in sys.path:  # as `omni-worker run myapp:app` finds it from here
-        sys.path.insert(0, root)
-    found = functools.reduce(getattr, (name or "app").split("."), importlib.import_module(module))
-    if not isinstance(found, App):
-        pytest.fail(f"{app} is a {type(found).__name__}, not an omni_worker App", pytrace=False)
-    return found
+    from omni_worker.cli.app_loader import CannotLoad, load_app
+
+    try:
+        return load_app(str(app), config.rootpath)
+    except CannotLoad as error:
+        pytest.fail(str(error), pytrace=False)

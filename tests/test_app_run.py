@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from omni_worker import App, ConfigError
 from omni_worker.nats_server import NatsServer, die_with_parent
 
 from .ports import free_port
@@ -136,3 +137,8 @@ def test_a_program_whose_port_is_taken_ends_and_names_it(
 
     assert program.returncode == 1
     assert f"--health-port {nats_server.port}" in json.loads(log.splitlines()[-1])["message"]
+
+
+async def test_a_coroutine_that_runs_an_app_is_told_how() -> None:
+    with pytest.raises(ConfigError, match=r"in a coroutine: async with app\.running\(\)"):
+        App("shop").run()

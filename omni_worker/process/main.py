@@ -34,7 +34,14 @@ LAST_WAIT = 1.0  # seconds for cancelled tasks to end
 
 
 def run_app(app: App) -> int:
-    """Run an app until it is asked to stop or cannot go on; returns the exit code."""
+    """Run an app until it is asked to stop or cannot go on; returns the exit code.
+
+    Raises ConfigError on a loop that runs already.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise ConfigError(
+            "app.run() has a loop of its own; in a coroutine: async with app.running()"
+        )
     settings = app.settings or Settings()
     configure(settings)
     warn_of_short_kill(os.environ, settings.grace)

@@ -116,6 +116,14 @@ async def test_it(worker) -> None:
     assert "1 failed" in said
 
 
+def test_an_app_is_found_as_our_commands_find_it(project: Project) -> None:
+    said = project.run(TEST, AUTO + "omni_worker_app = myapp\n")
+    wrong = project.run(TEST, AUTO + "omni_worker_app = myapp:nosuch\n")
+
+    assert "1 passed" in said
+    assert "no App called 'nosuch' in module 'myapp'; it has app" in wrong
+
+
 def test_without_an_app_it_says_where_to_name_one(project: Project) -> None:
     said = project.run(TEST, AUTO)
 
