@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -26,7 +27,8 @@ from .errors import ConfigError
 from .masking import without_secrets
 from .options import OPTIONS, Number
 from .subjects import Unaddressed
-from .urls import checked_urls, shown_urls, split_urls
+from .urls import EXPECTED as EXPECTED_URLS
+from .urls import checked_urls, is_web, shown_urls, split_urls
 from .urls import without_userinfo as without_userinfo
 
 if TYPE_CHECKING:
@@ -36,6 +38,11 @@ DEFAULT_URL = "nats://localhost:4222"
 PREFIX = "OMNI_WORKER_"
 SECRET = ("urls", "password", "token", "creds", "nkey", "key")  # values no text repeats
 ERROR = "Value error, "  # begins what pydantic says of a ValueError
+NO_WEB = "NATS_URL: ws:// and wss:// need websockets: pip install 'omni-worker[ws]'"
+NO_TLS = (
+    "NATS_URL: ws:// has no TLS, and NATS_CA, NATS_CERT, NATS_TLS_FIRST, tls:// and wss:// require"
+    " it for every server: use wss://"
+)
 MAX_PATH = 1_024  # characters of a path that is shown
 LONGEST_SHOWN = 40  # characters of a value that is wrong
 # Variables that Kubernetes sets for a Service called omni-worker, or omni-worker-something.
@@ -79,7 +86,7 @@ class Settings(BaseSettings):
     urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(DEFAULT_URL,), validation_alias=_env("NATS_URL"), repr=False
     )
-    """URL of the server, or several URLs separated by commas. `tls://` requires TLS."""
+    """URLs of servers, with commas. `tls://`, `wss://`: TLS; `ws…://`: WebSocket, an extra."""
     user: str | None = Field(default=None, validation_alias=_env("NATS_USER"))
     """Login by user and password; give both."""
     password: SecretStr | None = Field(default=None, validation_alias=_env("NATS_PASSWORD"))
@@ -210,6 +217,10 @@ class Settings(BaseSettings):
             raise ValueError("NATS_CERT and NATS_KEY go together: give both or neither")
         if (self.user is None) != (self.password is None):
             raise ValueError("NATS_USER and NATS_PASSWORD go together: give both or neither")
+        if any(map(is_web, self.urls)) and find_spec("websockets") is None:
+            raise ValueError(NO_WEB)
+        if self.wants_tls and any(url.startswith("ws://") for url in self.urls):
+            raise ValueError(NO_TLS)
         for name, path in self._files():
             if not _is_file(path):
                 raise ValueError(_no_file(name, str(path)))
@@ -229,7 +240,7 @@ class Settings(BaseSettings):
     def wants_tls(self) -> bool:
         """Return True if a plaintext connection must be refused before any secret is sent."""
         asked = self.ca or self.cert or self.tls_first == "on"
-        return bool(asked) or any(url.startswith("tls://") for url in self.urls)
+        return bool(asked) or any(url.startswith(("tls://", "wss://")) for url in self.urls)
 
     @property
     def shown_urls(self) -> str:
@@ -301,9 +312,6 @@ def _line(found: str, problem: ErrorDetails) -> str:
     names = {_variable(field): field for field in Settings.model_fields}
     field = names.get(found, found)  # pydantic names a field with an alias by its variable
     variable = _variable(field)
-    if field == "urls":
-        more = problem["msg"].removeprefix(ERROR) if problem["type"] == "value_error" else ""
-        return f"{variable}: expected {_expected(field)}{more}"
     if field in SECRET:
         return f"{variable}: expected {_expected(field)}"
     return f"{variable}={_shown(problem['input'])}: expected {_expected(field)}"
@@ -318,7 +326,7 @@ def _expected(field: str) -> str:
     """Describe the accepted values of a setting, from its declaration."""
     info = Settings.model_fields[field]
     if field == "urls":
-        return "nats://host:port or tls://host:port, separated by commas"
+        return EXPECTED_URLS
     kinds = get_args(info.annotation) or (info.annotation,)
     if get_origin(info.annotation) is Literal:
         return " or ".join(kinds)

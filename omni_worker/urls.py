@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+EXPECTED = "nats://, tls://, ws:// or wss://host:port, separated by commas"
+
 
 def split_urls(text: str) -> tuple[str, ...]:
     """Split a text at its commas, without empty parts."""
@@ -12,14 +14,20 @@ def split_urls(text: str) -> tuple[str, ...]:
 
 
 def checked_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the URLs, if there are any and each is that of a server.
-
-    Raises ValueError, whose text may say more about what is not accepted.
-    """
+    """Return the URLs, their schemes in small letters. Raises ValueError unless each is usable."""
     if not urls or not all(map(_is_url_of_a_server, urls)):
-        web = any(url.lower().startswith(("ws://", "wss://")) for url in urls)
-        raise ValueError("; WebSocket (ws://, wss://) is not supported" if web else "")
-    return urls
+        raise ValueError
+    return tuple(map(_with_small_scheme, urls))
+
+
+def is_web(url: str) -> bool:
+    """Return True if the server of a checked URL is spoken to by WebSocket."""
+    return url.startswith(("ws://", "wss://"))
+
+
+def is_encrypted_web(url: str) -> bool:
+    """Return True for WebSocket with TLS."""
+    return url.startswith("wss://")
 
 
 def server_urls(text: str) -> tuple[str, ...]:
@@ -46,5 +54,14 @@ def _is_url_of_a_server(url: str) -> bool:
         _ = parts.port
     except ValueError:  # its text repeats the whole value
         return False
-    rest = parts.path.strip("/") or parts.query or parts.fragment
-    return parts.scheme in ("nats", "tls") and bool(parts.hostname) and not rest
+    rest = parts.query or parts.fragment
+    if parts.scheme in ("nats", "tls"):
+        rest = rest or parts.path.strip("/")
+    elif parts.scheme not in ("ws", "wss"):
+        return False
+    return bool(parts.hostname) and not rest
+
+
+def _with_small_scheme(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme.lower()}{mark}{rest}"

@@ -51,6 +51,7 @@ def test_the_defaults_are_those_of_the_readme() -> None:
     ("variable", "text", "field", "expected"),
     [
         ("NATS_URL", "nats://a:1, tls://b", "urls", ("nats://a:1", "tls://b")),
+        ("NATS_URL", "WS://a:1/path", "urls", ("ws://a:1/path",)),
         ("NATS_JS_DOMAIN", "hub", "js_domain", "hub"),
         ("OMNI_WORKER_RECONNECT_MAX_RETRIES", "3", "reconnect_max_retries", 3),
         ("OMNI_WORKER_RECONNECT_DELAY", "0.5", "reconnect_delay", 0.5),
@@ -173,10 +174,9 @@ def test_a_value_that_cannot_be_used_names_its_variable(
          " or none"),
         ("OMNI_WORKER_PROVISION", "maybe", "=maybe: expected on or off"),
         ("NATS_URL", f"http://{SECRET}",
-         ": expected nats://host:port or tls://host:port, separated by commas"),
-        ("NATS_URL", f"ws://{SECRET}",
-         ": expected nats://host:port or tls://host:port, separated by commas;"
-         " WebSocket (ws://, wss://) is not supported"),
+         ": expected nats://, tls://, ws:// or wss://host:port, separated by commas"),
+        ("NATS_URL", f"wss://host/path?token={SECRET}",
+         ": expected nats://, tls://, ws:// or wss://host:port, separated by commas"),
         ("NATS_CREDS", "nowhere/creds", "=nowhere/creds: no such file"),
     ],
 )  # fmt: skip
@@ -200,7 +200,7 @@ def test_of_several_wrong_ones_each_has_a_line(monkeypatch: pytest.MonkeyPatch) 
 
     assert sorted(str(refused.value).splitlines()) == [
         "NATS_PASSWORD: expected text",
-        "NATS_URL: expected nats://host:port or tls://host:port, separated by commas",
+        "NATS_URL: expected nats://, tls://, ws:// or wss://host:port, separated by commas",
         "OMNI_WORKER_GRACE=abc: expected seconds, 0 or more",
         "no such setting: acck_wait; did you mean ack_wait?",
     ]
@@ -305,7 +305,12 @@ def test_a_url_is_shown_without_user_and_password(url: str, expected: str) -> No
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, False), ({"urls": "tls://host"}, True), ({"urls": "nats://a,tls://b"}, True)],
+    [
+        ({}, False),
+        ({"urls": "tls://host"}, True),
+        ({"urls": "nats://a,tls://b"}, True),
+        ({"urls": "wss://a"}, True),
+    ],
 )
 def test_tls_is_wanted_where_any_server_asks_for_it(given: dict[str, str], expected: bool) -> None:
     assert expected is Settings(**given).wants_tls

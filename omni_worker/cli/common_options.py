@@ -128,15 +128,12 @@ def _take_env_file(context: click.Context, parameter: click.Parameter, value: An
 def _take_server(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value is None or context.resilient_parsing:
         return
-    from ..urls import server_urls
+    from ..urls import EXPECTED, server_urls
 
     try:
         server_urls(value)
-    except ValueError as more:  # the URL itself may hold a password
-        raise click.BadParameter(
-            f"expected nats://host:port or tls://host:port, separated by commas{more}",
-            ctx=context, param=parameter,
-        ) from None  # fmt: skip
+    except ValueError:  # the URL itself may hold a password
+        raise click.BadParameter(f"expected {EXPECTED}", ctx=context, param=parameter) from None
     _give(context, server=value)
 
 

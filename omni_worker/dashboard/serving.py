@@ -53,6 +53,7 @@ async def serve(
     listener = _listen(host, port) if fd is None else socket.socket(fileno=fd)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, proxy_headers=False, server_header=False,
+        ws="none",  # pages have none
         timeout_graceful_shutdown=PATIENCE,
     )  # fmt: skip
     server = Server(config)

@@ -111,7 +111,7 @@ def test_what_is_no_url_of_a_server_is_refused_and_not_repeated(tmp_path: Path, 
     ended = call("status", "--server", url, folder=tmp_path)
 
     assert ended.code == 2
-    assert "'--server': expected nats://host:port or tls://host:port" in ended.line
+    assert "'--server': expected nats://, tls://, ws:// or wss://host:port" in ended.line
     assert "s3cret" not in ended.err
 
 

@@ -20,6 +20,7 @@ from nats.aio import client as nats_client
 from nats.aio.transport import TcpTransport
 
 from ...forks import let_go_in_forks
+from ...urls import is_web
 from .dial import dial
 from .parser import Parser, Sink
 
@@ -43,7 +44,7 @@ class Client(nats_client.Client):
         on_denied: Callable[[str], None], on_info: Callable[[dict[str, Any]], None],
     ) -> None:  # fmt: skip
         super().__init__()
-        self._wire = self._transport = _Transport()
+        self._wire = self._transport = Wire()
         self.sinks: dict[bytes, Sink] = {}  # by subscription id, as it is written
         self._parser = Parser(self.sinks, self.on_control)
         self._ps = self._parser  # type: ignore[assignment]
@@ -59,6 +60,10 @@ class Client(nats_client.Client):
 
     async def start(self, url: str, *, timeout: float, options: Mapping[str, Any]) -> None:
         """Connect once, without retries. Raises the cause itself, within ``timeout`` seconds."""
+        if is_web(url):
+            from .web_socket import WebSocketWire  # of an extra
+
+            self._wire = self._transport = WebSocketWire(options.get("tls_hostname"))
         connecting = asyncio.ensure_future(
             self.connect(
                 servers=[url],
@@ -221,7 +226,7 @@ class Client(nats_client.Client):
             self._wire.write(data)  # type: ignore[no-untyped-call]
 
 
-class _Transport(TcpTransport):
+class Wire(TcpTransport):
     """nats-py's TCP transport, except that a login is read with care and letting go is ours.
 
     nats-py's own close waits for a peer that hangs; nothing here calls it.
@@ -231,7 +236,7 @@ class _Transport(TcpTransport):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        let_go_in_forks(self, _Transport.descriptors)
+        let_go_in_forks(self, Wire.descriptors)
 
     def descriptors(self) -> list[int]:
         """Descriptor of the socket; a child that keeps it keeps a dead worker's pulls."""
@@ -240,8 +245,11 @@ class _Transport(TcpTransport):
         return [self._io_writer.get_extra_info("socket").fileno()]
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
+        await self._dial(uri.hostname, uri.port, connect_timeout)
+
+    async def _dial(self, host: str, port: int, timeout: float) -> None:
         # nats-py tries one address after the other, all within one timeout.
-        streams = await dial(uri.hostname, uri.port, limit=READ_SIZE, timeout=connect_timeout)
+        streams = await dial(host, port, limit=READ_SIZE, timeout=timeout)
         self._bare_io_reader, self._bare_io_writer = streams
         self._io_reader, self._io_writer = streams
 
@@ -268,14 +276,20 @@ class _Transport(TcpTransport):
         """Send incoming data to ``reading`` from now on; return the data that is here already."""
         assert self._io_reader is not None
         assert self._io_writer is not None
-        transport = self._io_writer.transport
-        reading.before = transport.get_protocol()
-        transport.set_protocol(reading)
+        reading.before = self._read_by(reading)
         if self._io_reader.at_eof():
             reading.eof_received()
             return b""
         self._io_reader.feed_eof()
         return bytes(await self._io_reader.read())
+
+    def _read_by(self, reading: asyncio.Protocol) -> asyncio.BaseProtocol:
+        """Let ``reading`` take what arrives; return the protocol that took it before."""
+        assert self._io_writer is not None
+        transport = self._io_writer.transport
+        before = transport.get_protocol()
+        transport.set_protocol(reading)
+        return before
 
     def is_closing(self) -> bool:
         return self._io_writer is None or self._io_writer.transport.is_closing()

@@ -67,6 +67,7 @@ class Connection:
         self._denied: dict[bytes, PermissionDenied] = {}  # subscriptions this server refused
         self._denials_said: set[tuple[str, ...]] = set()
         self._discovered: list[str] = []
+        self._url = settings.urls[0]  # of the server that is connected to, or tried
         self.max_payload = 1_048_576  # bytes of body and headers; INFO of the server replaces it
         self.on_up: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
@@ -278,6 +279,7 @@ class Connection:
         cause: Exception | None = None
         for url in urls:
             self._lost = asyncio.get_running_loop().create_future()
+            self._url = url
             client = Client(
                 require_tls=self._settings.wants_tls,
                 on_lost=_setter(self._lost),
@@ -291,7 +293,7 @@ class Connection:
                     options={"name": self._name, **login_options(self._settings, url)},
                 )
             except Exception as error:
-                cause = explain(error, client.info(), self._settings)
+                cause = explain(error, client.info(), self._settings, url)
                 continue
             self._client = client
             return None
@@ -326,7 +328,8 @@ class Connection:
 
     def _read_info(self, info: dict[str, Any]) -> None:
         self.max_payload = int(info.get("max_payload") or self.max_payload)
-        self._discovered = discovered(info.get("connect_urls") or [], self._settings.urls)
+        others = info.get("connect_urls") or []
+        self._discovered = discovered(others, self._settings.urls, self._url)
 
     def _on_denied(self, text: str) -> None:
         text = with_inbox_hint(text, self._settings.inbox_prefix)

@@ -16,6 +16,7 @@ from nats import errors as nats_errors
 
 from ...errors import ConnectError
 from ...settings import Settings
+from ...urls import is_encrypted_web, is_web
 from .client import ConnectionLost
 
 LOGIN_SETTINGS = "NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
@@ -59,12 +60,16 @@ def split_url(url: str) -> SplitResult:
     return urlsplit(url if "://" in url else f"nats://{url}")
 
 
-def discovered(servers: Sequence[str], given: Sequence[str]) -> list[str]:
-    """URLs of a cluster's other servers, with the login of the first given server."""
+def discovered(servers: Sequence[str], given: Sequence[str], link: str) -> list[str]:
+    """URLs of a cluster's other servers, as the server of the URL ``link`` reports them.
+
+    They have its scheme, and the login of the first given server.
+    """
     known = {split_url(url).netloc.rpartition("@")[2] for url in given}
     first = split_url(given[0])
     userinfo, at, _ = first.netloc.rpartition("@")
-    return [f"{first.scheme}://{userinfo}{at}{one}" for one in servers if one not in known]
+    scheme = split_url(link).scheme
+    return [f"{scheme}://{userinfo}{at}{one}" for one in servers if one not in known]
 
 
 def what_is_denied(text: str) -> tuple[str, str]:
@@ -82,8 +87,10 @@ def with_inbox_hint(text: str, inbox_prefix: str) -> str:
     return text
 
 
-def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Exception:
-    """Return the real cause of ``error``, if INFO or the settings say more than the error."""
+def explain(error: Exception, info: Mapping[str, Any], settings: Settings, url: str) -> Exception:
+    """Return the real cause of ``error``, if URL, INFO or settings say more than the error."""
+    if is_web(url):
+        return _explain_web(error, info, settings, url)
     first = settings.tls_first == "on"
     no_word = isinstance(error, ConnectionLost | ConnectionResetError | TimeoutError) and not info
     # A server that speaks first: its INFO is no TLS record, or was read before the handshake.
@@ -107,6 +114,20 @@ def explain(error: Exception, info: Mapping[str, Any], settings: Settings) -> Ex
         return ConnectError(
             "the server asks for a client certificate; see NATS_CERT, NATS_KEY", is_answered=True
         )
+    return error
+
+
+def _explain_web(
+    error: Exception, info: Mapping[str, Any], settings: Settings, url: str
+) -> Exception:
+    if not is_encrypted_web(url):
+        return error
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return ConnectError("the server has no TLS there, and wss:// requires it", is_answered=True)
+    # TLS 1.3 refuses a client after the handshake: often we only see a broken connection.
+    if not info and settings.cert is None and isinstance(error, ConnectionError | ConnectionLost):
+        hint = "see NATS_CERT, NATS_KEY if it asks for a client certificate"
+        return ConnectError(f"{describe(error)}; {hint}", is_answered=False)
     return error
 
 
