@@ -72,7 +72,9 @@ CASES = (
     Case(
         name="drain-instances",
         title="Drain small events over 50 to 50 000 instances",
-        contenders=tuple(one for number in (50, 500, 5_000, 50_000) for one in _over(number)),
+        contenders=tuple(
+            one for number in (50, 500, 1_500, 5_000, 50_000) for one in _over(number)
+        ),
         base="a type, 50 instances",
         group="drain",
     ),
