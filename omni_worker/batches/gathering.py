@@ -26,7 +26,7 @@ from typing import Any
 from ..context import Context, current_context
 from ..events import Event
 from ..handlers import Handler
-from ..outcomes import Failed, HandBack, Outcome, Retry
+from ..outcomes import DONE, Failed, HandBack, Outcome, Retry
 from ..signals import Signals
 from ..subscription.gates import Flow, Gate
 from ..tasks import of_batch
@@ -116,6 +116,8 @@ class Gathering(Gate):
         if self._why_back is not None:
             context.ended = HandBack(0.0, self._why_back)
             return
+        if isinstance(context.ended, HandBack):
+            context.ended = DONE  # of the call before, by a middleware that calls twice
         lane = self._lane_of(context, event)
         self._inside += 1
         member = self._add(context, event, lane)
@@ -258,6 +260,8 @@ class Gathering(Gate):
     async def _try(self, part: list[Member], lane: Hashable) -> list[list[Member]]:
         """Run some events together and end them; return those that are to run in halves."""
         key = None if self._key_of is None else lane
+        for one in part:  # it may have run before, in a larger part
+            one.begin()
         batch: Batch[Any] = Batch([(one.event, one.context) for one in part], key)
         error = await self._calls.call(batch)
         rest = []

@@ -28,12 +28,15 @@ class Raised:
 class Member:
     """An event of a batch; ``ended`` is its ending, None if it is handled."""
 
-    __slots__ = ("context", "ended", "event", "group")
+    __slots__ = ("context", "ended", "ended_before", "event", "group", "published_before")
 
     def __init__(
         self, context: Context, event: Event[Any], ended: asyncio.Future[Raised | HandBack | None]
     ) -> None:
         self.context = context
+        # Before the batch, by middlewares:
+        self.published_before = dict(context._counts or {})
+        self.ended_before = context.ended
         self.event = event
         self.ended = ended
         self.group: Group
@@ -48,6 +51,11 @@ class Member:
     def stored_at(self) -> int:
         """When the server stored the event, in epoch nanoseconds."""
         return self.context._delivery.stored_at
+
+    def begin(self) -> None:
+        """Run, perhaps again: what is published now has the ids that it had before."""
+        self.context._counts = dict(self.published_before)
+        self.context.ended = self.ended_before
 
     def end(self, ending: Raised | HandBack | None) -> None:
         """End the event's run; a run that was cancelled has ended already."""

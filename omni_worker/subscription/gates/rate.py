@@ -56,6 +56,7 @@ class RateLimit(Gate):
         self._most = max(2, rate.chunk, int(rate.count / rate.per * HELD_FOR))
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
         self._lane_of: dict[Delivery, Lane] = {}
+        self._unspent: set[Delivery] = set()  # called too late for their token
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -80,7 +81,14 @@ class RateLimit(Gate):
                 return self._wait(lane, delivery)
         elif delivery in lane.waiting:
             return KEPT
-        return await go(run)
+        outcome = await go(run)
+        if delivery not in self._unspent:
+            return outcome
+        # Only now: another slot would run it while it still has a place and a guard in this one.
+        self._unspent.discard(delivery)
+        lane.waiting = {delivery: None, **lane.waiting}
+        self._hold(lane, delivery)
+        return KEPT
 
     def spend(self, delivery: Delivery) -> bool:
         """Use an event's token, now that its handler is called. Return False if it waits again.
@@ -95,8 +103,7 @@ class RateLimit(Gate):
             del lane.granted[delivery]
             del self._lane_of[delivery]
             return True
-        lane.waiting = {delivery: None, **lane.waiting}
-        self._hold(lane, delivery)
+        self._unspent.add(delivery)
         return False
 
     def leave(self, delivery: Delivery) -> None:
@@ -105,6 +112,7 @@ class RateLimit(Gate):
         if lane is None:
             return
         self._flow.parked.remove(delivery)
+        self._unspent.discard(delivery)
         lane.waiting.pop(delivery, None)
         if lane.granted.pop(delivery, None) is not None:
             self._give(lane, 1)

@@ -1,0 +1,126 @@
+"""Options that act together, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from omni_worker import App, Batch, CallNext, Context, Event
+from omni_worker.testing import TestWorker
+
+
+async def test_a_limit_holds_for_runs_whose_token_was_too_old() -> None:
+    """Runs that wait for a trial of the breaker are called too late for their tokens."""
+    app, most, now = App("shop"), 0, 0
+    is_down = True
+
+    @app.on("custom.thing", durable="d", rate="20/s", limit=3, exactly_once=True, breaker=5)
+    async def handle(event: Event[Any]) -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        try:
+            await asyncio.sleep(0.2)
+            if is_down:
+                raise ValueError("down")
+        finally:
+            now -= 1
+
+    async with TestWorker(app) as t:
+        for number in range(100):
+            await t.publish("custom.thing", number)
+        await t.advance(seconds=6)
+        is_down = False
+        await t.settle()
+        handled = [one for one in t.runs("d") if one.outcome is not None]
+
+    assert most == 3
+    assert len({one.event.payload for one in handled}) == 100
+    assert not t.dead_letters
+
+
+async def test_halves_of_a_batch_publish_nothing_twice() -> None:
+    app = App("shop")
+
+    @app.on_batch("custom.row", durable="rows", size=8, wait=1, max_retries=1)
+    async def store(batch: Batch[int]) -> None:
+        for event in batch:
+            await batch.context(event).publish("custom.stored", event.payload)
+        if 5 in batch.payloads:
+            raise ValueError("no such row")
+
+    async with TestWorker(app) as t:
+        for number in range(8):
+            await t.publish("custom.row", number)
+        await t.settle()
+
+    stored = Counter(event.payload for event in t.published("custom.stored"))
+    assert stored == dict.fromkeys(range(8), 1)
+    assert len(t.dead_letters) == 1
+
+
+async def test_halves_of_a_batch_commit_a_block_once() -> None:
+    app = App("shop")
+
+    @app.on_batch("custom.row", durable="rows", size=4, wait=1, max_retries=0)
+    async def store(batch: Batch[int]) -> None:
+        for event in batch:
+            async with batch.context(event).atomic() as tx:
+                await tx.publish("custom.stored", event.payload)
+                await tx.publish("custom.counted", event.payload)
+        if 3 in batch.payloads:
+            raise ValueError("no such row")
+
+    async with TestWorker(app) as t:
+        for number in range(4):
+            await t.publish("custom.row", number)
+        await t.settle()
+
+    assert sorted(event.payload for event in t.published("custom.stored")) == [0, 1, 2, 3]
+    assert sorted(event.payload for event in t.published("custom.counted")) == [0, 1, 2, 3]
+
+
+async def test_what_a_middleware_publishes_before_a_batch_is_another_event() -> None:
+    app = App("shop")
+
+    @app.middleware
+    async def announce(ctx: Context, event: Event[Any], call_next: CallNext) -> None:
+        await ctx.publish("custom.stored", event.payload)
+        await call_next(ctx, event)
+
+    @app.on_batch("custom.row", durable="rows", size=2, wait=1, max_retries=0)
+    async def store(batch: Batch[int]) -> None:
+        for event in batch:
+            await batch.context(event).publish("custom.stored", event.payload)
+        if 1 in batch.payloads:
+            raise ValueError("no such row")
+
+    async with TestWorker(app) as t:
+        for number in range(2):
+            await t.publish("custom.row", number)
+        await t.settle()
+
+    assert Counter(event.payload for event in t.published("custom.stored")) == {0: 2, 1: 2}
+
+
+async def test_a_batch_that_a_middleware_asks_for_again_after_a_pause_is_handled() -> None:
+    app, sizes = App("shop"), list[int]()
+
+    @app.middleware
+    async def twice(ctx: Context, event: Event[Any], call_next: CallNext) -> None:
+        await call_next(ctx, event)
+        await call_next(ctx, event)
+
+    @app.on_batch("custom.row", durable="rows", size=10, wait=5)
+    async def store(batch: Batch[int]) -> None:
+        sizes.append(len(batch))
+
+    async with TestWorker(app) as t:
+        await t.publish("custom.row", 1)
+        await t.advance(seconds=1)
+        await app.pause("rows", for_=2)
+        await t.settle()
+
+    assert sizes == [1]
+    assert t.attempts("rows") == 1
