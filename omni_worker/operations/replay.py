@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,17 +18,23 @@ from typing import Any, cast
 from ..batches.gathering import gathering_of
 from ..context import Context, RunSetup
 from ..dispatch import Dispatcher, Middleware
+from ..errors import OmniWorkerError
 from ..events import Event
 from ..failures import error_line
 from ..handler_consumers import PlannedConsumers
+from ..handlers import Handler
 from ..letters.read import stored_time
+from ..limits import BUCKET, TTL
+from ..limits.clock import ServerClock
+from ..limits.tokens import Tokens
 from ..outcomes import DONE, Failed, HandBack, Outcome, Rejected, Skip
 from ..publisher import Publisher
+from ..rate import NANO, Rate, parse_rate
 from ..schemas import SchemaRegistry
 from ..signals import Signals
 from ..tasks import of_handler
 from ..threads import DaemonThreads
-from ..transports.base import Delivery, Source, StoredMessage, Transport
+from ..transports.base import Delivery, KeyValue, Source, StoredMessage, Transport
 from .scan import Scan
 from .tail import in_time
 
@@ -73,6 +80,7 @@ class Stage:
     registry: SchemaRegistry
     publisher: Publisher
     state: Any = None
+    takes_tokens: bool = True  # of the handler's ``rate``
 
 
 async def replay(
@@ -84,10 +92,13 @@ async def replay(
 ) -> Summary:
     """Run the span's events through the handler, with its concurrency.
 
-    Runs begin in stored order; with ``order_by`` each ends before the next begins. ``told`` is
-    called after every event.
+    Runs begin in stored order; with ``order_by`` each ends before the next begins. With ``rate``
+    each takes a token, as in a process that reads; with ``limit`` at most as many run here.
+    ``told`` is called after every event.
     """
     run = _Replay(stage, span, told)
+    if stage.takes_tokens:
+        run.turns = _turns(stage.wanted.handler, transport)
     try:
         await run.all(transport)
     finally:
@@ -100,10 +111,12 @@ class _Replay:
         self.summary = Summary()
         self._span = span
         self._told = told
+        self.turns: _Turns | None = None
         self._wanted = stage.wanted
         handler = self._handler = stage.wanted.handler
         options = handler.options
         self._at_once = 1 if options.order_by is not None else handler.at_once
+        self._at_once = min(self._at_once, options.limit or self._at_once)
         # Of a batch, the time is limited where it runs.
         self._timeout = options.timeout if handler.is_async and not handler.batch else None
         self._threads = (
@@ -180,6 +193,15 @@ class _Replay:
     async def _one(self, delivery: Delivery, event: Event[Any]) -> None:
         context = Context(event, delivery, 1, time.time(), self._around)
         try:
+            if self.turns is not None:
+                await self.turns.wait(event)
+        except OmniWorkerError:
+            raise  # the bucket's
+        except Exception as error:
+            self._count(Failed(error), delivery, event.id)
+            self._told(self.summary)
+            return
+        try:
             async with asyncio.timeout(self._timeout):
                 outcome = await self._dispatcher.run(event, context)
         except TimeoutError as error:
@@ -220,6 +242,47 @@ class _Pace:
         if now < self._next:
             await asyncio.sleep(self._next - now)
         self._next = max(now, self._next) + self._gap
+
+
+class _Turns:
+    """Turns of a handler with a rate: their times are taken from the list of its processes."""
+
+    def __init__(
+        self, tokens: Tokens, rate: Rate, key_of: Callable[[Any], Hashable] | None
+    ) -> None:
+        self._tokens = tokens
+        self._rate = rate
+        self._key_of = key_of
+        self._times: dict[str, deque[float]] = {}  # by key, taken and not used yet; loop time
+
+    async def wait(self, event: Event[Any]) -> None:
+        """Wait until the event may run. Raises any error that ``rate_by`` raises."""
+        name = self._tokens.name(None if self._key_of is None else self._key_of(event))
+        clock = asyncio.get_running_loop().time
+        while not (times := self._times.setdefault(name, deque())):
+            taken = await self._tokens.take(name, 1)
+            if isinstance(taken, float):
+                await asyncio.sleep(taken)
+                continue
+            grant, now = taken
+            first = clock() + (grant.first - now) / NANO
+            times.extend(first + self._rate.span(n) / NANO for n in range(grant.count))
+        at = times.popleft()
+        if not times:
+            del self._times[name]
+        await asyncio.sleep(max(0.0, at - clock()))
+
+
+def _turns(handler: Handler, transport: Transport) -> _Turns | None:
+    options = handler.options
+    if options.rate is None:
+        return None
+
+    def bucket() -> Awaitable[KeyValue]:
+        return transport.bucket(BUCKET, ttl=TTL)
+
+    rate, clock = parse_rate(options.rate), ServerClock(transport.operators, bucket)
+    return _Turns(Tokens(bucket, clock, handler, rate), rate, options.rate_by)
 
 
 class _Past:

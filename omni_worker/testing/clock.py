@@ -165,11 +165,14 @@ class VirtualTime:
         return [one for one in self._loop._scheduled if not one.cancelled()]
 
     def _is_lazy(self, handle: Any) -> bool:
-        """Tell whether a timer is only a periodic refresh: thirty days hold a quarter million."""
+        """Tell whether a timer is only a periodic refresh: thirty days hold a quarter million.
+
+        Events that were sent back are found by it.
+        """
         return any(
             waiter is not None and any(one is waiter for one in handle._args or ())
             for waiter in map(waited_for, self._keepers)
-        )
+        ) and not any(one.is_sent_back for one in self.workers)
 
     def _waiting_outside(self) -> list[asyncio.Task[Any]]:
         if not outside_is_possible(self._loop):

@@ -13,6 +13,7 @@ from ..failures import error_line
 from ..handlers import Handler
 from ..schedules.messages import due_consumer
 from ..subscription import Subscription
+from ..topology import retry_consumer
 from ..transports.memory import MemoryServer
 from ..transports.memory.consumer import MemoryConsumer
 from .records import Run, read
@@ -44,14 +45,21 @@ class Pending:
 def is_quiet(bus: EventBus, server: MemoryServer) -> bool:
     """Tell whether every event of every handler is settled, and what is due is published."""
     due = due_consumer(bus.name)
-    forwarded = server.consumer(due.stream, due.name)
-    if forwarded is not None and any(True for _ in forwarded.unsettled()):
+    if _has_unsettled(server.consumer(due.stream, due.name)) or is_sent_back(bus, server):
         return False
     return all(
         not subscription.held
         and not subscription.missing
         and not any(next(one.unsettled(), None) for one in _consumers(subscription, server))
         for subscription in bus.subscriptions
+    )
+
+
+def is_sent_back(bus: EventBus, server: MemoryServer) -> bool:
+    """Tell whether events are on their way back from a dead letter."""
+    returning = retry_consumer(bus.name)
+    return bool(bus.subscriptions) and _has_unsettled(
+        server.consumer(returning.stream, returning.name)
     )
 
 
@@ -112,3 +120,7 @@ def _error_of(run: Run) -> str:
 def _consumers(subscription: Subscription, server: MemoryServer) -> list[MemoryConsumer]:
     found = [server.consumer(one.stream, one.consumer) for one in subscription.sources]
     return [one for one in found if one is not None]
+
+
+def _has_unsettled(consumer: MemoryConsumer | None) -> bool:
+    return consumer is not None and next(consumer.unsettled(), None) is not None

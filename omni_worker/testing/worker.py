@@ -18,7 +18,7 @@ from ..publisher import EventFields, Publisher, draft_of
 from ..settings import Settings
 from ..transports.memory import MemoryServer, MemoryTransport
 from .clock import NothingMoves, TooLong, VirtualTime
-from .pending import Pending, Unsettled, explain, is_quiet, pending, shown
+from .pending import Pending, Unsettled, explain, is_quiet, is_sent_back, pending, shown
 from .process import Crash, Process, TestSetup
 from .records import Named, Records, Run, find
 
@@ -330,6 +330,12 @@ class TestWorker:
         if process.is_dead or not process.is_ready.is_set() or process.bus is None:
             return process.life is not None and process.life.done() and not process.is_dead
         return self._down_until is None and is_quiet(process.bus, self.server)
+
+    @property
+    def is_sent_back(self) -> bool:
+        """Return True while events are on their way back from a dead letter."""
+        bus = self._process.bus
+        return bus is not None and is_sent_back(bus, self.server)
 
     def _has_errors(self) -> bool:
         return self._raise_errors and bool(self._records.errors)

@@ -27,7 +27,7 @@ from .conftest import MANY
 from .support import Said, least, measure, operate
 
 APP = """
-import asyncio, json, os
+import asyncio, json, os, time
 from contextlib import asynccontextmanager
 
 from omni_worker import App, Event
@@ -69,6 +69,18 @@ async def other(event: Event) -> None:
 def in_a_thread(event: Event, ctx) -> None:
     ctx.wait(ctx.publish("custom.accepted", {}))
     ran("threads", id=event.id, replay=ctx.replay)
+
+
+running = 0
+
+
+@app.on("custom.order", durable="sparing", rate="4/s", rate_by=lambda e: e.instance, limit=2)
+async def spare(event: Event) -> None:
+    global running
+    running += 1
+    ran("sparing", at=time.monotonic(), running=running)
+    await asyncio.sleep(0.05)
+    running -= 1
 
 
 @app.on("message.received", durable="counter")
@@ -114,6 +126,19 @@ async def types(url: str, stream: str) -> list[str]:
     found = [json.loads(one.data)["type"] for one in await stored(client, stream)]
     await client.close()
     return found
+
+
+async def test_a_rate_and_a_limit_hold_for_a_replay(nats_server: NatsServer, folder: Path) -> None:
+    url = nats_server.url
+    await orders(url, *[{}] * 9, channel="whatsapp")
+
+    said = replay(url, folder, "--since", "1h", "--yes", handler="sparing")
+
+    assert said.code == 0, said
+    ran = runs(folder, "sparing")
+    assert len(ran) == 9
+    assert max(one["running"] for one in ran) <= 2
+    assert ran[-1]["at"] - ran[0]["at"] >= 1.2  # four at once, five more at their rate
 
 
 async def test_past_events_run_once_more_in_one_handler_only(

@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from omni_worker import App, Batch, CallNext, Context, Event
+from omni_worker import App, Batch, CallNext, Context, Event, EventBus, Reject
 from omni_worker.testing import TestWorker
+from omni_worker.transports.memory import MemoryTransport
 
 
 async def test_a_limit_holds_for_runs_whose_token_was_too_old() -> None:
@@ -124,3 +125,41 @@ async def test_a_batch_that_a_middleware_asks_for_again_after_a_pause_is_handled
 
     assert sizes == [1]
     assert t.attempts("rows") == 1
+
+
+async def send_back(t: TestWorker) -> None:
+    """Send every dead letter back."""
+    async with EventBus(transport=MemoryTransport(t.server), name="operator") as bus:
+        async for letter in bus.dead_letters.list():
+            await bus.dead_letters.retry(letter)
+
+
+async def test_letters_that_are_sent_back_are_settled_at_the_rate_and_in_batches() -> None:
+    app, is_down = App("shop"), True
+    times, sizes = list[float](), list[int]()
+
+    @app.on("custom.row", durable="paced", rate="1/s", limit=1, order_by=lambda event: 0)
+    async def paced(event: Event[int]) -> None:
+        if is_down:
+            raise Reject("down")
+        times.append(asyncio.get_running_loop().time())
+
+    @app.on_batch("custom.row", durable="rows", size=10, wait=1, exactly_once=True)
+    async def store(batch: Batch[int]) -> None:
+        if is_down:
+            for event in batch:
+                batch.reject(event, "down")
+        else:
+            sizes.append(len(batch))
+
+    async with TestWorker(app) as t:
+        for number in range(5):
+            await t.publish("custom.row", number)
+        await t.settle()
+        is_down = False
+        await send_back(t)
+        await t.settle()
+
+    assert [round(later - times[0]) for later in times] == [0, 1, 2, 3, 4]
+    assert sum(sizes) == 5
+    assert len(t.dead_letters) == 10

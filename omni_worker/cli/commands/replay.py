@@ -95,6 +95,7 @@ async def _replay(
         registry=app.registry,
         publisher=bus.publisher,
         state=state_of(declaration, bus.states),
+        takes_tokens=not dry_run,  # which is a write
     )
     run = {
         "replayId": str(uuid.uuid4()), "app": app.name, "handler": declaration.handler.name,
