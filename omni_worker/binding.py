@@ -220,7 +220,8 @@ class Binding:
         info = await self._provisioner.ensure_consumer(spec)
         self._upkeep.began(info)
         created = await self._stream_created(spec.stream)
-        source = await self._transport.consume(spec.stream, spec.name, self.subscription)
+        ours, turns = self.subscription, self.subscription.standby.turns(spec)
+        source = await self._transport.consume(spec.stream, spec.name, ours, served=turns)
         looks, is_wide = Looks(origin_of(info)), is_narrower(spec, info.config)
         bound = Bound(spec, source, looks, 0, created, left=left, is_wide=is_wide)
         if after is not None and spec.start_sequence is not None:

@@ -20,6 +20,7 @@ from .topology import (
     StreamConsumers,
     StreamSpec,
     bare_name,
+    can_pin,
     main_name,
     queue_consumer_name,
     route,
@@ -60,8 +61,12 @@ def planned_consumers(
     standing: Sequence[StreamConfig],
     *,
     mark: str = ANY_PROCESS,
+    version: tuple[int, int, int] | None = None,
 ) -> PlannedConsumers:
-    """Plan the consumers a worker reads for this handler; ``mark`` as in `consumer_name`."""
+    """Plan the consumers a worker reads for this handler; ``mark`` as in `consumer_name`.
+
+    ``version`` is the server's, which decides what it can do; None: all there is.
+    """
     handler = replace(handler, options=with_settings(handler.options, settings))
     name = consumer_name(handler, mark)
     copies = copies_of(handler, registry)
@@ -76,7 +81,7 @@ def planned_consumers(
         is_shared=is_shared(handler),
         consumers=tuple(
             split(
-                _consumer_spec(handler, name, stream, filters, settings),
+                _consumer_spec(handler, name, stream, filters, settings, version),
                 bare.get(stream, ()),
                 ordered=handler.options.order_by is not None,
             )
@@ -245,9 +250,14 @@ def _streams(handler: Handler, registry: SchemaRegistry) -> set[str]:
 
 
 def _consumer_spec(
-    handler: Handler, name: str, stream: str, filters: tuple[str, ...], settings: Settings
+    handler: Handler,
+    name: str,
+    stream: str,
+    filters: tuple[str, ...],
+    settings: Settings,
+    version: tuple[int, int, int] | None,
 ) -> ConsumerSpec:
-    options = handler.options
+    options, can = handler.options, version is None or can_pin(version)
     return ConsumerSpec(
         stream=stream,
         name=name,
@@ -261,4 +271,5 @@ def _consumer_spec(
         handler=name,
         function=handler.short,
         pattern=handler.filters,
+        one_active=can and is_shared(handler) and handler.one_active,
     )

@@ -102,6 +102,12 @@ class Handler:
         return (self.options.concurrency or 1) * (self.batch.size if self.batch else 1)
 
     @property
+    def one_active(self) -> bool:
+        """True if of several processes one is served at a time: it has the events of all keys."""
+        has_keys = self.batch is not None and self.batch.by is not None
+        return has_keys or self.options.order_by is not None
+
+    @property
     def literal_types(self) -> tuple[str, ...]:
         """Types that the handler names without a wildcard."""
         return tuple(type for type in self.types if not is_wild(type))

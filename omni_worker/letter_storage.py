@@ -15,8 +15,9 @@ from .letters.written import Failure, compose, letter_digest, letter_id, with_bo
 from .publisher import Publisher
 from .topology import OWN_STREAM
 from .trace_context import trace_headers
-from .transports.base import KeyValue, Operators, StoredMessage
+from .transports.base import Operators, StoredMessage
 from .transports.infos import StreamConfig
+from .transports.key_value import KeyValue
 from .wire import read_envelope
 
 TOO_LARGE = 10054  # the server: a stream takes no message of this size

@@ -17,7 +17,8 @@ from typing import Any
 
 from .errors import ApiError, OmniWorkerError, PermissionDenied, TransportError
 from .topology import NOTES_BUCKET, TAG, Config
-from .transports.base import KeyValue, Operators
+from .transports.base import Operators
+from .transports.key_value import KeyValue
 
 log = logging.getLogger("omni_worker.provision")
 

@@ -74,6 +74,10 @@ def activity(subscription: Subscription) -> HandlerActivity:
         ordered=options.order_by is not None,
         consumers=tuple((one.stream, one.consumer) for one in subscription.sources),
         asking=tuple((one.stream, one.consumer) for one in subscription.sources if one.outstanding),
+        standby=tuple(
+            (one.stream, one.consumer) for one in subscription.sources if not one.is_served
+        ),
+        one_active=handler.one_active,
         concurrency=subscription.scaling.concurrency,
         prefetch=options.prefetch,
         running=subscription.running,

@@ -48,6 +48,7 @@ async def plan_consumers(
     provisioner: Provisioner,
     registry: SchemaRegistry,
     settings: Settings,
+    version: Version,
     taken: Collection[str] = (),
 ) -> Sequence[StreamConsumers]:
     """Return the consumers a handler reads on each stream; streams that copy its types are created.
@@ -64,7 +65,10 @@ async def plan_consumers(
         spec = copy_spec(stream, types, handler, origin, max_age=max_age, now=now)
         await provisioner.ensure_copy(spec)
     mark = _process_mark(handler, settings.session, taken)
-    return planned_consumers(handler, registry, settings, provisioner.standing, mark=mark).consumers
+    standing = provisioner.standing
+    return planned_consumers(
+        handler, registry, settings, standing, mark=mark, version=version
+    ).consumers
 
 
 def _process_mark(handler: Handler, session: str | None, taken: Collection[str]) -> str:

@@ -13,8 +13,8 @@ from omni_worker.errors import BucketUnavailable
 from omni_worker.handlers import declare
 from omni_worker.notes import AttemptNotes, Note, NoteState, attempts
 from omni_worker.signals import DeadLettered, Listener, NeverEnded, Signal, Signals
-from omni_worker.transports.base import Entry
 from omni_worker.transports.bucket import Bucket
+from omni_worker.transports.key_value import Entry
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 
 from .waiting import until

@@ -13,7 +13,7 @@ from omni_worker.errors import TransportError
 from omni_worker.handlers import declare
 from omni_worker.notes import Busy, DoneBefore, Guard, Guarded, Guards, digest_of, guards
 from omni_worker.signals import IdUsedAgain, Listener, Signals
-from omni_worker.transports.base import Entry
+from omni_worker.transports.key_value import Entry
 
 from .waiting import until
 

@@ -30,6 +30,7 @@ from omni_worker.topology import (
     consumer_config,
     consumer_tag,
     copy_notice,
+    edits_of,
     plan_consumer,
     plan_stream,
     queue_consumer_name,
@@ -542,3 +543,49 @@ def test_names_and_hashes_are_the_same_in_every_process_and_order() -> None:
 def test_a_time_is_written_as_jetstream_reads_it() -> None:
     assert rfc3339(START) == "2026-01-02T03:04:05Z"
     assert rfc3339(START.replace(microsecond=5)) == "2026-01-02T03:04:05.000005Z"
+
+
+PINNED = spec(one_active=True)
+GROUP = {
+    "priority_groups": ["active"],
+    "priority_policy": "pinned_client",
+    "priority_timeout": 5 * NANO,
+}
+
+
+def test_a_consumer_that_serves_one_process_is_created_so_and_is_no_edit() -> None:
+    config = consumer_config(PINNED)
+
+    assert {**consumer_config(spec()), **GROUP} == config
+    assert plan_consumer(PINNED, info(config)) == UseConsumer()
+    assert edits_of(info(config).config) == {}
+
+
+@pytest.mark.parametrize(("wanted", "there"), [(PINNED, {}), (spec(), GROUP)])
+def test_a_worker_that_starts_leaves_it_to_later_who_is_served(
+    wanted: ConsumerSpec, there: dict[str, Any]
+) -> None:
+    standing = info({**consumer_config(spec()), **there})
+
+    assert plan_consumer(wanted, standing) == UseConsumer()
+
+
+@pytest.mark.parametrize(("wanted", "there"), [(PINNED, {}), (spec(), GROUP)])
+def test_an_operator_changes_who_is_served_while_nothing_reads(
+    wanted: ConsumerSpec, there: dict[str, Any]
+) -> None:
+    standing = {**consumer_config(spec()), **there}
+
+    step = plan_consumer(wanted, info(standing), narrow=True)
+    kept = plan_consumer(wanted, info(standing, num_waiting=1), narrow=True)
+
+    assert isinstance(step, UpdateConsumer)
+    assert step.config == info(consumer_config(wanted)).config.raw
+    assert [one.kind for one in kept.notices] == [NoticeKind.GROUP_KEPT]  # type: ignore[union-attr]
+    assert isinstance(kept, UseConsumer)
+
+
+def test_a_consumer_of_another_program_is_read_without_turns() -> None:
+    config = {**consumer_config(spec()), "metadata": {}}
+
+    assert plan_consumer(PINNED, info(config)) == UseConsumer()

@@ -286,7 +286,7 @@ class EventBus(BusPublishing, Steerable):
         self._subscriptions.add(subscription, binding)
         await self._subscriptions.steered.look()
         try:
-            await patiently(lambda: binding.bind(specs), self.settings)
+            await patiently(lambda: self._subscriptions.bind(binding, specs), self.settings)
             # After its consumer: the first occurrence must find it.
             await patiently(lambda: self.schedules.crons.declare_for(handler), self.settings)
         except BaseException:

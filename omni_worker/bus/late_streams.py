@@ -163,8 +163,9 @@ class LateStreams:
 
     def planned_for(self, handler: Handler) -> tuple[StreamConsumers, ...]:
         """Plan a handler's consumers on the streams as last read."""
+        version = self._transport.server_version
         return planned_consumers(
-            handler, self._registry, self._settings, self._provisioner.standing
+            handler, self._registry, self._settings, self._provisioner.standing, version=version
         ).consumers
 
 

@@ -60,12 +60,14 @@ class Narrowing:
         provisioner: Provisioner,
         transport: Transport,
         planned: Callable[[Handler], Sequence[StreamConsumers]],
+        changing: asyncio.Lock,
     ) -> None:
         self._app = app
         self._process = process
         self._provisioner = provisioner
         self._transport = transport
         self._planned = planned
+        self._changing = changing  # one change of a configuration after the other
         self._alone_since: dict[Key, float] = {}  # loop time
         self._denied: set[Key] = set()  # until the next start
         self._looking: asyncio.Task[None] | None = None
@@ -99,7 +101,8 @@ class Narrowing:
             log.debug("whether other versions run is not known: %s", error)
         for binding, one in wide:
             try:
-                await self._narrow(binding, one, others)
+                async with self._changing:
+                    await self._narrow(binding, one, others)
             except TransportError as error:
                 if isinstance(error, PermissionDenied):
                     self._denied.add(one.key)

@@ -25,6 +25,7 @@ from .ending import Ending, caller_among
 from .late_streams import LateStreams, from_their_first, late_streams
 from .narrowing import Narrowing
 from .patience import patiently
+from .pins import Pins
 from .steered import Steered
 
 log = logging.getLogger("omni_worker.bus")
@@ -48,6 +49,7 @@ class Subscriptions:
         self._transport = transport
         self._late: LateStreams | None = None
         self._narrowing: Narrowing | None = None
+        self._pins: Pins | None = None
         self.steered = Steered(
             publisher.name, transport, lambda: self, partial(self._refresh, busy_only=False)
         )
@@ -69,6 +71,12 @@ class Subscriptions:
         """Register a subscription, before its consumers are bound."""
         self._bindings[subscription] = binding
 
+    async def bind(self, binding: Binding, specs: Iterable[ConsumerSpec]) -> None:
+        """Bind a handler's consumers, and change those that serve it otherwise than it needs."""
+        await binding.bind(specs)
+        if self._pins is not None:
+            self._pins.look([binding])
+
     async def consumers_of(
         self,
         handler: Handler,
@@ -84,15 +92,20 @@ class Subscriptions:
         """
         settings, taken = self._settings, self.consumers
         self._late = self._late or LateStreams(self, provisioner, registry, settings, transport)
+        who, planned, one_by_one = self._publisher.name, self._late.planned_for, asyncio.Lock()
         self._narrowing = self._narrowing or Narrowing(
-            self._publisher.name, self._process, provisioner, transport, self._late.planned_for
+            who, self._process, provisioner, transport, planned, one_by_one
         )
+        self._pins = self._pins or Pins(who, self._process, provisioner, transport, one_by_one)
         before: set[str] | None = None  # streams that existed when the wait for another began
 
         async def plan() -> Sequence[StreamConsumers]:
             nonlocal before
             try:
-                return await plan_consumers(handler, provisioner, registry, settings, taken)
+                version = transport.server_version
+                return await plan_consumers(
+                    handler, provisioner, registry, settings, version, taken
+                )
             except StreamMissing as error:
                 before = before or {config.name for config in provisioner.standing}
                 homes = {registry.get_stream(type) or "" for type in handler.literal_types} - {""}
@@ -133,6 +146,8 @@ class Subscriptions:
         if self._late is not None and self._narrowing is not None and not busy_only:
             await self._late.look()
             self._narrowing.look(self.bindings)
+        if self._pins is not None and not busy_only:
+            self._pins.look(self.bindings)
 
     async def _refresh(self, *, busy_only: bool) -> None:
         """Read the consumers from the server, all at once: the requests go out together."""
@@ -184,8 +199,9 @@ class Subscriptions:
 
     async def drain_all(self, grace: float | None) -> None:
         """End every one, and wait for those that are ending already."""
-        if self._narrowing is not None:
-            await self._narrowing.close()
+        for one in (self._narrowing, self._pins):
+            if one is not None:
+                await one.close()
         await asyncio.gather(*(self.drain(one, grace) for one in self))
         await self._ending.wait()
 

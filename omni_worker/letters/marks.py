@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import TopologyError
-from ..transports.base import KeyValue, Transport
+from ..transports.base import Transport
+from ..transports.key_value import KeyValue
 from .read import DeadLetter, LetterState
 
 BUCKET = "omni-worker-letters"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ..transports.base import KeyValue
+from ..transports.key_value import KeyValue
 
 
 async def keep_letter(bucket: KeyValue, id: str, digest: str) -> None:

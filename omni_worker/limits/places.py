@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from ..handlers import Handler
-from ..transports.base import KeyValue
+from ..transports.key_value import KeyValue
 
 
 @dataclass(frozen=True, slots=True)

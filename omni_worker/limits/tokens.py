@@ -12,7 +12,7 @@ from typing import Any
 
 from ..handlers import Handler
 from ..rate import NANO, SET_BACK, Grant, Rate, Taken, take
-from ..transports.base import KeyValue
+from ..transports.key_value import KeyValue
 from .clock import ServerClock
 
 REMEMBERED = 10_000  # keys whose state was read last

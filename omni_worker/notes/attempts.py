@@ -22,7 +22,8 @@ from ..errors import BucketUnavailable, OmniWorkerError, TransportError
 from ..handlers import Handler
 from ..signals import NotesFailed, Signals
 from ..topology import NOTES_BUCKET
-from ..transports.base import Delivery, KeyValue
+from ..transports.base import Delivery
+from ..transports.key_value import KeyValue
 
 T = TypeVar("T")
 

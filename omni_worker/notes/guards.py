@@ -25,7 +25,7 @@ from ..errors import OmniWorkerError
 from ..handlers import Handler
 from ..signals import GuardLost, GuardNotExtended, IdUsedAgain, Signals
 from ..tasks import own
-from ..transports.base import Entry, KeyValue
+from ..transports.key_value import Entry, KeyValue
 
 BUCKET = "omni-worker-guards"
 REMEMBERED = 10_000  # guards of other runs whose age we watch

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..errors import OmniWorkerError
-from ..transports.base import KeyValue
+from ..transports.key_value import KeyValue
 
 PATIENCE = 2.0  # seconds for one change
 TRIES = 10  # other processes change the record too

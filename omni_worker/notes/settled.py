@@ -17,7 +17,7 @@ from contextlib import suppress
 from ..errors import OmniWorkerError
 from ..positions import Positions
 from ..recently_settled import BLOCK, Block, SettledMemory
-from ..transports.base import KeyValue
+from ..transports.key_value import KeyValue
 from .ledger import Ledger
 
 PATIENCE = 2.0  # seconds for one of these; without notes some events run once more

@@ -23,8 +23,9 @@ from ..notes.settled import block_key, read_block
 from ..recently_settled import BLOCK
 from ..topology import NANO, origin_of
 from ..topology.streams import rfc3339
-from ..transports.base import KeyValue, Operators, Transport
+from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo, StreamInfo
+from ..transports.key_value import KeyValue
 from .dead_letters import DeadLetters
 from .processes import processes
 from .scan import SCAN

@@ -117,9 +117,8 @@ async def find_drift(transport: Transport, needs: Needs) -> list[Step]:
     steps, expected = _streams(needs, standing)
     copies, expected = _copies(needs, standing, expected)
     steps += copies
-    wanted = [
-        planned_consumers(one, needs.registry, needs.settings, expected) for one in needs.handlers
-    ]
+    version, about = transport.server_version, (needs.registry, needs.settings, expected)
+    wanted = [planned_consumers(one, *about, version=version) for one in needs.handlers]
     for one in wanted:
         found = await _consumers(operators, one)
         steps += [replace(step, function=one.handler.short) for step in found]

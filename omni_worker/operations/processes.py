@@ -37,6 +37,8 @@ class HandlerActivity:
     ordered: bool | None = None  # it has order_by; None: an older process does not say
     consumers: tuple[tuple[str, str], ...] = ()  # stream and consumer
     asking: tuple[tuple[str, str], ...] = ()  # those of them with an open request
+    standby: tuple[tuple[str, str], ...] = ()  # those of them that serve another process for now
+    one_active: bool | None = None  # they are to serve one at a time; None as for ``ordered``
     concurrency: int = 0
     prefetch: int | None = None
     running: int = 0
@@ -236,9 +238,15 @@ def _activity_json(activity: HandlerActivity) -> dict[str, Any]:
         "queue": activity.queue,
         "subjects": list(activity.subjects),
         "ordered": activity.ordered,
+        "oneActive": activity.one_active,
         "consumers": [
-            {"stream": one, "consumer": name, "asking": (one, name) in activity.asking}
-            for one, name in activity.consumers
+            {
+                "stream": key[0],
+                "consumer": key[1],
+                "asking": key in activity.asking,
+                "standby": key in activity.standby,
+            }
+            for key in activity.consumers
         ],
         "concurrency": activity.concurrency,
         "prefetch": activity.prefetch,
@@ -252,9 +260,9 @@ def _activity_json(activity: HandlerActivity) -> dict[str, Any]:
 
 
 def _read_activity(data: Mapping[str, Any]) -> HandlerActivity:
-    prefetch, ordered = data["prefetch"], data.get("ordered")
+    prefetch, ordered, one_active = data["prefetch"], data.get("ordered"), data.get("oneActive")
     consumers = [(str(one["stream"]), str(one["consumer"])) for one in data["consumers"]]
-    asks = [one.get("asking") is True for one in data["consumers"]]
+    said = list(zip(consumers, data["consumers"], strict=True))
     return HandlerActivity(
         name=str(data["name"]),
         function=str(data["function"]),
@@ -263,7 +271,9 @@ def _read_activity(data: Mapping[str, Any]) -> HandlerActivity:
         subjects=tuple(map(str, data["subjects"])),
         ordered=ordered if isinstance(ordered, bool) else None,
         consumers=tuple(consumers),
-        asking=tuple(one for one, is_asking in zip(consumers, asks, strict=True) if is_asking),
+        asking=tuple(key for key, one in said if one.get("asking") is True),
+        standby=tuple(key for key, one in said if one.get("standby") is True),
+        one_active=one_active if isinstance(one_active, bool) else None,
         concurrency=int(data["concurrency"]),
         prefetch=None if prefetch is None else int(prefetch),
         running=int(data["running"]),

@@ -29,6 +29,7 @@ from ..topology import (
     function_of,
     handler_of,
     holds_events,
+    is_pinned,
     retry_consumer,
 )
 from ..transports.base import Operators, Transport
@@ -61,6 +62,7 @@ class ConsumerStatus:
     deliveries: int = 0  # since it was created, repeated ones among them
     created: int = 0  # epoch nanoseconds
     max_deliver: int = -1
+    one_active: bool = False  # of the processes that read it one is served at a time
     is_paused: bool = False  # by an operator, on the server: nothing is delivered
     pause: PauseOrder | None = None  # who paused it, if by a command of ours
     scale: ScaleOrder | None = None  # the concurrency ordered in place of the declared one
@@ -165,6 +167,7 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
         deliveries=info.deliveries,
         created=info.created,
         max_deliver=info.config.max_deliver,
+        one_active=is_pinned(info.config),
         is_paused=info.is_paused,
         pause=await known_pause(operators, info) if info.is_paused else None,
     )
@@ -239,6 +242,7 @@ def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]
                 "oldest": iso(one.oldest),
                 "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
                 "pulls": one.pulls,
+                "oneActive": one.one_active,
                 "paused": one.is_paused,
                 "pause": pause_json(one.pause),
                 "scale": scale_json(one.scale),

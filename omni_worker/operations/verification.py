@@ -17,7 +17,8 @@ from ..letters.read import DeadLetter, Pointer, original_body
 from ..letters.written import kept_headers, letter_digest
 from ..notes.attempts import BUCKET, TTL
 from ..topology import OWN_STREAM, app_of, raw_subject
-from ..transports.base import KeyValue, StoredMessage, Transport
+from ..transports.base import StoredMessage, Transport
+from ..transports.key_value import KeyValue
 from ..wire import read_envelope
 
 

@@ -25,6 +25,7 @@ from .pauses import Pauses
 from .scaling import Scaling
 from .slots import Slots
 from .source_state import SourceState, is_held_elsewhere
+from .standby import Standby
 from .surplus import Surplus
 from .unanswered import Unanswered
 
@@ -73,13 +74,14 @@ class Subscription:
         self._surplus = Surplus(
             self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
         )
-        self.pauses = Pauses(self.flow, self._states, self._execution, self._back, parts)
+        around = (self._states, self._execution, self._back, parts)
+        self.pauses, self.standby = Pauses(self.flow, *around), Standby(*around)
         self.scaling = Scaling(
             self.flow, self._surplus, parts.threads, batch=1 if batch is None else batch.size
         )
         self.unanswered = Unanswered(self.flow, self.pauses)
-        self.doubts = Doubts()
-        self._draining, self.resumptions = False, 0  # how often the link was renewed
+        self.doubts, self._draining = Doubts(), False
+        self.resumptions = 0  # how often the link was renewed
 
     # --- for users -------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class Subscription:
         """Facts that do not keep it from its events, and need a person."""
         failure = self._parts.attempts.failure
         notes = [] if failure is None else [f"attempts cannot be noted: {failure}"]
-        return [*notes, *self.unanswered.warnings]
+        return [*notes, *self.unanswered.warnings, *self.standby.warnings]
 
     @property
     def lapsed(self) -> int:
@@ -169,9 +171,7 @@ class Subscription:
         if fed:
             return
         self._pulled[source] = state
-        if self._order is not None:
-            self._order.wait_for_older(state)
-        else:
+        if self._order is None or not self._order.wait_for_older(state):
             self._credit.sources_changed()
 
     def detach(self, source: Source) -> SourceState | None:
@@ -248,7 +248,8 @@ class Subscription:
             gate.close()
         self._back.note_running([one.delivery for one in self._slots.all if one.delivery])
         await self._surplus.close()
-        await asyncio.gather(self.pauses.close(), *(source.stop() for source in self._pulled))
+        stopping = (source.stop() for source in self._pulled)
+        await asyncio.gather(self.pauses.close(), self.standby.close(), *stopping)
         self._parts.let_go()
         try:
             await self._hand_back_waiting()
@@ -344,8 +345,7 @@ class Subscription:
 
     def _sibling(self, source: Source) -> SourceState | None:
         """Return the state of another source of the same stream."""
-        others = self._of_stream(source.stream)
-        return next((one for one in others if one.source is not source), None)
+        return next((s for s in self._of_stream(source.stream) if s.source is not source), None)
 
     def _on_dry(self, delivery: Delivery) -> None:
         """Request again from a source that delivered all, or note that this was one too many."""

@@ -39,6 +39,7 @@ from .consumers import (
 from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks
 from .notices import Notice, NoticeKind
+from .pins import can_pin, is_pinned, with_pin
 from .returns import retry_consumer, retry_subject
 from .routes import holds_events, route, unknown_copies, unserved, would_store
 from .shortening import announced_lease, shortened, wanted_ack_wait
@@ -123,6 +124,7 @@ __all__ = [
     "app_of",
     "bare_name",
     "belongs_to",
+    "can_pin",
     "changes_in_words",
     "claim",
     "consumer_changes",
@@ -138,6 +140,7 @@ __all__ = [
     "is_beyond_repair",
     "is_late",
     "is_narrower",
+    "is_pinned",
     "is_read_up",
     "is_whole",
     "joined",
@@ -172,6 +175,7 @@ __all__ = [
     "widened",
     "with_late",
     "with_limit",
+    "with_pin",
     "with_sources",
     "with_subjects",
     "with_until",

@@ -53,6 +53,7 @@ def late_consumer(spec: ConsumerSpec, config: ConsumerConfig, start: int) -> Con
         name=late_name(spec.name),
         filters=uncovered(config.filters, spec.filters),
         split="",
+        one_active=False,
         start_sequence=start,
         but=config.filters,
         ack_wait=config.ack_wait,  # leases follow the first one's, also where others edited it

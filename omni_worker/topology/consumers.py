@@ -12,6 +12,7 @@ from ..options import StartFrom
 from ..subjects import covers, fold
 from ..transports.infos import ConsumerConfig, ConsumerInfo
 from .notices import Notice, NoticeKind
+from .pins import next_pin, pin_changes, pin_fields
 from .streams import NANO, TAG, Config, rfc3339
 from .tags import ACK_WAIT, BUT, FUNCTION, NEXT_ACK_WAIT, SPLIT, app_of, function_of
 from .words import changes_in_words
@@ -41,6 +42,7 @@ class ConsumerSpec:
     pattern: tuple[str, ...] = ()  # all filters of the handler, those of other streams as well
     split: str = ""  # the consumer that has the bare subjects in its place
     but: tuple[str, ...] = ()  # filters whose events another consumer reads
+    one_active: bool = False  # of the processes that read it one is served at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
         "metadata": consumer_tag(spec),
         **filter_fields(spec.filters),
         **_start_fields(spec),
+        **pin_fields(pinned=spec.one_active),
     }
     if not spec.durable:
         config["inactive_threshold"] = int(spec.inactive * NANO)
@@ -138,6 +141,46 @@ def plan_consumer(
     config = info.config
     changes = consumer_changes(spec, config)
     owner = app_of(config)
+    if (refused := _refused(spec, owner, changes)) is not None:
+        return refused
+    notices = _start_notice(spec, config.metadata) if owner is not None else ()
+    is_renamed = owner is not None and bool(spec.function) and function_of(config) != spec.function
+    only_function = is_renamed and not changes
+    if not changes and not is_renamed and NEXT_ACK_WAIT not in config.metadata:
+        return UseConsumer(notices)
+    filters, stays = _next_filters(spec, config, is_read=_may_want(spec, info) and not narrow)
+    if stays:
+        changes.pop("filter_subjects", None)
+        kept = ", ".join(config.filters)
+        says = f"keeps the wider filters {kept} while other processes pull from it"
+        notices += (Notice(NoticeKind.FILTERS_KEPT, says),)
+    pinned, notes = next_pin(spec, config, changes, is_read=_is_read(info), narrow=narrow)
+    notices += notes
+    later = _is_read(info) and _is_shorter(spec, config)
+    if later:
+        changes.pop("ack_wait", None)
+        says = (
+            f"keeps ack_wait {config.ack_wait:g} s for half a minute, until all processes extend"
+            f" what they hold by the new {spec.ack_wait:g} s"
+        )
+        notices += (Notice(NoticeKind.ACK_WAIT_KEPT, says),)
+    # Undone by an update, what it has stranded would stay so: see upkeep.
+    limited = "max_deliver" in changes and _is_read(info)
+    if limited:
+        changes.pop("max_deliver")
+        says = f"keeps max_deliver {config.max_deliver}, until a process that runs recreates it"
+        notices += (Notice(NoticeKind.MAX_DELIVER_KEPT, says),)
+    updated = _updated(spec, config, filters, pinned=pinned, later=later, limited=limited)
+    if updated == config.raw:
+        return UseConsumer(notices)
+    if changes:
+        notices += (Notice(NoticeKind.UPDATED, f"updated: {changes_in_words(changes)}"),)
+    return UpdateConsumer(spec.stream, updated, notices, only_function)
+
+
+def _refused(
+    spec: ConsumerSpec, owner: str | None, changes: Mapping[str, tuple[Any, Any]]
+) -> RefuseConsumer | None:
     if owner is None and changes:
         return RefuseConsumer(
             f"consumer {spec.name!r} on stream {spec.stream} was created by another program"
@@ -153,37 +196,7 @@ def plan_consumer(
             f"consumer {spec.name!r} on stream {spec.stream} cannot be used:"
             f" {changes_in_words(changes)}; the server does not allow changing that"
         )
-    notices = _start_notice(spec, config.metadata) if owner is not None else ()
-    is_renamed = owner is not None and bool(spec.function) and function_of(config) != spec.function
-    only_function = is_renamed and not changes
-    if not changes and not is_renamed and NEXT_ACK_WAIT not in config.metadata:
-        return UseConsumer(notices)
-    filters, stays = _next_filters(spec, config, is_read=_may_want(spec, info) and not narrow)
-    if stays:
-        changes.pop("filter_subjects", None)
-        kept = ", ".join(config.filters)
-        says = f"keeps the wider filters {kept} while other processes pull from it"
-        notices += (Notice(NoticeKind.FILTERS_KEPT, says),)
-    later = _is_read(info) and _is_shorter(spec, config)
-    if later:
-        changes.pop("ack_wait", None)
-        says = (
-            f"keeps ack_wait {config.ack_wait:g} s for half a minute, until all processes extend"
-            f" what they hold by the new {spec.ack_wait:g} s"
-        )
-        notices += (Notice(NoticeKind.ACK_WAIT_KEPT, says),)
-    # Undone by an update, what it has stranded would stay so: see upkeep.
-    limited = "max_deliver" in changes and _is_read(info)
-    if limited:
-        changes.pop("max_deliver")
-        says = f"keeps max_deliver {config.max_deliver}, until a process that runs recreates it"
-        notices += (Notice(NoticeKind.MAX_DELIVER_KEPT, says),)
-    updated = _updated(spec, config, filters, later=later, limited=limited)
-    if updated == config.raw:
-        return UseConsumer(notices)
-    if changes:
-        notices += (Notice(NoticeKind.UPDATED, f"updated: {changes_in_words(changes)}"),)
-    return UpdateConsumer(spec.stream, updated, notices, only_function)
+    return None
 
 
 def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
@@ -208,8 +221,7 @@ def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, 
         changes["filter_subjects"] = (consumer.filters, tuple(sorted(spec.filters)))
     if config.get("deliver_subject"):
         changes["deliver_subject"] = (config["deliver_subject"], "none (a pull consumer)")
-    if config.get("priority_groups"):
-        changes["priority_groups"] = (config["priority_groups"], "none")
+    changes |= pin_changes(spec, consumer)
     if config.get("headers_only"):
         # Without its body every event would be unreadable and become a dead letter.
         changes["headers_only"] = (True, False)
@@ -278,6 +290,7 @@ def _updated(
     config: ConsumerConfig,
     filters: tuple[str, ...],
     *,
+    pinned: bool,
     later: bool,
     limited: bool,
 ) -> dict[str, Any]:
@@ -297,6 +310,7 @@ def _updated(
         "max_deliver": config.max_deliver if limited else -1,
         "max_ack_pending": _max_ack_pending(config),
         **filter_fields(filters),
+        **pin_fields(pinned=pinned),
     }
     if not spec.durable:
         updated["inactive_threshold"] = int(spec.inactive * NANO)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..transports.infos import ConsumerConfig
 from .consumers import ConsumerSpec
+from .pins import is_pinned
 from .streams import NANO
 from .tags import ACK_WAIT
 
@@ -30,7 +31,7 @@ def edits_of(config: ConsumerConfig, *, durable: bool = True) -> dict[str, tuple
         found["backoff"] = (waits, "none")
     if raw.get("headers_only"):  # every event is unreadable
         found["headers_only"] = (True, False)
-    if raw.get("priority_groups"):  # our requests are refused
+    if raw.get("priority_groups") and not is_pinned(config):  # our requests are refused
         found["priority_groups"] = (raw["priority_groups"], "none")
     if durable and raw.get("inactive_threshold"):  # removed while no worker runs
         found["inactive_threshold"] = (raw["inactive_threshold"], 0)

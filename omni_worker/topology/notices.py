@@ -12,6 +12,7 @@ class NoticeKind(StrEnum):
     STARTED_ELSEWHERE = "started elsewhere"  # start_from counts only for a new consumer
     FILTERS_KEPT = "filters kept"
     ACK_WAIT_KEPT = "ack_wait kept"
+    GROUP_KEPT = "group kept"
     MAX_DELIVER_KEPT = "max_deliver kept"
     UPDATED = "updated"
 

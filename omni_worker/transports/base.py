@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from .infos import AccountInfo, ConsumerInfo, Permissions, StreamInfo
+from .key_value import Entry as Entry
+from .key_value import KeyValue as KeyValue
 
 Headers = Mapping[str, Sequence[str]]
 # From the subject of a request to its answer, None to leave it to others. Called by the reader.
@@ -164,6 +166,10 @@ class Source(Protocol):
     outstanding: int  # requested and not yet delivered
 
     @property
+    def is_served(self) -> bool:
+        """Return False while the consumer serves one process at a time, and this is not the one."""
+
+    @property
     def silent_for(self) -> float:
         """Return the seconds a request has waited without a good sign; 0.0 if none is waiting."""
 
@@ -203,6 +209,9 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Forget the source; late deliveries are dropped and come again after ack_wait."""
+
+
+Served = Callable[[Source, bool], None]  # see ``consume``
 
 
 class Operators(Protocol):
@@ -259,33 +268,6 @@ class Operators(Protocol):
 
     async def permissions(self) -> Permissions | None:
         """Return the subjects this login may publish to; None if the server does not list them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A value of a bucket with its revision."""
-
-    value: bytes
-    revision: int
-
-
-class KeyValue(Protocol):
-    """A bucket shared by processes. A key expires ``ttl`` seconds after its last write."""
-
-    async def get(self, key: str) -> Entry | None:
-        """Return the value and its revision, None if the key does not exist or has expired."""
-
-    async def create(self, key: str, value: bytes) -> int | None:
-        """Write a key that does not exist; the revision, or None if another process was faster."""
-
-    async def update(self, key: str, value: bytes, revision: int) -> int | None:
-        """Replace exactly this revision; the new revision, or None if the value has changed."""
-
-    async def put(self, key: str, value: bytes) -> int:
-        """Write over any existing value; the revision."""
-
-    async def delete(self, key: str) -> None:
-        """Delete a key."""
 
 
 class Transport(Protocol):
@@ -358,8 +340,15 @@ class Transport(Protocol):
         allow it, PublishError if all or none may be stored, else another TransportError.
         """
 
-    async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
-        """Read a consumer that exists. Nothing is delivered before the first ``request``."""
+    async def consume(
+        self, stream: str, consumer: str, receiver: Receiver, *, served: Served | None = None
+    ) -> Source:
+        """Read a consumer that exists. Nothing is delivered before the first ``request``.
+
+        A consumer whose priority group pins a client serves one process at a time, until it closes
+        its source or is gone. ``served`` is called before the first delivery to the next one, True,
+        and when its turn is over, False.
+        """
 
     async def bucket(self, name: str, *, ttl: float) -> KeyValue:
         """Return a key-value bucket, created if it is missing."""

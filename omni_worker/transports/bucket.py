@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from ..errors import ApiError, BucketUnavailable, PermissionDenied
 from ..topology import DUPLICATE_WINDOW, NANO
-from .base import Entry, StoredMessage
+from .base import StoredMessage
 from .headers import format_headers
 from .infos import StreamInfo
+from .key_value import Entry
 
 # A cluster answers with the second code if another write has overtaken this one on its way.
 WRONG_REVISIONS = (10071, 10164)

@@ -142,11 +142,14 @@ def test_a_server_is_judged_by_its_version(
 
 
 def test_its_features_are_those_that_matter_here() -> None:
-    old, middle, new = (features(one) for one in ((2, 10, 26), (2, 11, 2), (2, 11, 3)))
+    versions = ((2, 10, 26), (2, 11, 2), (2, 11, 3), (2, 12, 0))
+    old, middle, newer, new = found = [features(one) for one in versions]
 
-    assert [one.level for one in (old, middle, new)] == [Level.WARN, Level.WARN, Level.OK]
-    assert ["paused" in one.says for one in (old, middle, new)] == [False, True, True]
+    assert [one.level for one in found] == [Level.WARN, Level.WARN, Level.NOTE, Level.OK]
+    assert ["paused" in one.says for one in found] == [False, True, True, True]
     assert "2.11.3" in old.advice
+    assert "order_by" in newer.says
+    assert "order_by" not in middle.says + new.says
 
 
 def test_sizes_are_those_of_people() -> None:

@@ -20,6 +20,7 @@ APP = """
 from omni_worker import bus
 from omni_worker.bus import narrowing
 from omni_worker.provision import Provisioner
+from omni_worker.transports.infos import filters_of
 
 bus.REFRESH = bus.BUSY_REFRESH = 0.2
 narrowing.ALONE_FOR = 0.5
@@ -27,6 +28,8 @@ app = App("shop")
 change = Provisioner.change_consumer
 
 async def change_or_die(self, spec, info, config):
+    if filters_of(config) == info.config.filters:  # it changes who is served
+        return await change(self, spec, info, config)
     if os.path.exists("kills"):
         os.unlink("kills")
         effect("died")

@@ -25,7 +25,7 @@ from .suite.backend import make_stream
 class JetStreamBackend:
     """A real server behind a proxy that can break, and the transports connected through it."""
 
-    features = frozenset({"disconnect", "odd bytes", "future start"})
+    features = frozenset({"disconnect", "odd bytes", "future start", "pins"})
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server

@@ -21,7 +21,7 @@ from .suite.backend import consume, make_consumer, make_stream, publish
 class MemoryBackend:
     """A server in memory, and the transports connected to it."""
 
-    features = frozenset({"disconnect", "drop_answers", "odd bytes", "future start"})
+    features = frozenset({"disconnect", "drop_answers", "odd bytes", "future start", "pins"})
 
     def __init__(self) -> None:
         self.server = MemoryServer()

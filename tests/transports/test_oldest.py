@@ -22,7 +22,7 @@ def old_server() -> Iterator[NatsServer]:
 class OldestBackend(JetStreamBackend):
     """What it cannot do yet: wait for a start sequence of the future."""
 
-    features = JetStreamBackend.features - {"future start"}
+    features = JetStreamBackend.features - {"future start", "pins"}
 
 
 class TestOldest(TransportSuite):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import TransportError
+from ...topology import can_pin
 from ...transports.base import Operators
 from ...transports.infos import AccountInfo, StreamInfo
 from .finding import Finding, Level, size
@@ -44,6 +45,13 @@ def features(found: Version) -> Finding:
         return Finding(
             Level.WARN, "features", f"several filters per consumer, but slowly{pausing}",
             "2.11.3 or newer delivers to them at full speed",
+        )  # fmt: skip
+    if not can_pin(found):
+        return Finding(
+            Level.NOTE, "features",
+            f"several filters per consumer, at full speed{pausing}; order_by, and by= of batches,"
+            " hold with one process on the durable",
+            "2.12 or newer keeps them over several processes",
         )  # fmt: skip
     return Finding(Level.OK, "features", f"several filters per consumer, at full speed{pausing}")
 

@@ -64,11 +64,22 @@ class Order(Gate):
         """Return True if the event waits for a retry: its attempt is spent, its key is held."""
         return delivery in self._later
 
-    def wait_for_older(self, state: SourceState) -> None:
-        """Request nothing new until the events others have not answered yet are here."""
-        if self._open:
+    def wait_for_older(self, state: SourceState) -> bool:
+        """Request nothing new until the events others have not answered yet are here.
+
+        Return False where nothing is to be waited for: it stops, or another process is served.
+        """
+        if self._open and state.source.is_served:
             self._gaps.open(state)
             self._credit.sources_changed()
+            return True
+        return False
+
+    def stand_by(self, state: SourceState) -> None:
+        """Wait for nothing any longer: another process is served."""
+        self._gaps.forget(state.source)
+        state.is_asked = True
+        self._credit.sources_changed()
 
     def may_begin(self, state: SourceState, delivery: Delivery) -> bool:
         """Return True if a new delivery may begin in its turn; otherwise it is gathered."""
@@ -91,8 +102,8 @@ class Order(Gate):
             self._slots.offer_first(following)
 
     def keep(self, delivery: Delivery, delay: float) -> bool:
-        """Hold an event and its key until its retry is due. Return False if we stop."""
-        if not self._open:
+        """Hold an event and its key until its retry is due. Return False if another has to."""
+        if not (self._open and delivery.source.is_served):
             return False
         self._later.add(delivery)
         self.parked.add(delivery)

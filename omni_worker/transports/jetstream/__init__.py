@@ -6,18 +6,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from ...errors import NotConnected, PermissionDenied, TransportError
 from ...settings import Settings
 from ..atomic import check_version
-from ..base import LinkChange, Message, Operators, Receiver, Serve, Source, Stored
+from ..base import LinkChange, Message, Operators, Receiver, Serve, Served, Source, Stored
 from ..bucket import Bucket
 from .api import Api
 from .atomic import AtomicBatches
 from .connection import Connection
 from .loggers import SERVER
 from .outbox import Outbox
+from .pinned_pull import PinnedPull
 from .pull import Pull
 from .request_limits import Budget, RequestLimits
 from .requests import Requests
@@ -141,11 +143,18 @@ class JetStreamTransport:
         check_version(self.server_version)
         return await self._batches.publish(messages, timeout=timeout)
 
-    async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
+    async def consume(
+        self, stream: str, consumer: str, receiver: Receiver, *, served: Served | None = None
+    ) -> Source:
         """Read a consumer that exists."""
         self._pulls = {pull for pull in self._pulls if not pull.is_over}
         info = await self._api.consumer_info(stream, consumer)
-        pull = Pull(
+        config = None if info is None else info.config
+        has_group = config is not None and config.raw.get("priority_groups")
+        kind: Callable[..., Pull] = Pull
+        if served is not None or has_group:
+            kind = partial(PinnedPull, config=config, served=served)
+        pull = kind(
             self._connection,
             self._requests,
             self._api.prefix,
@@ -153,7 +162,7 @@ class JetStreamTransport:
             consumer,
             receiver,
             self._api.consumer_info,
-            RequestLimits(self._budget, None if info is None else info.config),
+            RequestLimits(self._budget, config),
             created=0 if info is None else info.created,
             on_deleted=self._on_deleted,
         )

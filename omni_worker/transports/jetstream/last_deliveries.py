@@ -31,7 +31,7 @@ class LastDeliveries:
 
     def __init__(
         self, source: Source, connection: Connection, consumer_info: AskConsumerInfo,
-        subject: bytes, inbox: bytes, on_message: Sink,
+        subject: bytes, inbox: bytes, on_message: Sink, group: bytes = b"",
     ) -> None:  # fmt: skip
         self._source = source
         self._connection = connection
@@ -39,6 +39,7 @@ class LastDeliveries:
         self._subject = subject
         self._inbox = inbox
         self._on_message = on_message
+        self._group = group  # options of a request that has to name its priority group
         self._moved_at = asyncio.get_running_loop().time()
         self._outstanding = source.outstanding
 
@@ -79,7 +80,7 @@ class LastDeliveries:
 
         inbox = self._inbox + b".dry"
         sid = self._connection.listen(inbox, on_answer)
-        body = b'{"batch":1,"no_wait":true}'
+        body = b'{"batch":1,%b"no_wait":true}' % self._group
         try:
             self._connection.send(
                 b"PUB %b %b %d\r\n%b\r\n" % (self._subject, inbox, len(body), body)

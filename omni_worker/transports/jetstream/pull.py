@@ -38,14 +38,13 @@ class Pull:
         created: int, on_deleted: Callable[[Pull], None],
     ) -> None:  # fmt: skip
         self.stream, self.consumer = stream, consumer
-        self._connection, self._receiver = connection, receiver
-        self._consumer_info = consumer_info
-        self._on_deleted = on_deleted
+        self._connection, self._requests, self._receiver = connection, requests, receiver
+        self._consumer_info, self._on_deleted = consumer_info, on_deleted
         self._created = created  # creation time: a recreated consumer of the same name has another
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
-        self._limits = limits
+        self._limits, self._group = limits, b""  # options of each request
         self._is_more_wanted = False  # than the open request may bring
         self._heard = False  # since the last check of the watch
         self._heard_at = self._well_at = 0.0  # when it was last heard; without trouble
@@ -59,6 +58,8 @@ class Pull:
         self._open_inbox()
 
     # --- the port --------------------------------------------------------------------------
+
+    is_served = True  # each request, beside those of others
 
     @property
     def silent_for(self) -> float:
@@ -81,7 +82,7 @@ class Pull:
         electing = now < self._elected_at and not self._silences
         beat = next_beat(brief=brief, quiet=self._was_quiet, electing=electing)
         limit = self._limits.option(count, self.outstanding, self._connection.max_payload)
-        body = b'{"batch":%d,%b' % (count, limit)
+        body = b'{"batch":%d,%b%b' % (count, self._group, limit)
         body += beat.options(now + self._connection.phase, self._limits.expires)
         if self._connection.send(
             b"PUB %b %b %d\r\n%b\r\n" % (self._subject, self._inbox, len(body), body)

@@ -15,7 +15,7 @@ from ...errors import EventTooLarge, NotConnected, PublishError, TransportError
 from ...ids import random_id
 from ...settings import Settings
 from ..atomic import check_version, in_batch
-from ..base import LinkChange, Message, Operators, Receiver, Serve, Source, Stored
+from ..base import LinkChange, Message, Operators, Receiver, Serve, Served, Source, Stored
 from ..bucket import Bucket
 from ..headers import message_headers
 from .link import Link, LinkLost
@@ -176,11 +176,13 @@ class MemoryTransport:
             text = f"{error}; the batch may or may not be stored, all of it or none"
             raise PublishError(text, event_id=messages[-1].id) from error
 
-    async def consume(self, stream: str, consumer: str, receiver: Receiver) -> Source:
+    async def consume(
+        self, stream: str, consumer: str, receiver: Receiver, *, served: Served | None = None
+    ) -> Source:
         """Read a consumer that exists."""
         self._sources = {source for source in self._sources if not source.is_over}
         source = MemorySource(
-            self.server, self._link, self._send_answer, stream, consumer, receiver
+            self.server, self._link, self._send_answer, stream, consumer, receiver, served
         )
         self._sources.add(source)
         return source

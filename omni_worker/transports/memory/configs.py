@@ -77,6 +77,7 @@ _CONSUMER_BUILT: dict[str, tuple[Any, ...]] = {
     "max_deliver": (-1, 0),
     "deliver_subject": (),
     "backoff": ([], ()),
+    "priority_policy": ("none", "pinned_client"),
 }
 _POLICIES = ("all", "new", "last", "by_start_sequence", "by_start_time")
 

@@ -11,37 +11,17 @@ import heapq
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from ...errors import TransportError
 from ...subjects import matches
 from ..infos import filters_of
 from ..timestamps import nanoseconds, timestamp
 from .configs import Config, as_shown
+from .pulls import Pin, Puller, Request, pin_of
 from .stream import Clock, MemoryStream, Record
 
 _NANO = 1e9
-
-
-class Puller(Protocol):
-    """Receiver of the deliveries that were pulled."""
-
-    def take(self, record: Record, count: int, consumer_sequence: int, pending: int) -> None:
-        """Take a message; ``count`` is the number of its deliveries, this one included."""
-
-    def ended(self, missing: int) -> None:
-        """Handle the end of a request with a time limit; so many were not delivered."""
-
-    def gone(self, cause: Exception) -> None:
-        """Handle the end of the consumer that a request waits at."""
-
-
-class _Request:
-    __slots__ = ("left", "puller")
-
-    def __init__(self, puller: Puller, left: int) -> None:
-        self.puller = puller
-        self.left = left
 
 
 # Loop time, and the number of the server's act that set it: in virtual time many leases end at one
@@ -65,7 +45,8 @@ class MemoryConsumer:
         self.stream = stream
         self._clock = clock
         self.created = clock()
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
+        self._pin: Pin | None = None
         self._pending: dict[int, _Held] = {}
         self._again: deque[int] = deque()
         self._due: list[tuple[_Due, int]] = []  # a heap; outdated entries are skipped
@@ -91,6 +72,7 @@ class MemoryConsumer:
         self._filters = filters_of(config)
         self._wanted: dict[str, bool] = {}  # cache by subject, so that no filter is matched twice
         self._ack_wait = config["ack_wait"] / _NANO
+        self._pin = pin_of(config, self._pin)
         self.wake()
 
     def pause(self, until: str) -> bool:
@@ -111,23 +93,41 @@ class MemoryConsumer:
         The request is withdrawn after ``ends`` seconds.
         """
         self._touch()
-        request = _Request(puller, count)
+        if puller.pin and (self._pin is None or self._pin.number != puller.pin):
+            puller.unpinned()
+            return
+        if self._pin is not None:
+            self._pin.asked_by(puller)
+        request = Request(puller, count)
         self._waiting.append(request)
         if ends is not None:
             asyncio.get_running_loop().call_later(ends, self._end_request, request)
         self.wake()
 
-    def _end_request(self, request: _Request) -> None:
+    def _end_request(self, request: Request) -> None:
         if request in self._waiting:
             self._waiting.remove(request)
             self._set_timer()
             request.puller.ended(request.left)
 
     def withdraw(self, puller: Puller) -> None:
-        """Forget the requests of a puller that is gone; its deliveries repeat after ack_wait."""
+        """Forget the requests of a puller; if it is gone its deliveries repeat after ack_wait."""
         self._touch()
         self._waiting = deque(one for one in self._waiting if one.puller is not puller)
         self._set_timer()
+
+    def cut_off(self, puller: Puller) -> None:
+        """Handle a cut link: the next one is served after a while."""
+        self.withdraw(puller)
+        if self._pin is not None:
+            self._pin.cut_off(puller, self.wake)
+
+    def release(self, puller: Puller) -> None:
+        """Handle the end of a puller: the next one is served."""
+        self.withdraw(puller)
+        if self._pin is not None:
+            self._pin.release(puller)
+            self.wake()
 
     def wake(self) -> None:
         """Check soon if there is a message for a waiting puller."""
@@ -212,6 +212,8 @@ class MemoryConsumer:
         self.stream.expire(self._clock())
         self._queue_lapsed()
         while self._waiting and not self._paused_for():
+            if self._pin is not None and not self._pin.serves(self._waiting):
+                break
             record = self._next_redelivery() or self._next_new()
             if record is None:
                 break
@@ -227,7 +229,7 @@ class MemoryConsumer:
         self._consumer_sequence += 1
         if self.config["ack_policy"] == "none":
             self._floor = (self._consumer_sequence, record.sequence)
-            request.puller.take(record, 1, self._consumer_sequence, 0)
+            request.puller.take(record, 1, self._consumer_sequence, 0, 0)
             return
         pending = self._pending.get(record.sequence)
         if pending is None:
@@ -236,7 +238,8 @@ class MemoryConsumer:
         count = self._redelivered.get(record.sequence, 0) + 1
         # The engine looks at it in redeliveries only, and counting is slow.
         waiting = int(count > 1 and self._has_new())
-        request.puller.take(record, count, self._consumer_sequence, waiting)
+        pin = 0 if self._pin is None else self._pin.number
+        request.puller.take(record, count, self._consumer_sequence, waiting, pin)
 
     def _next_redelivery(self) -> Record | None:
         while self._again:

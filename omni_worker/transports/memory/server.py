@@ -25,7 +25,8 @@ from .configs import (
     no_stream,
     refusal,
 )
-from .consumer import MemoryConsumer, Puller
+from .consumer import MemoryConsumer
+from .pulls import Puller
 from .schedules import next_due, produced
 from .stream import MemoryStream, Record
 
@@ -271,6 +272,18 @@ class MemoryServer:
         consumer = self._consumers.get((stream, name))
         if consumer is not None:
             consumer.withdraw(puller)
+
+    def cut_off(self, stream: str, name: str, puller: Puller) -> None:
+        """Forget the requests of ``puller``, whose link is cut."""
+        consumer = self._consumers.get((stream, name))
+        if consumer is not None:
+            consumer.cut_off(puller)
+
+    def release(self, stream: str, name: str, puller: Puller) -> None:
+        """Forget the requests of ``puller``, which is closed."""
+        consumer = self._consumers.get((stream, name))
+        if consumer is not None:
+            consumer.release(puller)
 
     def answer(self, stream: str, name: str, sequence: int, answer: bytes) -> None:
         """Take the answer to a delivery; ignored if the consumer is gone."""

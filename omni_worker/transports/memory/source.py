@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from ..base import ACK, Delivery, Receiver
+from ..base import ACK, Delivery, Receiver, Served
 from .link import Link, LinkLost
 from .server import MemoryServer
 from .stream import Record
@@ -30,7 +30,7 @@ class MemorySource:
 
     def __init__(
         self, server: MemoryServer, link: Link, send_answer: SendAnswer,
-        stream: str, consumer: str, receiver: Receiver,
+        stream: str, consumer: str, receiver: Receiver, served: Served | None = None,
     ) -> None:  # fmt: skip
         self.stream = stream
         self.consumer = consumer
@@ -43,9 +43,17 @@ class MemorySource:
         self._closed = False
         self._cut_at = 0.0
         self._made = server.consumer(stream, consumer)
+        self._served = served
+        self._has_group = bool(self._made and self._made.config.get("priority_groups"))
+        self.pin = 0
         self._acks: deque[Callable[[], None]] = deque(maxlen=ACKS_KEPT)
 
     # --- the port --------------------------------------------------------------------------
+
+    @property
+    def is_served(self) -> bool:
+        """Return True with the pin, or on a consumer without a group."""
+        return bool(self.pin) or not self._has_group
 
     @property
     def silent_for(self) -> float:
@@ -124,7 +132,7 @@ class MemorySource:
         """Forget the source; late deliveries are dropped."""
         self._stopped = self._closed = True
         self.outstanding = 0
-        self._link.send(self._withdraw)
+        self._link.send(partial(self._server.release, self.stream, self.consumer, self))
 
     # --- what the transport calls ----------------------------------------------------------
 
@@ -136,7 +144,7 @@ class MemorySource:
     def on_cut(self) -> None:
         """Handle a cut: the server drops our requests."""
         self._cut_at = asyncio.get_running_loop().time()
-        self._withdraw()
+        self._server.cut_off(self.stream, self.consumer, self)
 
     def on_up(self) -> None:
         """Handle a new link: every request of the old one is gone."""
@@ -147,9 +155,15 @@ class MemorySource:
 
     # --- what the server calls -------------------------------------------------------------
 
-    def take(self, record: Record, count: int, consumer_sequence: int, pending: int) -> None:
+    def take(
+        self, record: Record, count: int, consumer_sequence: int, pending: int, pin: int
+    ) -> None:
         """Send a delivery over the link."""
-        self._link.hand_over(partial(self._receive, record, count, consumer_sequence, pending))
+        self._link.hand_over(partial(self._receive, record, count, consumer_sequence, pending, pin))
+
+    def unpinned(self) -> None:
+        """Handle a refused request: another process may be served by now."""
+        self._link.hand_over(self._stand_by)
 
     def ended(self, missing: int) -> None:
         """Handle the end of a brief request."""
@@ -171,9 +185,25 @@ class MemorySource:
                 act()
         self._acks.clear()
 
-    def _receive(self, record: Record, count: int, consumer_sequence: int, pending: int) -> None:
+    def _stand_by(self) -> None:
+        if not self.pin:
+            return
+        self.pin = self.outstanding = 0
+        if self._stopped:
+            return
+        if self._served is not None:
+            self._served(self, self.is_served)
+        self._receiver.replenish(self)
+
+    def _receive(
+        self, record: Record, count: int, consumer_sequence: int, pending: int, pin: int
+    ) -> None:
         if self._closed:
             return
+        if pin != self.pin or (self._has_group and not pin):
+            self.pin, self._has_group = pin, bool(pin)
+            if self._served is not None and not self._stopped:
+                self._served(self, True)
         if self.outstanding:
             self.outstanding -= 1
         words = (count, record.sequence, consumer_sequence, record.stored_at, pending)

@@ -13,6 +13,7 @@ from .consuming import Consuming
 from .ending import Ending
 from .operating import Operating
 from .outages import Outages
+from .pinning import Pinning
 from .publishing import Publishing
 from .scheduling import Scheduling
 from .serving import Serving
@@ -33,5 +34,6 @@ class TransportSuite(
     Serving,
     Scheduling,
     Atomic,
+    Pinning,
 ):
     """All of it."""

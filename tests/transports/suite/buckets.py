@@ -8,7 +8,8 @@ from contextlib import suppress
 import pytest
 
 from omni_worker.errors import BucketUnavailable
-from omni_worker.transports.base import Entry, Transport
+from omni_worker.transports.base import Transport
+from omni_worker.transports.key_value import Entry
 
 from ...waiting import until
 from .backend import Backend
