@@ -144,7 +144,8 @@ def test_commands_and_settings_named_in_a_page_exist(page: str) -> None:
 
     assert named <= known
     for code in re.findall(r"`omni-worker\s([^`]+)`", PAGES[page]):
-        words = code.replace("\\|", "|").split()
+        typed = code.partition(" [OPTIONS]")[0]  # a usage line of the reference
+        words = typed.replace("\\|", "|").split()
         command, rest = command_of([word for word in words if word != "…"])
         options = {name for one in command.params for name in one.opts} | {"--help"}
         assert {word for word in rest if word.startswith("-")} <= options, code
