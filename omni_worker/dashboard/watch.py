@@ -86,6 +86,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()  # a browser came
+        self._asking = asyncio.Event()  # the same, for who asks the processes
         self._recount = asyncio.Event()
         self._has_notes = asyncio.Event()
         self._lookers = 0
@@ -130,7 +131,7 @@ class Watch:
     def looking(self) -> Iterator[None]:
         """Look often while this is entered."""
         self._lookers += 1
-        self._wanted.set()
+        self.look_again()
         try:
             yield
         finally:
@@ -139,6 +140,7 @@ class Watch:
     def look_again(self) -> None:
         """Look at once: something was changed from here."""
         self._wanted.set()
+        self._asking.set()
 
     async def close(self) -> None:
         """Stop looking; every wait for a change ends."""
@@ -223,7 +225,11 @@ class Watch:
                 activity.handled.spread(self._asked_at, now, handled - before)
         self._handled, self._asked_at = counts, now
         self._show(processes=tuple(found), is_denied_processes=False)
-        await asyncio.sleep(self._pause())
+        self._asking.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause()):
+                await self._asking.wait()
+        await asyncio.sleep(SOON)
 
     def _count_deliveries(self, handler: HandlerStatus, now: float) -> None:
         for one in handler.consumers:

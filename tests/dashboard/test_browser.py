@@ -168,6 +168,61 @@ def test_chosen_letters_are_discarded_after_a_counted_question(
         assert watched.complaints == []
 
 
+def test_a_handler_is_paused_scaled_and_resumed_by_clicks(
+    watched: Watched, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    with (
+        Stage(tmp_path, nats_server.url) as stage,
+        served(nats_server.url, "--allow-actions") as (address, _),
+    ):
+        (tmp_path / "repaired").touch()
+        run(stage.run(stage.app(APP)))
+        page = watched.page
+        page.goto(f"{address}/handler?app=shop&name=images")
+
+        page.get_by_label("Why").first.fill("a night's rest")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("h1")).to_have_text("Pause images?")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("h1 + *")).to_contain_text("paused", ignore_case=True)
+        expect(page.locator("#main")).to_contain_text("a night's rest")
+        run(publish(nats_server.url, "custom.image.uploaded", 2))
+        expect(page.locator("dl div", has_text="Waiting").locator("dd")).to_have_text("2")
+        assert stage.effects("handled") == []
+
+        page.get_by_label("At once").fill("3")
+        page.get_by_role("button", name="Scale", exact=True).click()
+        expect(page.locator("h1")).to_have_text("Scale images to 3 at once?")
+        page.get_by_role("button", name="Scale").click()
+        expect(page.locator("td", has_text="0 / 3")).to_be_visible()
+
+        page.get_by_role("button", name="Resume").click()
+        page.get_by_role("button", name="Resume").click()
+        run(stage.until_effects(2, "handled"))
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        assert watched.complaints == []
+
+
+def test_without_leave_to_act_there_are_no_buttons_and_a_pause_made_by_hand_is_refused(
+    watched: Watched, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage, served(nats_server.url) as (address, _):
+        run(stage.run(stage.app(APP)))
+        page = watched.page
+        page.goto(f"{address}/handler?app=shop&name=images")
+        expect(page.locator("h1")).to_have_text("images")
+        assert page.get_by_role("button", name=re.compile("Pause|Scale")).count() == 0
+
+        status = page.evaluate(
+            "fetch('/handler/steer', {method: 'POST', body: new URLSearchParams("
+            "{verb: 'pause', app: 'shop', name: 'images'})}).then((answer) => answer.status)"
+        )
+
+        assert status == 403
+        page.reload()
+        expect(page.locator("h1 + *")).not_to_contain_text("paused", ignore_case=True)
+
+
 def test_another_program_s_change_is_seen_without_a_reload(
     watched: Watched, nats_server: NatsServer
 ) -> None:
