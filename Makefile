@@ -20,7 +20,7 @@ PURE   := tests/test_*.py tests/testing tests/promises tests/traces -m "not alon
 PEERS  := benchmarks/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all newer soak reference docs bench bench-all check format lint types install pm2 wheel chromium pictures clean
+.PHONY: help demo test test-all newer soak reference docs bench bench-all check format lint types install pm2 wheel chromium prometheus pictures clean
 
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
@@ -91,6 +91,13 @@ chromium: ## Install the browser for the dashboard's tests (Debian, Ubuntu)
 	@command -v chromium >/dev/null || { \
 	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	    $$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium; }
+
+prometheus: $(READY) ## Unpack Prometheus for the tests of metrics (Debian, Ubuntu)
+	@test -x $(VENV)/prometheus/usr/bin/promtool || { \
+	    apt-cache show prometheus >/dev/null 2>&1 || { \
+	        sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq; }; \
+	    cd $(VENV) && apt-get download -qq prometheus && dpkg -x prometheus_*.deb prometheus \
+	        && rm prometheus_*.deb; }
 
 pictures: $(READY) chromium ## Take the docs' pictures of the dashboard anew
 	@$(RUN)/python -m tests.dashboard.pictures

@@ -6,6 +6,7 @@ It is outside the publish middlewares: the type is the one the caller gave.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 from .errors import OmniWorkerError
@@ -41,12 +42,14 @@ class SignallingPublisher(Publisher):
         self, draft: Draft, *, timeout: float = DEFAULT_TIMEOUT, via: Via | None = None
     ) -> Published:
         """Publish one event; see Publisher."""
+        began = perf_counter()
         try:
             published = await super().publish(draft, timeout=timeout, via=via)
         except OmniWorkerError as error:
-            self._emit(draft.type, draft.id, error)
+            self._emit(draft.type, draft.id, error, seconds=perf_counter() - began)
             raise
-        self._emit(draft.type, draft.id, published, to=(draft.channel, draft.instance))
+        seconds, to = perf_counter() - began, (draft.channel, draft.instance)
+        self._emit(draft.type, draft.id, published, to=to, seconds=seconds)
         return published
 
     def note(self, draft: Draft, result: Published | Exception) -> None:
@@ -102,10 +105,15 @@ class SignallingPublisher(Publisher):
         *,
         is_letter: bool = False,
         to: _Address = (None, None),
+        seconds: float | None = None,
     ) -> None:
         if isinstance(result, Exception):
             if self._refused is not None:
-                self._refused(PublishFailed(type=type, id=id, error=result, is_letter=is_letter))
+                self._refused(
+                    PublishFailed(
+                        type=type, id=id, error=result, is_letter=is_letter, seconds=seconds
+                    )
+                )
         elif self._confirmed is not None:
             self._confirmed(
                 PublishConfirmed(
@@ -117,5 +125,6 @@ class SignallingPublisher(Publisher):
                     is_letter=is_letter,
                     channel=to[0],
                     instance=to[1],
+                    seconds=seconds,
                 )
             )

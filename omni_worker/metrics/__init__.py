@@ -20,8 +20,8 @@ from ..errors import ConfigError
 from ..extensions import Extension
 from ..routes import Answer, Request, Routes
 from ..signals import Signal
-from .oldest import OldestWaiting
-from .published import PublishedTypes
+from .looks import Looks
+from .published import PublishedTypes, PublishTimes
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -61,10 +61,11 @@ class Metrics(Extension):
         check_installed()
         self.route = route
         self.published = PublishedTypes()
+        self.publish_times = PublishTimes()
         self.app = ""  # the running one's
         self.connections = 0
         self.recoveries: Counter[tuple[str, str]] = Counter()  # app and kind
-        self.buses: dict[EventBus, OldestWaiting] = {}
+        self.buses: dict[EventBus, Looks] = {}
         self.started = time.time()
 
     def signal(self, fact: Signal) -> None:
@@ -72,8 +73,10 @@ class Metrics(Extension):
         match fact:
             case signals.PublishConfirmed():
                 self.published.count(fact.type, "duplicate" if fact.duplicate else "stored")
+                self.publish_times.note(fact.seconds)
             case signals.PublishFailed():
                 self.published.failed(fact.type, fact.error)
+                self.publish_times.note(fact.seconds)
             case signals.Connected():
                 self.connections += 1
             case signals.HandlerSignal(handler=handler):
@@ -85,7 +88,7 @@ class Metrics(Extension):
         bus.measures_runs = True
         self.app = bus.name
         self.published.knows = lambda type: bus.registry.get(type) is not None
-        self.buses[bus] = OldestWaiting(bus, asyncio.get_running_loop())
+        self.buses[bus] = Looks(bus, asyncio.get_running_loop())
         try:
             yield
         finally:

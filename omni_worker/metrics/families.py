@@ -7,6 +7,7 @@ instance, a subject, an id or the text of an error.
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ from ..bus import EventBus
 from ..settle import Counts
 from ..subscription import Subscription
 from ..subscription.run_times import LIMITS, Histogram
-from .oldest import OldestWaiting
+from .looks import Looks
+from .published import OTHER
 
 if TYPE_CHECKING:
     from . import Metrics
@@ -58,12 +60,14 @@ def families(metrics: Metrics) -> Iterator[Metric]:
         return  # it has not started yet
     yield from _of_events(handlers)
     yield from _of_slots(handlers)
+    yield from _of_limits(handlers)
     yield from _of_consumers(buses)
+    yield from _of_stored(buses)
     yield from _of_publishing(metrics)
     yield from _of_process(metrics, buses)
 
 
-_Buses = Mapping[EventBus, OldestWaiting]
+_Buses = Mapping[EventBus, Looks]
 _Handlers = dict[tuple[str, str], list[Subscription]]
 
 
@@ -104,6 +108,7 @@ def _of_slots(handlers: _Handlers) -> Iterator[Metric]:
     running = _gauge("running", "Events that run right now.", labels)
     held = _gauge("held", "Events that run or wait in the process.", labels)
     concurrency = _gauge("concurrency", "Events that may run at once.", labels)
+    prefetch = _gauge("prefetch", "Events that may be held besides those that run.", labels)
     busy = _counter("slot_busy_seconds", "Time of all slots with an event.", labels)
     breaker = _gauge("breaker_open", "1 while the breaker lets only trials run.", labels)
     stalled = _gauge("stalled", "1 while something keeps the handler from its events.", labels)
@@ -111,10 +116,25 @@ def _of_slots(handlers: _Handlers) -> Iterator[Metric]:
         running.add_metric(names, sum(one.running for one in subscriptions))
         held.add_metric(names, sum(one.held for one in subscriptions))
         concurrency.add_metric(names, sum(one.scaling.concurrency for one in subscriptions))
+        prefetch.add_metric(names, sum(one.flow.credit.ahead for one in subscriptions))
         busy.add_metric(names, sum(one.busy_seconds for one in subscriptions))
         breaker.add_metric(names, any(one.is_on_trial for one in subscriptions))
         stalled.add_metric(names, any(one.stalls for one in subscriptions))
-    yield from (running, held, concurrency, busy, breaker, stalled)
+    yield from (running, held, concurrency, prefetch, busy, breaker, stalled)
+
+
+def _of_limits(handlers: _Handlers) -> Iterator[Metric]:
+    limited = _gauge(
+        "limited_events", "Held events that wait for their rate or limit.", ("app", "handler", "by")
+    )
+    for names, subscriptions in handlers.items():
+        waiting: Counter[str] = Counter()
+        for one in subscriptions:
+            for by, count in one.flow.limited.items():
+                waiting[by] += count()
+        for by, events in waiting.items():
+            limited.add_metric((*names, by), events)
+    yield limited
 
 
 def _of_consumers(buses: _Buses) -> Iterator[Metric]:
@@ -135,7 +155,7 @@ def _of_consumers(buses: _Buses) -> Iterator[Metric]:
                 row[1] += info.num_ack_pending
                 row[2] += info.num_redelivered
                 row[3] += info.num_waiting
-                row[4] = max(row[4], looks.seconds(info))
+                row[4] = max(row[4], looks.oldest.seconds(info))
                 row[5] = max(row[5], float(info.is_paused))
     gauges = (lag, unacked, again, pulls, oldest, paused)
     for names, row in seen.items():
@@ -144,12 +164,35 @@ def _of_consumers(buses: _Buses) -> Iterator[Metric]:
     yield from gauges
 
 
+def _of_stored(buses: _Buses) -> Iterator[Metric]:
+    letters = _gauge("dead_letters", "Open dead letters, at the server.", ("app", "handler"))
+    scheduled = _gauge("scheduled_events", "Events and crons that are not due yet.", ("app",))
+    outbox = _gauge("outbox_events", "Events due or committed, and not published yet.", ("app",))
+    for bus, looks in buses.items():
+        counts = looks.letters.counts
+        if counts is not None and not looks.letters.is_denied:
+            open_by_name = dict.fromkeys((one.handler.name for one in bus.subscriptions), 0)
+            for handler, count in counts.items():
+                name = handler if handler in open_by_name else OTHER
+                open_by_name[name] = open_by_name.get(name, 0) + count
+            for name, count in open_by_name.items():
+                letters.add_metric((bus.name, name), count)
+        if looks.kept.is_denied:
+            continue
+        for gauge, number in ((scheduled, looks.kept.scheduled), (outbox, looks.kept.outbox)):
+            if number is not None:
+                gauge.add_metric((bus.name,), number)
+    yield from (letters, scheduled, outbox)
+
+
 def _of_publishing(metrics: Metrics) -> Iterator[Metric]:
     app = metrics.app
     published = _counter("published", "Published events.", ("app", "type", "result"))
     for (type, result), count in list(metrics.published.counts.items()):
         published.add_metric((app, type, result), count)
-    yield published
+    took = _histogram("publish_duration_seconds", "Time until a publish is confirmed.", ("app",))
+    _add(took, (app,), [metrics.publish_times.read()])
+    yield from (published, took)
 
 
 def _of_process(metrics: Metrics, buses: _Buses) -> Iterator[Metric]:

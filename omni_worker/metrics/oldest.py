@@ -1,8 +1,4 @@
-"""OldestWaiting: when the oldest unsettled event of each consumer was stored.
-
-The server is asked by a scrape, at most every fifteen seconds, and the next scrape has the answer:
-a scrape waits for nothing, and without scrapes nothing is asked.
-"""
+"""OldestWaiting: when the oldest unsettled event of each consumer was stored."""
 
 from __future__ import annotations
 
@@ -13,20 +9,15 @@ from contextlib import suppress
 from ..bus import EventBus
 from ..errors import OmniWorkerError
 from ..operations.status import first_unsettled
-from ..tasks import own
 from ..transports.infos import ConsumerInfo
+from .look import Look
 
-LOOK_EVERY = 15.0  # seconds
 
-
-class OldestWaiting:
+class OldestWaiting(Look):
     """Ages of the oldest events of one bus's consumers."""
 
     def __init__(self, bus: EventBus, loop: asyncio.AbstractEventLoop) -> None:
-        self._bus = bus
-        self._loop = loop
-        self._looked_at = float("-inf")
-        self._looking: asyncio.Task[None] | None = None
+        super().__init__(bus, loop)
         self._stored: dict[tuple[str, str], float] = {}  # epoch seconds, by stream and consumer
 
     def seconds(self, info: ConsumerInfo) -> float:
@@ -36,20 +27,8 @@ class OldestWaiting:
             return 0.0
         return max(0.0, time.time() - stored)
 
-    def look_if_due(self) -> None:
-        """Ask the server soon, if it is time; called from any thread."""
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_EVERY:
-            return
-        self._looked_at = now
-        with suppress(RuntimeError):  # the loop is closed: this process ends
-            self._loop.call_soon_threadsafe(self._begin)
-
-    def _begin(self) -> None:
-        if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._look(), name=own("metrics"))
-
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Ask for the oldest event of each consumer that has any."""
         infos = [
             info
             for subscription in self._bus.subscriptions

@@ -20,7 +20,7 @@ LARGEST = frozenset(
     for name in (
         "lag_events", "unacked_events", "redelivered_events", "pulls_waiting",
         "oldest_waiting_seconds", "paused", "breaker_open", "stalled", "loop_lag_seconds",
-        "build_info",
+        "build_info", "dead_letters", "scheduled_events", "outbox_events",
     )
 )  # fmt: skip
 SMALLEST = frozenset(PREFIX + name for name in ("connected", "start_time_seconds"))

@@ -176,7 +176,10 @@ class IdUsedAgain(HandlerSignal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfirmed(Signal):
-    """The server confirmed a published event; ``is_letter`` for a dead letter of ours."""
+    """The server confirmed a published event; ``is_letter`` for a dead letter of ours.
+
+    ``seconds``: how long `publish` took; None for one of many, and for a dead letter.
+    """
 
     id: str
     type: str
@@ -186,16 +189,18 @@ class PublishConfirmed(Signal):
     is_letter: bool = False
     channel: str | None = None
     instance: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishFailed(Signal):
     """A publish was refused or not confirmed; ``is_letter`` for a dead letter of ours.
 
-    ``id`` is None where the caller gave none.
+    ``id`` is None where the caller gave none; ``seconds`` as in PublishConfirmed.
     """
 
     id: str | None
     type: str
     error: Exception
     is_letter: bool = False
+    seconds: float | None = None

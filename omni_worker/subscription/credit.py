@@ -71,6 +71,11 @@ class Credit:
         self._released = 0
         self._released_bytes = 0
 
+    @property
+    def ahead(self) -> int:
+        """Deliveries that may be held besides those that run."""
+        return self.limit - self._concurrency
+
     def give_back(self, size: int) -> None:
         """Release one delivery of ``size`` bytes."""
         self.held -= 1

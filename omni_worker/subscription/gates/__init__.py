@@ -58,6 +58,7 @@ class Flow:
         self.credit = credit
         self.parked = Parked(credit)  # events that wait in a gate, set aside
         self.stalls: dict[str, str] = {}  # what stands still → the reason, in words
+        self.limited: dict[str, Callable[[], int]] = {}  # by which limit → how many wait for it
         self._stopping = asyncio.Event()
 
     def stall(self, what: str, reason: str) -> None:

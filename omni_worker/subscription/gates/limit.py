@@ -46,6 +46,7 @@ class RunLimit(Gate):
         """Take the flow whose events it holds back."""
         self._flow = flow
         self._trouble = BucketTrouble(flow, "limit")
+        flow.limited["limit"] = lambda: len(self._waiting)
 
     async def through(self, run: Run, go: Go) -> Outcome:
         """Run an event that has a place, or finds one; otherwise it waits here."""

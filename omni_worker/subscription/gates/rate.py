@@ -64,6 +64,7 @@ class RateLimit(Gate):
         """Take the flow whose events it holds back."""
         self._flow = flow
         self._trouble = BucketTrouble(flow, "rate")
+        flow.limited["rate"] = lambda: sum(len(one.waiting) for one in list(self._lanes.values()))
 
     async def through(self, run: Run, go: Go) -> Outcome:
         """Let an event on that has a token, or that finds one; otherwise it waits here."""
