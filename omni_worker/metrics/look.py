@@ -17,7 +17,7 @@ EVERY = 15.0  # seconds
 
 
 class Look:
-    """A question to the server, asked again and again as long as somebody scrapes."""
+    """A question to the server, asked again and again as long as there are scrapes."""
 
     def __init__(self, bus: EventBus, loop: asyncio.AbstractEventLoop) -> None:
         self._bus = bus

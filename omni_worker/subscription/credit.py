@@ -73,7 +73,7 @@ class Credit:
 
     @property
     def ahead(self) -> int:
-        """Deliveries that may be held besides those that run."""
+        """Deliveries that may be held in addition to those that run."""
         return self.limit - self._concurrency
 
     def give_back(self, size: int) -> None:
