@@ -65,8 +65,7 @@ async def test_open_dead_letters_are_counted_as_they_come_and_go() -> None:
         await letters.discard(first)
         await letters.retry(second)
         one_left = await counted(metrics)
-        await t.publish("custom.order.placed", {})
-        await t.settle()
+        await t.settle()  # the event that was sent back fails again
         two = await counted(metrics)
 
     assert none == {"orders": 0, "payments": 0}
