@@ -551,6 +551,26 @@ async def test_a_trace_shows_an_event_once_and_not_its_schedule(world: World) ->
     assert found.returns == []
 
 
+async def test_a_trace_finds_an_event_that_is_not_published_yet(world: World) -> None:
+    bus = await world.bus("shop")
+    await bus.subscribe("custom.late", lambda event: None, durable="r1")
+    scheduled = await bus.publish("custom.late", 1, after=3600, key="chat-1")
+    await bus.publish("custom.late", 2, after=3600)
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+
+    found = await trace_event(bus.transport, scheduled.id, since=an_hour_ago)
+    begins = await trace_event(bus.transport, scheduled.id[:8], since=an_hour_ago)
+    short = await trace_event(bus.transport, scheduled.id[:5], since=an_hour_ago)
+
+    for trace in (found, begins):
+        [waiting] = trace.scheduled
+        assert (waiting.id, waiting.key, waiting.app) == (scheduled.id, "chat-1", "shop")
+        assert waiting.subject == "custom.late"
+        assert trace.is_found
+        assert not trace.places
+    assert not short.is_found
+
+
 def test_a_server_that_is_too_old_is_named() -> None:
     with pytest.raises(TransportError, match=r"needs nats-server 2\.12\.0 or newer; this one"):
         check_version((2, 11, 8))

@@ -25,6 +25,8 @@ from ..wire import Envelope, read_envelope
 from .dead_letters import DeadLetters
 from .letter_json import as_json as letter_as_json
 from .scan import Scan
+from .schedules import ScheduledEvent, scheduled_events
+from .schedules import as_json as schedule_as_json
 
 RELATED = 200  # events of the same correlation that are kept; further ones are only counted
 PLACES = 10  # places of one id; further ones are copies of copies
@@ -102,6 +104,12 @@ class Trace:
     more_related: int = 0
     scanned: int = 0
     candidates: list[Candidate] = field(default_factory=list)  # if several ids begin with ``id``
+    scheduled: list[ScheduledEvent] = field(default_factory=list)  # it is not published yet
+
+    @property
+    def is_found(self) -> bool:
+        """True if anything is known of the event itself."""
+        return bool(self.places or self.returns or self.letters or self.scheduled)
 
 
 async def trace_event(
@@ -119,6 +127,8 @@ async def trace_event(
     await scanning.look_for(trace, trace.id)
     if named is None and not (trace.places or trace.returns or trace.letters):
         if len(trace.candidates) != 1:
+            if not trace.candidates:
+                trace.scheduled = await _scheduled(transport, trace.id)
             return trace
         trace = Trace(id=trace.candidates[0].id)
         await scanning.look_for(trace, trace.id)
@@ -137,6 +147,13 @@ async def trace_event(
     for place in [*trace.places, *trace.returns]:
         trace.consumers += await consumer_words(transport, place)
     return trace
+
+
+async def _scheduled(transport: Transport, id: str) -> list[ScheduledEvent]:
+    """Return what is published later by this id, or, if there is none, by an id that begins so."""
+    events = [one for one in await scheduled_events(transport) if one.cron is None]
+    whole = [one for one in events if one.id == id]
+    return whole or [one for one in events if len(id) >= SHORTEST and one.id.startswith(id)]
 
 
 async def named_place(transport: Transport, text: str) -> EventPlace | None:
@@ -361,6 +378,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
             for one in trace.consumers
         ],
         "deadLetters": [letter_as_json(one) for one in trace.letters],
+        "scheduled": [schedule_as_json(one) for one in trace.scheduled],
         "sentBack": [_place_json(one) for one in trace.returns],
         "sameCorrelation": [_place_json(one) for one in trace.related],
         "more": trace.more_related,

@@ -8,6 +8,7 @@ import click
 
 from ...handlers import both_names
 from ...listeners.text import address
+from ...operations.schedules import ScheduledEvent
 from ...operations.trace import (
     CANDIDATES,
     SHORTEST,
@@ -21,7 +22,7 @@ from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, say
 from ..session import CalledWrongly, Progress, run_operation
-from ..tables import ago, facts, grouped, json_text, moment, printable, table, wrapped
+from ..tables import ago, facts, grouped, json_text, lasting, moment, printable, table, wrapped
 from ..values import Moment, json_option
 
 A_DAY = timedelta(hours=24)
@@ -42,7 +43,7 @@ def command(event: str, since: datetime, json: bool) -> int:
     was delivered, and an older event is still open); or not yet delivered. What it caused is found
     by the correlation id. The first eight characters of an id are enough, as logs show them; if
     several ids begin with them, these are listed. In place of an id, give STREAM #SEQUENCE for an
-    event that has no id or cannot be read.
+    event that has no id or cannot be read. One that is to be published later is found, too.
 
     \b
     omni-worker trace 0f7e2c1a
@@ -61,7 +62,7 @@ def command(event: str, since: datetime, json: bool) -> int:
         say(json_text(as_json(trace), indent=2) if json else _lines(trace, since))
         if trace.candidates:
             return CALLED_WRONGLY
-        return 0 if trace.places or trace.returns or trace.letters else FAILED
+        return 0 if trace.is_found else FAILED
 
     return run_operation(work)
 
@@ -69,7 +70,9 @@ def command(event: str, since: datetime, json: bool) -> int:
 def _lines(trace: Trace, since: datetime) -> str:
     if trace.candidates:
         return "\n".join(_several(trace))
-    parts = [_place_lines(place) for place in trace.places] or [_not_found(trace, since)]
+    parts = [_place_lines(place) for place in trace.places]
+    parts += [_scheduled_lines(one) for one in trace.scheduled]
+    parts = parts or [_not_found(trace, since)]
     if trace.consumers:
         rows = [
             [both_names(one.function, one.handler), one.stream, one.app or "-", one.word,
@@ -112,6 +115,18 @@ def _place_lines(place: EventPlace) -> list[str]:
         ("subject", place.subject),
         ("from", place.source),
         ("correlation", place.correlation_id),
+    ))  # fmt: skip
+
+
+def _scheduled_lines(event: ScheduledEvent) -> list[str]:
+    left = lasting(max(0.0, (event.due - datetime.now(UTC)).total_seconds()))
+    when = f"paused by {event.pause.by}" if event.pause else f"{moment(event.due)} (in {left})"
+    return facts((
+        ("event", event.id),
+        ("published", f"not yet: {when}"),
+        ("subject", event.subject),
+        ("key", event.key),
+        ("from", event.app),
     ))  # fmt: skip
 
 

@@ -59,6 +59,9 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
         task.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await task
+    if trace.scheduled:
+        yield base | {"trace": trace, "json": as_json(trace)}
+        return
     nodes = tree_of(trace, await _words(services, trace))
     shown = trace.places[0] if trace.places else None
     body, headers = await _content(services, shown) if shows_body and shown else ("", [])
