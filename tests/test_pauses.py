@@ -277,6 +277,44 @@ async def test_what_waits_for_a_trial_of_the_breaker_is_not_tried_in_a_pause(
     assert sorted(handled) == list(range(8))
 
 
+async def test_in_order_nothing_new_is_tried_in_a_pause_and_all_comes_at_once_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omni_worker.subscription.gates.breaker.FIRST_PAUSE", 0.3)
+    bus = await world.bus()
+    begun, handled, is_down = list[int](), list[int](), True
+
+    async def handle(event: Event[Any]) -> None:
+        begun.append(event.payload)
+        if is_down:
+            raise ConnectionError("away")
+        handled.append(event.payload)
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="r1", breaker=2, concurrency=3, retry_delay=0.05,
+        max_retries=100, order_by=lambda event: event.payload % 6,
+    )  # fmt: skip
+    for number in range(24):
+        await bus.publish("custom.thing", number)
+    waiting = subscription._parts.breaker._waiting
+    await until(lambda: len([one for one in waiting if not one.trouble.failures]) == 3)
+
+    await bus.pause("r1")
+    await until(lambda: all(one.trouble.failures for one in waiting))
+    await until(lambda: subscription.held <= 2)  # retries, which hold their keys
+    paused = set(begun)
+    is_down = False
+    resumed = time.monotonic()
+    await bus.resume("r1")
+    await until(lambda: len(handled) == 24)
+
+    assert paused == {0, 1}
+    assert time.monotonic() - resumed < 10  # not after ack_wait
+    for key in range(6):
+        assert [one for one in handled if one % 6 == key] == list(range(key, 24, 6))
+    await until(lambda: subscription.held == 0, seen=lambda: subscription.held)
+
+
 async def test_the_right_to_read_orders_is_used_when_it_is_granted_while_running(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,10 +119,11 @@ class Pauses:
     def _hand_back(self, source: Source) -> None:
         """Hand back what has not begun: the server keeps it until the pause is over."""
         state = self._states.get(source)
-        if self._keys is None:  # what waits for a trial goes back as well, unless it holds a key
-            self._breaker.hand_back(source, WHY)
+        if self._keys is None:
             self._hand_back_gathered(source, WHY)
         waiting = [] if state is None else self._execution.waiting([state])
+        # What waits for a trial goes back as well; in order, a retry there holds its key.
+        waiting += self._breaker.let_go(source, only_new=self._keys is not None)
         if self._keys is not None:  # a retry that is kept holds its key
             waiting = [one for one in waiting if not self._keys.keeps(one)]
         if waiting:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ...outcomes import DONE, Failed, HandBack, Outcome, Retry
+from ...outcomes import DONE, KEPT, Failed, HandBack, Outcome, Retry
 from ...signals import BreakerClosed, BreakerOpened
-from ...transports.base import Source
+from ...transports.base import Delivery, Source
 from ..run import Run
 from . import Flow, Gate, Go
 
@@ -46,7 +46,7 @@ class Breaker(Gate):
         self._pause = self._first_pause
         self.note_wait: Callable[[Run], Awaitable[None]] | None = None  # of a run that waits here
         self._waiting: dict[Run, asyncio.Future[bool]] = {}  # True: it may run
-        self._let_go: dict[Run, str] = {}  # with the reason
+        self._let_go: set[Run] = set()  # whose wait was ended
         self._due = 0.0  # loop time of the next trial
         self._timer: asyncio.TimerHandle | None = None
         self._trial = 0  # number of the latest
@@ -65,8 +65,9 @@ class Breaker(Gate):
             if not await self._may_run(run):
                 if self._closed:
                     return HandBack(0.0, "we stop")
-                if (why := self._let_go.pop(run, None)) is not None:
-                    return HandBack(0.0, why)
+                if run in self._let_go:
+                    self._let_go.discard(run)
+                    return KEPT  # the caller of `let_go` hands it back
                 return HandBack(self._pause, "others are tried first")
             if self._flow.leases.has_lapsed(run.delivery):
                 return HandBack(0.0, "its lease ran out while it waited")
@@ -91,13 +92,18 @@ class Breaker(Gate):
         elif self._counts_runs and _is_failure(outcome):
             self.count_failure()
 
-    def hand_back(self, source: Source, why: str) -> None:
-        """Hand back every run of a source that waits for a trial."""
-        for run in [one for one in self._waiting if one.delivery.source is source]:
+    def let_go(self, source: Source, *, only_new: bool) -> list[Delivery]:
+        """End the wait of every run of a source, or of those that never failed; they are handed
+        back by the caller.
+        """
+        found = [one for one in self._waiting if one.delivery.source is source]
+        found = [one for one in found if not (only_new and _failed_before(one))]
+        for run in found:
             turn = self._waiting.pop(run)
             if not turn.done():
-                self._let_go[run] = why
+                self._let_go.add(run)
                 turn.set_result(False)
+        return [run.delivery for run in found]
 
     def close(self) -> None:
         """End every wait for a trial."""
