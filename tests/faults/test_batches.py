@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 from omni_worker.nats_server import NatsServer
 
 from ..waiting import until
+from .killing import killed_in_turn
 from .scene import Scene
 
 # What a batch does is done for each of its events: at once, as by one statement of a database.
@@ -32,20 +32,9 @@ def batches(work: float = 0.05, **options: object) -> str:
 
 
 async def test_workers_killed_again_and_again_in_the_middle_of_batches(scene: Scene) -> None:
-    app, size = batches(), 50
-    workers = [await scene.run(app), await scene.run()]
-    feed = asyncio.create_task(scene.publish(3_000, every=0.1))
-    kills = 0
+    kills, size = 8, 50
 
-    while kills < 8:
-        await scene.handled(200 * (kills + 1))
-        victim = random.randrange(2)
-        workers[victim].kill()
-        kills += 1
-        workers[victim] = scene.spawn()
-    ids = await feed
-    await scene.handled(len(ids), timeout=60)
-    await scene.settled()
+    await killed_in_turn(scene, batches(), kills=kills)
 
     account = await scene.ends(
         "batches: two workers on one durable, 8 × kill -9 under load",

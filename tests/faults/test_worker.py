@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import signal
 import time
 from pathlib import Path
@@ -12,25 +11,15 @@ from pathlib import Path
 from ..processes.support import Worker, consumer, stored
 from ..waiting import until
 from .accounts import Row
+from .killing import killed_in_turn
 from .scene import Scene, load
 from .servers import configured
 
 
 async def test_workers_killed_again_and_again_under_load(scene: Scene) -> None:
-    app = load(work=0.02, concurrency=10)
-    workers = [await scene.run(app), await scene.run()]
-    feed = asyncio.create_task(scene.publish(3_000, every=0.1))
-    kills = 0
+    kills = 8
 
-    while kills < 8:
-        await scene.handled(200 * (kills + 1))
-        victim = random.randrange(2)
-        workers[victim].kill()
-        kills += 1
-        workers[victim] = scene.spawn()
-    ids = await feed
-    await scene.handled(len(ids), timeout=60)
-    await scene.settled()
+    await killed_in_turn(scene, load(work=0.02, concurrency=10), kills=kills)
 
     account = await scene.ends(
         "two workers on one durable, 8 × kill -9 under load",
