@@ -5,6 +5,7 @@ Events out: app, bus or context → publisher → schemas, subjects, wire → tr
 """
 
 from . import payloads, signals
+from .adaptive import Auto
 from .app import App
 from .batches import Batch
 from .bus import EventBus
@@ -71,6 +72,7 @@ __all__ = [
     "ApiError",
     "App",
     "Atomic",
+    "Auto",
     "Batch",
     "CallNext",
     "Committed",

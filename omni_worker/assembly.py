@@ -69,7 +69,7 @@ def build_subscription(
     """Build a subscription that reads nothing yet, and threads for a plain def handler."""
     threads = None
     if not handler.is_async:
-        threads = DaemonThreads(handler.options.concurrency or 1, of_handler(handler.name))
+        threads = DaemonThreads(handler.at_once, of_handler(handler.name))
     counts = Counts()
     noted = _attempt_notes(handler, setup)
     settler = Settler(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .adaptive import AUTO, Auto, auto
 from .cron import Cron
 from .errors import ConfigError, InvalidSubject
 from .events import Event
@@ -99,7 +100,15 @@ class Handler:
     @property
     def at_once(self) -> int:
         """Number of events that may run at once: those of all its batches, if it has batches."""
-        return (self.options.concurrency or 1) * (self.batch.size if self.batch else 1)
+        given = self.options.concurrency or 1
+        runs = given if isinstance(given, int) else auto(given).begin
+        return runs * (self.batch.size if self.batch else 1)
+
+    @property
+    def adapts(self) -> Auto | None:
+        """Bounds of a concurrency that adapts itself; None: it is a number."""
+        given = self.options.concurrency
+        return None if given is None or isinstance(given, int) else auto(given)
 
     @property
     def one_active(self) -> bool:
@@ -241,6 +250,8 @@ def with_settings(options: Options, settings: Settings) -> Options:
         for name, option in OPTIONS.items()
         if option.setting and getattr(options, name) is None
     }
+    if filled.get("concurrency") == AUTO:
+        filled["concurrency"] = Auto()
     options = replace(options, **filled)
     assert options.max_retries is not None
     assert options.retry_delay is not None

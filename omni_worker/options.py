@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 from pydantic import BaseModel
 
+from .adaptive import AUTO, MOST, Auto
 from .errors import ConfigError
 from .rate import parse_rate
 from .retry import DAY, RetryPolicy
 from .schemas import check_model, check_name
 
 StartFrom = Literal["new", "first", "last"] | datetime
+Concurrency = int | Literal["auto"] | Auto
 Check = Callable[[str, Any], None]  # given `name=value` and the value; raises ConfigError
 
 
@@ -26,12 +28,13 @@ class Number:
     low: float
     high: float
     unit: str = ""  # "s" for seconds; a number without unit is a whole one
+    otherwise: str = ""  # what else is accepted
 
     @property
     def expected(self) -> str:
         """Describe what is accepted, for an error text."""
         kind = "seconds" if self.unit == "s" else "a whole number"
-        return f"{kind}, {self.low:.15g} to {self.high:.15g}"
+        return f"{kind}, {self.low:.15g} to {self.high:.15g}{self.otherwise}"
 
     def __call__(self, given: str, value: object) -> None:
         """Refuse another type, and a number out of bounds."""
@@ -39,6 +42,21 @@ class Number:
         is_one = isinstance(value, kinds) and not isinstance(value, bool)
         if not is_one or not self.low <= value <= self.high:  # type: ignore[operator]
             raise ConfigError(f"{given}: expected {self.expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberOrAuto(Number):
+    """A number, or the word that it is found out."""
+
+    otherwise: str = ", or auto"
+
+    def __call__(self, given: str, value: object) -> None:
+        """Refuse what is neither."""
+        if value != AUTO and not isinstance(value, Auto):
+            Number.__call__(self, given, value)
+
+
+AT_ONCE = NumberOrAuto(1, MOST)
 
 
 def _name(given: str, value: object) -> None:
@@ -131,10 +149,10 @@ class Options:
         ),
     ] = None
     concurrency: Annotated[
-        int | None,
+        Concurrency | None,
         Option(
-            "How many events a handler runs at once in each process.",
-            Number(1, 100_000),
+            'How many events a handler runs at once in each process; `"auto"`: adapts itself.',
+            AT_ONCE,
             setting=True,
             default=10,
         ),
@@ -255,7 +273,7 @@ class HandlerOptions(TypedDict, total=False):
     # one from a dataclass. tests/test_options.py compares every name and type with `Options`.
     durable: str | None
     queue: str | None
-    concurrency: int | None
+    concurrency: Concurrency | None
     prefetch: int | None
     timeout: float | None
     ack_wait: float | None
@@ -309,6 +327,8 @@ def check_options(given: Mapping[str, Any]) -> Options:
     for name in ("rate", "limit"):
         if getattr(options, name) is not None and options.durable is options.queue is None:
             raise ConfigError(f"{name}= needs durable= or queue=: processes must agree on a name")
+    if options.concurrency == AUTO:
+        options = replace(options, concurrency=Auto())
     if not isinstance(given.get("reject_on", ()), tuple):
         return replace(options, reject_on=(given["reject_on"],))
     return options
@@ -328,6 +348,6 @@ def _plain(name: str, value: Any) -> Any:
             return OPTIONS[name].none
         case tuple():
             return [kind.__name__ for kind in value]
-        case datetime():
+        case datetime() | Auto():
             return str(value)
     return value is not None if name in ("order_by", "rate_by") else value

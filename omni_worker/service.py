@@ -79,11 +79,13 @@ def activity(subscription: Subscription) -> HandlerActivity:
         ),
         one_active=handler.one_active,
         concurrency=subscription.scaling.concurrency,
+        adapts=subscription.scaling.adapts,
         prefetch=options.prefetch,
         running=subscription.running,
         held=subscription.held,
         breaker_open=subscription.is_on_trial,
         stalls=tuple(subscription.stalls),
+        waits=tuple(one.reason for one in subscription.flow.waits if one.reason),
         counts=asdict(subscription.counts),
         busy_seconds=subscription.busy_seconds,
     )

@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigError
 from .masking import without_secrets
-from .options import OPTIONS, Number
+from .options import AT_ONCE, OPTIONS, Number
 from .subjects import Unaddressed
 from .urls import EXPECTED as EXPECTED_URLS
 from .urls import checked_urls, is_web, shown_urls, split_urls
@@ -139,7 +139,9 @@ class Settings(BaseSettings):
 
     # Defaults of every handler; an option of the handler wins. Meaning, bounds and default are
     # those of the option.
-    concurrency: int = _of_option("concurrency")
+    concurrency: Annotated[int, Field(ge=AT_ONCE.low, le=AT_ONCE.high)] | Literal["auto"] = Field(
+        default=10, description=OPTIONS["concurrency"].meaning
+    )
     prefetch: int | None = _of_option("prefetch")
     timeout: float | None = _of_option("timeout")
     ack_wait: float = _of_option("ack_wait")
@@ -194,7 +196,7 @@ class Settings(BaseSettings):
         return checked_urls(urls)
 
     @field_validator(
-        "provision", "unaddressed", "service", "audit", "metrics", "traces",
+        "concurrency", "provision", "unaddressed", "service", "audit", "metrics", "traces",
         "log_tracebacks", "log_format", "log_level",
         mode="before",
     )  # fmt: skip
@@ -327,6 +329,8 @@ def _expected(field: str) -> str:
     info = Settings.model_fields[field]
     if field == "urls":
         return EXPECTED_URLS
+    if field == "concurrency":
+        return AT_ONCE.expected
     kinds = get_args(info.annotation) or (info.annotation,)
     if get_origin(info.annotation) is Literal:
         return " or ".join(kinds)

@@ -18,7 +18,7 @@ HOUSE = Path(__file__).parent.parent / "omni_worker"
 # gets its place here; the flow of an event (docs) says which.
 ROOMS = [
     "errors", "masking", "urls", "tasks", "forks", "outcomes", "routes", "subjects", "events",
-    "payloads", "validation", "failures", "finite", "schemas", "retry", "cron", "rate",
+    "payloads", "validation", "failures", "finite", "schemas", "retry", "cron", "rate", "adaptive",
     "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "trace_context",
     "signatures", "injection", "handlers", "handler_consumers",
@@ -31,7 +31,8 @@ ROOMS = [
     "publisher", "signalling_publisher", "schedules", "context", "notes", "limits", "dispatch",
     "letter_storage", "settle", "subscription", "batches",
     "assembly", "upkeep", "binding", "sent_back", "operations",
-    "listeners", "listeners.text", "listeners.sentences", "listeners.pretty", "listeners.logs",
+    "listeners", "listeners.text", "listeners.sentence",
+    "listeners.flow_sentences", "listeners.sentences", "listeners.pretty", "listeners.logs",
     "listeners.configuration",
     "listeners.opentelemetry",
     "bus", "extensions", "service", "parts", "lifespan", "crons",

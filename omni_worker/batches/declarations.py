@@ -135,6 +135,8 @@ def _check(handler: Handler) -> None:
             "rate= and limit= count events, not batches, so that none would fill: use @app.on with"
             " them"
         )
+    if handler.adapts is not None:
+        raise ConfigError("concurrency= of batches: expected a whole number; only events adapt")
     if handler.at_once > MOST:
         raise ConfigError(
             f"size={handler.batch.size if handler.batch else 0} ×"

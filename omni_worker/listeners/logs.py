@@ -26,7 +26,8 @@ from ..signals import (
     Signal,
 )
 from .pretty import pretty
-from .sentences import ALWAYS, Sentence, run_mark, sentence_of
+from .sentence import Sentence
+from .sentences import ALWAYS, run_mark, sentence_of
 from .text import LONGEST_TEXT, indented, visible, visible_json
 
 __all__ = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..events import Event, names_of
@@ -35,6 +33,8 @@ from ..signals import (
     IdUsedAgain,
     Lapsed,
     LateConsumerLost,
+    Limited,
+    LimitEnded,
     NearlyFull,
     NeverEnded,
     NotesFailed,
@@ -55,11 +55,12 @@ from ..signals import (
     StallEnded,
     StreamReplaced,
     ThreadStuck,
+    Tuned,
     WaitingForOlder,
 )
+from .flow_sentences import flow_sentence
+from .sentence import DEBUG, ERROR, INFO, WARNING, Sentence
 from .text import address, human_time, short_id
-
-DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 # Heard always: what a person on duty wants to read. Two more are heard where runs are logged too.
 ALWAYS: tuple[type[Signal], ...] = (
@@ -69,26 +70,9 @@ ALWAYS: tuple[type[Signal], ...] = (
     ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset, ConsumersJoined,
     RecreationFailed, StreamReplaced, LateConsumerLost,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
-    NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded,
+    NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded, Tuned, Limited, LimitEnded,
     ReturnsLost, ReturnDelayed, NotForwarded, CronRestored, Ready,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A log line: level, text, fields, and what it is about.
-
-    ``error`` brings its traceback, without our frames unless ``whole``; ``traceback`` is one.
-    """
-
-    level: int
-    text: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    about: str = ""
-    look: str = ""  # the command that shows more
-    error: BaseException | None = None
-    traceback: str = ""
-    whole: bool = False
 
 
 def sentence_of(signal: Signal) -> Sentence | None:
@@ -99,7 +83,7 @@ def sentence_of(signal: Signal) -> Sentence | None:
         case EventSignal():
             return _of_event(signal)
         case HandlerSignal():
-            return _of_consumer(signal) or _of_handler(signal)
+            return flow_sentence(signal) or _of_consumer(signal) or _of_handler(signal)
         case ReturnsLost():
             again = "what waited there can be retried with --again"
             return Sentence(ERROR, f"{signal.cause}; {again}")
@@ -281,27 +265,11 @@ def _of_consumer(signal: HandlerSignal) -> Sentence | None:
             return Sentence(INFO, f"consumer {name} on {signal.stream} is resumed", handler)
         case ConsumerPaused():
             return Sentence(WARNING, signal.reason, handler)
-        case Paused() | Resumed() | Scaled():
-            return _of_order(signal)
         case ConsumerReset(consumer=name):
             return Sentence(WARNING, f"consumer {name} was reset by others: its events run again")
         case ConsumerRecreated(consumer=name, sequence=sequence):
             return Sentence(WARNING, f"consumer {name} is recreated from sequence {sequence}")
     return None
-
-
-def _of_order(signal: Paused | Resumed | Scaled) -> Sentence:
-    fields = {"handler": signal.handler.name}
-    match signal:
-        case Paused():
-            return Sentence(WARNING, f"{signal.handler.shown} is {signal.reason}", fields)
-        case Resumed():
-            return Sentence(INFO, f"{signal.handler.shown} is resumed", fields)
-        case Scaled(reason=""):
-            text = f"runs {signal.declared} at once again, as declared"
-            return Sentence(INFO, f"{signal.handler.shown} {text}", fields)
-    text = f"is {signal.reason} (declared: {signal.declared})"
-    return Sentence(WARNING, f"{signal.handler.shown} {text}", fields)
 
 
 def _of_handler(signal: HandlerSignal) -> Sentence | None:

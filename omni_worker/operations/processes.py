@@ -40,11 +40,13 @@ class HandlerActivity:
     standby: tuple[tuple[str, str], ...] = ()  # those of them that serve another process for now
     one_active: bool | None = None  # they are to serve one at a time; None as for ``ordered``
     concurrency: int = 0
+    adapts: bool = False  # it finds that number itself
     prefetch: int | None = None
     running: int = 0
     held: int = 0
     breaker_open: bool = False
     stalls: tuple[str, ...] = ()  # why it takes no events
+    waits: tuple[str, ...] = ()  # for its rate or limit, as ordered
     counts: Mapping[str, int] = field(default_factory=dict)  # what became of its deliveries
     busy_seconds: float = 0.0  # of all its slots, with an event each
 
@@ -249,11 +251,13 @@ def _activity_json(activity: HandlerActivity) -> dict[str, Any]:
             for key in activity.consumers
         ],
         "concurrency": activity.concurrency,
+        "adapts": activity.adapts,
         "prefetch": activity.prefetch,
         "running": activity.running,
         "held": activity.held,
         "breakerOpen": activity.breaker_open,
         "stalls": list(activity.stalls),
+        "waits": list(activity.waits),
         "counts": dict(activity.counts),
         "busySeconds": round(activity.busy_seconds, 6),
     }
@@ -275,11 +279,13 @@ def _read_activity(data: Mapping[str, Any]) -> HandlerActivity:
         standby=tuple(key for key, one in said if one.get("standby") is True),
         one_active=one_active if isinstance(one_active, bool) else None,
         concurrency=int(data["concurrency"]),
+        adapts=data.get("adapts") is True,
         prefetch=None if prefetch is None else int(prefetch),
         running=int(data["running"]),
         held=int(data["held"]),
         breaker_open=bool(data["breakerOpen"]),
         stalls=tuple(map(str, data["stalls"])),
+        waits=tuple(map(str, data.get("waits", ()))),
         counts={str(name): int(count) for name, count in data["counts"].items()},
         busy_seconds=float(data["busySeconds"]),
     )

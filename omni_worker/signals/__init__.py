@@ -24,6 +24,8 @@ from .conditions import (
     EngineFault,
     ForeignDelivery,
     LateConsumerLost,
+    Limited,
+    LimitEnded,
     NearlyFull,
     NotesFailed,
     NotForwarded,
@@ -37,6 +39,7 @@ from .conditions import (
     Stalled,
     StallEnded,
     StreamReplaced,
+    Tuned,
     WaitingForOlder,
 )
 from .deliveries import (
@@ -91,6 +94,8 @@ __all__ = [
     "IdUsedAgain",
     "Lapsed",
     "LateConsumerLost",
+    "LimitEnded",
+    "Limited",
     "Listener",
     "NearlyFull",
     "NeverEnded",
@@ -117,5 +122,6 @@ __all__ = [
     "Stalled",
     "StreamReplaced",
     "ThreadStuck",
+    "Tuned",
     "WaitingForOlder",
 ]

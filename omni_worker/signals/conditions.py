@@ -181,6 +181,29 @@ class Scaled(HandlerSignal):
     concurrency: int
     declared: int
     reason: str  # empty: the order was taken back
+    adapts: bool = False  # without an order: declared is what was found until now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned(HandlerSignal):
+    """A handler with an adaptive concurrency tries another number, or goes back to the last."""
+
+    concurrency: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limited(HandlerSignal):
+    """Events have waited for their rate or for a place of their limit for some time: as ordered."""
+
+    option: str  # as declared: rate='100/s', limit=5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitEnded(HandlerSignal):
+    """None has waited for it for some time."""
+
+    option: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

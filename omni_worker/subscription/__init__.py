@@ -77,7 +77,7 @@ class Subscription:
         around = (self._states, self._execution, self._back, parts)
         self.pauses, self.standby = Pauses(self.flow, *around), Standby(*around)
         self.scaling = Scaling(
-            self.flow, self._surplus, parts.threads, batch=1 if batch is None else batch.size
+            self.flow, self._surplus, parts, batch=1 if batch is None else batch.size
         )
         self.unanswered = Unanswered(self.flow, self.pauses)
         self.doubts, self._draining = Doubts(), False

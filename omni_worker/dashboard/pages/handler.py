@@ -131,7 +131,8 @@ def options_of(
         found.setdefault("ack_wait", f"{consumer.ack_wait:g} s" if consumer.ack_wait else None)
         found.setdefault("max_ack_pending", consumer.max_ack_pending)
     for _, one in running:
-        found.setdefault("concurrency", one.concurrency)
+        adapts = f"auto, now {one.concurrency}"
+        found.setdefault("concurrency", adapts if one.adapts else one.concurrency)
         found.setdefault("prefetch", "adaptive" if one.prefetch is None else one.prefetch)
         found.setdefault("queue", one.queue)
     return [(name, value) for name, value in found.items() if value not in (None, "")]

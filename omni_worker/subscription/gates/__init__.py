@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..credit import Credit
     from ..leases import Leases
     from ..slots import Slots
+    from .waits import Wait
 
 Go = Callable[[Run], Awaitable[Outcome]]
 
@@ -52,6 +53,7 @@ class Flow:
         self, handler: Handler, signals: Signals, slots: Slots, leases: Leases, credit: Credit
     ) -> None:
         self.handler = handler
+        self.waits: list[Wait] = []  # of events that wait for their rate or limit
         self.signals = signals
         self.slots = slots
         self.leases = leases

@@ -18,6 +18,7 @@ from ...transports.base import Delivery
 from ..run import Run
 from . import Flow, Gate, Go
 from .trouble import BucketTrouble
+from .waits import Wait
 
 POLL, SLOW_POLL = 0.05, 0.25  # seconds between two looks while events wait for a place
 LOOK = 0.5  # seconds between two looks while none does
@@ -45,6 +46,7 @@ class RunLimit(Gate):
     def opened(self, flow: Flow) -> None:
         """Take the flow whose events it holds back."""
         self._flow = flow
+        self._said = Wait(flow, f"limit={self._places.limit}", lambda: len(self._waiting))
         self._trouble = BucketTrouble(flow, "limit")
         flow.limited["limit"] = lambda: len(self._waiting)
 
@@ -56,6 +58,7 @@ class RunLimit(Gate):
                 return KEPT
             if self._waiting or not self._has_room():
                 self._waiting[delivery] = None
+                self._said.noticed()
                 self._tend()
                 return KEPT
             self._granted.add(delivery)

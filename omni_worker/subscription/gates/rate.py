@@ -21,6 +21,7 @@ from ...transports.base import Delivery
 from ..run import Run
 from . import Flow, Gate, Go
 from .trouble import BucketTrouble
+from .waits import Wait
 
 HELD_FOR = 30.0  # seconds of one key's events are held; what comes after them goes back
 LONGEST = 600.0  # seconds until it comes again, at most
@@ -63,6 +64,7 @@ class RateLimit(Gate):
     def opened(self, flow: Flow) -> None:
         """Take the flow whose events it holds back."""
         self._flow = flow
+        self._said = Wait(flow, f"rate={flow.handler.options.rate!r}", self._count_waiting)
         self._trouble = BucketTrouble(flow, "rate")
         flow.limited["rate"] = lambda: sum(len(one.waiting) for one in list(self._lanes.values()))
 
@@ -181,6 +183,7 @@ class RateLimit(Gate):
 
         Without keys no other event could begin: they count as held, so that pulling ends.
         """
+        self._said.noticed()
         if self._key_of is not None:
             self._flow.parked.add(delivery)
         if lane.task is None and not self._closed:
@@ -188,6 +191,9 @@ class RateLimit(Gate):
             lane.task = loop.create_task(self._serve(lane), name=own("rate"))
             self._tasks.add(lane.task)
             lane.task.add_done_callback(self._served)
+
+    def _count_waiting(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes.values())
 
     # --- tokens ----------------------------------------------------------------------------
 
