@@ -169,7 +169,7 @@ def test_a_value_that_cannot_be_used_names_its_variable(
         ("OMNI_WORKER_RECONNECT_DELAY", "0", "=0: expected seconds, more than 0"),
         ("OMNI_WORKER_ACK_WAIT", "inf", "=inf: expected seconds, 0.1 to 86400"),
         ("OMNI_WORKER_TIMEOUT", "no\nne", "='no\\nne': expected seconds, 0.001 to 86400, or none"),
-        ("OMNI_WORKER_CONCURRENCY", "1.5", "=1.5: expected a whole number, 1 to 100000"),
+        ("OMNI_WORKER_CONCURRENCY", "1.5", "=1.5: expected a whole number, 1 to 100000, or auto"),
         ("OMNI_WORKER_PREFETCH", "x" * 50, f"={'x' * 40}…: expected a whole number, 0 to 100000,"
          " or none"),
         ("OMNI_WORKER_PROVISION", "maybe", "=maybe: expected on or off"),

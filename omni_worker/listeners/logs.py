@@ -24,6 +24,7 @@ from ..signals import (
     RunFinished,
     RunStarted,
     Signal,
+    Tuned,
 )
 from .pretty import pretty
 from .sentence import Sentence
@@ -138,7 +139,7 @@ def log_of(settings: Settings) -> Listener:
 
 LOG = Listener(write, ALWAYS)
 LOG_LINES = Listener(_write_lines, ALWAYS)  # without tracebacks
-LOG_RUNS = Listener(write, (RunFinished,))  # a line for each run, on level debug
+LOG_RUNS = Listener(write, (RunFinished, Tuned))  # a line for each run, on level debug
 
 
 def _is_repeated(signal: Signal) -> bool:

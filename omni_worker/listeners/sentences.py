@@ -55,7 +55,6 @@ from ..signals import (
     StallEnded,
     StreamReplaced,
     ThreadStuck,
-    Tuned,
     WaitingForOlder,
 )
 from .flow_sentences import flow_sentence
@@ -70,7 +69,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset, ConsumersJoined,
     RecreationFailed, StreamReplaced, LateConsumerLost,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
-    NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded, Tuned, Limited, LimitEnded,
+    NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded, Limited, LimitEnded,
     ReturnsLost, ReturnDelayed, NotForwarded, CronRestored, Ready,
 )  # fmt: skip
 

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
@@ -20,13 +19,10 @@ from ..subjects import matches
 from ..topology import OWN_STREAM, app_of, function_of, handler_of, holds_events
 from ..transports.base import StoredMessage, Transport
 from ..transports.infos import ConsumerInfo
-from ..transports.timestamps import iso
 from ..wire import Envelope, read_envelope
 from .dead_letters import DeadLetters
-from .letter_json import as_json as letter_as_json
 from .scan import Scan
 from .schedules import ScheduledEvent, scheduled_events
-from .schedules import as_json as schedule_as_json
 
 RELATED = 200  # events of the same correlation that are kept; further ones are only counted
 PLACES = 10  # places of one id; further ones are copies of copies
@@ -323,12 +319,12 @@ async def consumer_words(transport: Transport, place: EventPlace) -> list[Consum
 
 def failed_times(word: ConsumerWord, letters: Iterable[DeadLetter]) -> str:
     """Say how often the event failed in a handler: `4 times: ValueError`; empty if never."""
-    times = _failures(word, letters)
+    times = failures_of(word, letters)
     error = f": {word.note.error}" if word.note and word.note.error else ""
     return f"{times} time{'s' if times != 1 else ''}{error}" if times else ""
 
 
-def _failures(word: ConsumerWord, letters: Iterable[DeadLetter]) -> int:
+def failures_of(word: ConsumerWord, letters: Iterable[DeadLetter]) -> int:
     """Count failures; the last one is in the dead letter, the others in the note of attempts."""
     own = [one for one in letters if (one.app, one.handler) == (word.app, word.handler)]
     return max([word.note.failures if word.note else 0, *(one.attempts for one in own)])
@@ -344,48 +340,3 @@ def word_on(info: ConsumerInfo, sequence: int, stored_at: int) -> Word:
     if sequence <= info.ack_floor:
         return Word.SETTLED
     return Word.PERHAPS
-
-
-def _place_json(place: EventPlace) -> dict[str, Any]:
-    return {
-        "stream": place.stream,
-        "sequence": place.sequence,
-        "time": iso(place.time),
-        "subject": place.subject,
-        "id": place.id,
-        "type": place.type,
-        "source": place.source,
-        "correlationId": place.correlation_id,
-    }
-
-
-def as_json(trace: Trace) -> dict[str, Any]:
-    """Write a trace for programs."""
-    return {
-        "id": trace.id,
-        "places": [_place_json(one) for one in trace.places],
-        "consumers": [
-            {
-                "stream": one.stream,
-                "consumer": one.consumer,
-                "handler": one.handler,
-                "function": one.function,
-                "app": one.app,
-                "state": one.word,
-                "failures": _failures(one, trace.letters) or None,
-                "error": one.note.error if one.note else None,
-            }
-            for one in trace.consumers
-        ],
-        "deadLetters": [letter_as_json(one) for one in trace.letters],
-        "scheduled": [schedule_as_json(one) for one in trace.scheduled],
-        "sentBack": [_place_json(one) for one in trace.returns],
-        "sameCorrelation": [_place_json(one) for one in trace.related],
-        "more": trace.more_related,
-        "scanned": trace.scanned,
-        "candidates": [
-            {"id": one.id, "type": one.type, "stream": one.stream, "sequence": one.sequence,
-             "time": iso(one.time)}
-            for one in trace.candidates
-        ],
-    }  # fmt: skip

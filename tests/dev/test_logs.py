@@ -426,6 +426,8 @@ FACTS: dict[str, Any] = {
     "stream": "MESSAGE",
     "subject": "custom.reminder",
     "timeout": 3.0,
+    "adapts": False,
+    "option": "limit=5",
 }
 
 

@@ -14,10 +14,10 @@ from ...operations.trace import (
     SHORTEST,
     EventPlace,
     Trace,
-    as_json,
     failed_times,
     trace_event,
 )
+from ...operations.trace_json import as_json
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, say

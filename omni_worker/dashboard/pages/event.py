@@ -12,12 +12,12 @@ from ...operations.trace import (
     EventPlace,
     Trace,
     Word,
-    as_json,
     consumer_words,
     failed_times,
     named_place,
     trace_event,
 )
+from ...operations.trace_json import as_json
 from ...tasks import own
 from ..page import Ask, Facts, Page, Services
 from ..trees import Key, tree_of
