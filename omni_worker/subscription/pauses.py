@@ -119,13 +119,13 @@ class Pauses:
     def _hand_back(self, source: Source) -> None:
         """Hand back what has not begun: the server keeps it until the pause is over."""
         state = self._states.get(source)
-        if self._keys is None:
+        if self._keys is None:  # what waits for a trial goes back as well
+            self._breaker.hand_back(source, WHY)
             self._hand_back_gathered(source, WHY)
         waiting = [] if state is None else self._execution.waiting([state])
-        # What waits for a trial goes back as well; in order, a retry there holds its key.
-        waiting += self._breaker.let_go(source, only_new=self._keys is not None)
-        if self._keys is not None:  # a retry that is kept holds its key
+        if self._keys is not None:  # a retry that is kept, or waits for a trial, holds its key
             waiting = [one for one in waiting if not self._keys.keeps(one)]
+            waiting += self._breaker.let_go_new(source)
         if waiting:
             for delivery in waiting:
                 self._flow.slots.withdraw(delivery)

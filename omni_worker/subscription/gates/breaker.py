@@ -46,7 +46,7 @@ class Breaker(Gate):
         self._pause = self._first_pause
         self.note_wait: Callable[[Run], Awaitable[None]] | None = None  # of a run that waits here
         self._waiting: dict[Run, asyncio.Future[bool]] = {}  # True: it may run
-        self._let_go: set[Run] = set()  # whose wait was ended
+        self._let_go: dict[Run, str | None] = {}  # with the reason; None: others hand it back
         self._due = 0.0  # loop time of the next trial
         self._timer: asyncio.TimerHandle | None = None
         self._trial = 0  # number of the latest
@@ -66,8 +66,8 @@ class Breaker(Gate):
                 if self._closed:
                     return HandBack(0.0, "we stop")
                 if run in self._let_go:
-                    self._let_go.discard(run)
-                    return KEPT  # the caller of `let_go` hands it back
+                    why = self._let_go.pop(run)
+                    return KEPT if why is None else HandBack(0.0, why)
                 return HandBack(self._pause, "others are tried first")
             if self._flow.leases.has_lapsed(run.delivery):
                 return HandBack(0.0, "its lease ran out while it waited")
@@ -92,18 +92,24 @@ class Breaker(Gate):
         elif self._counts_runs and _is_failure(outcome):
             self.count_failure()
 
-    def let_go(self, source: Source, *, only_new: bool) -> list[Delivery]:
-        """End the wait of every run of a source, or of those that never failed; they are handed
-        back by the caller.
-        """
-        found = [one for one in self._waiting if one.delivery.source is source]
-        found = [one for one in found if not (only_new and _failed_before(one))]
+    def hand_back(self, source: Source, why: str) -> None:
+        """Hand back every run of a source that waits for a trial."""
+        for run in [one for one in self._waiting if one.delivery.source is source]:
+            self._end_wait(run, why)
+
+    def let_go_new(self, source: Source) -> list[Delivery]:
+        """End the waits of a source's runs that never failed; the caller hands them back."""
+        waiting = [one for one in self._waiting if one.delivery.source is source]
+        found = [one for one in waiting if not _failed_before(one)]
         for run in found:
-            turn = self._waiting.pop(run)
-            if not turn.done():
-                self._let_go.add(run)
-                turn.set_result(False)
+            self._end_wait(run, None)
         return [run.delivery for run in found]
+
+    def _end_wait(self, run: Run, why: str | None) -> None:
+        turn = self._waiting.pop(run)
+        if not turn.done():
+            self._let_go[run] = why
+            turn.set_result(False)
 
     def close(self) -> None:
         """End every wait for a trial."""
