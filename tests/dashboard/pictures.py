@@ -41,8 +41,13 @@ PICTURES = {
     "handler": ("/handler?app=shop&name=thumbnails", ("light", "dark")),
     "letters": ("/letters", ("light", "dark", "phone")),
     "events": ("/events", ("light",)),
-    "event": ("/event?id={reply}", ("dark",)),
-    "workers": ("/workers", ("light",)),
+    "event": ("/event?id={reply}", ("light",)),
+    "pause": (
+        "/handler/steer?verb=pause&app=shop&name=greeter&for=10m&reason=a+deploy",
+        ("light",),
+    ),
+    "streams": ("/streams", ("light",)),
+    "workers": ("/workers", ("light", "dark")),
 }
 # of each handler: events a second, share that is repeated, share that is given up
 RATES = {
