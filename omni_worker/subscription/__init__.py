@@ -368,7 +368,7 @@ class Subscription:
             for delivery in deliveries:
                 state = self._states.get(delivery.source)
                 if state is not None:
-                    self._execution.release(state, delivery)
+                    self._execution.let_go(state, [delivery])  # a gate may have offered it
 
     async def _hand_back_running(self) -> None:
         """Hand back what still runs at the end of grace; its late ending is ignored."""

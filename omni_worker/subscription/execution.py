@@ -302,7 +302,8 @@ class Execution:
 
     def _is_given_away(self, slot: Slot, state: SourceState, delivery: Delivery) -> bool:
         """Return True if an event that has not begun is not ours: it was let go, or it lapsed."""
-        if slot.is_in_line and state.held.get(delivery.sequence) is not delivery:
+        was_let_go = slot.is_in_line and state.held.get(delivery.sequence) is not delivery
+        if was_let_go or delivery in self._back.leaving:  # although a gate offers it
             slot.delivery = None
             return True
         if not self._leases.has_lapsed(delivery):

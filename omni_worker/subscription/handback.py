@@ -37,6 +37,7 @@ class HandingBack:
             tuple[SourceState, Delivery]
         ] = []  # that ran when the handler was stopped
         self._noting: asyncio.Task[None] | None = None
+        self.leaving: set[Delivery] = set()  # on their way back: none of them begins any more
 
     def one(
         self, delivery: Delivery, delay: float = 0.0, reason: str = "the handler stops"
@@ -52,9 +53,11 @@ class HandingBack:
         delay: float = 0.0,
     ) -> None:
         """Hand back in stream order, each with a note: without it an event would be a suspect."""
+        self.leaving.update(deliveries)
         try:
             await self._note(deliveries)
         finally:
+            self.leaving.difference_update(deliveries)
             for delivery in sorted(deliveries, key=lambda one: one.sequence):
                 self.one(delivery, delay, reason)
 

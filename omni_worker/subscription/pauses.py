@@ -144,6 +144,6 @@ class Pauses:
                 if (state := self._states.get(delivery.source)) is None:
                     continue
                 if state.held.get(delivery.sequence) is delivery:
-                    self._execution.release(state, delivery)
+                    self._execution.let_go(state, [delivery])  # a gate may have offered it
                     if self._keys is not None:
                         self._keys.wait_for_older(state)

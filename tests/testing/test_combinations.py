@@ -6,7 +6,11 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from omni_worker import App, Batch, CallNext, Context, Event, EventBus, Reject
+from omni_worker.notes import AttemptNotes
+from omni_worker.outcomes import Done
 from omni_worker.testing import TestWorker
 from omni_worker.transports.memory import MemoryTransport
 
@@ -163,3 +167,45 @@ async def test_letters_that_are_sent_back_are_settled_at_the_rate_and_in_batches
     assert [round(later - times[0]) for later in times] == [0, 1, 2, 3, 4]
     assert sum(sizes) == 5
     assert len(t.dead_letters) == 10
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limit": 1},
+        {"limit": 1, "exactly_once": True},
+        {"rate": "1/s"},
+        {"rate": "1/s", "rate_by": lambda event: 0},
+        {"order_by": lambda event: 0},
+    ],
+    ids=["limit", "limit and guard", "rate", "rate_by", "order_by"],
+)
+async def test_what_goes_back_at_a_pause_is_not_begun_by_a_gate(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the handback is noted a run ends, or a token comes: the gate would begin the next."""
+    keep_all, app, runs = AttemptNotes.keep_all, App("shop"), list[int]()
+
+    async def slowly(notes: AttemptNotes, kept: Any) -> None:
+        await asyncio.sleep(1.5)
+        await keep_all(notes, kept)
+
+    monkeypatch.setattr(AttemptNotes, "keep_all", slowly)
+
+    @app.on("custom.thing", durable="d", concurrency=2, prefetch=10, **options)
+    async def handle(event: Event[int]) -> None:
+        runs.append(event.payload)
+        await asyncio.sleep(1)
+
+    async with TestWorker(app) as t:
+        for number in range(8):
+            await t.publish("custom.thing", number)
+        await t.advance(seconds=0.5)
+        await app.pause("d", for_=10)
+        await t.advance(seconds=9)
+        paused = list(runs)
+        await t.settle()  # nothing counts as held any more
+
+    assert paused == [0]
+    assert sorted(runs) == list(range(8))
+    assert [type(one) for one in t.outcomes("d")] == [Done] * 8
