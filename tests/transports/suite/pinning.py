@@ -109,7 +109,7 @@ class Pinning:
         self, backend: Backend, transport: Transport
     ) -> None:
         needs(backend, "pins")
-        await make_pinned(transport)
+        await make_pinned(transport, priority_timeout=60 * SECOND)
         one, first = await read(transport)
         other, second = await read(await backend.beside())
         await publish(transport, 1)
