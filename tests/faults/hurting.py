@@ -100,9 +100,14 @@ class Hurting:
         self.link = link
         self.done: list[Fault] = []
         self.places = [
-            Place("shared"), Place("shared"), Place("shared", ("--workers", "2")),
-            Place("shared", through_link=True), Place("ordered"),
-        ]  # fmt: skip
+            Place("shared"),
+            Place("shared"),
+            Place("shared", ("--workers", "2")),
+            Place("shared", through_link=True),
+            Place("ordered"),
+            Place("ordered"),
+        ]
+        self.in_order = [one for one in self.places if one.module == "ordered"]
         self._deck: list[Callable[[Fault], Awaitable[None]]] = []
         self._busy: set[str] = set()  # what only one fault may have at a time
 
@@ -226,12 +231,13 @@ class Hurting:
                 place.worker = new
 
     async def deploy_in_order(self, fault: Fault) -> None:
-        """Deploy another version of the ordered app, of which one process runs at a time."""
+        """Deploy another version of the ordered app: one process after the other."""
         self.write(ORDERED, "ordered", random.choice(OPTIONS))
-        with self._a_place(fault, self.places[-1]) as place:
-            if place is not None:
-                await self._stop(place)
-                self.begin(place)
+        for one in self.in_order:
+            with self._a_place(fault, one) as place:
+                if place is not None:
+                    await self._stop(place)
+                    self.begin(place)
 
     # --- server ----------------------------------------------------------------------------
 
@@ -265,7 +271,7 @@ class Hurting:
         if durable != "ordered":
             yield durable
             return
-        with self._a_place(fault, self.places[-1]) as place:
+        with self._a_place(fault, *self.in_order) as place:
             yield durable if place is not None and place.is_ready() else None
 
     async def edit_a_consumer(self, fault: Fault) -> None:

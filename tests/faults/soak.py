@@ -2,7 +2,7 @@
 
     python -m tests.faults.soak --minutes 10
 
-Plain and exactly_once handlers in five processes of one app, an ordered one in an app of its own.
+Plain and exactly_once handlers in five processes of one app, an ordered one in two of another.
 Ends with 0 when nothing was lost, when every double has a cause that docs/guarantees.md names, and
 no event waited too long once the last fault was over.
 """
