@@ -13,11 +13,13 @@ from .batches.gathering import Gathering, gathering_of
 from .context import RunSetup
 from .dispatch import Dispatcher, Middleware
 from .events import Published
+from .handler_consumers import is_shared
 from .handlers import Handler
 from .letter_storage import LetterStorage
 from .limits.clock import ServerClock
 from .limits.places import Places
 from .limits.tokens import Tokens
+from .long_retries import HandlerRetries, LongRetries, may_be_kept
 from .notes import AttemptNotes, Guards, Ledger, SettledNotes, attempts, guards
 from .provision import Provisioner
 from .publisher import DEFAULT_TIMEOUT, Publisher
@@ -54,6 +56,7 @@ class HandlerSetup:
     signals: Signals
     state: Any = None  # what the app's lifespan yields
     measured: bool = False  # by the length of each run
+    long_retries: LongRetries | None = None
 
 
 def build_subscription(
@@ -72,16 +75,11 @@ def build_subscription(
         threads = DaemonThreads(handler.at_once, of_handler(handler.name))
     counts = Counts()
     noted = _attempt_notes(handler, setup)
-    settler = Settler(
-        handler,
-        letters=_letter_storage(setup),
-        attempts=noted,
-        counts=counts,
-        signals=setup.signals,
-    )
+    retries = _long_retries(handler, setup)
+    settler = _settler(handler, setup, noted, counts, retries)
     order = _order(handler, setup)
     breaker = Breaker(handler.options.breaker or 0, counts_runs=handler.batch is None)
-    recall = _recall(handler, noted, settler.attempts, breaker)
+    recall = _recall(handler, noted, settler.attempts, breaker, retries)
     rate, limit = _rate(handler, setup), _limit(handler, setup)
     outer: list[Gate] = [one for one in (order, rate, limit) if one is not None]
     inner = [Alone(recall), *([Spend(rate)] if rate is not None else [])]
@@ -116,7 +114,14 @@ def build_subscription(
     if gathering is not None:
         gathering.clock = setup.transport.clock
         _gather(parts, gathering)
-    return Subscription(parts), threads
+    return _subscription(parts, retries), threads
+
+
+def _subscription(parts: Parts, retries: HandlerRetries | None) -> Subscription:
+    subscription = Subscription(parts)
+    if retries is not None:
+        retries.is_crowded = subscription.unanswered.is_crowded
+    return subscription
 
 
 def _around(handler: Handler, setup: HandlerSetup) -> RunSetup:
@@ -139,13 +144,26 @@ def _gather(parts: Parts, gathering: Gathering) -> None:
     parts.let_go, parts.hand_back = gathering.let_go, gathering.hand_back
 
 
-def _recall(handler: Handler, notes: AttemptNotes, attempts: int, breaker: Breaker) -> Recall:
+def _long_retries(handler: Handler, setup: HandlerSetup) -> HandlerRetries | None:
+    if setup.long_retries is None or not is_shared(handler):
+        return None
+    return HandlerRetries(handler, setup.long_retries, may_be_kept(handler))
+
+
+def _recall(
+    handler: Handler,
+    notes: AttemptNotes,
+    attempts: int,
+    breaker: Breaker,
+    retries: HandlerRetries | None,
+) -> Recall:
     recall = Recall(
         notes,
         attempts,
         breaker,
         ordered=handler.options.order_by is not None,
         most_waiting=handler.at_once // 2 if handler.batch else 0,
+        is_kept=None if retries is None else retries.is_kept,
     )
     breaker.note_wait = recall.note_wait
     return recall
@@ -197,12 +215,23 @@ def _guard(handler: Handler, setup: HandlerSetup) -> list[Gate]:
 
 def settler_for(handler: Handler, setup: HandlerSetup) -> Settler:
     """Build the settler of a handler that this process does not run."""
+    return _settler(handler, setup, _attempt_notes(handler, setup), Counts(), None)
+
+
+def _settler(
+    handler: Handler,
+    setup: HandlerSetup,
+    noted: AttemptNotes,
+    counts: Counts,
+    retries: HandlerRetries | None,
+) -> Settler:
     return Settler(
         handler,
         letters=_letter_storage(setup),
-        attempts=_attempt_notes(handler, setup),
-        counts=Counts(),
+        attempts=noted,
+        counts=counts,
         signals=setup.signals,
+        long_retries=retries,
     )
 
 
@@ -222,10 +251,10 @@ class RawCopies:
     def __init__(self, setup: HandlerSetup) -> None:
         self._setup = setup
 
-    async def keep(self, original: StoredMessage) -> tuple[str, int]:
+    async def keep(self, original: StoredMessage, *, may_be_gone: bool = False) -> tuple[str, int]:
         """Return the origin if its stream keeps settled events (limits), else a raw copy."""
         setup = self._setup
-        if setup.provisioner.retention(original.stream) == "limits":
+        if setup.provisioner.retention(original.stream) == "limits" and not may_be_gone:
             return original.stream, original.sequence
         await setup.provisioner.ensure_own_stream()
         # Without headers, not even an id: the body alone may fill a message.

@@ -32,6 +32,7 @@ from .subjects import build_subject
 from .trace_context import BAGGAGE, trace_headers
 from .transports.base import Delivery
 from .transports.headers import parse_headers
+from .transports.returned import identity_of
 from .wire import TRACEPARENT, encode_payload, read_traceparent, was_replayed
 
 T = TypeVar("T")
@@ -155,12 +156,12 @@ class Context(RunContext, Publishing, Generic[State]):
     @property
     def stream(self) -> str:
         """Stream the event was read from."""
-        return self._delivery.source.stream
+        return identity_of(self._delivery).stream
 
     @property
     def sequence(self) -> int:
         """Sequence of the event in that stream."""
-        return self._delivery.sequence
+        return identity_of(self._delivery).sequence
 
     @property
     def first_delivered(self) -> datetime:
@@ -200,9 +201,8 @@ class Context(RunContext, Publishing, Generic[State]):
         self._begin(call)
         publisher = self._around.publisher
         if not isinstance(drafts, Collection):  # what was read of it is gone: only sent, not kept
-            return await publisher.publish_many(
-                (caused for caused, _ in map(self._caused, drafts)), timeout=timeout
-            )
+            caused = (draft for draft, _ in map(self._caused, drafts))
+            return await publisher.publish_many(caused, timeout=timeout)
         sent = [self._caused(draft) for draft in drafts]
         done = [*await publisher.publish_many([draft for draft, _ in sent], timeout=timeout)]
         for index, (draft, same) in enumerate(sent):
@@ -226,7 +226,8 @@ class Context(RunContext, Publishing, Generic[State]):
 
     def cancel(self, scheduled: Scheduled | str) -> Coroutine[Any, Any, bool]:
         """Cancel a scheduled event; one that a newer event than this one scheduled stays."""
-        return schedules_of(self.publisher).cancel(scheduled, cause=self._delivery.stored_at)
+        cause = identity_of(self._delivery).stored_at
+        return schedules_of(self.publisher).cancel(scheduled, cause=cause)
 
     def _schedule(
         self, type: str, payload: Any, timeout: float, fields: EventFields, when: When
@@ -239,7 +240,7 @@ class Context(RunContext, Publishing, Generic[State]):
         self._begin(call)
         draft = draft_of(type, payload, fields)
         self._cause(draft)
-        cause = self._delivery.stored_at
+        cause = identity_of(self._delivery).stored_at
         return await schedules_of(self.publisher).publish(draft, when, cause=cause, timeout=timeout)
 
     def _for_atomic(self) -> tuple[Publisher, Outbox, Cause]:
@@ -340,9 +341,8 @@ class Context(RunContext, Publishing, Generic[State]):
         except InvalidPayload:  # publishing refuses it later, with an error text
             content = b""
         same = f"{subject}\n{sha256(content).hexdigest()}"
-        if self._counts is None:
-            self._counts = {}
-        self._counts[same] = nth = self._counts.get(same, 0) + 1
+        counts = self._counts = self._counts or {}
+        counts[same] = nth = counts.get(same, 0) + 1
         name = f"{self.event.id}\n{self._around.handler}\n{same}\n{nth}"
         draft.id = derived_id(_NAMESPACE, name)
         return same

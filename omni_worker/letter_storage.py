@@ -27,7 +27,7 @@ SHORT_ERROR = 200  # characters of an error, where little fits
 class RawCopies(Protocol):
     """Storage of bodies that are too large for a dead letter."""
 
-    async def keep(self, original: StoredMessage) -> tuple[str, int]:
+    async def keep(self, original: StoredMessage, *, may_be_gone: bool = False) -> tuple[str, int]:
         """Return stream and sequence of a message that holds the original's bytes."""
 
 
@@ -57,11 +57,12 @@ class LetterStorage:
         consumer: str,
         now: int,
         on_taken: Callable[[Published], None],
+        may_be_gone: bool = False,
     ) -> Published:
         """Store the letter of an event that was given up; return its id and where it is stored.
 
         ``on_taken`` is called for each of its ids that another message has. ``now``: epoch
-        milliseconds.
+        milliseconds. ``may_be_gone``: the event was settled in its stream, for a long retry.
         """
         await self._check_kept()
         payload, metadata = compose(original, failure, handler=handler, consumer=consumer, now=now)
@@ -71,7 +72,9 @@ class LetterStorage:
             return await self._publish(_ids(first), whole, metadata, original, on_taken)
         except (EventTooLarge, ApiError) as error:
             _raise_unless_too_large(error)
-        payload = with_reference(payload, *await self._copies.keep(original))
+        payload = with_reference(
+            payload, *await self._copies.keep(original, may_be_gone=may_be_gone)
+        )
         try:
             return await self._publish(_ids(first), payload, metadata, original, on_taken)
         except (EventTooLarge, ApiError) as error:

@@ -20,11 +20,12 @@ from .letters.written import HANDLER_HEADER, SUBJECT_HEADER, Failure
 from .provision import Provisioner
 from .settle import Settler, Trouble
 from .signals import ReturnDelayed, ReturnsLost, Signals
-from .subscription import Subscription
-from .topology import retry_consumer
+from .subscription import SourceState, Subscription
+from .topology import ConsumerSpec, retry_consumer
 from .transports.base import Delivery, Source, Transport
 from .transports.headers import parse_headers
 from .transports.infos import ConsumerInfo
+from .transports.returned import Returned
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -55,7 +56,8 @@ class Returns:
         settler: Callable[[Handler], Settler],
         signals: Signals,
     ) -> None:
-        self._spec = retry_consumer(app)
+        self._app = app
+        self._spec = self._consumer()
         self._transport = transport
         self._provisioner = provisioner
         self._subscriptions = subscriptions
@@ -64,6 +66,7 @@ class Returns:
         self._signals = signals
         self._source: Source | None = None
         self._fed: set[Subscription] = set()
+        self._lost: dict[Subscription, SourceState] = {}  # their states, of a deleted consumer
         # Of events with an unknown handler: (sequence, stored at) → loop time when first seen. Our
         # clock and the server's may differ by hours.
         self._unknown: dict[tuple[int, int], float] = {}
@@ -84,13 +87,14 @@ class Returns:
             return
         try:
             info = await self._transport.operators.consumer_info(self._spec.stream, self._spec.name)
-            if info is not None:
-                if self._source is None:
-                    await self._begin()
+            if info is None:
+                await self._missing()
+            else:
+                await self._found(info)
                 await self._raise_ack_wait(info, handlers)
         except PermissionDenied as error:
             self._denied = True
-            log.warning("dead letters cannot be sent back to this worker: %s", error)
+            self._lacks(error)
         except OmniWorkerError as error:
             log.debug("returning events not read: %s", error)
 
@@ -114,10 +118,7 @@ class Returns:
 
     def receive(self, delivery: Delivery) -> None:
         """Hand it to its handler, on the subject it first came on."""
-        headers = parse_headers(delivery.raw_headers)
-        name = next(iter(headers.get(HANDLER_HEADER, ())), "")
-        # Filters and addresses are those of its first time.
-        delivery.subject = next(iter(headers.get(SUBJECT_HEADER, ())), delivery.subject)
+        name, delivery = self._read(delivery)
         for subscription in self._subscriptions():
             if subscription.handler.name == name:
                 self._feed(subscription, delivery)
@@ -146,9 +147,39 @@ class Returns:
             ReturnsLost(stream=self._spec.stream, consumer=self._spec.name, cause=cause)
         )
         for subscription in self._fed:
-            subscription.detach(source)
+            # What it settled may come again from the consumer in the place of this one.
+            if (state := subscription.detach(source)) is not None:
+                self._lost[subscription] = state
         self._fed.clear()
         self._source = None
+
+    # --- what a consumer of another kind does otherwise ----------------------------------------
+
+    def _consumer(self) -> ConsumerSpec:
+        return retry_consumer(self._app)
+
+    def _read(self, delivery: Delivery) -> tuple[str, Delivery]:
+        """Return the name of the handler, and the delivery as that handler takes it."""
+        headers = parse_headers(delivery.raw_headers)
+        name = next(iter(headers.get(HANDLER_HEADER, ())), "")
+        # Filters and addresses are those of its first time.
+        delivery.subject = next(iter(headers.get(SUBJECT_HEADER, ())), delivery.subject)
+        return name, delivery
+
+    def _lacks(self, error: Exception) -> None:
+        """Report that a right is missing."""
+        log.warning("dead letters cannot be sent back to this worker: %s", error)
+
+    async def _missing(self) -> None:
+        """The consumer does not exist: who sends an event back makes it."""
+
+    async def _found(self, info: ConsumerInfo) -> None:
+        """Read the consumer from now on."""
+        if self._source is None:
+            await self._begin()
+
+    def _expect(self, subscription: Subscription, delivery: Delivery) -> None:
+        """Let a subscription know what it has to, before it takes a delivery."""
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -167,7 +198,8 @@ class Returns:
         self._fed &= set(self._subscriptions())
         if subscription not in self._fed:
             self._fed.add(subscription)
-            subscription.attach(delivery.source, fed=True)
+            subscription.attach(delivery.source, self._lost.pop(subscription, None), fed=True)
+        self._expect(subscription, delivery)
         if subscription.pauses.is_paused:
             subscription.pauses.hand_back_returned(delivery)
         else:
@@ -177,12 +209,18 @@ class Returns:
     def _ask(self) -> None:
         self._asking = None
         if self._source is not None:
-            held = sum(len(one.holds(self._spec.stream)) for one in self._fed)
+            held = sum(self._held_by(one) for one in self._fed)
             self._source.request(AT_ONCE - held - len(self._giving_up) - self._source.outstanding)
+
+    def _held_by(self, subscription: Subscription) -> int:
+        """Return how many deliveries of ours a subscription holds."""
+        source = self._source
+        state = None if source is None else subscription.state_of(source)
+        return 0 if state is None else len(state.held)
 
     def _await_room(self, subscription: Subscription) -> None:
         """Ask for more when this handler lets an event go, if it holds any of ours."""
-        if subscription.holds(self._spec.stream):
+        if self._held_by(subscription):
             if subscription not in self._told:
                 self._told.add(subscription)
                 subscription.on_room(partial(self._on_room, subscription))
@@ -224,13 +262,14 @@ class Returns:
         if handler is None:
             delivery.nak(UNKNOWN_DELAY)
             return
-        error = UnknownHandler(f"no handler of {self._spec.app!r} is called {name!r}")
+        error = UnknownHandler(f"no handler of {self._app!r} is called {name!r}")
+        failures = delivery.failures if isinstance(delivery, Returned) else 0
         unknown = replace(
             handler, function=name, options=replace(handler.options, durable=name, order_by=None)
         )
         try:
             await self._settler(unknown).send_letter(
-                delivery, Trouble(first_seen=time.time(), letter=Failure.of(error, 0))
+                delivery, Trouble(first_seen=time.time(), letter=Failure.of(error, failures))
             )
         except (ApiError, TransportError) as failure:
             self._signals.emit(ReturnDelayed(name=name, delivery=delivery, cause=failure))

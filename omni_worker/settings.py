@@ -148,6 +148,8 @@ class Settings(BaseSettings):
     max_retries: int = _of_option("max_retries")
     retry_delay: float = _of_option("retry_delay")
     breaker: int = _of_option("breaker")
+    long_retry: float | None = Field(default=60.0, gt=0)
+    """A retry that waits so long is kept by a schedule of the server, not as unanswered; `none`."""
 
     # The log.
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -205,7 +207,7 @@ class Settings(BaseSettings):
         return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator(
-        "reconnect_max_retries", "prefetch", "timeout", "health_port", "metrics_port",
+        "reconnect_max_retries", "long_retry", "prefetch", "timeout", "health_port", "metrics_port",
         mode="before",
     )  # fmt: skip
     @classmethod

@@ -12,6 +12,7 @@ from .failures import error_line
 from .handlers import Handler
 from .letter_storage import LetterStorage
 from .letters.written import Failure
+from .long_retries import HandlerRetries
 from .notes import AttemptNotes, Note, NoteState
 from .outcomes import Done, Failed, GivenUp, HandBack, Kept, Outcome, Rejected, Skip
 from .retry import RetryPolicy, retry_delay
@@ -31,6 +32,7 @@ from .subjects import matches
 from .topology import main_name
 from .transports.base import Delivery, StoredMessage
 from .transports.headers import parse_headers
+from .transports.returned import Returned, identity_of
 
 # Storing a dead letter is retried: 1, 2, 4 … seconds, at most five minutes apart.
 LETTER_RETRY = RetryPolicy(retries=0, delay=1.0, factor=2.0, cap=300.0, jitter=0.1)
@@ -88,6 +90,7 @@ class Settler:
         counts: Counts,
         signals: Signals,
         letter_retry: RetryPolicy = LETTER_RETRY,
+        long_retries: HandlerRetries | None = None,
     ) -> None:
         self._handler = handler
         self._letter_retry = letter_retry
@@ -95,6 +98,7 @@ class Settler:
         self._letters = letters
         self._keeps_retries = handler.options.order_by is not None
         self._attempts = attempts
+        self._long_retries = long_retries
         self._counts = counts
         self._emit = signals.emit
         # These may come as often as events do: nothing is made where nothing listens.
@@ -176,11 +180,7 @@ class Settler:
                 if self._is_used_up(delivery, trouble):
                     trouble.letter = _failure(error, trouble.failures)
                     return await self.send_letter(delivery, trouble)
-                # The note first: a process that dies in between counts one run twice at most.
-                await self._note(delivery, trouble, NoteState.FAILED, error_line(error))
-                self._retry(delivery, trouble, error, after)
-                self._counts.retried += 1
-                return False
+                return await self._retry(delivery, trouble, error, after)
 
     async def _done_for_sure(self, delivery: Delivery, before: bool) -> bool:
         """Ack with confirmation; without one the event may come again, and is recognised here.
@@ -212,7 +212,13 @@ class Settler:
         return not self._attempts.works and delivery.count >= COUNT_FACTOR * attempts
 
     async def _note(
-        self, delivery: Delivery, trouble: Trouble, state: NoteState, error: str = ""
+        self,
+        delivery: Delivery,
+        trouble: Trouble,
+        state: NoteState,
+        error: str = "",
+        *,
+        scheduled: bool = False,
     ) -> None:
         note = Note(
             state=state,
@@ -220,18 +226,35 @@ class Settler:
             first_seen=trouble.first_seen,
             error=error,
             deaths=trouble.deaths,
+            scheduled=scheduled,
         )
         await self._attempts.keep(delivery, note)
 
-    def _retry(
+    async def _retry(
         self, delivery: Delivery, trouble: Trouble, error: BaseException, after: float | None
-    ) -> None:
+    ) -> bool:
+        """Let it come again later. Return True if a schedule keeps it: the delivery is settled."""
         attempt = trouble.failures
         delay = retry_delay(self._policy, attempt, self._jitter(error)) if after is None else after
-        if self._keeps_retries:
+        retries = self._long_retries
+        if retries is not None and not retries.wants(delivery, delay):
+            retries = None
+        # The note first: a process that dies in between counts one run twice at most.
+        text, is_long = error_line(error), retries is not None
+        await self._note(delivery, trouble, NoteState.FAILED, text, scheduled=is_long)
+        is_kept = False
+        if retries is not None and self._attempts.works:
+            # Schedule first, then ack: what a crash between them delivers again is recognised.
+            is_kept = await retries.keep(
+                delivery, failures=attempt, first_seen=trouble.first_seen, delay=delay
+            )
+        if is_kept:
+            delivery.ack()
+        elif self._keeps_retries:
             trouble.retry_in = delay
         else:
             delivery.nak(delay)
+        self._counts.retried += 1
         self._emit(
             Retried(
                 handler=self._handler,
@@ -242,6 +265,7 @@ class Settler:
                 error=error,
             )
         )
+        return is_kept
 
     def _jitter(self, error: BaseException) -> float:
         """Return the same for all events that failed by one exception: they come again together."""
@@ -305,11 +329,13 @@ class Settler:
         return True
 
     async def _publish_letter(self, delivery: Delivery, failure: Failure) -> Published:
+        identity, is_returned = identity_of(delivery), isinstance(delivery, Returned)
+        consumer = main_name(delivery.source.consumer, self._handler.options.durable)
         original = StoredMessage(
             subject=delivery.subject,
-            stream=delivery.source.stream,
-            sequence=delivery.sequence,
-            stored_at=delivery.stored_at,
+            stream=identity.stream,
+            sequence=identity.sequence,
+            stored_at=identity.stored_at,
             body=delivery.body,
             headers=parse_headers(delivery.raw_headers),
         )
@@ -317,8 +343,9 @@ class Settler:
             original,
             failure,
             handler=self._handler.name,
-            consumer=main_name(delivery.source.consumer, self._handler.options.durable),
+            consumer=self._handler.name if is_returned else consumer,
             now=time.time_ns() // 1_000_000,
+            may_be_gone=is_returned,
             on_taken=lambda by: self._emit(
                 IdTaken(
                     handler=self._handler,

@@ -88,7 +88,7 @@ def two_apps() -> tuple[App, App]:
             case "fails once" if ctx.attempt == 1:
                 raise ValueError("not yet")
             case "later" if ctx.attempt == 1:
-                raise Retry(after=60)
+                raise Retry(after=50)
             case "never":
                 raise Reject("no")
             case "publishes":

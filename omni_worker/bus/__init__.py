@@ -9,14 +9,16 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from ..assembly import HandlerSetup, build_subscription, settled_notes, settler_for
 from ..binding import BUSY_REFRESH, REFRESH, Binding
 from ..dispatch import Middleware
+from ..due_retries import DueRetries
 from ..errors import ConfigError, NotConnected, wrong_loop
 from ..handler_consumers import is_shared, misspelt_although_stored
 from ..handlers import Handler, declare, with_settings
+from ..long_retries import LongRetries
 from ..operations.dead_letters import DeadLetters
 from ..options import HandlerOptions
 from ..provision import Provisioner
@@ -42,6 +44,8 @@ from .steerable import Steerable
 from .subscriptions import Subscriptions
 
 log = logging.getLogger("omni_worker.bus")
+
+AnyReturns = TypeVar("AnyReturns", bound=Returns)
 
 
 class EventBus(BusPublishing, Steerable):
@@ -89,15 +93,15 @@ class EventBus(BusPublishing, Steerable):
         )
         self._provisioner.before_create = Latecomers(name, self.id, self.transport).wait
         self._subscriptions = Subscriptions(self.publisher, self.settings, self.transport, self.id)
-        self._returns = Returns(
+        self._returns, self._due_retries = self._reading(Returns), self._reading(DueRetries)
+        self._long_retries = LongRetries(
             name,
             self.transport,
             self._provisioner,
-            subscriptions=lambda: list(self._subscriptions),
-            set_aside=lambda: self.set_aside,
-            settler=lambda handler: settler_for(handler, self._setup()),
-            signals=self.signals,
+            least=self.settings.long_retry,
+            create=self.settings.provision == "on",
         )
+        self._long_retries.reader = self._due_retries
         self.is_to_read = False  # handlers will be started: give up as a worker does
         self.transport.gives_up = lambda: self.is_to_read or bool(self.subscriptions)
         self.schedules = Schedules(
@@ -168,9 +172,9 @@ class EventBus(BusPublishing, Steerable):
         self._connected = False
 
     async def _drain_all(self, grace: float | None) -> None:
-        await self._returns.stop()
+        await asyncio.gather(self._returns.stop(), self._due_retries.stop())
         await self._subscriptions.drain_all(grace)
-        await self._returns.close()
+        await asyncio.gather(self._returns.close(), self._due_retries.close())
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -292,9 +296,15 @@ class EventBus(BusPublishing, Steerable):
         except BaseException:
             await self._subscriptions.drain(subscription, 0.0)
             raise
-        if self._provisioner.stands(OWN_STREAM.name) and not self._returns.is_reading:
-            await self._returns.look()
+        await self._read_returns()
         return subscription
+
+    async def _read_returns(self) -> None:
+        """Begin to read what comes back, if there may be something."""
+        if self._provisioner.stands(OWN_STREAM.name):
+            for returns in (self._returns, self._due_retries):
+                if not returns.is_reading:
+                    await returns.look()
 
     async def failed(self) -> Exception:
         """Wait until the transport gave up, or a subscription cannot go on; returns why."""
@@ -310,6 +320,18 @@ class EventBus(BusPublishing, Steerable):
             signals=self.signals if signals is None else signals,
             state=self.state if state is None else state,
             measured=self.measures_runs,
+            long_retries=self._long_retries,
+        )
+
+    def _reading(self, kind: type[AnyReturns]) -> AnyReturns:
+        return kind(
+            self.name,
+            self.transport,
+            self._provisioner,
+            subscriptions=lambda: list(self._subscriptions),
+            set_aside=lambda: self.set_aside,
+            settler=lambda handler: settler_for(handler, self._setup()),
+            signals=self.signals,
         )
 
     async def _keep(self) -> None:
@@ -326,12 +348,13 @@ class EventBus(BusPublishing, Steerable):
                     looked = 0.0
                     if self.transport.is_connected:
                         await self._returns.look()
+                        await self._due_retries.look()
                         await self.schedules.look()
         finally:
             gave_up.cancel()
         self._connected = False
         await self._subscriptions.fail(gave_up.result())
-        await self._returns.close()
+        await asyncio.gather(self._returns.close(), self._due_retries.close())
         await self.schedules.forwarder.stop()
 
     def _check_connected(self) -> None:

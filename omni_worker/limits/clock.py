@@ -22,8 +22,14 @@ class ServerClock:
     hours apart, and then one of them would take what is everybody's.
     """
 
-    def __init__(self, operators: Operators, bucket: Callable[[], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        operators: Operators,
+        bucket: Callable[[], Awaitable[object]],
+        stream: str = STREAM,
+    ) -> None:
         self._operators = operators
+        self._stream = stream  # any one: an answer about it has the time
         self._bucket = bucket
         self._now = asyncio.get_running_loop().time
         self._behind: float | None = None  # seconds that the loop's clock is behind the server's
@@ -44,7 +50,7 @@ class ServerClock:
         nearest = float("inf")
         for _ in range(TRIES):
             began = self._now()
-            info = await self._operators.stream_info(STREAM)
+            info = await self._operators.stream_info(self._stream)
             came = self._now()
             if info is None:
                 await self._bucket()  # it creates the bucket again, where that is allowed
@@ -53,8 +59,9 @@ class ServerClock:
             if nearest <= NEAR:
                 break
         if nearest == float("inf"):
+            what = f"bucket {BUCKET}" if self._stream == STREAM else f"stream {self._stream}"
             raise BucketUnavailable(
-                f"the bucket {BUCKET} is missing: omni-worker plan MODULE:APP --apply creates it"
+                f"the {what} is missing: omni-worker plan MODULE:APP --apply creates it"
             )
         self._asked_at = self._now()
 

@@ -24,6 +24,7 @@ from ..signals import NotesFailed, Signals
 from ..topology import NOTES_BUCKET
 from ..transports.base import Delivery
 from ..transports.key_value import KeyValue
+from ..transports.returned import identity_of
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class Note:
     alone: bool = False  # no other event ran at the same time: if the process died, this one did it
     deaths: int = 0  # runs since the last that ended, whose processes died
     by: str = ""  # the process that wrote it
+    scheduled: bool = False  # its retry was to be kept by a schedule
 
 
 class AttemptNotes:
@@ -139,6 +141,7 @@ class AttemptNotes:
         return note_key(self._handler.name, stream, delivery.sequence, delivery.stored_at)
 
     def _write(self, delivery: Delivery, note: Note) -> bytes:
+        identity = identity_of(delivery)
         raw = {
             "state": note.state,
             "failures": note.failures,
@@ -147,11 +150,12 @@ class AttemptNotes:
             "alone": note.alone,
             "deaths": note.deaths,
             "by": self._name,
+            "scheduled": note.scheduled,
             # Read by no worker: the key is a digest, and people ask whose failure this is.
             "app": self._handler.app,
             "handler": self._handler.name,
-            "stream": delivery.source.stream,
-            "sequence": delivery.sequence,
+            "stream": identity.stream,
+            "sequence": identity.sequence,
             "subject": delivery.subject,
         }
         return json.dumps(raw).encode()
@@ -194,6 +198,7 @@ def read_note(value: bytes) -> Note | None:
             alone=raw.get("alone") is True,
             deaths=int(raw.get("deaths", 0)),
             by=str(raw.get("by", "")),
+            scheduled=raw.get("scheduled") is True,
         )
     except (ValueError, KeyError, TypeError):
         return None

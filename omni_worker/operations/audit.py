@@ -9,7 +9,6 @@ difference is what neither of them accounts for. Nothing is changed.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,16 +20,15 @@ from ..letters.read import DeadLetter
 from ..notes.ledger import Account, account_key, read_account, writer
 from ..notes.settled import block_key, read_block
 from ..recently_settled import BLOCK
-from ..topology import NANO, origin_of
+from ..topology import origin_of
 from ..topology.streams import rfc3339
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo, StreamInfo
 from ..transports.key_value import KeyValue
 from .dead_letters import DeadLetters
 from .processes import processes
-from .scan import SCAN
+from .waiting_retries import throw_away, unsettled
 
-UNUSED = 5.0  # seconds until the server removes a throw-away consumer that we could not
 PATIENCE = 12.0  # seconds: a worker notes what it settled every ten, a busy one every second
 PAUSE = 0.25  # seconds between two looks at the notes
 AT_ONCE = 64  # blocks read at a time
@@ -47,6 +45,7 @@ class Line:
     handled: int = 0  # or skipped: of another type than the handler's
     letters: int = 0
     in_hand: int = 0  # delivered and not settled: it runs, or waits for a retry
+    retries: int = 0  # of these: long retries, which schedules keep
     waiting: int = 0
     unaccounted: int = 0
     killed: tuple[str, ...] = ()  # processes that ended without their last note
@@ -169,6 +168,8 @@ class _Auditor:
                  ((first, floor), (max(first, floor + 1), last))]  # fmt: skip
         missing = max(0, below - noted[0]) + max(0, above - noted[1])
         letters = await self._letters(handler, name, first)
+        retries = await self._retries(handler, name, first)
+        in_hand += retries
         return Line(
             handler=handler,
             stream=name,
@@ -177,6 +178,7 @@ class _Auditor:
             handled=max(0, published - waiting - in_hand - missing - letters),
             letters=letters,
             in_hand=in_hand,
+            retries=retries,
             waiting=waiting,
             unaccounted=missing,
         )
@@ -212,6 +214,11 @@ class _Auditor:
                 found.add(letter.origin.sequence)
         return len(found)
 
+    async def _retries(self, handler: Handler, stream: str, first: int) -> int:
+        """Count the events of the window that are settled here and wait for a long retry."""
+        found = await unsettled(self._transport, handler.app, handler.name, stream)
+        return len({one.identity.sequence for one in found if one.identity.sequence >= first})
+
     async def _matching(self, stream: str, filters: Sequence[str], sequence: int) -> int:
         """Count the stored messages that match, from a sequence on."""
         start = {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
@@ -225,22 +232,7 @@ class _Auditor:
     async def _throw_away(
         self, stream: str, filters: Sequence[str], start: dict[str, Any]
     ) -> ConsumerInfo:
-        config: dict[str, Any] = {
-            "name": f"{SCAN}{secrets.token_hex(4)}",
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": int(UNUSED * NANO),
-            **start,
-        }
-        if len(filters) == 1:
-            config["filter_subject"] = filters[0]
-        elif filters:
-            config["filter_subjects"] = list(filters)
-        info = await self._operators.create_consumer(stream, config)
-        await self._operators.delete_consumer(stream, info.name)
-        return info
+        return await throw_away(self._operators, stream, filters, start)
 
 
 def _is_of(letter: DeadLetter, stream: str, first: int) -> bool:
@@ -259,6 +251,7 @@ def as_json(line: Line) -> dict[str, Any]:
         "handled": line.handled,
         "deadLetters": line.letters,
         "inHand": line.in_hand,
+        "longRetries": line.retries,
         "waiting": line.waiting,
         "unaccounted": line.unaccounted,
         "killed": list(line.killed),

@@ -13,8 +13,6 @@ from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_
 from ..handlers import Handler
 from ..letters import marks
 from ..notes import attempts, guards
-from ..schedules.messages import due_consumer
-from ..schedules.own_stream import SCHEDULES
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..steering import orders
@@ -43,7 +41,6 @@ from ..topology import (
     is_whole,
     plan_consumer,
     plan_stream,
-    retry_consumer,
     route,
     stream_config,
     with_sources,
@@ -55,6 +52,7 @@ from ..transports.infos import ConsumerInfo, StreamConfig, read_stream_config
 from ..writes import write_consumer, write_stream
 from .crons import RemoveCron, remove_cron, unclaimed_crons
 from .orphans import orphans
+from .own_readers import SENT_BACK, own_readers
 
 Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateBucket | RemoveCron
 
@@ -323,19 +321,14 @@ async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConf
     missing = Action.CREATE if settings.provision == "off" else Action.LATER
     names = {config.name for config in standing}
     steps = []
-    says = "for events sent back from dead letters"
-    has_crons = any(one.cron is not None for one in needs.handlers)
-    flags = SCHEDULES.flags if has_crons else {}
+    flags, readers = own_readers(needs.app, needs.handlers, settings)
     own = next((config for config in standing if config.name == OWN_STREAM.name), None)
     if own is None:
         config = {**stream_config(OWN_STREAM, replicas=settings.replicas), **flags}
-        steps.append(_stream(missing, OWN_STREAM.name, says, CreateStream(config)))
+        steps.append(_stream(missing, OWN_STREAM.name, SENT_BACK, CreateStream(config)))
     elif not all(own.raw.get(flag) for flag in flags):
         change = UpdateStream({**own.raw, **flags})
         steps.append(_stream(missing, OWN_STREAM.name, "to keep schedules", change))
-    readers = [(retry_consumer(needs.app), says)]
-    if has_crons:
-        readers.append((due_consumer(needs.app), "for crons, and events published later"))
     for spec, says in readers:
         if await operators.consumer_info(spec.stream, spec.name) is None:
             create = CreateConsumer(spec.stream, consumer_config(spec))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..schedules.messages import due_consumer
+from ..schedules.retries import again_consumer
 from ..topology import NANO, app_of, handler_of, has_late, is_late, late_name, retry_consumer
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo, StreamConfig
@@ -41,7 +42,8 @@ async def orphans(
 ) -> list[ConsumerInfo]:
     """Find consumers of this app that no handler reads: of an older version or another module."""
     known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
-    known |= {(own.stream, own.name) for own in (retry_consumer(app), due_consumer(app))}
+    own_readers = (retry_consumer(app), due_consumer(app), again_consumer(app))
+    known |= {(own.stream, own.name) for own in own_readers}
     found = await lasting_consumers(operators, standing)
     late = {
         (info.stream, late_name(info.name))

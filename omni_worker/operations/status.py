@@ -13,6 +13,7 @@ from ..errors import TransportError
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
 from ..schedules.messages import due_consumer
+from ..schedules.retries import again_consumer
 from ..steering.orders import STREAM as ORDERS
 from ..steering.orders import (
     PauseOrder,
@@ -36,6 +37,7 @@ from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
 from .scan import SCAN
+from .waiting_retries import any_waits, count_waiting
 
 _Functions = dict[tuple[str, str], str]  # of consumers, by stream and name
 _Missing = list[tuple[ConsumerSpec, str]]  # consumers with the functions of their handlers
@@ -54,6 +56,7 @@ class ConsumerStatus:
     waiting: int = 0  # stored and not delivered yet
     unacked: int = 0  # delivered and not answered yet, waiting for a retry among them
     redelivered: int = 0  # of these, the ones delivered more than once
+    long_retries: int = 0  # not among these: schedules keep them until they are due
     pulls: int = 0  # requests of workers that wait for events
     oldest: datetime | None = None  # when the first unsettled event was stored
     filters: tuple[str, ...] = ()
@@ -113,6 +116,8 @@ async def consumer_statuses(
     )
     if any(one.name == ORDERS for one in streams):
         found = await _with_scales(operators, found)
+    if await any_waits(operators):
+        found = await asyncio.gather(*(_with_retries(operators, one) for one in found))
     return [
         *found,
         *(
@@ -143,7 +148,8 @@ def _chosen(
             if not here:
                 missing.append((spec, one.handler.short))
     for app in {one.handler.app for one in wanted}:
-        own = [(one.stream, one.name) for one in (retry_consumer(app), due_consumer(app))]
+        readers = (retry_consumer(app), due_consumer(app), again_consumer(app))
+        own = [(one.stream, one.name) for one in readers]
         chosen |= {key: "" for key in standing if key in own}
     return chosen, missing
 
@@ -186,6 +192,13 @@ async def _with_scales(
     ]
 
 
+async def _with_retries(operators: Operators, one: ConsumerStatus) -> ConsumerStatus:
+    if one.app is None or one.stream == OWN_STREAM.name:
+        return one
+    handler = one.handler or one.name
+    return replace(one, long_retries=await count_waiting(operators, one.app, handler, one.stream))
+
+
 async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime | None:
     """Return the stored time of the oldest unsettled event of a consumer."""
     sequence = (info.ack_floor if info.num_ack_pending else info.delivered) + 1
@@ -217,6 +230,7 @@ def _added(one: ConsumerStatus, other: ConsumerStatus) -> ConsumerStatus:
         waiting=one.waiting + other.waiting,
         unacked=one.unacked + other.unacked,
         redelivered=one.redelivered + other.redelivered,
+        long_retries=max(one.long_retries, other.long_retries),  # of the handler
         # What one has open is not what the other needs.
         pulls=min(one.pulls, other.pulls),
         oldest=min((each.oldest for each in (one, other) if each.oldest), default=None),
@@ -239,6 +253,7 @@ def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]
                 "waiting": one.waiting,
                 "unacked": one.unacked,
                 "redelivered": one.redelivered,
+                "longRetries": one.long_retries,
                 "oldest": iso(one.oldest),
                 "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
                 "pulls": one.pulls,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,6 +15,13 @@ from ..events import DEAD_LETTER
 from ..letters.read import DeadLetter, read_letter, stored_time
 from ..notes import attempts
 from ..notes.attempts import Note, note_key, read_note
+from ..schedules.retries import (
+    WaitingRetry,
+    again_consumer,
+    due_filter,
+    read_stored,
+    waiting_filter,
+)
 from ..subjects import matches
 from ..topology import OWN_STREAM, app_of, function_of, handler_of, holds_events
 from ..transports.base import StoredMessage, Transport
@@ -42,6 +49,7 @@ class Word(StrEnum):
     PERHAPS = "in flight or settled"
     NOT_YET = "not yet delivered"
     BEFORE = "stored before it was made"
+    RETRY = "waits for its retry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,15 @@ class ConsumerWord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LongRetry:
+    """Retry of the event that a schedule keeps; with a ``word``, that was due."""
+
+    retry: WaitingRetry
+    sequence: int  # in our own stream
+    word: Word | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """An event whose id begins with the characters that were given."""
 
@@ -91,6 +108,7 @@ class Trace:
     id: str
     places: list[EventPlace] = field(default_factory=list)
     returns: list[EventPlace] = field(default_factory=list)  # on its way back from a dead letter
+    retries: list[LongRetry] = field(default_factory=list)  # in the order they were written
     consumers: list[ConsumerWord] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     related: list[EventPlace] = field(
@@ -142,6 +160,7 @@ async def trace_event(
     trace.letters = await DeadLetters(transport).with_states(trace.letters)
     for place in [*trace.places, *trace.returns]:
         trace.consumers += await consumer_words(transport, place)
+    await _follow_retries(transport, trace)
     return trace
 
 
@@ -207,9 +226,32 @@ class _Scanning:
         )
 
 
+async def _follow_retries(transport: Transport, trace: Trace) -> None:
+    """Add what became of retries that were due; an event that waits for one is not settled."""
+    for index, one in enumerate(trace.retries):
+        if one.word is None:
+            continue
+        spec = again_consumer(one.retry.app)
+        info = await transport.operators.consumer_info(spec.stream, spec.name)
+        word = Word.PERHAPS if info is None else word_on(info, one.sequence, 0)
+        trace.retries[index] = replace(one, word=word)
+    waiting = {
+        (one.retry.app, one.retry.handler, one.retry.identity.stream)
+        for one in trace.retries
+        if one.word is None
+    }
+    trace.consumers = [
+        replace(one, word=Word.RETRY) if (one.app, one.handler, one.stream) in waiting else one
+        for one in trace.consumers
+    ]
+
+
 def _filters(stream: str) -> tuple[str, ...]:
     """Return the subjects of a stream that hold events; a scheduled one is not published yet."""
-    return ("omni-worker.retry.>", "omni-worker.raw.>") if stream == OWN_STREAM.name else ()
+    if stream != OWN_STREAM.name:
+        return ()
+    retries = (waiting_filter("*"), due_filter("*"))
+    return ("omni-worker.retry.>", "omni-worker.raw.>", *retries)
 
 
 def _take(trace: Trace, word: str, message: StoredMessage) -> None:
@@ -218,7 +260,14 @@ def _take(trace: Trace, word: str, message: StoredMessage) -> None:
     except InvalidEvent:
         return
     place = _place(message, envelope)
-    if envelope.id == trace.id:
+    if message.stream == OWN_STREAM.name and (retry := read_stored(message)) is not None:
+        is_due = matches(due_filter("*"), message.subject)
+        found_one = LongRetry(
+            retry=retry, sequence=message.sequence, word=Word.PERHAPS if is_due else None
+        )
+        if envelope.id == trace.id and found_one not in trace.retries:
+            trace.retries.append(found_one)
+    elif envelope.id == trace.id:
         found = trace.returns if message.stream == OWN_STREAM.name else trace.places
         if len(found) < PLACES and place not in found:
             found.append(place)
@@ -315,19 +364,6 @@ async def consumer_words(transport: Transport, place: EventPlace) -> list[Consum
         entry = await bucket.get(key)
         noted.append(replace(one, note=read_note(entry.value)) if entry is not None else one)
     return noted
-
-
-def failed_times(word: ConsumerWord, letters: Iterable[DeadLetter]) -> str:
-    """Say how often the event failed in a handler: `4 times: ValueError`; empty if never."""
-    times = failures_of(word, letters)
-    error = f": {word.note.error}" if word.note and word.note.error else ""
-    return f"{times} time{'s' if times != 1 else ''}{error}" if times else ""
-
-
-def failures_of(word: ConsumerWord, letters: Iterable[DeadLetter]) -> int:
-    """Count failures; the last one is in the dead letter, the others in the note of attempts."""
-    own = [one for one in letters if (one.app, one.handler) == (word.app, word.handler)]
-    return max([word.note.failures if word.note else 0, *(one.attempts for one in own)])
 
 
 def word_on(info: ConsumerInfo, sequence: int, stored_at: int) -> Word:

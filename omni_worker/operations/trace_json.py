@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..schedules.messages import as_datetime
 from ..transports.timestamps import iso
 from .letter_json import as_json as letter_as_json
 from .schedules import as_json as schedule_as_json
-from .trace import EventPlace, Trace, failures_of
+from .trace import EventPlace, Trace, Word
+from .trace_failures import failures_of
 
 
 def as_json(trace: Trace) -> dict[str, Any]:
@@ -31,6 +33,11 @@ def as_json(trace: Trace) -> dict[str, Any]:
         "deadLetters": [letter_as_json(one) for one in trace.letters],
         "scheduled": [schedule_as_json(one) for one in trace.scheduled],
         "sentBack": [_place_json(one) for one in trace.returns],
+        "longRetries": [
+            {"app": one.retry.app, "handler": one.retry.handler, "failures": one.retry.failures,
+             "due": iso(as_datetime(one.retry.due)), "state": one.word or Word.RETRY}
+            for one in trace.retries
+        ],
         "sameCorrelation": [_place_json(one) for one in trace.related],
         "more": trace.more_related,
         "scanned": trace.scanned,

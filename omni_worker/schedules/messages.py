@@ -71,12 +71,12 @@ class Kept:
 
 def schedule_subject(app: str, name: str) -> str:
     """Return the subject that keeps a schedule until it is due; ``*``: of all of an app."""
-    return f"omni-worker.schedule.{app}.{name if name == '*' else _token(name)}"
+    return f"omni-worker.schedule.{app}.{name if name == '*' else token(name)}"
 
 
 def due_subject(app: str, name: str) -> str:
     """Return the subject an event comes to when it is due."""
-    return f"omni-worker.due.{app}.{_token(name)}"
+    return f"omni-worker.due.{app}.{token(name)}"
 
 
 def batch_subject(app: str, batch: str) -> str:
@@ -208,7 +208,7 @@ def as_datetime(due: int) -> datetime:
     return datetime.fromtimestamp(due // 1000 / 1e6, UTC)
 
 
-def _token(name: str) -> str:
+def token(name: str) -> str:
     """Return one token of a subject; what cannot be one is written as its digest."""
     if _TOKEN.fullmatch(name):
         return name

@@ -13,6 +13,7 @@ from ..events import Event, addressed
 from ..handlers import Handler
 from ..subjects import parse_subject
 from ..transports.base import Delivery
+from ..transports.returned import identity_of
 from ..wire import read_envelope, to_event
 
 
@@ -50,17 +51,18 @@ class EventSignal(HandlerSignal):
     @property
     def stream(self) -> str:
         """Stream the event is stored in."""
-        return self.delivery.source.stream
+        return identity_of(self.delivery).stream
 
     @property
     def sequence(self) -> int:
         """Sequence of the event in its stream."""
-        return self.delivery.sequence
+        return identity_of(self.delivery).sequence
 
 
 def _event_in(delivery: Delivery) -> Event[Any] | None:
     try:
-        envelope = read_envelope(delivery.body, stored_at=delivery.stored_at // 1_000_000)
+        stored_at = identity_of(delivery).stored_at // 1_000_000
+        envelope = read_envelope(delivery.body, stored_at=stored_at)
         event = to_event(Event[Any], envelope)
     except InvalidEvent:
         return None

@@ -23,6 +23,7 @@ class Unanswered:
         self._flow = flow
         self._pauses = pauses
         self._nearly: dict[Source, str] = {}
+        self._crowded: set[Source] = set()
         self.seen: dict[Source, ConsumerInfo] = {}  # each consumer, when it was read last
 
     @property
@@ -37,6 +38,10 @@ class Unanswered:
         count, most = info.num_ack_pending, info.config.max_ack_pending
         is_small = not most >= LEAST
         elsewhere = count - self._flow.credit.held  # what we hold is being worked at
+        if 0 < most < 2 * elsewhere:
+            self._crowded.add(source)
+        else:
+            self._crowded.discard(source)
         says = (
             f"{count} of at most {most} events of consumer {info.name} on {info.stream} wait for"
             " an answer or a retry (max_ack_pending)"
@@ -53,9 +58,14 @@ class Unanswered:
             self._flow.emit(NearlyFull(handler=self._flow.handler, reason=says))
         self._nearly[source] = says
 
+    def is_crowded(self, source: Source) -> bool:
+        """Tell whether more than half of what a consumer allows waits for answers or retries."""
+        return source in self._crowded
+
     def forget(self, source: Source) -> None:
         """Forget a lost source."""
         self.seen.pop(source, None)
+        self._crowded.discard(source)
         self._nearly.pop(source, None)
         self._pauses.forget(source)
         self._flow.stall_ended(f"unanswered {source.consumer} on {source.stream}")

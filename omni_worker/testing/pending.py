@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bus import EventBus
@@ -12,10 +12,14 @@ from ..events import Event
 from ..failures import error_line
 from ..handlers import Handler
 from ..schedules.messages import due_consumer
+from ..schedules.retries import again_consumer, read_retry, waiting_filter
+from ..subjects import matches
 from ..subscription import Subscription
-from ..topology import retry_consumer
+from ..topology import OWN_STREAM, retry_consumer
+from ..transports.headers import parse_headers
 from ..transports.memory import MemoryServer
 from ..transports.memory.consumer import MemoryConsumer
+from ..transports.memory.stream import Record
 from .records import Run, read
 
 SHOWN = 5  # of a kind, in an error's text
@@ -46,6 +50,8 @@ def is_quiet(bus: EventBus, server: MemoryServer) -> bool:
     """Tell whether every event of every handler is settled, and what is due is published."""
     due = due_consumer(bus.name)
     if _has_unsettled(server.consumer(due.stream, due.name)) or is_sent_back(bus, server):
+        return False
+    if next(_long_retries(bus, server), None) is not None:
         return False
     return all(
         not subscription.held
@@ -78,6 +84,31 @@ def pending(bus: EventBus, server: MemoryServer, now: float) -> Iterator[Pending
                     state=state,
                     due=max(0.0, due - now) if due is not None and state == "retry" else None,
                 )
+    handlers = {one.handler.name: one.handler for one in bus.subscriptions}
+    for record, due_at in _long_retries(bus, server):
+        retry = read_retry(parse_headers(record.block), bus.name)
+        if retry is not None and retry.handler in handlers:
+            yield Pending(
+                handler=handlers[retry.handler],
+                subject=retry.subject,
+                event=read(replace(record, subject=retry.subject)),
+                deliveries=retry.failures,
+                state="retry",
+                due=max(0.0, (due_at - server.clock()) / 1e9),
+            )
+
+
+def _long_retries(bus: EventBus, server: MemoryServer) -> Iterator[tuple[Record, float]]:
+    """Retries that schedules keep, and their due times in epoch nanoseconds; 0: it was due."""
+    waiting, again = waiting_filter(bus.name), again_consumer(bus.name)
+    stream = server.streams.get(OWN_STREAM.name)
+    for sequence, due in [] if stream is None else list(stream.schedules.items()):
+        record = None if stream is None else stream.get(sequence)
+        if record is not None and matches(waiting, record.subject):
+            yield record, due.at
+    consumer = server.consumer(again.stream, again.name)
+    if consumer is not None:
+        yield from ((record, 0) for record, _, _ in consumer.unsettled())
 
 
 def explain(

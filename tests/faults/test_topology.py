@@ -89,7 +89,7 @@ app = App("router")
 async def route(event, ctx):
     effect("begun", id=event.id, attempt=ctx.attempt)
     if event.id == "event-000000":
-        raise Retry(after=600)
+        raise Retry(after=50)
     effect("handled", id=event.id)
 """
 

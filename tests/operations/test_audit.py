@@ -170,3 +170,36 @@ async def test_the_window_begins_where_it_is_asked_to_but_not_above_what_is_open
         code, lines = audited(nats_server, tmp_path, "--since", since)
 
     assert (code, counts(lines["orders"])) == (0, (3, 2, 0, 1, 0, 0))
+
+
+LATER = """
+app = App("shop")
+
+@app.on("custom.order", durable="orders", max_retries=1)
+async def order(event, ctx):
+    effect("began", id=event.id)
+    if event.id.startswith("later"):
+        raise Retry(after=3600)
+    if event.id.startswith("soon") and ctx.attempt == 1:
+        raise Retry(after=1)
+    if event.id.startswith("bad"):
+        raise Retry(after=1)
+    effect("handled", id=event.id)
+"""
+
+
+async def test_events_that_wait_for_a_long_retry_are_in_hand_and_balance(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        await stage.run(stage.app(LATER), audit="on", long_retry=1)
+        await publish(nats_server, "ok-1", "later-1", "later-2", "soon-1", "bad-1")
+        await stage.until_effects(7, "began")
+        await stage.until_effects(2, "handled")
+
+        code, lines = audited(nats_server, tmp_path)
+        said = operate(nats_server.url, "status", folder=tmp_path)
+
+    assert (code, counts(lines["orders"])) == (0, (5, 2, 1, 2, 0, 0))
+    assert lines["orders"]["longRetries"] == 2
+    assert "2 events wait for a long retry of orders on CUSTOM, in schedules." in said.out

@@ -251,7 +251,7 @@ async def test_recreate_tells_what_comes_again_and_starts_at_the_ack_floor(
         (folder / "shop.py").write_text(
             HEAD + '\n\n@app.on("custom.push", durable="p")\nasync def push(event: Event): ...\n'
         )
-        await bus.subscribe("custom.push", fail_the_third, durable="p", retry_delay=600)
+        await bus.subscribe("custom.push", fail_the_third, durable="p", retry_delay=50)
         for number in range(1, 11):
             await bus.publish("custom.push", number)
         await until(lambda: _handled(bus, 9))

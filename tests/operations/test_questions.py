@@ -559,7 +559,7 @@ async def test_trace_tells_of_failed_attempts_while_a_retry_waits(nats_server: N
         async def fail(event: Event[Any]) -> None:
             raise ValueError("not yet")
 
-        await bus.subscribe("custom.n", fail, durable="r1", retry_delay=600)
+        await bus.subscribe("custom.n", fail, durable="r1", retry_delay=50)
         await bus.publish("custom.n", 1, id="e-1")
         await until(lambda: _has_retried(bus))
 

@@ -378,7 +378,7 @@ async def test_retries_that_wait_hold_up_nobody(stage: Stage, plain: Client) -> 
         stage.app("""
             app = App("router")
 
-            @app.on("message.received", durable="r1", concurrency=4, prefetch=8, retry_delay=60)
+            @app.on("message.received", durable="r1", concurrency=4, prefetch=8, retry_delay=50)
             async def route(event):
                 if event.payload.get("fail"):
                     raise ValueError("not yet")

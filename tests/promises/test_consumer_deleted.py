@@ -53,7 +53,7 @@ class Handled:
 
         async def handle(event: Event[Any]) -> None:
             if event.payload == 0:
-                raise Retry(after=600)
+                raise Retry(after=50)
             await asyncio.sleep(0)
             self.runs[event.id] += 1
             own[event.id] += 1

@@ -19,7 +19,7 @@ from .conftest import World, body
 async def test_when_most_of_what_may_be_unanswered_waits_a_line_and_a_warning_say_so(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bus = await world.bus()
+    bus = await world.bus(long_retry=None)
 
     async def fail(event: Event[Any]) -> None:
         raise Retry(after=600)

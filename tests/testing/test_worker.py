@@ -140,6 +140,22 @@ async def test_an_event_published_by_two_runs_is_one_event() -> None:
     assert len(t.published("custom.done")) == 1
 
 
+async def test_settle_waits_for_a_retry_that_a_schedule_keeps() -> None:
+    app = App("late")
+
+    @app.on("custom.go", durable="go", max_retries=2)
+    async def go(event: Event[Any], ctx: Context) -> None:
+        if ctx.attempt < 3:
+            raise Retry(after=86_400)
+
+    async with TestWorker(app) as t:
+        await t.publish("custom.go")
+        await t.settle()
+
+    assert t.attempts(go) == 3
+    assert t.dead_letters == []
+
+
 async def test_pending_says_what_waits_and_for_how_long() -> None:
     app = App("late")
 

@@ -52,6 +52,7 @@ def command(target: str | None, watch: bool, verbose: bool, json: bool) -> int:
 
     With an app, consumers that its handlers need and that do not exist yet are shown as missing.
     A handler's two consumers are one line: --verbose shows each, as --json does.
+    Events that wait for a long retry are in none of these; how many is said below the table.
     A bucket of the workers that is full, sealed or may not be written is named below the table.
     --watch continues when the server restarts; with --json it prints one object a line.
 
@@ -184,6 +185,11 @@ def _lines(
     ):
         if names:
             notes += wrapped(text.format(_some(names)))
+    retries = {(one.app, one.stream, one.name): one.long_retries for one in found}
+    for (_, stream, name), count in retries.items():
+        if count:
+            what = "1 event waits" if count == 1 else f"{grouped(count)} events wait"
+            notes += wrapped(f"{what} for a long retry of {name} on {stream}, in schedules.")
     pauses = {(one.app, one.name): one.pause for one in found if one.pause}
     for (_, name), pause in pauses.items():
         notes += wrapped(f"{name} is {pause_in_words(pause, name)}.")

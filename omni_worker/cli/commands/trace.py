@@ -13,11 +13,13 @@ from ...operations.trace import (
     CANDIDATES,
     SHORTEST,
     EventPlace,
+    LongRetry,
     Trace,
-    failed_times,
     trace_event,
 )
+from ...operations.trace_failures import failed_times
 from ...operations.trace_json import as_json
+from ...schedules.messages import as_datetime
 from ...settings import Settings
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, say
@@ -82,6 +84,7 @@ def _lines(trace: Trace, since: datetime) -> str:
         parts.append(table(["CONSUMER", "STREAM", "APP", "THIS EVENT", "FAILED"], rows))
     elif trace.places:
         parts.append(["No consumer reads it."])
+    parts.append([line for one in trace.retries for line in _retry_lines(one)])
     parts.append(_letter_lines(trace))
     parts.append(_related_lines(trace))
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -143,6 +146,15 @@ def _letter_lines(trace: Trace) -> list[str]:
         said = f"sent back  {ago(place.time)} ago, as {place.stream} #{place.sequence}"
         lines += wrapped(said)
     return lines
+
+
+def _retry_lines(one: LongRetry) -> list[str]:
+    retry, due = one.retry, as_datetime(one.retry.due)
+    times = "once" if retry.failures == 1 else f"{retry.failures} times"
+    said = f"{retry.handler} failed {times}, the retry is due at {moment(due)}"
+    if one.word is not None:
+        said = f"{retry.handler} failed {times}, the retry was due {ago(due)} ago: {one.word}"
+    return wrapped(printable(said), first="long retry  ", rest="    ")
 
 
 def _related_lines(trace: Trace) -> list[str]:

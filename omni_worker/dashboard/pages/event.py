@@ -13,10 +13,10 @@ from ...operations.trace import (
     Trace,
     Word,
     consumer_words,
-    failed_times,
     named_place,
     trace_event,
 )
+from ...operations.trace_failures import failed_times
 from ...operations.trace_json import as_json
 from ...tasks import own
 from ..page import Ask, Facts, Page, Services
@@ -27,7 +27,8 @@ DAY = timedelta(days=1)
 BEFORE = timedelta(hours=1)  # what caused an event may be older than it
 STEP = 0.25  # seconds between two reports of progress
 MOST_ASKED = 40  # events whose consumers are looked at
-TONES = {Word.SETTLED: "none", Word.PERHAPS: "note", Word.NOT_YET: "note", Word.BEFORE: "none"}
+TONES = {Word.SETTLED: "none", Word.PERHAPS: "note", Word.NOT_YET: "note", Word.BEFORE: "none",
+         Word.RETRY: "note"}  # fmt: skip
 
 
 async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:

@@ -29,6 +29,7 @@ from ...signals import (
 from ...subjects import matches
 from ...transports.base import Delivery
 from ...transports.headers import parse_headers
+from ...transports.returned import identity_of
 from . import names
 from .errors import record
 from .parents import context_of, context_with, parent_of
@@ -186,6 +187,7 @@ class RunTraces:
 def _attributes(
     handler: Handler, delivery: Delivery, event: Event[Any], attempt: int
 ) -> dict[str, AttributeValue]:
+    identity = identity_of(delivery)
     return {
         names.SYSTEM: names.NATS,
         names.OPERATION: "process",
@@ -198,8 +200,8 @@ def _attributes(
         names.APP: handler.app,
         names.HANDLER: handler.function,
         names.ATTEMPT: attempt,
-        names.STREAM: delivery.source.stream,
-        names.SEQUENCE: delivery.sequence,
+        names.STREAM: identity.stream,
+        names.SEQUENCE: identity.sequence,
     }
 
 

@@ -12,6 +12,7 @@ from ...signals import Duplicate
 from ...topology import OWN_STREAM
 from ...transports.base import Delivery
 from ...transports.headers import parse_headers
+from ...transports.returned import identity_of
 from ...wire import read_envelope
 from ..run import Run
 from . import Flow, Gate, Go
@@ -103,7 +104,8 @@ class ExactlyOnce(Gate):
 def guarded(delivery: Delivery) -> Guarded:
     """Return a delivery's event as its guard knows it; its body is known to be readable."""
     envelope = read_envelope(delivery.body, stored_at=0)
-    stream = delivery.source.stream
+    identity = identity_of(delivery)
+    stream = identity.stream
     if stream == OWN_STREAM.name:  # in any other stream the header is not ours
         headers = parse_headers(delivery.raw_headers)
         stream = next(iter(headers.get(STREAM_HEADER, ())), stream)
@@ -111,5 +113,5 @@ def guarded(delivery: Delivery) -> Guarded:
         stream=stream,
         id=envelope.id,
         digest=digest_of(envelope.type, envelope.payload),
-        sequence=delivery.sequence,
+        sequence=identity.sequence,
     )

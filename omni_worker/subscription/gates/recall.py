@@ -12,18 +12,24 @@ deaths together are another one. So one kill stops nothing, and an innocent even
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from ...letters.written import Failure
 from ...notes import AttemptNotes, Note, NoteState
-from ...outcomes import GIVEN_UP, KEPT, HandBack, Outcome
+from ...outcomes import DONE_BEFORE, GIVEN_UP, KEPT, HandBack, Outcome
 from ...settle import Trouble
 from ...signals import NeverEnded
+from ...transports.base import Delivery
 from ..run import Line, Run
 from . import Flow, Gate, Go
 from .breaker import Breaker
 
 UNPROVEN = 2  # deaths that prove nothing: others ran at the same time
 AGAIN = 0.5  # seconds, at least, until an event that cannot be alone now comes again
+UNKNOWN_DELAY = 5.0  # seconds until an event comes again whose retry may be kept elsewhere
+
+# Tells whether a schedule has the retry after so many failures; None: it cannot be known now.
+IsKept = Callable[[Delivery, int], Awaitable[bool | None]]
 
 
 class Recall(Gate):
@@ -42,9 +48,11 @@ class Recall(Gate):
         *,
         ordered: bool,
         most_waiting: int = 0,
+        is_kept: IsKept | None = None,
     ) -> None:
         self._notes = notes
         self._attempts = attempts  # how often an event may run
+        self._is_kept = is_kept
         self._breaker = breaker
         # With an order, events get their keys one after the other, as they came.
         self._line = Line() if ordered else None
@@ -75,8 +83,8 @@ class Recall(Gate):
         if not run.is_repeat:
             return await go(run)
         trouble = run.trouble
-        if trouble.letter is None:
-            await self._recall(run)
+        if trouble.letter is None and (outcome := await self._recall(run)) is not None:
+            return outcome
         if trouble.letter is not None:
             return GIVEN_UP
         if trouble.deaths >= UNPROVEN:
@@ -155,9 +163,18 @@ class Recall(Gate):
             await self.note_start(run)
             return await self._noted(run, go)
 
-    async def _recall(self, run: Run) -> None:
-        """Take over what others noted, and count the death of a run that never ended."""
+    async def _recall(self, run: Run) -> Outcome | None:
+        """Take over what others noted, and count the death of a run that never ended.
+
+        Return an outcome if the event does not run: a schedule has its retry, or may have it.
+        """
         note, trouble = await self._notes.recall(run.delivery), run.trouble
+        if note is not None and note.scheduled and self._is_kept is not None:
+            is_kept = await self._is_kept(run.delivery, note.failures)
+            if is_kept is None:
+                return HandBack(UNKNOWN_DELAY, "it is unknown whether a schedule has its retry")
+            if is_kept:  # stored, and the ack was not sent, or was lost
+                return DONE_BEFORE
         # A first delivery is one the server forgot: nothing says that it ended a process.
         came_again = run.delivery.count > 1
         # A process that lives has ended its run, though a note of that could not be written, or was
@@ -166,7 +183,7 @@ class Recall(Gate):
         if note is None:
             if came_again and self._notes.works:
                 trouble.deaths = max(trouble.deaths, 1)
-            return
+            return None
         trouble.first_seen = note.first_seen
         trouble.failures = max(trouble.failures, note.failures)
         trouble.deaths = note.deaths
@@ -183,6 +200,7 @@ class Recall(Gate):
         self._give_up_if_used_up(trouble, error)
         # Who hands it back later has to know this, too.
         run.state.remember(run.delivery, trouble)
+        return None
 
     async def _note(self, run: Run, state: NoteState) -> None:
         trouble = run.trouble

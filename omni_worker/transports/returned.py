@@ -1,0 +1,56 @@
+"""Returned: a delivery of an event that waited elsewhere for its retry, and where it was first.
+
+The message that is delivered lies in our own stream. For people, dead letters, guards and what the
+handler sees it is the event it was: of its first stream, sequence and stored time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .base import Delivery
+
+
+class Identity(NamedTuple):
+    """Identity of an event: sequences repeat when a stream is recreated."""
+
+    stream: str
+    sequence: int
+    stored_at: int  # epoch nanoseconds
+
+
+class Returned(Delivery):
+    """Delivery of an event that a schedule kept until its retry was due."""
+
+    __slots__ = ("failures", "first_seen", "identity")
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        identity: Identity,
+        *,
+        subject: str,
+        raw_headers: bytes | None,
+        failures: int,
+        first_seen: float,
+    ) -> None:
+        super().__init__(
+            delivery.source,
+            subject,
+            delivery.body,
+            raw_headers,
+            delivery.reply,
+            delivery.sequence,
+            delivery.stored_at,
+            delivery.count,
+        )
+        self.identity = identity
+        self.failures = failures  # runs that failed before
+        self.first_seen = first_seen  # epoch seconds
+
+
+def identity_of(delivery: Delivery) -> Identity:
+    """Return the identity of a delivery's event."""
+    if isinstance(delivery, Returned):
+        return delivery.identity
+    return Identity(delivery.source.stream, delivery.sequence, delivery.stored_at)
