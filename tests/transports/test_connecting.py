@@ -48,7 +48,8 @@ from .support import (
 
 SECRET = "s3cr3t/p%w:@d"
 QUOTED = "s3cr3t%2Fp%25w%3A%40d"
-USERS = f'authorization: {{ user: worker, password: "{SECRET}" }}'
+# A server gives up waiting for a login after two seconds, and says something else: a busy machine.
+USERS = f'authorization: {{ user: worker, password: "{SECRET}", timeout: 30 }}'
 OWN_INBOX = """authorization: { users: [{
     user: w, password: w, permissions: { publish: ">", subscribe: "_INBOX_w.>" }
 }] }"""
