@@ -18,6 +18,7 @@ from . import Flow, Gate, Go
 FIRST_PAUSE = 0.5  # seconds before the first trial
 LONGEST_PAUSE = 5.0  # seconds; each trial that fails doubles the pause up to here
 GATHERING = 0.05  # seconds a trial that is due waits for more events than its first
+LATE = 1.0  # seconds a trial that is due waits for an event that never failed
 HOLD = "breaker"
 
 
@@ -159,11 +160,15 @@ class Breaker(Gate):
         """Return True if an event that never failed can be tried, or can come for a free slot.
 
         The server sends redeliveries first: runs that failed, in all slots, would keep others out.
-        One of them stays: the others may never come, as where max_ack_pending is reached.
+        One of them stays once its trial is late: the others may never come, as where
+        max_ack_pending is reached. With an order it stays before, too: what is handed back holds
+        up everything.
         """
         if any(not _failed_before(one) for one in self._waiting):
             return True
-        if self._waiting and run.delivery.pending:
+        is_ordered = self._flow.handler.options.order_by is not None
+        is_early = self._flow.now() < self._due + LATE and not is_ordered
+        if (self._waiting or is_early) and run.delivery.pending:
             return True
         return any(delivery.count == 1 for delivery in self._flow.slots.buffer)
 
