@@ -32,7 +32,7 @@ from .subjects import build_subject
 from .trace_context import BAGGAGE, trace_headers
 from .transports.base import Delivery
 from .transports.headers import parse_headers
-from .transports.returned import identity_of
+from .transports.returned import identity_of, stored_at_of
 from .wire import TRACEPARENT, encode_payload, read_traceparent, was_replayed
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ class Context(RunContext, Publishing, Generic[State]):
 
     def cancel(self, scheduled: Scheduled | str) -> Coroutine[Any, Any, bool]:
         """Cancel a scheduled event; one that a newer event than this one scheduled stays."""
-        cause = identity_of(self._delivery).stored_at
+        cause = stored_at_of(self._delivery)
         return schedules_of(self.publisher).cancel(scheduled, cause=cause)
 
     def _schedule(
@@ -240,7 +240,7 @@ class Context(RunContext, Publishing, Generic[State]):
         self._begin(call)
         draft = draft_of(type, payload, fields)
         self._cause(draft)
-        cause = identity_of(self._delivery).stored_at
+        cause = stored_at_of(self._delivery)
         return await schedules_of(self.publisher).publish(draft, when, cause=cause, timeout=timeout)
 
     def _for_atomic(self) -> tuple[Publisher, Outbox, Cause]:

@@ -24,7 +24,7 @@ from .schemas import Invalid, SchemaRegistry
 from .subjects import matches, parse_subject, prefixes_of
 from .threads import DaemonThreads
 from .transports.base import Delivery
-from .transports.returned import identity_of
+from .transports.returned import stored_at_of
 from .validation import explain, quiet
 from .wire import (
     LARGE,
@@ -150,7 +150,7 @@ class Dispatcher:
         """Read again what the fast pass refused: lenient, and with a reason."""
         subject = delivery.subject
         try:
-            stored_at = identity_of(delivery).stored_at // 1_000_000
+            stored_at = stored_at_of(delivery) // 1_000_000
             envelope = read_envelope(delivery.body, stored_at=stored_at)
             # The type comes first: another type's payload need not fit our model.
             refused = self._refused(subject, envelope.type)

@@ -104,8 +104,8 @@ async def test_a_subscription_that_ends_begins_to_read_no_late_consumer(
     begins, goes_on = asyncio.Event(), asyncio.Event()
     consume, opened, seen = transport.consume, list[Source](), list[str]()
 
-    async def slow(stream: str, name: str, receiver: Receiver) -> Source:
-        source = await consume(stream, name, receiver)
+    async def slow(stream: str, name: str, receiver: Receiver, **served: Any) -> Source:
+        source = await consume(stream, name, receiver, **served)
         if name.endswith("-late"):
             opened.append(source)
             begins.set()

@@ -13,7 +13,7 @@ from ..events import Event, addressed
 from ..handlers import Handler
 from ..subjects import parse_subject
 from ..transports.base import Delivery
-from ..transports.returned import identity_of
+from ..transports.returned import identity_of, stored_at_of
 from ..wire import read_envelope, to_event
 
 
@@ -61,7 +61,7 @@ class EventSignal(HandlerSignal):
 
 def _event_in(delivery: Delivery) -> Event[Any] | None:
     try:
-        stored_at = identity_of(delivery).stored_at // 1_000_000
+        stored_at = stored_at_of(delivery) // 1_000_000
         envelope = read_envelope(delivery.body, stored_at=stored_at)
         event = to_event(Event[Any], envelope)
     except InvalidEvent:

@@ -367,7 +367,7 @@ class Subscription:
         finally:
             for delivery in deliveries:
                 state = self._states.get(delivery.source)
-                if state is not None:
+                if state is not None and state.held.get(delivery.sequence) is delivery:
                     self._execution.let_go(state, [delivery])  # a gate may have offered it
 
     async def _hand_back_running(self) -> None:

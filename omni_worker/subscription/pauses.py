@@ -126,7 +126,7 @@ class Pauses:
         if self._keys is not None:  # a retry that is kept, or waits for a trial, holds its key
             waiting = [one for one in waiting if not self._keys.keeps(one)]
             waiting += self._breaker.let_go_new(source)
-        if waiting:
+        if waiting := [one for one in waiting if one not in self._back.leaving]:
             for delivery in waiting:
                 self._flow.slots.withdraw(delivery)
             self._begin(self._go_back(waiting, 0.0))

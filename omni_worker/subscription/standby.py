@@ -78,7 +78,8 @@ class Standby:
             self._order.stand_by(state)
         self._breaker.hand_back(state.source, WHY)
         self._hand_back_gathered(state.source, WHY)
-        if waiting := self._execution.waiting([state]):
+        waiting = self._execution.waiting([state])
+        if waiting := [one for one in waiting if one not in self._back.leaving]:
             # At once: when a run ends, the next one of its key must not begin here.
             self._execution.let_go(state, waiting)
             task = asyncio.get_running_loop().create_task(

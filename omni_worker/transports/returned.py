@@ -54,3 +54,8 @@ def identity_of(delivery: Delivery) -> Identity:
     if isinstance(delivery, Returned):
         return delivery.identity
     return Identity(delivery.source.stream, delivery.sequence, delivery.stored_at)
+
+
+def stored_at_of(delivery: Delivery) -> int:
+    """Return when a delivery's event was stored, in epoch nanoseconds."""
+    return delivery.identity.stored_at if isinstance(delivery, Returned) else delivery.stored_at
