@@ -97,8 +97,9 @@ async def test_handling_events_in_batches(nats_server: NatsServer) -> None:
     assert meter.counts["create_task"] <= 600, meter.counts
     assert meter.timers <= 120, meter.counts  # one of each batch, and of what looks after it
     assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
-    # A plain handler: 13. Here 29.4, and up to 31.7 where other processes take the processor.
-    assert meter.calls.total() <= EVENTS * 33, shown
+    # A plain handler: 13. Here 30.5, and up to 33.6 where other processes take the processor: each
+    # second's look at 500 slots counts as well.
+    assert meter.calls.total() <= EVENTS * 36, shown
 
 
 async def test_publishing_many(nats_server: NatsServer) -> None:
