@@ -184,7 +184,8 @@ async def confirmed(question: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise CalledWrongly(f"{question} There is no terminal to ask on: add --yes")
-    click.echo("\n".join(wrapped(f"{question} [y/N]")) + " ", nl=False, err=True)
+    asked = "\n".join(wrapped(f"{question}\N{NO-BREAK SPACE}[y/N]"))
+    click.echo(asked.replace("\N{NO-BREAK SPACE}", " ") + " ", nl=False, err=True)
     # A daemon thread and a plain read: Ctrl-C must not wait for the Enter that never comes.
     answers = DaemonThreads(1, own("answer"))
     typed: bytes = await answers.run(lambda: os.read(sys.stdin.fileno(), 1024))

@@ -145,7 +145,7 @@ async def test_on_a_terminal_it_lists_what_it_listens_to_in_eighty_columns(
 
 
 def test_an_unknown_command_or_a_missing_target_is_code_two(tmp_path: Path) -> None:
-    for arguments in (["runn"], ["run"], ["publish", "message.received"]):
+    for arguments in (["runn"], ["run"], ["publish"]):
         ended = call(*arguments, folder=tmp_path)
 
         assert ended.code == 2

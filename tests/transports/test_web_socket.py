@@ -195,7 +195,7 @@ async def test_a_wrong_password_is_the_cause_and_no_secret_is_logged(
         shown = await refused(url)
         await works(server.web(), user="worker", password=PASSWORD)
 
-    assert "authorization violation; see the URL" in shown
+    assert "authorization violation: a wrong user, password or token; see the URL" in shown
     assert SECRET not in shown
     assert SECRET not in caplog.text
     assert PASSWORD not in caplog.text
