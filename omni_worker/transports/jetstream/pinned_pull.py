@@ -8,6 +8,7 @@ delivery. Requests of other processes wait, as those of an idle consumer do.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 from ...errors import TransportError
 from ..base import Served
 from ..headers import status_of
-from ..infos import ConsumerConfig
+from ..infos import ConsumerConfig, ConsumerInfo
 from .last_deliveries import LastDeliveries
 from .pull import Pull
 
 GROUP = "active"  # the name in requests; a consumer without groups takes any
 RENEWAL = 0.9  # seconds a request that renews the pin may wait
+LOOK, LOOKS = 0.05, 100  # seconds between two looks at who is served; so many, after a restart
 UNPIN_TIME = 1.0  # seconds a closing source waits for the server's answer
 WRONG_PIN, BAD_REQUEST = 423, 400
 _PIN_ID = b"\r\nNats-Pin-Id: "
@@ -38,6 +40,8 @@ class PinnedPull(Pull):
         self._has_group = bool(groups)  # as far as is known
         self._pin = b""
         self._served = served
+        self._is_renewed = False  # the link, since the pin was used last
+        self._finding: asyncio.Task[None] | None = None
         super().__init__(*parts, **others)
         self._set_pin(b"")
         self._unpin = self._subject.decode().replace(".MSG.NEXT.", ".UNPIN.", 1)
@@ -57,6 +61,8 @@ class PinnedPull(Pull):
         """Close the source; the next process is served at once."""
         pin = self._pin
         self._set_pin(b"")
+        if self._finding is not None:
+            self._finding.cancel()
         await super().close()
         self._connection.forget(self._renewals_sid)
         if pin and self._connection.is_up:
@@ -72,6 +78,11 @@ class PinnedPull(Pull):
             ).arrive()  # fmt: skip
 
     # --- what the transport calls ----------------------------------------------------------
+
+    def on_up(self) -> None:
+        """Use a new link, maybe of a server that knows no pins."""
+        self._is_renewed = True
+        super().on_up()
 
     @property
     def is_over(self) -> bool:
@@ -126,14 +137,37 @@ class PinnedPull(Pull):
     # --- the pin ---------------------------------------------------------------------------
 
     def _lost_pin(self) -> None:
-        """Stand by: the requests by the old pin are refused, so others are made."""
+        """Stand by: the requests by the old pin are refused, so others are made.
+
+        A server that was restarted knows no pin, and one killed with -9 not all of its deliveries.
+        So what is held is kept until it is clear that another process is served.
+        """
         if not self._pin:
             return
         self._set_pin(b"")
         self._connection.forget(self._sid)
         self._open_inbox()
-        self._tell(self.is_served)
+        if self._is_renewed and self._has_group:
+            self.is_served = True
+            self._finding = asyncio.get_running_loop().create_task(self._find_turn())
+        else:
+            self._tell(self.is_served)
+        self._is_renewed = False
         self._ended(0)
+
+    async def _find_turn(self) -> None:
+        """Wait until this process is served again, or another one, as the server says."""
+        for _ in range(LOOKS):
+            info = await self._ask()
+            is_taken = info is not None and _has_pin(info)
+            # A delivery with the pin may be on its way here.
+            await asyncio.sleep(LOOK)
+            if self._pin or self._stopped:
+                return
+            if is_taken:
+                break
+        self._set_pin(b"")
+        self._tell(self.is_served)
 
     def _set_pin(self, pin: bytes) -> None:
         self._pin = pin
@@ -145,6 +179,12 @@ class PinnedPull(Pull):
     def _tell(self, is_served: bool) -> None:
         if self._served is not None and not self._stopped:
             self._served(self, is_served)
+
+
+def _has_pin(info: ConsumerInfo) -> bool:
+    """Return True if the server serves one process, at least as far as it knows."""
+    groups = info.raw.get("priority_groups") or ()
+    return any(one.get("pinned_client_id") for one in groups)
 
 
 def without_pin(headers: bytes | None) -> tuple[bytes, bytes | None]:
