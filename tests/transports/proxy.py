@@ -42,9 +42,12 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
+        self._writers.add(writer)  # before the wait: a cut in the meantime ends it, too
         try:
             there = await asyncio.open_connection(LOOPBACK, self._target)
-            self._writers |= {writer, there[1]}
+            if writer.transport.is_closing():
+                there[1].transport.abort()
+            self._writers.add(there[1])
             await asyncio.gather(_pass_on(reader, there[1]), _pass_on(there[0], writer))
         finally:
             self._writers.discard(writer)
