@@ -18,7 +18,7 @@ from omni_worker.errors import (
 from omni_worker.transports.atomic import LEAST_VERSION
 from omni_worker.transports.base import Message, Transport
 
-from .backend import Backend, Recorder, make_stream, needs
+from .backend import Backend, Recorder, make_stream, needs, publish
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
@@ -153,6 +153,7 @@ class Atomic:
         if transport.server_version < LEAST_VERSION:
             pytest.skip("atomic batches need nats-server 2.12.1")
         made = await make_stream(transport)
+        await publish(transport, 1)  # in a cluster it has a leader then
 
         with pytest.raises(ApiError) as refused:
             await transport.publish_atomic(some("s.a", "s.b"), timeout=5)
@@ -164,7 +165,7 @@ class Atomic:
             await transport.publish_atomic(some("s.a", "s.b"), timeout=5)
 
         assert refused.value.err_code == 10174
-        assert await count(transport) == 2
+        assert await count(transport) == 1 + 2
 
     async def test_no_stream_for_a_batch(self, transport: Transport) -> None:
         if transport.server_version < LEAST_VERSION:
