@@ -160,7 +160,7 @@ async def worker(url: str, account: Account) -> AsyncIterator[None]:
 
 
 async def pass_on(process: Process, ready: asyncio.Event) -> None:
-    """What the handlers print; a handler begins before the last one is ready, and is told after."""
+    """Lines that the handlers print; one begins before the last is ready, and is shown after it."""
     assert process.stdout is not None
     async for line in process.stdout:
         await first(ready.wait(), process.wait())

@@ -27,7 +27,7 @@ LOOK = 0.25
 
 
 class Dependency:
-    """What handlers wait for: at most ``room`` of their calls go on at once, the others queue."""
+    """Dependency of handlers: at most ``room`` of their calls go on at once, the others queue."""
 
     def __init__(self, room: int, seconds: float) -> None:
         self.seconds = seconds

@@ -33,7 +33,7 @@ class Sent(BaseModel):
 
 
 class Refused:
-    """What pydantic refuses, with what to write: on Python 3.11 a `typing.TypedDict`."""
+    """Model that pydantic refuses, naming what to write: on Python 3.11 a `typing.TypedDict`."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

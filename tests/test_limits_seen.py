@@ -14,7 +14,7 @@ from omni_worker.testing import TestWorker
 
 
 class Heard(Extension):
-    """What is said of limits, by a bus that can be looked at."""
+    """Signals of limits, from a bus that can be looked at."""
 
     kinds = (Limited, LimitEnded)
 
@@ -32,7 +32,7 @@ class Heard(Extension):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """What the process says of its handler to those who ask."""
+        """Return what the process answers about its handler."""
         return activity(self.bus.subscriptions[0]).waits
 
     @property

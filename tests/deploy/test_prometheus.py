@@ -53,7 +53,7 @@ def program(name: str) -> str:
 
 
 def promtool(*arguments: str, given: str | None = None) -> str:
-    """What it says; an error is the test's."""
+    """Return the answer of Prometheus; an error fails the test."""
     done = subprocess.run(
         [program("promtool"), *arguments], capture_output=True, text=True, check=False, input=given
     )

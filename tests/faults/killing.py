@@ -71,7 +71,7 @@ async def killed_in_turn(
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What became of scheduled events."""
+    """Account of scheduled events: lost, early, doubled."""
 
     scheduled: int
     lost: list[int]

@@ -38,7 +38,7 @@ class Failing:
 
 
 async def kept(bus: EventBus, app: str = "tests") -> int:
-    """How many retries wait in our own stream."""
+    """Count the retries that wait in our own stream."""
     return await stored(bus, waiting_filter(app))
 
 
