@@ -127,7 +127,7 @@ class AttemptNotes:
         self._unsure.discard(key)
         if not self._rests():
             with suppress(OmniWorkerError):  # it expires by itself
-                await _soon((await self._notes()).delete(key))
+                await _soon((await self._notes()).delete(key), BRIEFLY)
 
     async def _notes(self) -> KeyValue:
         if self._bucket is None:

@@ -136,21 +136,19 @@ class Execution:
         if ended is None and self._is_given_away(slot, state, delivery):
             return
         settled = kept = comes_again = False
-        trouble = None
+        run = None
         try:
             if ended is not None:
                 outcome = await self._ended(slot, delivery, ended)
                 self._breaker.saw(outcome)
             else:
                 run = Run(slot, state, delivery)
-                trouble = run.trouble
                 outcome = await self._recall.through(run, self._enter)
             if outcome is KEPT:
                 kept = not self._is_left_behind(state, delivery)
                 return
-            settled = await self._settle(
-                state, delivery, outcome, trouble or state.trouble_for(delivery)
-            )
+            trouble = state.trouble_for(delivery) if run is None else run.trouble
+            settled = await self._settle(state, delivery, outcome, trouble)
             kept = not settled and self._keep_for_retry(state, delivery)
             comes_again = isinstance(outcome, HandBack) and outcome.bodiless
         except asyncio.CancelledError:
@@ -169,6 +167,8 @@ class Execution:
                 self.release(state, delivery)
                 if again:
                     self._wait_for_it_again(delivery)
+        if settled and run is not None and isinstance(outcome, Done):
+            await self._recall.forget(run)
 
     async def _enter(self, run: Run) -> Outcome:
         """Read the event and take it through the gates, if it is still ours.

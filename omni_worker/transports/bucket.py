@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ WRONG_REVISIONS = (10071, 10164)
 SEALED = 10109
 FULL = (10077, 10122)  # max_bytes; the storage of the account or the server
 NO_RESPONDERS = (10076, 10039)
+# Seconds until a bucket is tried again that exists and does not answer: in a cluster the other
+# servers hear a little later than we do that it was created.
+PAUSES = (0.05, 0.1, 0.25)
 _REMOVALS = ("DEL", "PURGE")
 
 
@@ -120,17 +124,25 @@ class Bucket:
         await self._put(key, b"", format_headers(headers))
 
     async def _put(self, key: str, value: bytes, headers: bytes) -> int:
-        """Write; after a deletion once more. Raises BucketUnavailable with what to do."""
-        try:
-            return await self._store.put(self._prefix + key, value, headers)
-        except PermissionDenied as error:
-            raise BucketUnavailable(f"the bucket {self._name}: {error}") from error
-        except ApiError as error:
-            if error.err_code in WRONG_REVISIONS:
-                raise
-            if error.err_code not in NO_RESPONDERS or not await self._is_created_again():
-                raise BucketUnavailable(self._why(error)) from error
-        return await self._store.put(self._prefix + key, value, headers)
+        """Write, and again if the bucket was deleted or does not answer yet.
+
+        Raises BucketUnavailable with what to do.
+        """
+        pauses = iter(PAUSES)
+        while True:
+            try:
+                return await self._store.put(self._prefix + key, value, headers)
+            except PermissionDenied as error:
+                raise BucketUnavailable(f"the bucket {self._name}: {error}") from error
+            except ApiError as error:
+                if error.err_code in WRONG_REVISIONS:
+                    raise
+                if error.err_code not in NO_RESPONDERS or not self._create:
+                    raise BucketUnavailable(self._why(error)) from error
+                if not await self._is_created_again():
+                    if (pause := next(pauses, None)) is None:
+                        raise BucketUnavailable(self._why(error)) from error
+                    await asyncio.sleep(pause)
 
     async def _is_created_again(self) -> bool:
         """Return True if the bucket was missing and exists now."""

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from omni_worker import Context, Event, Reject, Retry, RetryPolicy
 from omni_worker.errors import TransportError
+from omni_worker.notes.attempts import BUCKET, TTL, note_key
+from omni_worker.transports.key_value import KeyValue
 
 from ..waiting import until
 from .conftest import World, body
@@ -65,6 +67,35 @@ async def test_a_failing_handler_runs_four_times_with_growing_gaps_then_one_lett
     assert letters[0]["payload"]["originalEventId"] == published.id
     assert letters[0]["payload"]["retryCount"] == 3
     assert letters[0]["metadata"]["correlationId"] == "c-1"
+
+
+async def test_an_event_that_came_again_and_ended_well_leaves_no_note(world: World) -> None:
+    bus = await world.bus()
+    keys: list[str] = []
+    ending = asyncio.Event()
+
+    async def fail_once(event: Event[Any], ctx: Context) -> None:
+        one = ctx._delivery
+        keys.append(note_key("d", "CUSTOM", one.sequence, one.stored_at))
+        if ctx.attempt == 1:
+            raise ValueError("once")
+        await ending.wait()
+
+    await bus.subscribe("custom.thing", fail_once, durable="d", retry_delay=0.02)
+    await bus.publish("custom.thing", {"x": 1})
+    await until(lambda: len(keys) == 2)
+    notes = await bus.transport.bucket(BUCKET, ttl=TTL)
+    begun = await notes.get(keys[0])
+    ending.set()
+
+    assert begun is not None
+    assert b'"started"' in begun.value
+    # A server that is killed forgets the ack. Delivered again, it would be taken for a killer.
+    await until(lambda: is_gone(notes, keys[0]))
+
+
+async def is_gone(bucket: KeyValue, key: str) -> bool:
+    return await bucket.get(key) is None
 
 
 async def test_retry_after_replaces_the_delay_and_spends_an_attempt(world: World) -> None:

@@ -26,7 +26,7 @@ class Proxy:
     async def mend(self) -> None:
         """Listen, on the same port as before."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._link, LOOPBACK, self.port)
+            self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
@@ -38,21 +38,28 @@ class Proxy:
             writer.transport.abort()
         await asyncio.gather(*self._links, return_exceptions=True)
 
-    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it came just before a cut
+            writer.transport.abort()
+            return
+        self._writers.add(writer)
+        task = asyncio.create_task(self._link(reader, writer))
         self._links.add(task)
-        self._writers.add(writer)  # before the wait: a cut in the meantime ends it, too
+        task.add_done_callback(self._links.discard)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = {writer}
         try:
             there = await asyncio.open_connection(LOOPBACK, self._target)
-            if writer.transport.is_closing():
-                there[1].transport.abort()
+            ends.add(there[1])
+            if writer.transport.is_closing():  # cut in the meantime
+                return
             self._writers.add(there[1])
             await asyncio.gather(_pass_on(reader, there[1]), _pass_on(there[0], writer))
         finally:
-            self._writers.discard(writer)
-            self._links.discard(task)
-            writer.transport.abort()
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -107,6 +107,14 @@ class Recall(Gate):
             run.is_noted = False
             await self._note(run, NoteState.BACK)
 
+    async def forget(self, run: Run) -> None:
+        """Delete the note on the start of a run that ended well.
+
+        A server that is killed forgets the ack: such a note would then tell of a death.
+        """
+        if run.is_noted:
+            await self._notes.forget(run.delivery)
+
     async def _noted(self, run: Run, go: Go) -> Outcome:
         outcome = await go(run)
         if outcome is KEPT:  # it waits behind its key, or was let go before it began
