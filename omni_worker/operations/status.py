@@ -9,7 +9,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..errors import TransportError
+from ..errors import PermissionDenied, TransportError
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
 from ..schedules.messages import due_consumer
@@ -36,7 +36,10 @@ from ..topology import (
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
+from .processes import processes
 from .scan import SCAN
+from .turns import Turn, added, with_processes
+from .turns import as_json as turn_json
 from .waiting_retries import any_waits, count_waiting
 
 _Functions = dict[tuple[str, str], str]  # of consumers, by stream and name
@@ -65,7 +68,7 @@ class ConsumerStatus:
     deliveries: int = 0  # since it was created, repeated ones among them
     created: int = 0  # epoch nanoseconds
     max_deliver: int = -1
-    one_active: bool = False  # of the processes that read it one is served at a time
+    turn: Turn | None = None  # of the processes that read it one is served at a time
     is_paused: bool = False  # by an operator, on the server: nothing is delivered
     pause: PauseOrder | None = None  # who paused it, if by a command of ours
     scale: ScaleOrder | None = None  # the concurrency ordered in place of the declared one
@@ -173,7 +176,7 @@ async def _status(operators: Operators, info: ConsumerInfo, function: str) -> Co
         deliveries=info.deliveries,
         created=info.created,
         max_deliver=info.config.max_deliver,
-        one_active=is_pinned(info.config),
+        turn=Turn(is_taken=info.has_pin) if is_pinned(info.config) else None,
         is_paused=info.is_paused,
         pause=await known_pause(operators, info) if info.is_paused else None,
     )
@@ -212,6 +215,21 @@ async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime 
     return min(times, default=None)
 
 
+async def with_turns(transport: Transport, found: Sequence[ConsumerStatus]) -> list[ConsumerStatus]:
+    """Add which process is served, where it is one at a time; only then are they asked."""
+    if not any(one.turn for one in found):
+        return list(found)
+    try:
+        asked = await processes(transport)
+    except PermissionDenied:
+        return list(found)
+    return [
+        one if one.turn is None
+        else replace(one, turn=with_processes(one.turn, asked, one.app, one.stream, one.name))
+        for one in found
+    ]  # fmt: skip
+
+
 def by_handler(statuses: Sequence[ConsumerStatus]) -> list[ConsumerStatus]:
     """Add up the consumers that a handler has on one stream: for people they are one."""
     found: dict[tuple[str, str], ConsumerStatus] = {}
@@ -235,6 +253,7 @@ def _added(one: ConsumerStatus, other: ConsumerStatus) -> ConsumerStatus:
         pulls=min(one.pulls, other.pulls),
         oldest=min((each.oldest for each in (one, other) if each.oldest), default=None),
         is_paused=one.is_paused or other.is_paused,
+        turn=added(one.turn, other.turn),
     )
 
 
@@ -257,7 +276,8 @@ def as_json(statuses: Sequence[ConsumerStatus], now: datetime) -> dict[str, Any]
                 "oldest": iso(one.oldest),
                 "lagSeconds": round((now - one.oldest).total_seconds(), 3) if one.oldest else 0,
                 "pulls": one.pulls,
-                "oneActive": one.one_active,
+                "oneActive": one.turn is not None,
+                "turn": turn_json(one.turn),
                 "paused": one.is_paused,
                 "pause": pause_json(one.pause),
                 "scale": scale_json(one.scale),

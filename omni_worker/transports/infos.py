@@ -149,6 +149,12 @@ class ConsumerInfo:
         """True if everything is delivered and settled."""
         return not (self.num_pending or self.num_ack_pending)
 
+    @property
+    def has_pin(self) -> bool:
+        """True if the server serves one process at a time and has chosen it, as far as it knows."""
+        groups = self.raw.get("priority_groups") or ()
+        return any(one.get("pinned_client_id") for one in groups)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountInfo:

@@ -21,7 +21,7 @@ from ...notes import attempts, guards
 from ...operations.doctor.buckets import bucket_troubles
 from ...operations.doctor.finding import Finding
 from ...operations.doctor.finding import as_json as finding_as_json
-from ...operations.status import ConsumerStatus, as_json, by_handler, consumer_statuses
+from ...operations.status import ConsumerStatus, as_json, by_handler, consumer_statuses, with_turns
 from ...settings import Settings
 from ...steering.orders import pause_in_words, scale_in_words
 from ...transports.base import Transport
@@ -52,6 +52,7 @@ def command(target: str | None, watch: bool, verbose: bool, json: bool) -> int:
 
     With an app, consumers that its handlers need and that do not exist yet are shown as missing.
     A handler's two consumers are one line: --verbose shows each, as --json does.
+    Where one process is active and the others stand by, it is named below the table.
     Events that wait for a long retry are in none of these; how many is said below the table.
     A bucket of the workers that is full, sealed or may not be written is named below the table.
     --watch continues when the server restarts; with --json it prints one object a line.
@@ -120,7 +121,8 @@ async def _statuses(
     operators = transport.operators
     streams = await operators.streams()
     if app is None:
-        return await consumer_statuses(transport), await bucket_troubles(operators, streams)
+        found = await with_turns(transport, await consumer_statuses(transport))
+        return found, await bucket_troubles(operators, streams)
     standing = [info.config for info in streams]
     wanted = [planned_consumers(one, app.registry, settings, standing) for one in app.handlers]
     buckets = [attempts.BUCKET]
@@ -128,7 +130,7 @@ async def _statuses(
         buckets.append(guards.BUCKET)
     if any(one.options.is_limited for one in app.handlers):
         buckets.append(limits.BUCKET)
-    found = await consumer_statuses(transport, wanted)
+    found = await with_turns(transport, await consumer_statuses(transport, wanted))
     troubles = await bucket_troubles(operators, streams, buckets, domain=settings.js_domain)
     return found, troubles
 
@@ -190,6 +192,9 @@ def _lines(
         if count:
             what = "1 event waits" if count == 1 else f"{grouped(count)} events wait"
             notes += wrapped(f"{what} for a long retry of {name} on {stream}, in schedules.")
+    for one in found:
+        if one.turn is not None:
+            notes += wrapped(f"{one.name} on {one.stream} is {one.turn.shown}.")
     pauses = {(one.app, one.name): one.pause for one in found if one.pause}
     for (_, name), pause in pauses.items():
         notes += wrapped(f"{name} is {pause_in_words(pause, name)}.")

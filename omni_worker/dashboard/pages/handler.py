@@ -14,12 +14,15 @@ from ...operations.handler_status import HandlerStatus
 from ...operations.letter_json import as_json as letter_json
 from ...operations.letter_search import search_letters
 from ...operations.processes import HandlerActivity, WorkerProcess, process_json
+from ...operations.status import ConsumerStatus
+from ...operations.turns import Turn, with_processes
+from ...operations.turns import as_json as turn_json
 from ...steering.orders import scale_in_words
 from ..charts import Chart, nice_top, stacked
 from ..page import Ask, Facts, Page, of_all
 from ..rates import KEPT
 from ..states import HandlerLine, error_of
-from ..watch import Problem
+from ..watch import Problem, Snapshot
 from .letters import row_of
 from .overview import handler_lines, line_json, series_of
 
@@ -59,6 +62,7 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
         return
     line = lines[0]
     running = processes_of(watch.snapshot.processes or (), line.status)
+    turns = turns_of(line.status, watch.snapshot)
     chart, top = timeline(line, ask.now)
     letters = await _letters(ask, name) if line.letters else ()
     problems = [seen(one) for one in reversed(line.activity.problems)]
@@ -71,6 +75,8 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
         "chart": chart,
         "top": top,
         "processes": running,
+        "turns": [(one.stream, turn) for one, turn in turns],
+        "roles": roles_of([turn for _, turn in turns]),
         "is_asked": watch.snapshot.processes is not None,
         "options": options_of(line.status, running),
         "function": next((one.function for _, one in running if one.function), ""),
@@ -80,6 +86,10 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
         "since": ask.now - timedelta(seconds=KEPT),
         "json": line_json(line, ask.now) | {
             "processes": [process_json(one) for one, _ in running],
+            "turns": [
+                {"stream": one.stream, "consumer": one.name, **(turn_json(turn) or {})}
+                for one, turn in turns
+            ],
             "lastFailures": [
                 failure_json(one) if isinstance(one, Failure) else letter_json(one)
                 for one in reversed(line.activity.problems)
@@ -109,6 +119,26 @@ def processes_of(
         for one in process.handlers
         if one.name == status.name
     ]
+
+
+def turns_of(status: HandlerStatus, snapshot: Snapshot) -> list[tuple[ConsumerStatus, Turn]]:
+    """Return who is served at each consumer that serves one process at a time."""
+    asked = snapshot.processes
+    return [
+        (
+            one,
+            one.turn if asked is None or snapshot.is_denied_processes
+            else with_processes(one.turn, asked, one.app, one.stream, one.name),
+        )
+        for one in status.consumers
+        if one.turn is not None
+    ]  # fmt: skip
+
+
+def roles_of(turns: list[Turn]) -> dict[str, str]:
+    """Say of each process, by id, whether it is served anywhere or stands by."""
+    waiting = {one.id: "stands by" for turn in turns if turn.is_taken for one in turn.standby}
+    return waiting | {one.id: "active" for turn in turns for one in turn.active}
 
 
 def timeline(line: HandlerLine, now: datetime) -> tuple[Chart, float]:

@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import TransportError
 from ..base import Served
 from ..headers import status_of
-from ..infos import ConsumerConfig, ConsumerInfo
+from ..infos import ConsumerConfig
 from .last_deliveries import LastDeliveries
 from .pull import Pull
 
@@ -159,7 +159,7 @@ class PinnedPull(Pull):
         """Wait until this process is served again, or another one, as the server says."""
         for _ in range(LOOKS):
             info = await self._ask()
-            is_taken = info is not None and _has_pin(info)
+            is_taken = info is not None and info.has_pin
             # A delivery with the pin may be on its way here.
             await asyncio.sleep(LOOK)
             if self._pin or self._stopped:
@@ -179,12 +179,6 @@ class PinnedPull(Pull):
     def _tell(self, is_served: bool) -> None:
         if self._served is not None and not self._stopped:
             self._served(self, is_served)
-
-
-def _has_pin(info: ConsumerInfo) -> bool:
-    """Return True if the server serves one process, at least as far as it knows."""
-    groups = info.raw.get("priority_groups") or ()
-    return any(one.get("pinned_client_id") for one in groups)
 
 
 def without_pin(headers: bytes | None) -> tuple[bytes, bytes | None]:
