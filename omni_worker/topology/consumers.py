@@ -154,7 +154,9 @@ def plan_consumer(
         kept = ", ".join(config.filters)
         says = f"keeps the wider filters {kept} while other processes pull from it"
         notices += (Notice(NoticeKind.FILTERS_KEPT, says),)
-    pinned, notes = next_pin(spec, config, changes, is_read=_is_read(info), narrow=narrow)
+    pinned, notes = next_pin(
+        config, changes, one_active=spec.one_active, is_read=_is_read(info), narrow=narrow
+    )
     notices += notes
     later = _is_read(info) and _is_shorter(spec, config)
     if later:
@@ -221,7 +223,7 @@ def consumer_changes(spec: ConsumerSpec, consumer: ConsumerConfig) -> dict[str, 
         changes["filter_subjects"] = (consumer.filters, tuple(sorted(spec.filters)))
     if config.get("deliver_subject"):
         changes["deliver_subject"] = (config["deliver_subject"], "none (a pull consumer)")
-    changes |= pin_changes(spec, consumer)
+    changes |= pin_changes(consumer, one_active=spec.one_active)
     if config.get("headers_only"):
         # Without its body every event would be unreadable and become a dead letter.
         changes["headers_only"] = (True, False)

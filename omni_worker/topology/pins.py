@@ -8,14 +8,11 @@ process reads it that wants it otherwise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..transports.infos import ConsumerConfig
 from .notices import Notice, NoticeKind
 from .streams import NANO, TAG
-
-if TYPE_CHECKING:
-    from .consumers import ConsumerSpec
 
 GROUP = "active"
 PINNED_FOR = 5.0  # seconds after the last sign of a process until the next one is served
@@ -48,23 +45,23 @@ def with_pin(config: ConsumerConfig, *, pinned: bool) -> dict[str, Any]:
     return {**kept, **pin_fields(pinned=pinned)}
 
 
-def pin_changes(spec: ConsumerSpec, config: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
+def pin_changes(config: ConsumerConfig, *, one_active: bool) -> dict[str, tuple[Any, Any]]:
     """Return the group where it differs from what we need, as (there, wanted).
 
     A consumer that another program created is read as it is: all processes are served at once.
     """
     there = config.raw.get("priority_groups")
-    wants = spec.one_active and (there or TAG + "app" in config.metadata)
+    wants = one_active and (there or TAG + "app" in config.metadata)
     if is_pinned(config) if wants else not there:
         return {}
     return {"priority_groups": (there or "none", [GROUP] if wants else "none")}
 
 
 def next_pin(
-    spec: ConsumerSpec,
     config: ConsumerConfig,
     changes: dict[str, tuple[Any, Any]],
     *,
+    one_active: bool,
     is_read: bool,
     narrow: bool,
 ) -> tuple[bool, tuple[Notice, ...]]:
@@ -74,8 +71,8 @@ def next_pin(
     workers change it. What stays is removed from ``changes``.
     """
     has = is_pinned(config)
-    if has == spec.one_active or (narrow and not is_read):
-        return spec.one_active, ()
+    if has == one_active or (narrow and not is_read):
+        return one_active, ()
     if is_pinned(config) or not config.raw.get("priority_groups"):
         changes.pop("priority_groups", None)
     if not narrow:

@@ -26,6 +26,7 @@ class JetStreamBackend:
     """A real server behind a proxy that can break, and the transports connected through it."""
 
     features = frozenset({"disconnect", "odd bytes", "future start", "pins"})
+    tries: int | None = None
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
@@ -46,7 +47,7 @@ class JetStreamBackend:
             urls=(given.pop("url", self.proxy.url),),
             reconnect_delay=0.02,
             reconnect_max_delay=0.05,
-            reconnect_max_retries=25,  # about half a second, for give_up
+            reconnect_max_retries=self.tries,
             **given,
         )
 

@@ -22,6 +22,7 @@ class MemoryBackend:
     """A server in memory, and the transports connected to it."""
 
     features = frozenset({"disconnect", "drop_answers", "odd bytes", "future start", "pins"})
+    tries: int | None = None
 
     def __init__(self) -> None:
         self.server = MemoryServer()

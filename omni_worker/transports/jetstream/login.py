@@ -17,7 +17,7 @@ from nats import errors as nats_errors
 from ...errors import ConnectError
 from ...settings import Settings
 from ...urls import is_encrypted_web, is_web
-from .client import ConnectionLost
+from .tcp import ConnectionLost
 
 LOGIN_SETTINGS = "NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS"
 

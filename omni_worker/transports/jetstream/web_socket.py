@@ -1,6 +1,6 @@
 """WebSocket: the server's bytes in binary frames, for `ws://` and `wss://` (`omni-worker[ws]`).
 
-The connection below is that of `client`, so that a name's addresses, TLS and forks are handled
+The connection below is that of `tcp`, so that a name's addresses, TLS and forks are handled
 alike; the library only makes and reads frames. Only this file imports websockets.
 """
 
@@ -18,7 +18,7 @@ from websockets.uri import WebSocketURI
 
 from ...errors import ConnectError
 from ...urls import is_encrypted_web
-from .client import ConnectionLost, Wire
+from .tcp import ConnectionLost, TcpWire
 
 MAX_FRAME = 65_536  # bytes; servers and proxies on the way refuse frames above a size of their own
 DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
@@ -30,7 +30,7 @@ CLOSED = "the server closed the connection during the handshake"
 _silent = logging.Logger("omni_worker.transport.web_socket", level=logging.CRITICAL + 1)
 
 
-class WebSocketWire(Wire):
+class WebSocketWire(TcpWire):
     """Wire whose bytes are the content of frames. TLS is below the frames, never inside."""
 
     def __init__(self, tls_name: str | None) -> None:

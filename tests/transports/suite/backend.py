@@ -19,6 +19,7 @@ class Backend(Protocol):
     """One clean server. Everything it connected is closed when the test is over."""
 
     features: frozenset[str]  # what it can do, or have done to it, beyond the promises of all
+    tries: int | None  # to connect again, of transports opened from now on; None: without end
 
     async def connect(self) -> Transport:
         """Another transport to the same server, opened."""

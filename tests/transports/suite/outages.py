@@ -23,6 +23,8 @@ from .backend import (
     settled,
 )
 
+TRIES = 25  # about half a second
+
 
 class Outages:
     """Promises about a link that breaks and comes back, or does not."""
@@ -306,9 +308,9 @@ class Outages:
 
         assert await waiting is not None
 
-    async def test_a_transport_that_gave_up_says_why_to_everybody(
-        self, backend: Backend, transport: Transport
-    ) -> None:
+    async def test_a_transport_that_gave_up_says_why_to_everybody(self, backend: Backend) -> None:
+        backend.tries = TRIES
+        transport = await backend.connect()
         await make_stream(transport)
         watching = asyncio.create_task(transport.failed())
         await backend.disconnect()
@@ -326,9 +328,9 @@ class Outages:
         with pytest.raises(TransportError):
             await asyncio.wait_for(transport.operators.streams(), 2.0)
 
-    async def test_it_may_be_opened_again_after_it_gave_up(
-        self, backend: Backend, transport: Transport
-    ) -> None:
+    async def test_it_may_be_opened_again_after_it_gave_up(self, backend: Backend) -> None:
+        backend.tries = TRIES
+        transport = await backend.connect()
         await make_stream(transport)
         await backend.disconnect()
         await backend.give_up(transport)
