@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -36,7 +35,7 @@ from .extensions import (
     routes_of,
 )
 from .extensions import overrides as defines
-from .handler_consumers import clash, unprefixed_types
+from .handler_consumers import clash
 from .handlers import Handler, declare
 from .lifespan import alive
 from .options import HandlerOptions
@@ -57,7 +56,7 @@ from .routes import Routes
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .signals import Listener, Signal
-from .signatures import caller, check_middleware
+from .signatures import caller, check_middleware, variable
 from .transports.base import Transport
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -139,14 +138,14 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
                 handler = replace(handler, where=where)
                 self._add(handler)
             except ConfigError as error:
-                raise ConfigError(f"@app.on({shown}): {error} ({where})") from None
-            for doubt in unprefixed_types(handler, self.registry):
-                warnings.warn(f"@app.on: {doubt} ({where})", stacklevel=2)
+                name = variable(frame, self)
+                raise ConfigError(f"@{name}.on({shown}): {error} ({where})") from None
             return call
 
         if types and callable(types[0]):  # @app.on without parentheses
+            name = variable(frame, self)
             raise ConfigError(
-                f'@app.on: no event type; write @app.on("message.received") ({where})'
+                f'@{name}.on: no event type; write @{name}.on("message.received") ({where})'
             )
         return decorate
 
@@ -168,13 +167,14 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
         Usable as a decorator; the function stays as it is. It is called on the event loop and must
         be quick; an exception of it is logged and changes nothing. See ``omni_worker.signals``.
         """
-        where = caller(sys._getframe(1))
+        frame = sys._getframe(1)
+        where, name = caller(frame), variable(frame, self)
         wrong = [one for one in kinds if not (isinstance(one, type) and issubclass(one, Signal))]
         if wrong:
-            raise ConfigError(f"app.listen: {wrong[0]!r} is no kind of signal ({where})")
+            raise ConfigError(f"{name}.listen: {wrong[0]!r} is no kind of signal ({where})")
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise ConfigError(
-                f"app.listen: expected a plain def (signal), got {function} ({where})"
+                f"{name}.listen: expected a plain def (signal), got {function} ({where})"
             )
         self.listeners.append(Listener(function, kinds or (Signal,)))
         return function
@@ -184,13 +184,13 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
 
         Extensions act in the order in which they, middlewares and listeners were added.
         """
-        where = caller(sys._getframe(1))
+        frame = sys._getframe(1)
         try:
             check_extension(extension)
             if any(True for _ in self._buses()):
                 raise ConfigError(f"app {self.name!r} is running already")
         except ConfigError as error:
-            raise ConfigError(f"app.use: {error} ({where})") from None
+            raise ConfigError(f"{variable(frame, self)}.use: {error} ({caller(frame)})") from None
         self.extensions.append(extension)
         if defines(extension, "around"):
             self.middlewares.append(extension.around)
@@ -203,11 +203,12 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
 
         What a module raises passes through. Raises ConfigError when there is no such package.
         """
-        where = caller(sys._getframe(1))
+        frame = sys._getframe(1)
         try:
             return import_package(package)
         except ConfigError as error:
-            raise ConfigError(f"app.discover({package!r}): {error} ({where})") from None
+            called = f"{variable(frame, self)}.discover({package!r})"
+            raise ConfigError(f"{called}: {error} ({caller(frame)})") from None
 
     def include(
         self, other: App, *, prefix: str = "", middlewares: Sequence[Middleware] = ()
@@ -221,7 +222,8 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
         handler: one declared later is a ConfigError there. Raises ConfigError when two of them
         want one consumer.
         """
-        where = caller(sys._getframe(1))
+        frame = sys._getframe(1)
+        where = caller(frame)
         try:
             if other is self:
                 raise ConfigError("an app cannot include itself")
@@ -237,7 +239,8 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
             other._including[self] = where
             self.included.append(other)
         except ConfigError as error:
-            raise ConfigError(f"app.include({other.name!r}): {error} ({where})") from None
+            called = f"{variable(frame, self)}.include({other.name!r})"
+            raise ConfigError(f"{called}: {error} ({where})") from None
 
     def steering(self) -> tuple[Transport, str, list[Handler]]:
         """Return what an order needs: the transport, the app, its handlers."""

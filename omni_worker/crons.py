@@ -11,7 +11,7 @@ from .cron import CatchUp, check_cron
 from .errors import ConfigError
 from .handlers import Handler, cron_type, declare
 from .options import HandlerOptions
-from .signatures import caller
+from .signatures import caller, variable
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -43,7 +43,8 @@ class CronDeclarations:
         where = caller(frame)
         if callable(expression):  # @app.cron without parentheses
             raise ConfigError(
-                f'@app.cron: no times; write @app.cron("0 8 * * *", durable="report") ({where})'
+                f"@{(name := variable(frame, self))}.cron: no times; write"
+                f' @{name}.cron("0 8 * * *", durable="report") ({where})'
             )
 
         def decorate(call: Call) -> Call:
@@ -61,7 +62,8 @@ class CronDeclarations:
                 )
                 self._add(replace(handler, where=where, cron=cron))
             except ConfigError as error:
-                raise ConfigError(f"@app.cron({expression!r}): {error} ({where})") from None
+                called = f"@{variable(frame, self)}.cron({expression!r})"
+                raise ConfigError(f"{called}: {error} ({where})") from None
             return call
 
         return decorate

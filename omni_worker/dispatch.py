@@ -18,7 +18,7 @@ from .errors import InvalidEvent, InvalidPayload
 from .events import Event, came_on, raw_metadata, set_slot
 from .failures import members_of
 from .finite import payload_is_finite
-from .handlers import Handler
+from .handlers import Handler, complete
 from .outcomes import Failed, HandBack, Outcome, Reject, Rejected, Retry, Skip
 from .schemas import Invalid, SchemaRegistry
 from .subjects import matches, parse_subject, prefixes_of
@@ -69,6 +69,7 @@ class Dispatcher:
         self._handler = handler
         self._registry = registry
         self._model = handler.model
+        complete(handler)
         self._validate = quiet(handler.model).validate_json
         self._reject_on: tuple[type[BaseException], ...] = (Reject, *handler.options.reject_on)
         self._is_finite = payload_is_finite(handler.model)

@@ -5,9 +5,12 @@ Only its shape; bytes are wire's business, subjects are subjects'.
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
+from types import FunctionType, ModuleType
 from typing import Annotated, Any, Generic, NamedTuple, Self, cast
 
 from pydantic import (
@@ -20,11 +23,13 @@ from pydantic import (
     Strict,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.errors import PydanticUserError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core import core_schema as schemas
 from typing_extensions import TypeVar
 
+from .errors import ConfigError
 from .subjects import Address, parse_subject
 
 T = TypeVar("T", default=Any)  # a bare Event holds any payload
@@ -180,6 +185,23 @@ class Event(BaseModel, Generic[T]):
     # A slot rather than a private attribute: pydantic's cost a microsecond per event.
     __slots__ = ("_address",)
 
+    def __class_getitem__(cls, payload: Any) -> Any:
+        if inspect.isroutine(payload):  # pydantic would call it with each payload
+            raise _unusable(payload, "a function is no type")
+        if isinstance(payload, type) and issubclass(payload, Event):
+            raise _unusable(payload, "it is the whole event's type")
+        try:
+            made = super().__class_getitem__(payload)
+        except PydanticUserError as error:
+            why = str(error).partition("\n")[0].partition(". Set ")[0]  # without its advice
+            raise _unusable(payload, why.rstrip(".")) from None
+        except TypeError as error:
+            raise _unusable(payload, str(error)) from None
+        frame = sys._getframe(1)
+        if frame.f_locals is frame.f_globals:  # so that it can be pickled, as pydantic sees to it
+            vars(sys.modules[made.__module__]).setdefault(made.__name__, made)
+        return made
+
     id: str = Field(min_length=1)
     type: str = Field(min_length=1)
     payload: T
@@ -277,6 +299,17 @@ AnyEvent = TypeVar("AnyEvent", bound=Event[Any])
 def _same_address(copy: AnyEvent, original: AnyEvent) -> AnyEvent:
     set_slot(copy, "_address", _address_of(original))
     return copy
+
+
+def _unusable(payload: Any, why: str) -> ConfigError:
+    """Return the error of an annotation `Event[payload]`."""
+    parts = payload if isinstance(payload, tuple) else (payload,)
+    has_name = (type, ModuleType, FunctionType)
+    shown = ", ".join(one.__name__ if isinstance(one, has_name) else repr(one) for one in parts)
+    return ConfigError(
+        f"Event[{shown}]: {why}; expected the payload's type: a pydantic model, a dataclass, or a"
+        " type such as dict[str, int]"
+    )
 
 
 def _address_of(event: Event[Any]) -> Address | None:

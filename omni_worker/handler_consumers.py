@@ -166,30 +166,13 @@ def copy_spec(
 
 def misspelt_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
     """Return a line for each type of the handler that is probably meant otherwise."""
-    doubts = (registry.doubt(type) for type in handler.literal_types)
-    return [doubt for doubt in doubts if doubt is not None]
-
-
-def misspelt_although_stored(handler: Handler, registry: SchemaRegistry) -> list[str]:
-    """Return the lines of ``misspelt_types`` for a handler whose types have a stream.
-
-    A type without `custom.` is of another program then; its declaration was warned of.
-    """
-    lines = {type: registry.doubt(type) for type in handler.literal_types}
-    return [
-        line
-        for type, line in lines.items()
-        if line is not None and not (registry.nearest(type) or "").startswith("custom.")
-    ]
-
-
-def unprefixed_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
-    """Return a line for each type of the handler that looks like an own one without `custom.`."""
-    return [
-        f"{registry.doubt(type)} A type of another program: registry.extend({type!r})"
-        for type in handler.literal_types
-        if (registry.nearest(type) or "").startswith("custom.")
-    ]
+    lines = []
+    for type in handler.literal_types:
+        if (doubt := registry.doubt(type)) is not None:
+            if (registry.nearest(type) or "").startswith("custom."):
+                doubt += f" If another program publishes it: registry.extend({type!r})"
+            lines.append(doubt)
+    return lines
 
 
 def clash(handler: Handler, other: Handler, registry: SchemaRegistry) -> str | None:

@@ -26,6 +26,7 @@ from .subjects import (
     is_wild,
 )
 from .topology import queue_consumer_name, short_hash
+from .validation import quiet
 
 if TYPE_CHECKING:
     from .injection.injected import Injected
@@ -183,6 +184,20 @@ def _injected(
     from .injection.injected import Injected  # its library is only needed with a `Depends`
 
     return Injected(call, given, model, names)
+
+
+def complete(handler: Handler) -> None:
+    """Find the types that a model names and that were defined after it, as in `Event["Later"]`.
+
+    Raises ConfigError that names the handler if some are defined nowhere.
+    """
+    if not handler.model.__pydantic_complete__:
+        names = getattr(function_of(handler.call), "__globals__", {})
+        handler.model.model_rebuild(raise_errors=False, _types_namespace=names)
+    try:
+        quiet(handler.model)
+    except ConfigError as error:
+        raise ConfigError(f"{handler.shown}: {error} ({handler.where})") from None
 
 
 def find_handler(handlers: Iterable[Handler], name: str) -> Handler:

@@ -6,17 +6,19 @@ import functools
 import inspect
 import operator
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from types import FrameType, SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
-from pydantic.errors import PydanticUserError
 
 from .errors import ConfigError
 from .events import Event
 
 CONTEXT_NAMES = ("ctx", "context")
+# Annotations that may name what only a type checker imports: their payload is not checked anyway.
+UNCHECKED = re.compile(r"(\w+\.)*(Event(\[(\w+\.)?Any\])?|Any|object)")
 
 
 def takes_context(call: Callable[..., Any], given: Collection[str] = ()) -> bool:
@@ -122,13 +124,23 @@ def _evaluated(hint: object, function: Callable[..., Any], names: Mapping[str, A
     try:
         return evaluated(hint, function, names, extras=False)
     except Exception as error:
-        if "Event[" in str(hint) and "Event[Any" not in str(hint):
-            why = str(error).partition("\n")[0].rstrip(".")  # without pydantic's link
-            says = f"{named(function)}: the annotation {hint} cannot be read here ({why})"
-            if not isinstance(error, PydanticUserError):  # it says itself what to write
-                says += "; its payload would go unchecked, so give schema=…"
-            raise ConfigError(says) from None
-        return None
+        if UNCHECKED.fullmatch(str(hint)):
+            return None
+        raise unreadable(function, hint, error, "its payload would go unchecked, so ") from None
+
+
+def unreadable(
+    function: Callable[..., Any], hint: object, error: Exception, why: str = "", parameter: str = ""
+) -> ConfigError:
+    """Return the error of an annotation that cannot be evaluated."""
+    if isinstance(error, ConfigError):  # of Event[…], which says itself what was expected
+        return ConfigError(f"{named(function)}: {error}")
+    of = f" of {parameter!r}" if parameter else ""
+    instead = ", or give schema=…" if why else ""
+    return ConfigError(
+        f"{named(function)}: the annotation {hint}{of} cannot be read here ({error}); {why}define"
+        f" or import its names above it and outside of `if TYPE_CHECKING:`{instead}"
+    )
 
 
 def evaluated(
@@ -139,7 +151,7 @@ def evaluated(
     hints: dict[str, object] = get_type_hints(
         holder, getattr(function, "__globals__", {}), dict(names), include_extras=extras
     )
-    return hints["hint"]
+    return getattr(hints["hint"], "__value__", hints["hint"])  # type Placed = Event[Order]
 
 
 def _refuse_payload(hint: Any, call: Callable[..., Any]) -> None:
@@ -148,14 +160,21 @@ def _refuse_payload(hint: Any, call: Callable[..., Any]) -> None:
     if any(_may_be_event(part) for part in parts) or hasattr(call, "__wrapped__"):
         return  # a decorator may pass on something other than the event
     shown = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-    raise ConfigError(
-        f"{named(call)}: a handler is given the event, not a {shown};"
-        f" write Event[{shown}], and take event.payload"
-    )
+    kind = get_origin(hint) or hint
+    if not isinstance(kind, type):
+        instead = "write Event[Model]"
+    elif kind.__module__.startswith(f"{__package__}."):  # one of ours
+        shown = kind.__name__
+        instead = "use @app.on_batch" if shown == "Batch" else "the event comes first"
+    else:
+        instead = f"write Event[{shown}], and take event.payload"
+    raise ConfigError(f"{named(call)}: a handler is given the event, not {shown}; {instead}")
 
 
 def _may_be_event(hint: Any) -> bool:
     kind = get_origin(hint) or hint
+    if not callable(kind) and not isinstance(kind, TypeVar):
+        return False  # a number, a call of Depends: no type at all
     if not isinstance(kind, type) or kind is Any or getattr(kind, "_is_protocol", False):
         return True
     return issubclass(Event, kind) or issubclass(kind, Event)
@@ -177,6 +196,15 @@ def event_of(schema: Any) -> type[Event[Any]]:
 def caller(frame: FrameType) -> str:
     """Return a frame's place: `examples/echo.py:12`, relative if below the working directory."""
     return shown_place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def variable(frame: FrameType, value: object) -> str:
+    """Return the name by which the code of a frame calls a value; `app` if it has no variable."""
+    for names in (frame.f_locals, frame.f_globals):
+        for name, held in names.items():
+            if held is value:
+                return name
+    return "app"
 
 
 def shown_place(path: str, line: int) -> str:

@@ -42,8 +42,8 @@ def quiet(model: Any) -> SchemaValidator:
     adapter.rebuild(raise_errors=False)  # of a model with defer_build; else there is nothing to do
     if not adapter.pydantic_complete:
         raise ConfigError(
-            f"{model.__name__}: it names types that are not defined; define them beside it, or call"
-            " model_rebuild() on the payload's model before the app starts"
+            f"{model.__name__} names types that are not defined; define them in the module of the"
+            " payload's model, or call its model_rebuild() before the app starts"
         )
     # Where a pydantic plugin is installed, it is one of that, with the same methods.
     return cast(SchemaValidator, adapter.validator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -10,11 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import pytest
 from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
+from typing_extensions import TypeAliasType
 
+from omni_worker.batches import Batch
 from omni_worker.context import Context
 from omni_worker.errors import ConfigError
 from omni_worker.events import Event
-from omni_worker.handlers import Handler, declare, find_handler, find_handlers, with_settings
+from omni_worker.handlers import (
+    Handler,
+    complete,
+    declare,
+    find_handler,
+    find_handlers,
+    with_settings,
+)
+from omni_worker.injection import Depends
 from omni_worker.payloads import MessageReceivedEvent, MessageReceivedPayload
 from omni_worker.retry import RetryPolicy
 from omni_worker.schemas import check_name
@@ -448,5 +459,83 @@ def test_a_payload_that_pydantic_refuses_is_refused_in_its_words() -> None:
         declared(take)
 
     assert str(caught.value).endswith(
-        "take: the annotation Event[Refused] cannot be read here (Please use another one)"
+        "take: Event[Refused]: Please use another one; expected the payload's type: a pydantic"
+        " model, a dataclass, or a type such as dict[str, int]"
     )
+
+
+class Plain: ...
+
+
+class NotForModels(Protocol): ...
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (Plain, "Event[Plain]: Unable to generate"),
+        (NotForModels, "Event[NotForModels]: Unable to generate"),
+        (list[Plain], "Plain]]: Unable to generate"),
+        (5, "Event[5]: Unable to generate"),
+        (handle, "Event[handle]: a function is no type"),
+        (Event[Model], "Event[Event[Model]]: it is the whole event's type"),
+        ((int, str), "Event[int, str]: Too many arguments"),
+    ],
+)
+def test_what_no_payload_can_be_is_refused_where_it_is_written(payload: Any, shown: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(shown) + r".*expected the payload's type"):
+        Event[payload]
+
+
+def takes_model(event: Model) -> None: ...
+def takes_context_first(event: Context) -> None: ...
+def takes_batch(event: Batch[Model]) -> None: ...
+def takes_number(event: 5) -> None: ...  # type: ignore[valid-type]
+def takes_depends(event: Depends(handle)) -> None: ...  # type: ignore[valid-type]
+def takes_unseen(event: Foreign) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (takes_model, "given the event, not Model; write Event[Model], and take event.payload"),
+        (takes_context_first, "given the event, not Context; the event comes first"),
+        (takes_batch, "given the event, not Batch; use @app.on_batch"),
+        (takes_number, "given the event, not 5; write Event[Model]"),
+        (takes_depends, "the annotation of 'event' is Depends(…) itself"),
+        (takes_unseen, "the annotation Foreign cannot be read here"),
+    ],
+)
+def test_an_annotation_that_is_no_event_is_answered_with_what_to_write(
+    call: Any, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{call.__name__}: .*{re.escape(expected)}"):
+        declared(call)
+
+
+Placed = TypeAliasType("Placed", Event[Model])
+
+
+def takes_alias(event: Placed) -> None: ...
+def takes_later(event: Event["Later"]) -> None: ...  # noqa: UP037
+def takes_never(event: Event["Never"]) -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+class Later(BaseModel):
+    b: int
+
+
+def test_an_alias_of_an_event_is_read() -> None:
+    assert declared(takes_alias).model is Event[Model]
+
+
+def test_a_model_defined_below_its_handler_is_found_when_the_app_starts() -> None:
+    record = declared(takes_later)
+
+    complete(record)
+
+    assert record.model.model_fields["payload"].annotation is Later
+    with pytest.raises(
+        ConfigError, match=r"takes_never.*: Event\[Never\] names types.*handlers\.py"
+    ):
+        complete(declared(takes_never))

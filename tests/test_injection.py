@@ -363,6 +363,9 @@ async def test_a_test_replaces_the_lifespan_or_what_it_yields() -> None:
 
 async def needs_url(url: str) -> None: ...
 async def needs_other(event: Event[int]) -> None: ...
+async def needs_any(event: Event[Any]) -> None: ...
+async def needs_either(event: Event[Order] | Event[int]) -> None: ...
+async def needs_unseen(event: Event[Unseen]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def refused(call: Any) -> str:
     """The words with which a handler is refused."""
     with pytest.raises(ConfigError) as raised:
@@ -398,6 +401,33 @@ def test_dependencies_that_cannot_work_are_refused_with_what_to_write() -> None:
         "more that is marked Annotated[…, Depends(…)]",
         "write db: Annotated[Session, Depends(…)]",
         "plain def and runs in a thread, where its dependency session cannot be awaited",
+    ]
+    assert [part for part, text in zip(expected, said, strict=True) if part not in text] == []
+
+
+def test_a_dependency_takes_the_event_of_any_handler_or_of_several() -> None:
+    async def any_one(event: Event[Order], x: Annotated[None, Depends(needs_any)]) -> None: ...
+    async def either(event: Event[Order], x: Annotated[None, Depends(needs_either)]) -> None: ...
+
+    app = App("shop")
+
+    app.on("custom.order", durable="d1")(any_one)
+    app.on("custom.order", durable="d2")(either)
+
+    assert [one.short for one in app.handlers] == ["any_one", "either"]
+
+
+def test_annotations_of_dependencies_that_cannot_be_read_are_refused() -> None:
+    async def unseen(event: Event[Order], x: Annotated[None, Depends(needs_unseen)]) -> None: ...
+    async def itself(event: Event[Order], db: Depends(session)) -> None: ...  # type: ignore[valid-type]
+    async def of_dict(event: Event[Order], db: dict[str, int]) -> None: ...
+
+    said = [refused(one) for one in (unseen, itself, of_dict)]
+
+    expected = [
+        "needs_unseen: the annotation Event[Unseen] of 'event' cannot be read here",
+        "itself: the annotation of 'db' is Depends(…) itself; write db: Annotated[",
+        "of_dict: its second parameter is given the context, not dict[str, int]; write db:",
     ]
     assert [part for part, text in zip(expected, said, strict=True) if part not in text] == []
 

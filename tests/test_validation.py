@@ -102,7 +102,7 @@ class Unfinished(BaseModel):
 
 
 def test_a_model_that_is_not_finished_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"Event\[Unfinished\]: it names types that are not"):
+    with pytest.raises(ConfigError, match=r"Event\[Unfinished\] names types that are not"):
         quiet(Event[Unfinished])
 
 

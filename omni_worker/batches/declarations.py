@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, get_args, get_origin
 
 from ..errors import ConfigError
 from ..events import Event
-from ..handler_consumers import unprefixed_types
 from ..handlers import Batching, Handler, declare
 from ..injection import marked
 from ..options import HandlerOptions, Number
 from ..retry import DAY
 from ..schemas import SchemaRegistry, check_model
-from ..signatures import caller, evaluated, event_of, function_of, named
+from ..signatures import (
+    caller,
+    evaluated,
+    event_of,
+    function_of,
+    named,
+    unreadable,
+    variable,
+)
 from .batch import Batch
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -61,7 +67,8 @@ class BatchDeclarations:
         where = caller(frame)
         if types and callable(types[0]):  # @app.on_batch without parentheses
             raise ConfigError(
-                f'@app.on_batch: no event type; write @app.on_batch("custom.row") ({where})'
+                f"@{(name := variable(frame, self))}.on_batch: no event type; write"
+                f' @{name}.on_batch("custom.row") ({where})'
             )
 
         if options.get("concurrency") is None:
@@ -87,9 +94,8 @@ class BatchDeclarations:
                 handler = replace(handler, where=where)
                 self._add(handler)
             except ConfigError as error:
-                raise ConfigError(f"@app.on_batch({shown}): {error} ({where})") from None
-            for doubt in unprefixed_types(handler, self.registry):
-                warnings.warn(f"@app.on_batch: {doubt} ({where})", stacklevel=2)
+                name = variable(frame, self)
+                raise ConfigError(f"@{name}.on_batch({shown}): {error} ({where})") from None
             return call
 
         return decorate
@@ -177,22 +183,23 @@ def _model(call: Callable[..., Any], schema: Any, names: Mapping[str, Any]) -> t
         hint: Any = first.annotation
         if hint is first.empty:
             return Event[Any]
+        target = function_of(call)
         try:
-            hint = evaluated(hint, function_of(call), names)
+            hint = evaluated(hint, target, names, extras=False)
         except Exception as error:
-            raise ConfigError(
-                f"{named(call)}: the annotation {hint} cannot be read here ({error}); import its"
-                " names outside of `if TYPE_CHECKING:`, or give schema=…"
-            ) from None
+            raise unreadable(target, hint, error, "its payloads would go unchecked, so ") from None
         if (get_origin(hint) or hint) not in (Batch, Any, object):
             raise ConfigError(
-                f"{named(call)}: a batch handler is given a Batch, not a {_shown(hint)}; write"
+                f"{named(call)}: a batch handler is given a Batch, not {_shown(hint)}; write"
                 " batch: Batch[Model]"
             )
         payload = next(iter(get_args(hint)), Any)
         if isinstance(payload, TypeVar):
             payload = Any
-    return event_of(payload)
+    try:
+        return event_of(payload)
+    except ConfigError as error:
+        raise ConfigError(f"{named(call)}: {error}") from None
 
 
 def _shown(hint: Any) -> str:

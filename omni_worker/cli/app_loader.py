@@ -14,6 +14,7 @@ from typing import Any
 
 from ..app import App
 from ..errors import ConfigError
+from ..handlers import complete
 from ..settings import Settings
 from ..signatures import shown_place
 from ..urls import server_urls
@@ -43,8 +44,8 @@ def load_app(target: str, app_dir: Path | None = None) -> App:
     _put_on_path(module_name.partition(".")[0], app_dir)
     try:
         if not colon:
-            return _look_for_app(module_name)
-        return _find_app(_import(module_name), module_name, name)
+            return _complete(_look_for_app(module_name))
+        return _complete(_find_app(_import(module_name), module_name, name))
     except NoSuchModule as error:
         where = "the current directory" if app_dir is None else str(app_dir)
         parent, _, last = error.missing.rpartition(".")
@@ -52,6 +53,12 @@ def load_app(target: str, app_dir: Path | None = None) -> App:
         raise CannotLoad(
             f"no such module: {error.missing!r} (looked in {where} and on the Python path){meant}"
         ) from None
+
+
+def _complete(app: App) -> App:
+    for handler in app.handlers:
+        complete(handler)
+    return app
 
 
 def settings_of(app: App | None, server: str | None = None) -> Settings:

@@ -227,7 +227,7 @@ def _holds(wanted: type[Event[Any]], given: type[Event[Any]]) -> bool:
     """Return False if the payload of a handler's event is surely not what a dependency wants."""
     wide: Any = wanted.model_fields["payload"].annotation
     narrow: Any = given.model_fields["payload"].annotation
-    if wide is narrow or not (isinstance(wide, type) and not get_args(wide)):
+    if wide is narrow or wide is Any or not (isinstance(wide, type) and not get_args(wide)):
         return True
     if narrow is Any:
         return False

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from ..errors import ConfigError
 from ..events import Event
-from ..signatures import CONTEXT_NAMES, evaluated, function_of, named
+from ..signatures import CONTEXT_NAMES, evaluated, function_of, named, unreadable
 from .marks import Mark, RunContext
 
 EVENT_NAMES = ("event",)
@@ -46,14 +48,17 @@ def _refuse_unmarked(parameter: inspect.Parameter, hint: Any, call: Callable[...
     """Refuse a second parameter of another class: it would be given the context."""
     if parameter.default is not parameter.empty or hasattr(call, "__wrapped__"):
         return  # a decorator may pass on something other than the context
-    if not isinstance(hint, type) or hint in (Any, object) or issubclass(hint, RunContext):
+    kind = get_origin(hint) or hint
+    if not isinstance(kind, type) or kind in (Any, object, UnionType):
         return
-    if getattr(hint, "_is_protocol", False) or hint is inspect.Parameter.empty:
+    if issubclass(kind, RunContext) or getattr(kind, "_is_protocol", False):
         return
-    name = parameter.name
+    if hint is inspect.Parameter.empty:
+        return
+    shown = str(hint) if get_args(hint) else hint.__name__
     raise ConfigError(
-        f"{named(call)}: its second parameter is given the context, not a {hint.__name__};"
-        f" write {name}: Annotated[{hint.__name__}, Depends(…)]"
+        f"{named(call)}: its second parameter is given the context, not {shown};"
+        f" write {parameter.name}: Annotated[{shown}, Depends(…)]"
     )
 
 
@@ -61,7 +66,7 @@ def needs_of(call: Callable[..., Any], names: Mapping[str, Any]) -> Needs:
     """Return who provides the parameters of a dependency. Raises ConfigError that names one."""
     dependencies, events, contexts = {}, {}, []
     for parameter in _parameters(call):
-        mark, hint = _mark_of(parameter, call, names)
+        mark, hint = _mark_of(parameter, call, names, needed=r"Depends|Event\[")
         if mark is not None:
             dependencies[parameter.name] = _provider(mark, hint, parameter, call)
         elif (event := _event_in(parameter, hint)) is not None:
@@ -73,7 +78,8 @@ def needs_of(call: Callable[..., Any], names: Mapping[str, Any]) -> Needs:
         elif parameter.default is parameter.empty:
             raise ConfigError(
                 f"{named(call)}: nothing provides its parameter {parameter.name!r}: mark it"
-                f" Annotated[…, Depends(…)], give it a default, or take ctx: Context"
+                " Annotated[…, Depends(…)], give it a default, or take event: Event[Model] or"
+                " ctx: Context"
             )
     return Needs(dependencies, events, tuple(contexts))
 
@@ -92,22 +98,31 @@ def _parameters(call: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _mark_of(
-    parameter: inspect.Parameter, call: Callable[..., Any], names: Mapping[str, Any]
+    parameter: inspect.Parameter,
+    call: Callable[..., Any],
+    names: Mapping[str, Any],
+    *,
+    needed: str = "Depends",
 ) -> tuple[Mark | None, Any]:
-    """Return the mark of a parameter, if any, and its annotation without the mark."""
+    """Return the mark of a parameter, if any, and its annotation without the mark.
+
+    Raises ConfigError for an annotation that has a ``needed`` word and cannot be evaluated.
+    """
     hint = parameter.annotation
     if isinstance(hint, str):
         try:
             hint = evaluated(hint, _written_in(call), names)
         except Exception as error:
-            if "Depends" in str(parameter.annotation) or _as_mark(parameter.default) is not None:
-                raise ConfigError(
-                    f"{named(call)}: the annotation {parameter.annotation} of"
-                    f" {parameter.name!r} cannot be read here ({error}); import its names"
-                    " outside of `if TYPE_CHECKING:`"
-                ) from None
+            if re.search(needed, hint) or _as_mark(parameter.default) is not None:
+                raise unreadable(call, hint, error, parameter=parameter.name) from None
             hint = inspect.Parameter.empty
     hint = getattr(hint, "__value__", hint)  # type Db = Annotated[…]
+    if _as_mark(hint) is not None:
+        name = parameter.name
+        raise ConfigError(
+            f"{named(call)}: the annotation of {name!r} is Depends(…) itself; write {name}:"
+            " Annotated[Type, Depends(function)]"
+        )
     if get_origin(hint) is not Annotated:
         return _as_mark(parameter.default), hint
     inner, *extras = get_args(hint)
@@ -155,6 +170,8 @@ def _provider(
 def _event_in(parameter: inspect.Parameter, hint: Any) -> type[Event[Any]] | None:
     if hint is inspect.Parameter.empty:
         return Event[Any] if parameter.name in EVENT_NAMES else None
+    if get_origin(hint) in (Union, UnionType):  # several events, one of them is the handler's
+        return Event[Any] if any(_event_in(parameter, one) for one in get_args(hint)) else None
     return hint if isinstance(hint, type) and issubclass(hint, Event) else None
 
 
