@@ -16,7 +16,8 @@ from functools import partial
 
 from .errors import ApiError, OmniWorkerError, PermissionDenied, TransportError
 from .handlers import Handler
-from .letters.written import HANDLER_HEADER, SUBJECT_HEADER, Failure
+from .letters.read import read_stored_at
+from .letters.written import HANDLER_HEADER, STORED_AT_HEADER, SUBJECT_HEADER, Failure
 from .provision import Provisioner
 from .settle import Settler, Trouble
 from .signals import ReturnDelayed, ReturnsLost, Signals
@@ -25,7 +26,7 @@ from .topology import ConsumerSpec, retry_consumer
 from .transports.base import Delivery, Source, Transport
 from .transports.headers import parse_headers
 from .transports.infos import ConsumerInfo
-from .transports.returned import Returned
+from .transports.returned import Returned, SentBack
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -164,7 +165,8 @@ class Returns:
         name = next(iter(headers.get(HANDLER_HEADER, ())), "")
         # Filters and addresses are those of its first time.
         delivery.subject = next(iter(headers.get(SUBJECT_HEADER, ())), delivery.subject)
-        return name, delivery
+        first = read_stored_at(next(iter(headers.get(STORED_AT_HEADER, ())), None))
+        return name, delivery if first is None else SentBack(delivery, first * 1_000_000)
 
     def _lacks(self, error: Exception) -> None:
         """Report that a right is missing."""

@@ -16,7 +16,7 @@ from ..subjects import check_token
 from ..topology import OWN_STREAM
 from ..transports.base import StoredMessage
 from ..wire import read_envelope
-from .written import HANDLER_HEADER, STREAM_HEADER
+from .written import HANDLER_HEADER, STORED_AT_HEADER, STREAM_HEADER
 
 # What says which event a letter is about, and what comes back from it.
 FACTS_OF_ORIGIN = ("stream", "sequence", "storedAt", "handler", "subject", "headers", "retryOf")
@@ -207,10 +207,28 @@ def first_stream(payload: Mapping[str, Any]) -> str | None:
     origin = _pointer(payload)
     if origin is None or origin.stream != OWN_STREAM.name:
         return None if origin is None else origin.stream
-    headers = payload.get("headers")
-    values = headers.get(STREAM_HEADER) if isinstance(headers, Mapping) else None
-    first = _text(values[0]) if isinstance(values, list) and values else None
+    first = _header(payload, STREAM_HEADER)
     return first if first is not None and _fits_a_header(first) else None
+
+
+def first_stored_at(payload: Mapping[str, Any]) -> int | None:
+    """Return when an event was first stored, also after a second failure, in epoch milliseconds."""
+    origin = _pointer(payload)
+    if origin is not None and origin.stream == OWN_STREAM.name:
+        return read_stored_at(_header(payload, STORED_AT_HEADER))
+    stored_at = payload.get("storedAt")
+    return stored_at if isinstance(stored_at, int) else None
+
+
+def read_stored_at(text: str | None) -> int | None:
+    """Return the time in a header, in epoch milliseconds; None if there is none."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _header(payload: Mapping[str, Any], name: str) -> str | None:
+    headers = payload.get("headers")
+    values = headers.get(name) if isinstance(headers, Mapping) else None
+    return _text(values[0]) if isinstance(values, list) and values else None
 
 
 def _why_not(payload: Mapping[str, Any], source: str | None) -> str:

@@ -27,10 +27,11 @@ MAX_HEADERS = 16_384  # bytes of the original's headers; more are cut
 MAX_NAME = 1_024  # characters of an id or a type; the original has the full text
 
 # Headers of an event that is sent back to the handler it failed in: the handler, the event's first
-# subject and stream, and the dead letter it was sent back from.
+# subject, stream and stored time (epoch milliseconds), and the dead letter it was sent back from.
 HANDLER_HEADER = "Omni-Worker-Handler"
 SUBJECT_HEADER = "Omni-Worker-Subject"
 STREAM_HEADER = "Omni-Worker-Stream"
+STORED_AT_HEADER = "Omni-Worker-Stored-At"
 RETRY_OF_HEADER = "Omni-Worker-Retry-Of"
 
 

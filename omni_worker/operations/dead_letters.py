@@ -21,6 +21,7 @@ from ..letters.read import (
     LetterFilter,
     LetterState,
     Pointer,
+    first_stored_at,
     first_stream,
     matches_wanted,
     original_body,
@@ -30,6 +31,7 @@ from ..letters.read import (
 from ..letters.written import (
     HANDLER_HEADER,
     RETRY_OF_HEADER,
+    STORED_AT_HEADER,
     STREAM_HEADER,
     SUBJECT_HEADER,
 )
@@ -258,6 +260,8 @@ class DeadLetters:
         }
         if stream := first_stream(payload):
             own[STREAM_HEADER] = stream
+        if (stored_at := first_stored_at(payload)) is not None:
+            own[STORED_AT_HEADER] = str(stored_at)
         given = original_headers(payload)
         if not trace_headers({name: [value] for name, value in given.items()}):
             given |= trace_headers(message.headers)  # the retry is in the trace of the failure

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from ..app import App, Lifespan
+from ..bus import EventBus
 from ..errors import ConfigError
 from ..events import DEAD_LETTER, Event, Published
 from ..handlers import Handler
@@ -122,6 +123,19 @@ class TestWorker:
         """
         self._running().tested_by_current_task()
         return await self._publisher.publish(draft_of(type, payload, fields))
+
+    async def send_back(self) -> int:
+        """Send every open dead letter back to its handler, as an operator does; return how many.
+
+        Handlers begin at once; time does not move.
+        """
+        self._running().tested_by_current_task()
+        sent = 0
+        async with EventBus(transport=MemoryTransport(self.server), name="operator") as bus:
+            async for letter in bus.dead_letters.list():
+                await bus.dead_letters.retry(letter)
+                sent += 1
+        return sent
 
     # --- time ------------------------------------------------------------------------------
 

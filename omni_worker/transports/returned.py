@@ -1,7 +1,7 @@
-"""Returned: a delivery of an event that waited elsewhere for its retry, and where it was first.
+"""Returned: a delivery of an event that waited elsewhere, and where or when it was first.
 
-The message that is delivered lies in our own stream. For people, dead letters, guards and what the
-handler sees it is the event it was: of its first stream, sequence and stored time.
+The message that is delivered lies in our own stream. After a retry that was kept it is, for people,
+dead letters, guards and handlers, the event it was: of its first stream, sequence, stored time.
 """
 
 from __future__ import annotations
@@ -49,6 +49,25 @@ class Returned(Delivery):
         self.first_seen = first_seen  # epoch seconds
 
 
+class SentBack(Delivery):
+    """Delivery of an event that was a dead letter: as old as it was when it was first stored."""
+
+    __slots__ = ("first_stored_at",)
+
+    def __init__(self, delivery: Delivery, first_stored_at: int) -> None:
+        super().__init__(
+            delivery.source,
+            delivery.subject,
+            delivery.body,
+            delivery.raw_headers,
+            delivery.reply,
+            delivery.sequence,
+            delivery.stored_at,
+            delivery.count,
+        )
+        self.first_stored_at = first_stored_at  # epoch nanoseconds
+
+
 def identity_of(delivery: Delivery) -> Identity:
     """Return the identity of a delivery's event."""
     if isinstance(delivery, Returned):
@@ -57,5 +76,7 @@ def identity_of(delivery: Delivery) -> Identity:
 
 
 def stored_at_of(delivery: Delivery) -> int:
-    """Return when a delivery's event was stored, in epoch nanoseconds."""
+    """Return when a delivery's event was first stored, in epoch nanoseconds."""
+    if isinstance(delivery, SentBack):
+        return delivery.first_stored_at
     return delivery.identity.stored_at if isinstance(delivery, Returned) else delivery.stored_at

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from omni_worker import App, Batch, CallNext, Context, Event, EventBus, Reject
+from omni_worker import App, Batch, CallNext, Context, Event, Reject
 from omni_worker.notes import AttemptNotes
 from omni_worker.outcomes import Done
 from omni_worker.testing import TestWorker
-from omni_worker.transports.memory import MemoryTransport
 
 
 async def test_a_limit_holds_for_runs_whose_token_was_too_old() -> None:
@@ -131,13 +130,6 @@ async def test_a_batch_that_a_middleware_asks_for_again_after_a_pause_is_handled
     assert t.attempts("rows") == 1
 
 
-async def send_back(t: TestWorker) -> None:
-    """Send every dead letter back."""
-    async with EventBus(transport=MemoryTransport(t.server), name="operator") as bus:
-        async for letter in bus.dead_letters.list():
-            await bus.dead_letters.retry(letter)
-
-
 async def test_letters_that_are_sent_back_are_settled_at_the_rate_and_in_batches() -> None:
     app, is_down = App("shop"), True
     times, sizes = list[float](), list[int]()
@@ -161,12 +153,40 @@ async def test_letters_that_are_sent_back_are_settled_at_the_rate_and_in_batches
             await t.publish("custom.row", number)
         await t.settle()
         is_down = False
-        await send_back(t)
+        assert await t.send_back() == 10
         await t.settle()
 
     assert [round(later - times[0]) for later in times] == [0, 1, 2, 3, 4]
     assert sum(sizes) == 5
     assert len(t.dead_letters) == 10
+
+
+async def test_an_event_that_is_sent_back_leaves_what_a_newer_one_scheduled() -> None:
+    app, failing, cancelled = App("shop"), 2, list[bool]()
+
+    @app.on("custom.question", durable="d", max_retries=0)
+    async def answer(event: Event[int], ctx: Context) -> None:
+        nonlocal failing
+        if event.payload == 2:
+            await ctx.publish("custom.follow_up", after=3_600, key="follow-up")
+        elif failing:
+            failing -= 1
+            raise ValueError("not yet")
+        else:
+            cancelled.append(await ctx.cancel("follow-up"))
+
+    async with TestWorker(app) as t:
+        await t.publish("custom.question", 1)
+        await t.settle()
+        await t.publish("custom.question", 2)
+        await t.advance(seconds=1)
+        for _ in range(2):  # it fails again: its age is kept in the second letter
+            await t.send_back()
+            await t.advance(seconds=60)
+        await t.advance(hours=1)
+
+    assert cancelled == [False]
+    assert len(t.published("custom.follow_up")) == 1
 
 
 @pytest.mark.parametrize(
