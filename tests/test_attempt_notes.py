@@ -92,6 +92,29 @@ async def test_a_settled_event_does_not_keep_others_from_being_repaired(
     assert b'"failed"' in bucket.sent[-1][1]
 
 
+async def test_a_handback_of_what_did_not_begin_here_hides_no_death() -> None:
+    bucket = Silent()
+    bucket.is_back.set()
+    one, other = _notes(bucket), _notes(bucket)
+    again: Any = SimpleNamespace(**vars(DELIVERY), count=2)
+    back = Note(state=NoteState.BACK, failures=0, first_seen=1.0)
+
+    await one.keep_back([(again, back)])  # its first run, which noted nothing, may have died
+    assert await one.recall(again) is None
+
+    begun = Note(state=NoteState.STARTED, failures=0, first_seen=1.0, deaths=1)
+    await other.keep(again, begun)
+    await one.keep_back([(again, back)])
+    noted = await one.recall(again)
+    assert noted is not None
+    assert (noted.state, noted.deaths) == (NoteState.STARTED, 1)
+
+    await other.keep_back([(again, back)])  # by the process that began it, and lives
+    noted = await one.recall(again)
+    assert noted is not None
+    assert (noted.state, noted.deaths) == (NoteState.BACK, 1)
+
+
 async def test_a_run_that_failed_here_is_no_death_though_its_note_could_not_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -14,7 +14,7 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -120,6 +120,26 @@ class AttemptNotes:
     async def keep_all(self, notes: Iterable[tuple[Delivery, Note]]) -> None:
         """Write many notes concurrently."""
         await asyncio.gather(*(self.keep(delivery, note) for delivery, note in notes))
+
+    async def keep_back(self, notes: Iterable[tuple[Delivery, Note]]) -> None:
+        """Write many notes of events that go back, none over a note that knows more.
+
+        An event that came again, and did not begin here, may have failed in another process.
+        """
+
+        async def keep(delivery: Delivery, note: Note) -> None:
+            noted = await self.recall(delivery)
+            if noted is None:
+                if delivery.count > 1 and not (note.failures or note.deaths):
+                    return  # a suspect here, which no note told of, is one for the next process
+            elif not self.is_ours(noted):
+                if noted.state is NoteState.STARTED or noted.failures >= note.failures:
+                    return
+            elif noted.failures >= note.failures:
+                note = replace(noted, state=NoteState.BACK, alone=False)
+            await self.keep(delivery, note)
+
+        await asyncio.gather(*(keep(delivery, note) for delivery, note in notes))
 
     async def forget(self, delivery: Delivery) -> None:
         """Delete the note on a settled event."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..notes import AttemptNotes, NoteState
+from ..notes import AttemptNotes, Note, NoteState
 from ..settle import Settler
 from ..tasks import own
 from ..transports.base import Delivery, Source
@@ -85,13 +85,21 @@ class HandingBack:
                     await asyncio.gather(*(self._notes.forget(one) for one in ended))
 
     async def _note(self, deliveries: list[Delivery]) -> None:
-        if deliveries and self._is_connected():
-            # A delivery whose consumer was lost belongs to another process already.
-            notes = [
-                (one, self._states[one.source].note_of(one, NoteState.BACK))
-                for one in deliveries
-                if one.source in self._states
-            ]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(NOTES_TIME + len(notes) / NOTES_A_SECOND):
-                    await self._notes.keep_all(notes)
+        """Note what goes back. A delivery that is not ours any more belongs to another process,
+        which notes it: one whose consumer was lost, or whose lease lapsed.
+        """
+        if not self._is_connected():
+            return
+        firsts: list[tuple[Delivery, Note]] = []
+        repeats: list[tuple[Delivery, Note]] = []
+        for one in deliveries:
+            if (state := self._states.get(one.source)) and not self._leases.has_lapsed(one):
+                note = state.note_of(one, NoteState.BACK)
+                (firsts if state.is_first(one) else repeats).append((one, note))
+        if not (firsts or repeats):
+            return
+        writes = len(firsts) + 2 * len(repeats)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NOTES_TIME + writes / NOTES_A_SECOND):
+                await self._notes.keep_all(firsts)
+                await self._notes.keep_back(repeats)
