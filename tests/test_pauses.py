@@ -277,6 +277,33 @@ async def test_what_waits_for_a_trial_of_the_breaker_is_not_tried_in_a_pause(
     assert sorted(handled) == list(range(8))
 
 
+@pytest.mark.parametrize("options", [{}, {"order_by": lambda event: event.payload % 3}])
+async def test_after_a_resume_an_open_breaker_tries_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("omni_worker.subscription.gates.breaker.FIRST_PAUSE", 600.0)
+    bus, handled, is_down = await world.bus(), list[int](), True
+
+    async def handle(event: Event[Any]) -> None:
+        if is_down:
+            raise ConnectionError("away")
+        handled.append(event.payload)
+
+    subscription = await bus.subscribe(
+        "custom.thing", handle, durable="r1", breaker=2, concurrency=2, retry_delay=0.05, **options
+    )
+    for number in range(8):
+        await bus.publish("custom.thing", number)
+    await until(lambda: subscription.is_on_trial and subscription._parts.breaker._waiting)
+    await bus.pause("r1")
+    await until(lambda: subscription.pauses.is_paused)
+    is_down = False
+    await bus.resume("r1")
+    await until(lambda: handled)
+
+    await until(lambda: not subscription.is_on_trial)
+
+
 async def test_in_order_nothing_new_is_tried_in_a_pause_and_all_comes_at_once_after_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,8 @@ class Pauses:
         if is_news:
             reason = self._paused[source] if info.is_paused else self._paused.pop(source)
             self._report(info, reason)
+            if not info.is_paused:
+                self._breaker.try_now()
 
     def hand_back_returned(self, delivery: Delivery) -> None:
         """Hand back an event that came from a dead letter: it waits as all others do."""
@@ -129,6 +131,7 @@ class Pauses:
         if waiting := [one for one in waiting if one not in self._back.leaving]:
             for delivery in waiting:
                 self._flow.slots.withdraw(delivery)
+            self._back.leaving.update(waiting)
             self._begin(self._go_back(waiting, 0.0))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:

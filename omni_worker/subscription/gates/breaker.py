@@ -112,6 +112,13 @@ class Breaker(Gate):
             self._let_go[run] = why
             turn.set_result(False)
 
+    def try_now(self) -> None:
+        """Try the next event at once: the handler was resumed."""
+        if self.is_open:
+            self._due = self._flow.now()
+            self._cancel_timer()
+            self._schedule()
+
     def close(self) -> None:
         """End every wait for a trial."""
         self._closed = True
@@ -196,10 +203,13 @@ class Breaker(Gate):
         self._waiting.clear()
         self._flow.release(HOLD)
 
-    def _end_waits(self, may_run: bool) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _end_waits(self, may_run: bool) -> None:
+        self._cancel_timer()
         for turn in self._waiting.values():
             _answer(turn, may_run)
         self._waiting.clear()
