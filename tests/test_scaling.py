@@ -107,6 +107,30 @@ async def test_with_fewer_nothing_that_runs_is_stopped_and_nothing_begins(world:
     assert bus.subscriptions[0].counts.handled == 20
 
 
+@pytest.mark.parametrize("options", [{"limit": 1}, {"rate": "1/h"}], ids=["limit", "rate"])
+async def test_what_waits_for_its_rate_or_limit_beyond_a_smaller_scale_is_for_others(
+    world: World, options: dict[str, Any]
+) -> None:
+    bus, other, counted = await world.bus(), await world.bus(), Counted()
+    await bus.subscribe("custom.thing", counted.handle, durable="r1", concurrency=6, **options)
+    await publish(bus, 12)
+    await until(lambda: counted.running == 1 and bus.subscriptions[0].held == 12)
+    others = await other.subscribe(
+        "custom.thing", counted.handle, durable="r1", concurrency=6, **options
+    )
+
+    await scale(bus, 1)
+    await until(lambda: bus.subscriptions[0].held == 2)
+    await until(lambda: others.held == 2)
+
+    assert counted.begun == counted.begun[:1]
+    if "limit" in options:
+        counted.let_go(12)
+        await until(lambda: world.is_quiet("CUSTOM", "r1"))
+        assert sorted(counted.ended) == list(range(12))  # each once
+        assert bus.subscriptions[0].counts.retried == others.counts.retried == 0
+
+
 async def test_it_holds_for_processes_that_start_later_with_another_concurrency(
     world: World,
 ) -> None:

@@ -72,7 +72,7 @@ class Subscription:
         self._order = parts.order
         self._execution = Execution(parts, self.flow, self._states, self._back)
         self._surplus = Surplus(
-            self._credit, self._slots, self._hand_back, keeps=options.order_by is not None
+            self.flow, self._states, self._execution, keeps=options.order_by is not None
         )
         around = (self._states, self._execution, self._back, parts)
         self.pauses, self.standby = Pauses(self.flow, *around), Standby(*around)
@@ -357,18 +357,7 @@ class Subscription:
     async def _hand_back_waiting(self) -> None:
         waiting = self._execution.waiting(self._states.values())
         self._slots.buffer.clear()
-        await self._hand_back(waiting, "the handler stops")
-
-    async def _hand_back(
-        self, deliveries: list[Delivery], reason: str = "every slot is taken"
-    ) -> None:
-        try:
-            await self._back.all(deliveries, reason)
-        finally:
-            for delivery in deliveries:
-                state = self._states.get(delivery.source)
-                if state is not None and state.held.get(delivery.sequence) is delivery:
-                    self._execution.let_go(state, [delivery])  # a gate may have offered it
+        await self._execution.hand_back(waiting, "the handler stops")
 
     async def _hand_back_running(self) -> None:
         """Hand back what still runs at the end of grace; its late ending is ignored."""

@@ -7,11 +7,11 @@ with no gate in its way. Every other event takes the long way through the gates.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from time import perf_counter, time
-from typing import cast
+from typing import Any, cast
 
 from ..context import Context, current_context
 from ..dispatch import TimedOut
@@ -300,6 +300,24 @@ class Execution:
             self._slots.withdraw(delivery)
             self.release(state, delivery)
 
+    def hand_back(self, deliveries: list[Delivery], reason: str) -> Coroutine[Any, Any, None]:
+        """Hand back deliveries that have not begun, and let them go. None begins from now on,
+        although a gate offers it while they are noted.
+        """
+        for delivery in deliveries:
+            self._slots.withdraw(delivery)
+        self._back.leaving.update(deliveries)
+        return self._hand_back(deliveries, reason)
+
+    async def _hand_back(self, deliveries: list[Delivery], reason: str) -> None:
+        try:
+            await self._back.all(deliveries, reason)
+        finally:
+            for delivery in deliveries:
+                state = self._states.get(delivery.source)
+                if state is not None and state.held.get(delivery.sequence) is delivery:
+                    self.let_go(state, [delivery])
+
     def _is_given_away(self, slot: Slot, state: SourceState, delivery: Delivery) -> bool:
         """Return True if an event that has not begun is not ours: it was let go, or it lapsed."""
         was_let_go = slot.is_in_line and state.held.get(delivery.sequence) is not delivery
@@ -312,6 +330,11 @@ class Execution:
         self.release(state, delivery)
         self._wait_for_it_again(delivery)  # the server has given it away: no answer is ours
         return True
+
+    @property
+    def leaving(self) -> set[Delivery]:
+        """Deliveries on their way back."""
+        return self._back.leaving
 
     def waiting(self, states: Iterable[SourceState]) -> list[Delivery]:
         """Deliveries that have not begun: in the buffer, in line, behind their key, for a retry."""

@@ -25,6 +25,9 @@ class Parked:
     def __len__(self) -> int:
         return len(self._deliveries)
 
+    def __contains__(self, delivery: Delivery) -> bool:
+        return delivery in self._deliveries
+
     @property
     def room(self) -> int:
         """Number of further events that can be set aside, by their number."""
