@@ -132,7 +132,7 @@ async def find_drift(transport: Transport, needs: Needs) -> list[Step]:
                     change=cron,
                 )
             )
-    return steps + await _our_own(operators, needs, standing)
+    return steps + await _our_own(transport, needs, standing)
 
 
 async def apply(transport: Transport, step: Step) -> None:
@@ -315,20 +315,23 @@ def _consumer(
 # --- what is ours, too -----------------------------------------------------------------------
 
 
-async def _our_own(operators: Operators, needs: Needs, standing: list[StreamConfig]) -> list[Step]:
+async def _our_own(transport: Transport, needs: Needs, standing: list[StreamConfig]) -> list[Step]:
     """Return steps for our own objects. If workers may not create them, they must exist first."""
-    settings = needs.settings
+    settings, operators = needs.settings, transport.operators
     missing = Action.CREATE if settings.provision == "off" else Action.LATER
     names = {config.name for config in standing}
     steps = []
-    flags, readers = own_readers(needs.app, needs.handlers, settings)
+    version = transport.server_version
+    features, readers = own_readers(needs.app, needs.handlers, settings, version)
+    flags = {flag: on for one in features for flag, on in one.flags.items()}
     own = next((config for config in standing if config.name == OWN_STREAM.name), None)
     if own is None:
         config = {**stream_config(OWN_STREAM, replicas=settings.replicas), **flags}
         steps.append(_stream(missing, OWN_STREAM.name, SENT_BACK, CreateStream(config)))
     elif not all(own.raw.get(flag) for flag in flags):
         change = UpdateStream({**own.raw, **flags})
-        steps.append(_stream(missing, OWN_STREAM.name, "to keep schedules", change))
+        says = "to " + ", and to ".join(one.does for one in features)
+        steps.append(_stream(missing, OWN_STREAM.name, says, change))
     for spec, says in readers:
         if await operators.consumer_info(spec.stream, spec.name) is None:
             create = CreateConsumer(spec.stream, consumer_config(spec))

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..handlers import Handler, with_settings
 from ..long_retries import retries_long
 from ..schedules.messages import due_consumer
-from ..schedules.own_stream import SCHEDULES
+from ..schedules.own_stream import ATOMIC, SCHEDULES, Feature
 from ..schedules.retries import again_consumer
 from ..settings import Settings
 from ..topology import ConsumerSpec, retry_consumer
 
 SENT_BACK = "for events sent back from dead letters"
+FOR_PUBLISHERS = "for events published later, and atomic() blocks"
 
 
 def own_readers(
-    app: str, handlers: Sequence[Handler], settings: Settings
-) -> tuple[Mapping[str, bool], list[tuple[ConsumerSpec, str]]]:
-    """Return what our own stream has to allow, and its consumers with what each is for."""
+    app: str, handlers: Sequence[Handler], settings: Settings, version: tuple[int, int, int]
+) -> tuple[list[Feature], list[tuple[ConsumerSpec, str]]]:
+    """Return what our own stream has to do, and its consumers with what each is for.
+
+    An app without handlers is planned because it publishes, maybe later or all or none.
+    """
     least = settings.long_retry
     handlers = [replace(one, options=with_settings(one.options, settings)) for one in handlers]
     has_crons = any(one.cron is not None for one in handlers)
     has_long = least is not None and any(retries_long(one, least) for one in handlers)
     readers = [(retry_consumer(app), SENT_BACK)]
+    if not handlers:
+        features = [one for one in (SCHEDULES, ATOMIC) if version >= one.since]
+        if features:
+            readers.append((due_consumer(app), FOR_PUBLISHERS))
+        return features, readers
     if has_crons:
         readers.append((due_consumer(app), "for crons, and events published later"))
     if has_long:
         readers.append((again_consumer(app), "for long retries"))
-    return (SCHEDULES.flags if has_crons or has_long else {}), readers
+    return ([SCHEDULES] if has_crons or has_long else []), readers

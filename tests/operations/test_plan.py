@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from omni_worker import App, Event, EventBus
+from omni_worker import App, Event, EventBus, Settings
 from omni_worker.nats_server import NatsServer
 from tests.processes.support import api, consumer, make_stream, plain_client, stream_config
 from tests.waiting import until
@@ -123,6 +123,39 @@ async def test_with_provisioning_off_apply_makes_all_that_workers_may_not(
     drift = {one["name"] for one in json.loads(checked.out) if one["drift"]}
     assert {"OMNI_WORKER", "omni-worker-notes", "r1", "router-retry"} <= drift
     assert (checked.code, applied.code, again.code) == (3, 0, 0)
+
+
+async def test_an_app_without_handlers_may_publish_later_and_all_or_none(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(HEAD)
+
+    missing = plan(nats_server.url, tmp_path)
+    applied = operate(nats_server.url, "plan", "shop:app", "--apply", folder=tmp_path)
+    left = plan(nats_server.url, tmp_path, "--check")
+    settings = Settings(urls=nats_server.url, provision="off")
+    async with EventBus(nats_server.url, name="router", settings=settings) as bus:
+        async with bus.atomic() as tx:
+            await tx.publish("custom.now", {})
+        scheduled = await bus.publish("custom.later", {}, after=3600)
+
+    due = ("later", "consumer", "router-due")
+    assert {due, ("later", "stream", "OMNI_WORKER")} <= to_do(missing)
+    assert not any(one["drift"] for one in left), left
+    assert to_do(left) == set()
+    assert (applied.code, scheduled.id != "") == (0, True)
+
+
+async def test_own_stream_of_an_older_version_is_to_keep_schedules_and_blocks(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(ROUTER)
+    operate(nats_server.url, "plan", "shop:app", "--apply", folder=tmp_path)
+    (tmp_path / "shop.py").write_text(HEAD)
+
+    [own] = [one for one in plan(nats_server.url, tmp_path) if one["name"] == "OMNI_WORKER"]
+
+    assert own["says"] == "to keep schedules, and to take several events all or none"
 
 
 async def test_foreign_streams_that_cover_what_is_needed_are_no_drift(
