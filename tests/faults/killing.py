@@ -2,6 +2,8 @@
 
     python -m tests.faults.killing schedules --kills 100
     python -m tests.faults.killing rate --kills 50
+    python -m tests.faults.killing blocks --kills 200
+    python -m tests.faults.killing limits --kills 100
 
 As test_killing plays it, for as long as asked. Ends with 0 when every promise was kept.
 """
@@ -16,12 +18,14 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from omni_worker import EventBus
+from omni_worker import EventBus, limits
 from omni_worker.errors import OmniWorkerError, PublishError
 from omni_worker.nats_server import NatsServer
 from omni_worker.schedules.messages import due_consumer
@@ -53,15 +57,26 @@ asyncio.run(main())
 
 
 async def killed_in_turn(
-    scene: Scene, app: str, *, events: int = 3_000, kills: int = 8, each: int = 200
+    scene: Scene,
+    app: str,
+    *,
+    events: int = 3_000,
+    kills: int = 8,
+    each: int = 200,
+    died: dict[str, float] | None = None,
 ) -> list[str]:
-    """Kill one of two workers after every ``each`` handled events; return the ids of all."""
+    """Kill one of two workers after every ``each`` handled events; return the ids of all.
+
+    ``died`` takes when each of them was gone.
+    """
     workers: list[Worker] = [await scene.run(app), await scene.run()]
     feed = asyncio.create_task(scene.publish(events, every=0.1))
     for kill in range(kills):
         await scene.handled(each * (kill + 1), timeout=60)
         victim = random.randrange(2)
         workers[victim].kill()
+        if died is not None:
+            died[workers[victim].name] = time.monotonic()
         workers[victim] = scene.spawn()
     ids = await feed
     await scene.handled(len(ids), timeout=120)
@@ -195,6 +210,86 @@ def most_over(times: list[float], processes: int) -> float:
     return worst
 
 
+# Each event is answered by a block and, a moment later, by one that the server kept until then.
+PUBLISHING = """
+app = App("router")
+
+@app.on("message.received", durable="r1", start_from="first", concurrency=8, ack_wait=1)
+async def route(event, ctx):
+    effect("begun", id=event.id, attempt=ctx.attempt)
+    async with app.atomic() as tx:
+        for n in range({events}):
+            await tx.publish("custom.part", {{"of": event.id, "n": n}})
+    await app.publish("custom.late", {{"of": event.id, "n": -1}}, after=0.3)
+    effect("handled", id=event.id)
+"""
+BLOCK = 4  # events
+
+
+async def blocks(scene: Scene, *, kills: int, each: int = 30) -> dict[str, list[int]]:
+    """Kill one of two workers again and again while their handlers publish in blocks and later.
+
+    Return what of each event was published, to whatever ends twice as often as it is stored.
+    """
+    settings = Settings(**{"urls": (scene.server.url,), **QUICK})
+    async with EventBus(name="router", settings=settings) as bus:
+        await bus.schedules.outbox.prepare()
+        await bus.schedules.forwarder.stop()  # the workers forward
+        await _short_ack_wait(bus)
+        source = PUBLISHING.format(events=BLOCK)
+        ids = await killed_in_turn(scene, source, events=each * (kills + 2), kills=kills, each=each)
+        found: dict[str, list[int]] = {id: [] for id in ids}
+        await until(lambda: _are_stored(bus, len(ids) * (BLOCK + 1)), 60)
+        await until(lambda: _is_forwarded(bus), 60)
+        info = await bus.transport.operators.stream_info("CUSTOM")
+        assert info is not None
+        for sequence in range(1, info.state.last_sequence + 1):
+            message = await bus.transport.operators.message("CUSTOM", sequence)
+            assert message is not None
+            payload = json.loads(message.body)["payload"]
+            found[payload["of"]].append(payload["n"])
+    return found
+
+
+def not_whole(found: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Events for which something is missing, or stored twice."""
+    whole = list(range(-1, BLOCK))
+    return {id: numbers for id, numbers in found.items() if sorted(numbers) != whole}
+
+
+PLACES = 3
+
+
+def with_places() -> str:
+    """The app with a rate and a limit that all its processes share."""
+    return load(work=0.02, rate=f"{A_SECOND}/s", limit=PLACES, concurrency=50)
+
+
+def most_at_once(effects: list[dict[str, Any]], died: dict[str, float]) -> int:
+    """Return how many runs went on at once, at most; a run of a killed worker ends with it."""
+    changes, open_runs = [], dict[tuple[str, str], float]()
+    for one in sorted(effects, key=lambda effect: float(effect["at"])):
+        run = one["worker"], one["id"]
+        if one["what"] == "begun":
+            open_runs[run] = one["at"]
+        elif run in open_runs:
+            changes += [(open_runs.pop(run), 1), (one["at"], -1)]
+    for (worker, _), began in open_runs.items():
+        changes += [(began, 1), (died[worker], -1)]
+    now = most = 0
+    for _, change in sorted(changes):
+        now += change
+        most = max(most, now)
+    return most
+
+
+async def has_no_places(bus: EventBus) -> bool:
+    """Whether no process of the handler has a place, or wants one."""
+    bucket = await bus.transport.bucket(limits.BUCKET, ttl=limits.TTL)
+    entry = await bucket.get("limit.router.r1")
+    return entry is None or entry.value == b"[]"
+
+
 async def _main(what: str, kills: int) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -204,7 +299,21 @@ async def _main(what: str, kills: int) -> int:
                 sys.stdout.write(f"{kept}\n")
                 return int(bool(kept.lost or kept.early or kept.doubled))
             async with Scene(folder / "scene", server, []) as scene:
-                await killed_in_turn(scene, limited(), events=60 * kills, kills=kills, each=50)
+                if what == "blocks":
+                    found = await blocks(scene, kills=kills)
+                    await scene.ends("blocks under kills", "")
+                    broken = not_whole(found)
+                    sys.stdout.write(f"{len(found)} events, not whole: {broken}\n")
+                    return int(bool(broken))
+                died: dict[str, float] = {}
+                app = with_places() if what == "limits" else limited()
+                await killed_in_turn(scene, app, events=60 * kills, kills=kills, each=50, died=died)
+                if what == "limits":
+                    most = most_at_once(scene.stage.effects(), died)
+                    await until(lambda: has_no_places(scene.bus), 30)
+                    sys.stdout.write(f"{most} at once at most, of {PLACES}\n")
+                    if most > PLACES:
+                        return 1
                 over = most_over([one["at"] for one in scene.stage.effects("begun")], kills + 2)
                 account = await scene.ends("a rate under kills", "")
                 sys.stdout.write(f"{len(account.handled)} handled, {over:g} too many at worst\n")
@@ -213,7 +322,7 @@ async def _main(what: str, kills: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["schedules", "rate"])
+    parser.add_argument("what", choices=["schedules", "rate", "blocks", "limits"])
     parser.add_argument("--kills", type=int, default=30)
     given = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)
