@@ -41,6 +41,7 @@ from omni_worker.topology import (
     stream_config,
     stream_differences,
     unserved,
+    waiting_risks,
     with_sources,
     with_subjects,
 )
@@ -589,3 +590,25 @@ def test_a_consumer_of_another_program_is_read_without_turns() -> None:
     config = {**consumer_config(spec()), "metadata": {}}
 
     assert plan_consumer(PINNED, info(config)) == UseConsumer()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"retention": "interest"}, ["retention interest keeps no schedule until it is due"]),
+        ({"max_age": 60 * 10**9}, ["max_age 60 s drops a block that was not published by then"]),
+        ({"max_msgs_per_subject": 1}, ["max_msgs_per_subject 1 drops the first events"]),
+        ({"max_msgs": 9}, ["max_msgs 9: when full, it drops the oldest"]),
+        ({"max_bytes": 9, "discard": "new"}, []),
+        ({}, []),
+    ],
+)
+def test_what_our_own_stream_may_lose_of_events_that_wait_there(
+    changes: dict[str, Any], said: list[str]
+) -> None:
+    config = {**stream_config(OWN_STREAM, replicas=1), **changes}
+
+    risks = [one.says for one in waiting_risks(read_stream_config(config))]
+
+    assert len(risks) == len(said)
+    assert all(map(str.startswith, risks, said))

@@ -37,7 +37,7 @@ from .consumers import (
     with_limit,
 )
 from .edits import edits_of, is_beyond_repair, without_edits
-from .keeping import Risk, letter_risks
+from .keeping import Risk, letter_risks, waiting_risks
 from .notices import Notice, NoticeKind
 from .pins import can_pin, is_pinned, with_pin
 from .returns import retry_consumer, retry_subject
@@ -171,6 +171,7 @@ __all__ = [
     "uncovered",
     "unknown_copies",
     "unserved",
+    "waiting_risks",
     "wanted_ack_wait",
     "widened",
     "with_late",

@@ -1,4 +1,4 @@
-"""Keeping: what a stream that stores dead letters may lose of them. Pure."""
+"""Keeping: what a stream may lose of the dead letters, or waiting events, it stores. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGE_LETTER = 65_536  # bytes of one with a long traceback and its event
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """Way in which a stream may lose dead letters, and what to do about it."""
+    """Way in which a stream may lose what it stores, and what to do about it."""
 
     says: str
     advice: str
@@ -24,6 +24,33 @@ class Risk:
 def letter_risks(config: StreamConfig) -> list[Risk]:
     """Return how this stream may lose dead letters; none for a stream made by us."""
     return [*_by_retention(config), *_by_limits(config)]
+
+
+def waiting_risks(config: StreamConfig) -> Iterator[Risk]:
+    """Return how our own stream may lose events that wait there: schedules, what is due, blocks.
+
+    The stream's max_age is none for schedules: they have a time to live of their own.
+    """
+    if config.retention != "limits":
+        yield Risk(
+            f"retention {config.retention} keeps no schedule until it is due",
+            "recreate it with retention limits",
+        )
+    if 0 < config.max_age < DAY:
+        yield Risk(
+            f"max_age {config.max_age:g} s drops a block that was not published by then",
+            "raise max_age",
+        )
+    per_subject = int(config.raw.get("max_msgs_per_subject") or -1)
+    if per_subject > 0:
+        yield Risk(
+            f"max_msgs_per_subject {per_subject} drops the first events of a longer block",
+            "set max_msgs_per_subject -1",
+        )
+    if config.discard != "new":
+        for limit, most in (("max_msgs", config.max_msgs), ("max_bytes", config.max_bytes)):
+            if most > 0:
+                yield Risk(f"{limit} {most}: when full, it drops the oldest", f"set {limit} -1")
 
 
 def _by_retention(config: StreamConfig) -> Iterator[Risk]:

@@ -11,7 +11,7 @@ from ..operations.support import operate
 from ..waiting import until
 from .support import Stage, publish_foreign
 
-EVENTS = 20_000  # more than are handled: there is always one that could begin
+EVENTS = 4_000  # more than are handled: there is always one that could begin
 STOPS, BEGINS = 1.0, 0.5  # seconds after the command
 APP = """
 app = App("shop")
@@ -19,7 +19,7 @@ app = App("shop")
 @app.on("message.received", durable="r1", channel="whatsapp", concurrency=4, start_from="first")
 async def handle(event: Event):
     effect("begun")
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
 """
 
 
@@ -43,8 +43,8 @@ async def test_a_pause_stops_both_processes_at_once_and_a_resume_lets_both_begin
     stage: Stage, plain: Client
 ) -> None:
     target = stage.app(APP)
-    await publish_foreign(plain, EVENTS)
     workers = [await stage.run(target) for _ in range(2)]
+    await publish_foreign(plain, EVENTS)
     await until(lambda: len(begun(stage, 0.0)) == len(workers))
 
     paused = await steer(stage, "pause", "r1", "--reason", "night")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...events import DEAD_LETTER
 from ...topology import (
+    OWN_STREAM,
     STREAMS,
     Conflict,
     Lacking,
@@ -15,6 +16,7 @@ from ...topology import (
     letter_risks,
     plan_stream,
     route,
+    waiting_risks,
 )
 from ...transports.infos import StreamConfig, StreamInfo
 from .finding import Finding, Level, size
@@ -55,6 +57,9 @@ def stream_findings(configs: Sequence[StreamConfig]) -> list[Finding]:
     for config in configs:
         for risk in letter_risks(config) if config.name in names else ():
             says = f"may lose dead letters: {risk.says}"
+            found.append(Finding(Level.WARN, config.name, says, risk.advice))
+        for risk in waiting_risks(config) if config.name == OWN_STREAM.name else ():
+            says = f"may lose events that wait there: {risk.says}"
             found.append(Finding(Level.WARN, config.name, says, risk.advice))
     return found
 
