@@ -309,21 +309,25 @@ async def test_a_secret_is_in_no_line_through_an_outage(
     server = configured(tmp_path / "server", json.dumps({"authorization": config}))
     with server, Stage(tmp_path, server.url) as stage:
         url = server.url
-        settings: dict[str, object] = {"reconnect_max_retries": 4, "reconnect_delay": 0.05}
+        settings: dict[str, object] = {"reconnect_delay": 0.05, "reconnect_max_delay": 0.2}
         if login == "url":
             url = url.replace("nats://", f"nats://w:{secret}@")
         elif login == "password":
             settings |= {"nats_user": "w", "nats_password": plain_text}
         else:
             settings |= {"nats_token": plain_text}
-        worker = stage.spawn(stage.app(_PLAIN), url=url, **settings)
-        await worker.ready()
+        app = stage.app(_PLAIN)
+        patient = stage.spawn(app, url=url, reconnect_max_retries="none", **settings)
+        await patient.ready()
         server.kill()
         server.start()
-        await worker.until_said("connected again")
+        await patient.until_said("connected again")
+        assert await patient.stop() == 0
+        worker = stage.spawn(app, url=url, reconnect_max_retries=4, **settings)
+        await worker.ready()
         server.kill()
 
         assert await worker.exit(20) == 1
 
         for one in (secret, plain_text):
-            assert one not in worker.said()
+            assert one not in patient.said() + worker.said()
