@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from nats.aio.client import Client
 
 from ..operations.support import operate
@@ -39,6 +40,7 @@ async def steer(stage: Stage, *arguments: str) -> float:
     return time.monotonic()
 
 
+@pytest.mark.alone
 async def test_a_pause_stops_both_processes_at_once_and_a_resume_lets_both_begin(
     stage: Stage, plain: Client
 ) -> None:
