@@ -42,8 +42,9 @@ class CronDeclarations:
         frame = sys._getframe(1)
         where = caller(frame)
         if callable(expression):  # @app.cron without parentheses
+            name = variable(frame, self)
             raise ConfigError(
-                f"@{(name := variable(frame, self))}.cron: no times; write"
+                f"@{name}.cron: no times; write"
                 f' @{name}.cron("0 8 * * *", durable="report") ({where})'
             )
 

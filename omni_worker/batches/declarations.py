@@ -66,9 +66,9 @@ class BatchDeclarations:
         frame = sys._getframe(1)
         where = caller(frame)
         if types and callable(types[0]):  # @app.on_batch without parentheses
+            name = variable(frame, self)
             raise ConfigError(
-                f"@{(name := variable(frame, self))}.on_batch: no event type; write"
-                f' @{name}.on_batch("custom.row") ({where})'
+                f'@{name}.on_batch: no event type; write @{name}.on_batch("custom.row") ({where})'
             )
 
         if options.get("concurrency") is None:

@@ -137,11 +137,10 @@ class Bucket:
             except ApiError as error:
                 if error.err_code in WRONG_REVISIONS:
                     raise
-                if error.err_code not in NO_RESPONDERS or not self._create:
+                is_silent = error.err_code in NO_RESPONDERS and self._create
+                if not is_silent or (pause := next(pauses, None)) is None:
                     raise BucketUnavailable(self._why(error)) from error
                 if not await self._is_created_again():
-                    if (pause := next(pauses, None)) is None:
-                        raise BucketUnavailable(self._why(error)) from error
                     await asyncio.sleep(pause)
 
     async def _is_created_again(self) -> bool:

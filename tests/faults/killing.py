@@ -284,7 +284,7 @@ def most_at_once(effects: list[dict[str, Any]], died: dict[str, float]) -> int:
 
 
 async def has_no_places(bus: EventBus) -> bool:
-    """Whether no process of the handler has a place, or wants one."""
+    """Return True if no process of the handler has a place, or wants one."""
     bucket = await bus.transport.bucket(limits.BUCKET, ttl=limits.TTL)
     entry = await bucket.get("limit.router.r1")
     return entry is None or entry.value == b"[]"

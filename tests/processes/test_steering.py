@@ -20,7 +20,7 @@ app = App("shop")
 @app.on("message.received", durable="r1", channel="whatsapp", concurrency=4, start_from="first")
 async def handle(event: Event):
     effect("begun")
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # the work itself
 """
 
 

@@ -25,7 +25,7 @@ from .test_turns import app, publishing, turn_of
 
 
 async def status(stage: Stage, *arguments: str) -> str:
-    """What the command says now."""
+    """Return what `status` prints now."""
     said = await asyncio.to_thread(
         call, "status", *arguments, folder=stage.folder, NATS_URL=stage.url
     )

@@ -1,4 +1,4 @@
-"""What goes back without having begun is noted so that no attempt of another process is lost."""
+"""Notes on what goes back without having begun: no attempt of another process is lost."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,11 @@ from nats.aio.client import Client
 
 from omni_worker.nats_server import NatsServer
 
+from ..faults.links import Link
 from ..ports import free_port
-from ..processes.support import Stage, api, consumer, foreign_event, plain_client, until_settled
-from ..processes.test_turns import KEYS, app, groups, handled, publishing, turn_of, violations
 from ..waiting import until
-from .links import Link
+from .support import Stage, api, consumer, foreign_event, plain_client, until_settled
+from .test_turns import KEYS, app, groups, handled, publishing, turn_of, violations
 
 # Several keys at once, each run longer than the looks for who is served after a restart.
 SLOW = """
@@ -29,24 +29,9 @@ app = App("shop")
 async def handle(event: Event):
     effect("begun", key=event.payload["key"], n=event.payload["n"])
     while event.payload["n"] < 7 and not os.path.exists("release"):
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # until the test lets it go, by a file
     effect("handled", key=event.payload["key"], n=event.payload["n"])
 """
-
-
-@pytest.fixture
-def stage(tmp_path: Path, nats_server: NatsServer) -> Iterator[Stage]:
-    """Stage of this test's workers."""
-    with Stage(tmp_path, nats_server.url) as stage:
-        yield stage
-
-
-@pytest.fixture
-async def plain(nats_server: NatsServer) -> AsyncIterator[Client]:
-    """Client of a program that knows nothing of omni-worker."""
-    client = await plain_client(nats_server.url)
-    yield client
-    await client.close()
 
 
 def twice(stage: Stage) -> list[int]:
