@@ -188,7 +188,7 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
         try:
             check_extension(extension)
             if any(True for _ in self._buses()):
-                raise ConfigError(f"app {self.name!r} is running already")
+                raise ConfigError(f"app {self.name!r} is running already; call use() before that")
         except ConfigError as error:
             raise ConfigError(f"{variable(frame, self)}.use: {error} ({caller(frame)})") from None
         self.extensions.append(extension)
@@ -268,7 +268,10 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
         ``lifespan`` stands in for each of them, ``overrides`` for dependencies: for tests.
         """
         if self._bus is not None:
-            raise ConfigError(f"app {self.name!r} is running already")
+            raise ConfigError(
+                f"app {self.name!r} is running already; leave that `async with app.running()`"
+                " first, or make a second App"
+            )
         declarations = overridden(self.declarations, overrides)
         declarations, aside = chosen(declarations, only, without)
         bus = EventBus(
@@ -327,7 +330,10 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
     def _running_bus(self) -> EventBus:
         for bus in self._buses():
             return bus
-        raise NotConnected(f"app {self.name!r} is not running: there is no connection yet")
+        raise NotConnected(
+            f"app {self.name!r} is not running, so it has no connection: publish in a handler, in"
+            " the lifespan or in `async with app.running()`; without a loop, with SyncBus"
+        )
 
     def _buses(self) -> Iterator[EventBus]:
         """Our own, and those of the apps that include us: a module publishes by its own app."""
@@ -345,7 +351,10 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
     def _refuse_late(self) -> None:
         """A handler that would never run must not be declared in silence."""
         if self._bus is not None:
-            raise ConfigError(f"app {self.name!r} is running: what is declared now is not started")
+            raise ConfigError(
+                f"app {self.name!r} is running: what is declared now is not started; declare it"
+                " before app.run(), or start it with bus.subscribe(…)"
+            )
         for app, where in self._including.items():
             raise ConfigError(
                 f"app {app.name!r} has included app {self.name!r} already ({where}) and would not"

@@ -21,7 +21,10 @@ def import_package(name: str) -> list[str]:
         # The package itself, or something that it imports?
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ConfigError(f"no such package: {error.name!r}") from None
+        raise ConfigError(
+            f"no such package: {error.name!r}; expected one that `import` finds, as myapp.handlers:"
+            " is its folder in the working directory or in PYTHONPATH?"
+        ) from None
     names = [name]
     for folder in getattr(package, "__path__", ()):
         names += [each for each in _modules(Path(folder), name) if each not in names]

@@ -66,7 +66,10 @@ class RouteTable:
             taken = self._routes.setdefault(path, {})
             for method in methods:
                 if method in taken:
-                    raise ConfigError(f"two routes answer {method} {path}")
+                    raise ConfigError(
+                        f"two routes answer {method} {path}; give one of them another path or"
+                        " method, or take it out"
+                    )
                 taken[method] = route
 
     @property

@@ -162,7 +162,10 @@ class SchemaRegistry:
         type = schema.type
         known = self._schemas.get(type)
         if known is not None and known != schema and known is not _CORE.get(type):
-            raise ConfigError(f"{by}({type!r}): already registered, with another schema")
+            raise ConfigError(
+                f"{by}({type!r}): already registered, with another schema"
+                f" ({_differences(known, schema)}); register it once, or choose another type"
+            )
         self._schemas[type] = schema
         return schema
 
@@ -215,7 +218,7 @@ class SchemaRegistry:
         if type in self._schemas:
             return
         if not type.startswith("custom."):
-            raise UnknownEventType(f"event type {type!r} is not known; {self._advice(type)}")
+            raise UnknownEventType(f"event type {type!r} is not known; {self.advice(type)}")
         if type not in self._warned and len(self._warned) < TYPES_WARNED:
             self._warned.add(type)
             (warn or log.warning)(
@@ -248,16 +251,17 @@ class SchemaRegistry:
 
         No error: another program may publish the type; then it is handled like any other.
         """
-        known = f"{type} is not a known event type"
-        if (near := self.nearest(type)) is not None:
-            if not near.startswith("custom."):
-                return f"{known}; did you mean {near}?"
-            return f"{known}; types of your own begin with custom.: did you mean {near}?"
-        core = None if type in self._schemas else core_type_of(type)
-        if core is None:
-            return None
-        channel = type.removeprefix(f"{core}.").partition(".")[0]
-        return f"{known}; did you mean {core} with channel={channel!r}?"
+        meant = self._meant(type)
+        return f"{type} is not a known event type; {meant}" if meant else None
+
+    def advice(self, type: str) -> str:
+        """Tell what to do about a type that is not known here and has to be."""
+        meant = f"{asked} " if (asked := self._meant(type)) else ""
+        known = _neighbours(self.nearest(type) or core_type_of(type) or type, self._schemas)
+        listed = f"{'K' if meant else 'k'}nown are {', '.join(known)}; " if known else ""
+        add = "register" if type.split(".", 1)[0] in OWN_DOMAINS else "extend"
+        whose = "yours" if type.startswith("custom.") else "another program"
+        return f"{meant}{listed}registry.{add}({type!r}, Model) adds a type of {whose}"
 
     def include(self, other: SchemaRegistry) -> None:
         """Add every type of another registry. Raises ConfigError where the two disagree."""
@@ -268,14 +272,17 @@ class SchemaRegistry:
     def _domains(self) -> set[str]:
         return {*STREAM_OF_DOMAIN, *(type.partition(".")[0] for type in self._schemas)}
 
-    def _advice(self, type: str) -> str:
-        """Tell what to do about a type that cannot be published."""
-        doubt = self.doubt(type)
-        meant = f"{doubt.partition('; ')[2]} " if doubt else ""
-        known = _neighbours(self.nearest(type) or core_type_of(type) or type, self._schemas)
-        listed = f"{'K' if meant else 'k'}nown are {', '.join(known)}; " if known else ""
-        add = "register" if type.startswith("system.") else "extend"
-        return f"{meant}{listed}registry.{add}({type!r}, Model) adds a type of another program"
+    def _meant(self, type: str) -> str | None:
+        """Ask about the type that is probably meant, with what tells it from the unknown one."""
+        if (near := self.nearest(type)) is not None:
+            if not near.startswith("custom."):
+                return f"did you mean {near}?"
+            return f"types of your own begin with custom.: did you mean {near}?"
+        core = None if type in self._schemas else core_type_of(type)
+        if core is None:
+            return None
+        channel = type.removeprefix(f"{core}.").partition(".")[0]
+        return f"did you mean {core} with channel={channel!r}?"
 
 
 def core_type_of(subject: str) -> str | None:
@@ -322,6 +329,17 @@ def _override(type: str, stream: str) -> str | None:
     if stream in TAKEN_STREAMS or stream.startswith(("KV_", "OBJ_")):
         raise ConfigError(f"{where}: that stream holds something else; choose another name")
     return stream
+
+
+def _differences(known: Schema, given: Schema) -> str:
+    """Name what differs between two schemas of one type: what is known, what is given now."""
+    pairs = [
+        ("model", known.model and known.model.__name__, given.model and given.model.__name__),
+        ("stream", known.stream or known.home, given.stream or given.home),
+        ("description", known.description, given.description),
+    ]
+    differ = [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]
+    return ", ".join(differ) or "two models of one name"
 
 
 def _neighbours(type: str, known: dict[str, Schema]) -> list[str]:

@@ -32,11 +32,7 @@ def takes_context(call: Callable[..., Any], given: Collection[str] = ()) -> bool
         ]
     except (TypeError, ValueError):
         raise ConfigError(f"{call!r} is not a function: expected (event) or (event, ctx)") from None
-    target = function_of(call)
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-        # Calling a generator function runs none of its code: every event would be acknowledged and
-        # none handled.
-        raise ConfigError(f"{named(call)} holds a yield: a generator would never run")
+    refuse_generator(call)
     positional = [
         one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
     ]
@@ -98,6 +94,19 @@ def check_middleware(middleware: Callable[..., Any], *parameters: str) -> None:
         inspect.signature(middleware).bind(*parameters)
     except TypeError as error:
         raise ConfigError(f"middleware {named(middleware)}: {error}; {expected}") from None
+
+
+def refuse_generator(call: Callable[..., Any]) -> None:
+    """Refuse a handler with a yield.
+
+    Calling it runs none of its code: every event would be acknowledged and none handled.
+    """
+    target = function_of(call)
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise ConfigError(
+            f"{named(call)} holds a yield: a generator would never run; take the yield out, publish"
+            " with app.publish(…), and open what it needs in the lifespan"
+        )
 
 
 def function_of(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -157,7 +157,7 @@ async def test_a_stamp_sees_the_draft_as_it_is_sent_and_cannot_change_it() -> No
         ({"": "a"}, "header name ''"),
         ({"\x7f": "a"}, "header name"),
         ({b"x": "a"}, "header name"),
-        ({"x-trace": "a", "X-Trace": "b"}, "headers x-trace, X-Trace: one name in two spellings"),
+        ({"x-trace": "a", "X-Trace": "b"}, "headers x-trace, X-Trace: one name in .*; write it in"),
     ],
 )
 async def test_a_header_that_cannot_travel_is_refused_before_anything_is_sent(
@@ -440,7 +440,7 @@ async def test_an_extension_is_refused_while_the_app_or_one_that_includes_it_run
 
     async with outer.running(transport=MemoryTransport()):
         for app in (inner, outer):
-            with pytest.raises(ConfigError, match=r"\w+\.use: app '\w+' is running already"):
+            with pytest.raises(ConfigError, match=r"\w+\.use: app '\w+' is running .*; call use"):
                 app.use(Extension())
 
 
@@ -449,7 +449,7 @@ def test_two_extensions_cannot_answer_one_path(calls: list[str]) -> None:
     app.use(Told("a", calls))
     app.use(Told("a", calls))
 
-    with pytest.raises(ConfigError, match="two routes answer GET /a"):
+    with pytest.raises(ConfigError, match="two routes answer GET /a; give one of them another"):
         app.routes()
 
 

@@ -352,7 +352,7 @@ async def yields_async(event: Any) -> AsyncIterator[int]:
         (takes_three, "takes_three.*a handler takes"),
         (takes_keyword, "takes_keyword.*a handler takes"),
         (takes_self, r"takes_self.*app\.on\(…\)\(object\.method\)"),
-        (yields, "yields holds a yield"),
+        (yields, "yields holds a yield.*; take the yield out"),
         (yields_async, "yields_async holds a yield"),
         ("handle", "is not a function"),
         (5, "is not a function"),

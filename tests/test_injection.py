@@ -361,7 +361,10 @@ async def test_a_test_replaces_the_lifespan_or_what_it_yields() -> None:
         TestWorker(app, lifespan=fake, state="both")
 
 
-async def needs_url(url: str) -> None: ...
+async def needs_places(x: int, /) -> None: ...
+
+
+def needs_url(url: str) -> None: ...
 async def needs_other(event: Event[int]) -> None: ...
 async def needs_any(event: Event[Any]) -> None: ...
 async def needs_either(event: Event[Order] | Event[int]) -> None: ...
@@ -390,8 +393,12 @@ def test_dependencies_that_cannot_work_are_refused_with_what_to_write() -> None:
     async def unmarked(event: Event[Order], ctx: Context, db: Session) -> None: ...
     async def only_db(event: Event[Order], db: Session) -> None: ...
     def plain(event: Event[Order], db: Annotated[Session, Depends(session)]) -> None: ...
+    async def by_place(event: Event[Order], x: Annotated[int, Depends(needs_places)]) -> None: ...
 
-    said = [refused(one) for one in (uncalled, no_function, other, first, unmarked, only_db, plain)]
+    said = [
+        refused(one)
+        for one in (uncalled, no_function, other, first, unmarked, only_db, plain, by_place)
+    ]
 
     expected = [
         "has Depends without (…): write Depends(function)",
@@ -401,6 +408,7 @@ def test_dependencies_that_cannot_work_are_refused_with_what_to_write() -> None:
         "more that is marked Annotated[…, Depends(…)]",
         "write db: Annotated[Session, Depends(…)]",
         "plain def and runs in a thread, where its dependency session cannot be awaited",
+        "needs_places: its parameter 'x' is positional-only, and values are given by name; take",
     ]
     assert [part for part, text in zip(expected, said, strict=True) if part not in text] == []
 

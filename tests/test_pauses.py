@@ -375,6 +375,9 @@ async def test_a_handler_is_named_by_its_durable_or_its_function(world: World) -
     async def alone(event: Event[Any]) -> None:
         pass
 
+    async def stranger(event: Event[Any]) -> None:
+        pass
+
     await bus.subscribe("custom.other", alone)
 
     await bus.pause(held.handle)
@@ -383,6 +386,8 @@ async def test_a_handler_is_named_by_its_durable_or_its_function(world: World) -
     assert not (await world.info("CUSTOM", "r1")).is_paused
     with pytest.raises(ConfigError, match="no durable= and no queue="):
         await bus.pause(alone)
+    with pytest.raises(ConfigError, match=r"stranger is no handler .* of these: .*handle \(r1\)"):
+        await bus.pause(stranger)
     for seconds in (0, -1.0, float("nan"), 1e18):
         with pytest.raises(ConfigError, match="more than 0"):
             await bus.pause("r1", for_=seconds)

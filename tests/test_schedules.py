@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from omni_worker import App, ConfigError, Context, Event, EventBus, RetryPolicy, Scheduled
-from omni_worker.errors import NoStream, PermissionDenied, TransportError
+from omni_worker.errors import ApiError, NoStream, PermissionDenied, TransportError
 from omni_worker.nats_server import NatsServer
 from omni_worker.operations.dry import dry
 from omni_worker.operations.trace import trace_event
@@ -461,6 +461,18 @@ async def test_without_the_right_to_make_it_the_error_says_what_is_missing(world
 
     with pytest.raises(TransportError, match="OMNI_WORKER has to keep schedules"):
         await bus.publish("custom.late", 1, after=0.1)
+
+
+async def test_a_key_that_others_keep_writing_is_given_up_with_what_to_do(world: World) -> None:
+    bus = await world.bus()
+
+    async def beaten(message: Message, timeout: float) -> None:
+        raise ApiError("wrong last sequence", code=400, err_code=10071)
+
+    bus.schedules._send = beaten  # type: ignore[method-assign, assignment]
+
+    with pytest.raises(TransportError, match=r"schedule 'k' of tests: others .* 20 times .*; try"):
+        await bus.publish("custom.late", 1, after=60, key="k")
 
 
 async def test_an_event_waits_while_its_stream_is_missing(world: World) -> None:

@@ -331,6 +331,7 @@ def test_a_home_the_server_would_refuse_is_refused() -> None:
         ("message.received.whatsapp", "did you mean message.received with channel='whatsapp'?"),
         ("system.other", r"registry.register\('system.other', Model\)"),
         ("agent.memory.stored", r"registry.extend\('agent.memory.stored', Model\)"),
+        ("a; b.c", "types of your own begin with custom.: did you mean custom.a; b.c?"),
     ],
 )
 def test_an_unknown_type_is_answered_with_what_to_write(type: str, advice: str) -> None:
@@ -344,8 +345,23 @@ def test_registering_the_same_again_changes_nothing_and_another_schema_is_refuse
 
     registry.register("custom.x", Push)
 
-    with pytest.raises(ConfigError, match=r"register\('custom\.x'\): already registered"):
+    with pytest.raises(
+        ConfigError,
+        match=r"register\('custom\.x'\): already registered, with another schema"
+        r" \(model was 'Push', is 'Other'\); register it once",
+    ):
         registry.register("custom.x", Other)
+
+
+def test_what_differs_between_two_schemas_of_a_type_is_named() -> None:
+    registry = SchemaRegistry()
+    registry.register("custom.x", Push, description="a push")
+    twin = type("Push", (BaseModel,), {})
+
+    with pytest.raises(ConfigError, match=r"\(stream was None, is 'PUSHES', description was 'a p"):
+        registry.register("custom.x", Push, stream="PUSHES")
+    with pytest.raises(ConfigError, match=r"\(two models of one name\)"):
+        registry.register("custom.x", twin, description="a push")
 
 
 def test_registries_are_each_an_apps_own_until_one_includes_another() -> None:

@@ -21,6 +21,7 @@ from ..signatures import (
     event_of,
     function_of,
     named,
+    refuse_generator,
     unreadable,
     variable,
 )
@@ -160,9 +161,7 @@ def _check_signature(call: Callable[..., Any], names: Mapping[str, Any]) -> None
         signature = inspect.signature(call)
     except (TypeError, ValueError):
         raise ConfigError(f"{call!r} is not a function: expected (batch)") from None
-    target = function_of(call)
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-        raise ConfigError(f"{named(call)} holds a yield: a generator would never run")
+    refuse_generator(call)
     try:
         signature.bind(None)
     except TypeError:

@@ -259,7 +259,8 @@ class EventBus(BusPublishing, Steerable):
         if self.settings.provision == "off" and handler.options.durable is None:
             raise ConfigError(
                 f"{handler.function} has no durable=, and provisioning is off"
-                " (OMNI_WORKER_PROVISION): its consumer could not be made"
+                " (OMNI_WORKER_PROVISION): its consumer could not be made; give it durable=,"
+                " and run `omni-worker plan --apply`"
             )
         handler = replace(handler, options=with_settings(handler.options, self.settings))
         specs = await self._subscriptions.consumers_of(

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..handler_consumers import is_shared
 from ..handlers import Handler
+from ..signatures import named
 from ..steering.controls import Controls
 from ..transports.base import Transport
 
@@ -78,5 +79,7 @@ def _name(wanted: str | Callable[..., Any], handlers: Sequence[Handler]) -> str:
             )
         return found[0].name
     if not isinstance(wanted, str):
-        raise ConfigError(f"{wanted!r} is no handler of this app")
+        names = ", ".join(sorted({one.shown for one in handlers}))
+        there = f"name one of these: {names}" if names else "it has none"
+        raise ConfigError(f"{named(wanted)} is no handler of this app; {there}")
     return wanted  # perhaps of another version, or process, of the app

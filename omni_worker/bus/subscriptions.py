@@ -135,7 +135,8 @@ class Subscriptions:
                 if (bound.spec.stream, bound.spec.name) in names:
                     raise ConfigError(
                         f"{handler.function}: consumer {bound.spec.name!r} on {bound.spec.stream}"
-                        f" already feeds {other.subscription.handler.function}"
+                        f" already feeds {other.subscription.handler.function}, and two handlers"
+                        " of a process cannot share one; give one of them another durable="
                     )
 
     async def refresh(self, *, busy_only: bool) -> None:

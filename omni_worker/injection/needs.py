@@ -93,7 +93,10 @@ def _parameters(call: Callable[..., Any]) -> list[inspect.Parameter]:
         ) from None
     for one in parameters:
         if one.kind is one.POSITIONAL_ONLY and one.default is one.empty:
-            raise ConfigError(f"{named(call)}: its parameter {one.name!r} is positional-only")
+            raise ConfigError(
+                f"{named(call)}: its parameter {one.name!r} is positional-only, and values are"
+                " given by name; take the / out of its parameters, or wrap it in a function"
+            )
     return parameters
 
 

@@ -100,7 +100,10 @@ class _Document:
         """Add a type that the app publishes, to a channel's instance or without both."""
         schema = self._registry.get(type)
         if schema is None:
-            raise ConfigError(f"event type {type!r} is not known to the app's registry")
+            raise ConfigError(
+                f"event type {type!r} is not known to the app's registry;"
+                f" {self._registry.advice(type)}"
+            )
         message = self._message(type, _Message(type, schema.model, schema.description))
         for name, address in (
             (f"send-{type}", f"{type}.{{channel}}.{{instance}}"), (f"send-{type}-bare", type)

@@ -47,4 +47,6 @@ def stamp(stamps: Iterable[Stamp], draft: Draft, headers: dict[str, str]) -> Non
         if name.lower().startswith(RESERVED):
             raise InvalidEvent(f"header {name}: names with Nats- or Omni-Worker- are reserved")
     if len(headers) > 1 and len({name.lower() for name in headers}) != len(headers):
-        raise InvalidEvent(f"headers {', '.join(headers)}: one name in two spellings")
+        raise InvalidEvent(
+            f"headers {', '.join(headers)}: one name in two spellings; write it in one everywhere"
+        )

@@ -118,7 +118,10 @@ class Crons:
                     raise
             else:
                 return
-        raise TopologyError(f"cron {durable} of {self._app}: others changed it {TRIES} times")
+        raise TopologyError(
+            f"cron {durable} of {self._app}: others changed it {TRIES} times while this registered"
+            " it; start this process again, and look for another version that declares it otherwise"
+        )
 
     async def _catch_up(self, durable: str, cron: Cron) -> None:
         """Store the last occurrence if the server did not."""

@@ -215,7 +215,8 @@ class Schedules:
 
     def _contested(self, name: str) -> TransportError:
         return TransportError(
-            f"schedule {name!r} of {self._app}: others changed it {TRIES} times while this tried"
+            f"schedule {name!r} of {self._app}: others changed it {TRIES} times while this tried;"
+            " try again, and if it happens often let one process write this key"
         )
 
 

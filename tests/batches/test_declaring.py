@@ -70,7 +70,7 @@ def test_a_schema_stands_in_for_the_annotation() -> None:
         (with_context, {}, "takes (batch); the context of an event is batch.context(event)"),
         (of_nothing, {}, "takes (batch)"),
         (depending, {}, "'db' is marked Depends: open it in the lifespan"),
-        (yielding, {}, "holds a yield"),
+        (yielding, {}, "would never run; take the yield out"),
         (3, {}, "is not a function"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_file_is_written_as_yaml_by_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ("--sends custom.nosuch", 2, "event type 'custom.nosuch' is not known to the app's"),
+        ("--sends custom.nosuch", 2, "event type 'custom.nosuch' is not known to the app's reg"),
         ("--output no/such/folder.json", 1, "no/such/folder.json cannot be written: No such file"),
     ],
 )

@@ -102,7 +102,10 @@ def test_discover_says_the_names_it_imported() -> None:
 
 
 def test_discover_of_nothing_names_the_line() -> None:
-    with pytest.raises(ConfigError, match=r"no such package: 'nowhere' \(.*test_discovery.py:\d+"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no such package: 'nowhere'; .* in PYTHONPATH\? \(.*test_discovery.py:\d+",
+    ):
         App("shop").discover("nowhere.handlers")
 
 
