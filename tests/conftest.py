@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from omni_worker.nats_server import NatsServer
 
-from .sample import choose, describe, rank
+from .sample import choose, describe, rank, rerun
 
 # Before anybody imports it: its assertions explain themselves like a test file's.
 pytest.register_assert_rewrite("tests.transports.suite")
@@ -118,9 +118,18 @@ def pytest_testnodedown(node: Any, error: object) -> None:
         node.config.stash[LEFT] = left
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: below pytest's own summary
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if left := config.stash.get(LEFT, ""):
-        terminalreporter.ensure_newline()
-        terminalreporter.write_line(left)
+) -> Iterator[None]:
+    yield
+    stats = terminalreporter.stats
+    failed = [one.nodeid for kind in ("failed", "error") for one in stats.get(kind, ())]
+    left = config.stash.get(LEFT, "")
+    for line in [left] * bool(left) + rerun(failed, _shortly(Path(sys.executable))):
+        terminalreporter.write_line(line)
+
+
+def _shortly(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

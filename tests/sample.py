@@ -1,7 +1,9 @@
-"""The sample that `make test` runs, and the order in which tests begin that run side by side."""
+"""The sample that `make test` runs, the order in which tests begin, and what to run again."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -40,3 +42,16 @@ def describe(left: Iterable[str], total: int) -> str:
     folders = Counter(str(PurePath(id.partition("::")[0]).parent) for id in left)
     counts = ", ".join(f"{folder} {count}" for folder, count in sorted(folders.items()))
     return f"{folders.total()} of {total} tests are left to `make check`: {counts}"
+
+
+def rerun(failed: Iterable[str], python: str) -> list[str]:
+    """The lines below pytest's own list of tests that failed: how to run one of them again."""
+    # pytest-xdist appends the group of tests that run in one process, which pytest does not know.
+    names = [re.sub(r"@\w+$", "", id) for id in failed]
+    if not names:
+        return []
+    several = f" ({python} -m pytest --lf: all {len(names)})" if len(names) > 1 else ""
+    return [
+        f"To run one again, alone{several}:",
+        f"  {python} -m pytest {shlex.quote(names[0])}",
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .sample import ONE_OF, choose, describe, rank
+from .sample import ONE_OF, choose, describe, rank, rerun
 
 QUICK = [f"tests/test_wire.py::test_{number}" for number in range(10)]
 SLOW = [f"tests/faults/test_once.py::test_{number}" for number in range(10)]
@@ -25,3 +25,15 @@ def test_what_is_left_out_is_counted_by_folder() -> None:
     said = describe(left, 20)
 
     assert said == "4 of 20 tests are left to `make check`: tests/cli 1, tests/faults 3"
+
+
+def test_a_command_runs_what_failed_again() -> None:
+    one = ["tests/test_a.py::test_1[x y]@mypy"]
+
+    again = "  .venv/bin/python -m pytest 'tests/test_a.py::test_1[x y]'"
+    assert rerun(one, ".venv/bin/python") == ["To run one again, alone:", again]
+    assert rerun([*one, SLOW[0]], ".venv/bin/python") == [
+        "To run one again, alone (.venv/bin/python -m pytest --lf: all 2):",
+        again,
+    ]
+    assert rerun([], "python") == []
