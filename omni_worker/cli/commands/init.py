@@ -103,9 +103,10 @@ def _say(folder: Path, name: str) -> None:
     for target in FILES.values():
         click.echo(f"  {target:22}{WHAT[target]}".rstrip())
     here = folder.resolve() == Path.cwd()
-    click.echo("Next:")
+    click.echo("Next, with a virtual environment active:")
     for line in [
         *([] if here else [f"cd {shlex.quote(str(folder))}"]),
+        "pip install -e '.[dev]'",
         "python -m pytest",
         f"omni-worker dev {USUAL_MODULES[0]}",
     ]:
