@@ -20,7 +20,7 @@ from omni_worker.operations.doctor.buckets import bucket_findings
 from omni_worker.operations.doctor.consumers import consumer_findings
 from omni_worker.operations.doctor.finding import Finding, Level
 from omni_worker.operations.doctor.rights import APPLYING, READING, RETRYING, missing_rights
-from omni_worker.operations.doctor.server import features, limits, payload, version
+from omni_worker.operations.doctor.server import account_use, features, payload, version
 from omni_worker.operations.doctor.streams import full_streams
 from omni_worker.transports.infos import read_account, read_permissions, read_stream_info
 from tests.processes.support import api, make_stream, plain_client
@@ -166,13 +166,18 @@ def test_a_limit_that_is_near_is_told_with_its_name() -> None:
         "limits": {"max_streams": 10, "max_consumers": -1, "max_storage": 1024 * 1024},
     }  # fmt: skip
 
-    found = limits(read_account(account))
-    free = limits(read_account({**account, "limits": {}}))
+    found = account_use(read_account(account))
+    free = account_use(read_account({**account, "limits": {}}))
 
     assert found.level is Level.WARN
-    assert found.says == "8 of 10 streams, 3 consumers, 900 KiB of 1 MiB storage"
-    assert "max_streams, max_storage" in found.advice
-    assert (free.level, free.says) == (Level.OK, "8 streams, 3 consumers, 900 KiB storage")
+    assert found.says == "uses 8 of 10 streams, 3 consumers, 900 KiB of 1 MiB storage"
+    assert found.advice == (
+        "raise this account's max_streams (10) and max_storage (1 MiB) in the server's"
+        " configuration, or delete what is not needed: when it is reached the server refuses new"
+        " streams and new events"
+    )
+    assert free.level is Level.OK
+    assert free.says == "uses 8 streams, 3 consumers, 900 KiB storage; no limit is set"
 
 
 @pytest.mark.parametrize(
@@ -297,8 +302,8 @@ def test_a_right_that_is_missing_hides_nothing_else(tmp_path: Path) -> None:
     with a_login(tmp_path, allowed) as server:
         found = findings(server.url)
 
-    assert found["limits"][0]["level"] == "fail"
-    assert "$JS.API.INFO" in found["limits"][0]["says"]
+    assert found["account"][0]["level"] == "fail"
+    assert "$JS.API.INFO" in found["account"][0]["says"]
     assert found["MESSAGE"][0]["level"] == "ok"
     assert found["clock"][0]["level"] == "ok"
     denied = " ".join(one["says"] for one in found["rights"] if one["level"] == "fail")

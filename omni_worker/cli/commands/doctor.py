@@ -31,9 +31,10 @@ SIGNS = {Level.OK: "ok  ", Level.NOTE: "note", Level.WARN: "warn", Level.FAIL: "
 def command(monitor: str | None, json: bool) -> int:
     """Check whether a server can keep the promises, and say what to do.
 
-    Its version and features, streams, limits, the rights of this login, both clocks; consumers
-    without a reader, paused, full, or with a max_deliver that strands events; events that will
-    expire unread soon; and with --monitor how often the server flushes to disk. Nothing is changed.
+    Its version and features, what the account uses of its limits, streams, the rights of this
+    login, both clocks; consumers without a reader, paused, full, or with a max_deliver that
+    strands events; events that will expire unread soon; and with --monitor how often the server
+    flushes to disk. Nothing is changed.
 
     \b
     ok    as it should be

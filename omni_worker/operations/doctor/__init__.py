@@ -10,7 +10,7 @@ from .buckets import bucket_findings
 from .consumers import consumer_findings
 from .finding import Finding, Level, as_json, denied
 from .rights import list_of_rights, tried_rights
-from .server import Monitor, clock, features, limits, payload, sync, version
+from .server import Monitor, account_use, clock, features, payload, sync, version
 from .streams import full_streams, stream_findings
 
 __all__ = ["Finding", "Level", "Monitor", "as_json", "examine"]
@@ -33,9 +33,9 @@ async def examine(
     account: AccountInfo | None = None
     try:
         account = await operators.account()
-        found.append(limits(account))
+        found.append(account_use(account))
     except PermissionDenied as error:
-        found.append(denied("limits", error))
+        found.append(denied("account", error))
     except ApiError as error:
         return [*found, _without_jetstream(error)]
     streams: list[StreamInfo] | None = None

@@ -1,4 +1,4 @@
-"""The server itself: its version and features, its limits, its clock, its disk."""
+"""The server itself: version, features, what the account may use, its clock, its disk."""
 
 from __future__ import annotations
 
@@ -67,26 +67,30 @@ def payload(limit: int) -> Finding:
     return Finding(Level.OK, "max_payload", says)
 
 
-def limits(account: AccountInfo) -> Finding:
-    """Compare the account's use with its limits."""
-    used, tight = [], []
-    for key, count, bound, shown in (
-        ("streams", account.streams, account.max_streams, str),
-        ("consumers", account.consumers, account.max_consumers, str),
-        ("storage", account.storage, account.max_storage, size),
-        ("memory", account.memory, account.max_memory, size),
+def account_use(account: AccountInfo) -> Finding:
+    """Compare what the account uses with its limits: at one of them the server refuses more."""
+    used, near, refused = [], [], []
+    for key, count, most, shown, without in (
+        ("streams", account.streams, account.max_streams, str, "new streams"),
+        ("consumers", account.consumers, account.max_consumers, str, "new handlers"),
+        ("storage", account.storage, account.max_storage, size, "new events"),
+        ("memory", account.memory, account.max_memory, size, "events kept in memory"),
     ):
-        if count or bound > 0:
-            used.append(f"{shown(count)}{f' of {shown(bound)}' if bound > 0 else ''} {key}")
-        if bound > 0 and count >= FULL * bound:
-            tight.append(f"max_{key}")
-    says = ", ".join(used) or "nothing is used yet"
-    if tight:
-        return Finding(
-            Level.WARN, "limits", says,
-            f"raise the account's {', '.join(tight)}, or publishing and starting will be refused",
-        )  # fmt: skip
-    return Finding(Level.OK, "limits", says)
+        if count or most > 0:
+            used.append(f"{shown(count)}{f' of {shown(most)}' if most > 0 else ''} {key}")
+        if most > 0 and count >= FULL * most:
+            near.append(f"max_{key} ({shown(most)})")
+            refused.append(without)
+    bounds = account.max_streams, account.max_consumers, account.max_storage, account.max_memory
+    rest = "" if any(bound > 0 for bound in bounds) else "; no limit is set"
+    says = f"uses {', '.join(used) or 'nothing yet'}{rest}"
+    if not near:
+        return Finding(Level.OK, "account", says)
+    return Finding(
+        Level.WARN, "account", says,
+        f"raise this account's {' and '.join(near)} in the server's configuration, or delete what"
+        f" is not needed: when it is reached the server refuses {' and '.join(refused)}",
+    )  # fmt: skip
 
 
 async def clock(operators: Operators, streams: Sequence[StreamInfo]) -> Finding:

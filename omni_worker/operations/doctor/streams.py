@@ -83,7 +83,8 @@ def full_streams(streams: Sequence[StreamInfo]) -> list[Finding]:
                 found.append(
                     Finding(
                         Level.WARN, config.name, f"{shown} used; when full, it {loses}",
-                        f"raise {limit}",
+                        f"raise its {limit}: nats stream edit {config.name}"
+                        f" --{limit.replace('_', '-')}=…; or lower its max_age",
                     )
                 )  # fmt: skip
     return found
