@@ -221,7 +221,8 @@ class Report:
             click.echo(handler_list(bus), err=True)
             if bus.set_aside:
                 log.info("not run here: %s", ", ".join(one.shown for one in bus.set_aside))
-            bus.signals.emit(Ready(handlers=len(bus.subscriptions), pid=os.getpid()))
+            handlers, server = len(bus.subscriptions), bus.settings.shown_urls
+            bus.signals.emit(Ready(handlers=handlers, pid=os.getpid(), app=bus.name, server=server))
         else:
             count = len(bus.subscriptions)
             log.info("reloaded in %s: %s", took, f"{count} handler{'s' if count != 1 else ''}")

@@ -61,6 +61,7 @@ async def _supervise(command: list[str], count: int, ports: Ports) -> int:
     notify = Notify()  # before the children get their environment
     notify.listen(stop.ask)
     settings = _settings()
+    stop.about = {"server": settings.shown_urls}
     try:
         has_metrics = ports.is_any and wants_metrics(settings.metrics, ports, {})
     except ConfigError as error:
@@ -103,7 +104,7 @@ async def _run(
         for router in routers:
             router.close()
     if code == DONE:
-        log.info("stopped")
+        stop.ended(log)
     return code
 
 

@@ -101,7 +101,8 @@ def sentence_of(signal: Signal) -> Sentence | None:
         case CronRestored(name=name):
             return Sentence(WARNING, f"cron {name} was deleted on the server: registered again")
         case Ready():
-            facts = {"handlers": signal.handlers, "pid": signal.pid}
+            facts = {"handlers": signal.handlers, "pid": signal.pid,
+                     "app": signal.app, "server": signal.server}  # fmt: skip
             consumers = {"consumers": list(signal.consumers)} if signal.consumers else {}
             return Sentence(INFO, "ready", facts | consumers)
     return None

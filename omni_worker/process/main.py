@@ -88,7 +88,12 @@ def run_with_ports(
 def emit_ready(bus: EventBus) -> None:
     """Emit that every handler runs, and from which consumers."""
     handlers, consumers = len(bus.subscriptions), _consumers(bus)
-    bus.signals.emit(Ready(handlers=handlers, pid=os.getpid(), consumers=consumers))
+    bus.signals.emit(
+        Ready(
+            handlers=handlers, pid=os.getpid(), consumers=consumers,
+            app=bus.name, server=bus.settings.shown_urls,
+        )
+    )  # fmt: skip
 
 
 def _consumers(bus: EventBus) -> tuple[dict[str, Any], ...]:

@@ -16,8 +16,10 @@ from ..bus import EventBus
 from ..bus.patience import waits_for_streams
 from ..errors import OmniWorkerError
 from ..failures import error_line
+from ..listeners.logs import OURS
 from ..settings import Settings
 from ..transports.base import Transport
+from .channel import ParentChannel
 from .exit_codes import DONE, FAILED, INTERRUPTED
 from .health import Health
 from .last_resort import LastResort
@@ -71,17 +73,31 @@ class Stop:
         self.started = False  # once every handler runs, stopping means draining
         self.asked = asyncio.Event()
         self.forced = asyncio.Event()
+        self.about: dict[str, str] = {}  # app and server, for the log lines
+        self._why: str | None = None
 
     def ask(self, why: str) -> None:
         """Ask for it; what comes within a second of the first is the same request."""
         now = self._loop.time()
         if self._first_at is None:
             self._first_at = now
-            log.info("stopping: %s; running handlers may finish", why)
+            self._why = why
+            fields = self._fields("Stopping")
+            log.info("stopping: %s; running handlers may finish", why, extra=fields)
             self.asked.set()
         elif now - self._first_at > SAME_SIGNAL and not self.forced.is_set():
-            log.warning("stopping at once: %s again", why)
+            log.warning("stopping at once: %s again", why, extra=self._fields("Stopping"))
             self.forced.set()
+
+    def ended(self, log: logging.Logger) -> None:
+        """Log that everything ended in good order, and what asked for it."""
+        log.info("stopped", extra=self._fields("Stopped"))
+
+    def _fields(self, signal: str) -> dict[str, str]:
+        fields = {**self.about, "signal": signal}
+        if self._why is not None:
+            fields["reason"] = self._why
+        return {OURS + name: value for name, value in fields.items()}
 
     def listen(self) -> None:
         """Take SIGTERM, SIGINT and SIGHUP as the request, wherever they come from."""
@@ -119,21 +135,21 @@ async def run_worker(
     from now to the end. ``only`` and ``without`` choose handlers, as in ``App.running``.
     """
     health = health or Health()
-    grace = (settings or app.settings or Settings()).grace
+    given = settings or app.settings or Settings()
     last_resort = None
     if stop is None:
         stop = Stop()
         stop.listen()
         last_resort = LastResort(
-            stop_signals(), grace=grace, same_signal=SAME_SIGNAL, blocked=lambda: health.blocked
-        )
+            stop_signals(), grace=given.grace, same_signal=SAME_SIGNAL,
+            blocked=lambda: health.blocked,
+        )  # fmt: skip
         last_resort.open()
+    stop.about = {"app": app.name, "server": given.shown_urls}
     notify = notify or Notify({})
     router = router or Router()
     if notify.parent is not None:
-        notify.parent.fact("grace", grace)
-        notify.parent.on("facts", health.facts)
-        serve_channel(notify.parent, router)
+        _answer(notify.parent, given.grace, health, router)
     notify.listen(stop.ask)
     router.open()
     health.start()
@@ -158,6 +174,12 @@ async def run_worker(
         health.stop()
         if last_resort is not None:
             last_resort.close()
+
+
+def _answer(parent: ParentChannel, grace: float, health: Health, router: Router) -> None:
+    parent.fact("grace", grace)
+    parent.on("facts", health.facts)
+    serve_channel(parent, router)
 
 
 async def _run(living: Coroutine[Any, Any, int], stop: Stop) -> int:
@@ -203,7 +225,7 @@ async def _live(
         return _code_of(left)
     if failure is not None:  # a lifespan may swallow what passes through it
         raise failure
-    log.info("stopped")
+    stop.ended(log)
     return DONE
 
 

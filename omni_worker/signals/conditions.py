@@ -268,3 +268,5 @@ class Ready(Signal):
     handlers: int
     pid: int
     consumers: tuple[dict[str, Any], ...] = ()
+    app: str = ""
+    server: str = ""  # its URLs, without a login

@@ -102,6 +102,10 @@ async def test_every_log_line_is_json_with_its_fields(
     assert (ready["handlers"], ready["pid"]) == (3, worker.pid)
     consumers = {(one["stream"], one["consumer"]) for one in ready["consumers"]}
     assert {("MESSAGE", "r1"), ("CUSTOM", "all"), ("SYSTEM", "all")} < consumers
+    ended = [line for line in lines if line.get("signal") in ("Stopping", "Stopped")]
+    assert [line["reason"] for line in ended] == ["SIGTERM", "SIGTERM"]
+    about = {(line["app"], line["server"]) for line in (ready, *ended)}
+    assert about == {("router", nats_server.url)}
     routed = [line for line in lines if line["message"] == "routed"]
     assert [line["event"] for line in routed] == ["good", "bad"]
     assert {line["handler"] for line in routed} == {"r1"}
