@@ -180,8 +180,7 @@ class Binding:
                 with suppress(TransportError):
                     info = await self._operators.consumer_info(bound.spec.stream, bound.spec.name)
                     await self._note_account(bound)
-                    # What an operator's max_deliver gave up lies below the floor, unsettled.
-                    if info is not None and source in self.bound and info.config.max_deliver < 1:
+                    if info is not None and source in self.bound:
                         self._take_in(bound, info)
                     break
                 if self.subscription.doubts.lowest(source) is None:
@@ -223,7 +222,7 @@ class Binding:
         ours, turns = self.subscription, self.subscription.standby.turns(spec)
         source = await self._transport.consume(spec.stream, spec.name, ours, served=turns)
         looks, is_wide = Looks(origin_of(info)), is_narrower(spec, info.config)
-        bound = Bound(spec, source, looks, 0, created, left=left, is_wide=is_wide)
+        bound = Bound(spec, source, looks, info.ack_floor, created, left=left, is_wide=is_wide)
         if after is not None and spec.start_sequence is not None:
             if spec.origin == bound.looks.origin:
                 await self._learn_settled(bound, after)
@@ -255,11 +254,13 @@ class Binding:
             self._emit(ConsumerReset, bound)
         now = asyncio.get_running_loop().time()
         bound.looks.note(info, link=link, server=server, now=now)
-        bound.ack_floor, bound.ack_wait = info.ack_floor, wanted_ack_wait(info.config)
+        # What a max_deliver of others gave up lies below the server's floor, unsettled.
+        gives_up = info.config.max_deliver > 0
+        floor = bound.ack_floor = bound.ack_floor if gives_up else info.ack_floor
+        bound.ack_wait = wanted_ack_wait(info.config)
         bound.has_late |= has_late(info.config)
-        self.subscription.settled_up_to(
-            bound.source, bound.ack_floor, is_idle=info.is_idle, deliveries=info.deliveries
-        )
+        ours, is_idle = self.subscription, info.is_idle and not gives_up
+        ours.settled_up_to(bound.source, floor, is_idle=is_idle, deliveries=info.deliveries)
         self.subscription.unanswered.saw(bound.source, info)
         self._lease(info)
 

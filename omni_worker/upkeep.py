@@ -74,10 +74,11 @@ class Upkeep:
     def began(self, info: ConsumerInfo) -> None:
         """Note how a consumer is when it is first read.
 
-        What a max_deliver stranded before is known only to processes that read it before.
+        What a max_deliver stranded before is known to processes that read it before. If there is
+        none, it lies above the ack floor, unless all that came after it was answered.
         """
         self._found_limited.pop((info.stream, info.name), None)
-        if info.config.max_deliver > 0:
+        if info.config.max_deliver > 0 and (info.num_waiting or info.num_ack_pending):
             self._found_limited[info.stream, info.name] = self._flow.now()
 
     def deleted(self, spec: ConsumerSpec) -> Contest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -522,6 +523,21 @@ def test_what_an_operator_changed_and_would_lose_events_is_put_back(
 
     assert isinstance(step, UpdateConsumer)
     assert step.config == info(consumer_config(spec())).config.raw
+
+
+def test_a_max_deliver_that_may_have_stranded_events_is_left_to_a_process_that_recreates() -> None:
+    limited = replace(info({**consumer_config(spec()), "max_deliver": 1}), delivered=9)
+
+    kept = plan_consumer(spec(), replace(limited, ack_floor=8))
+
+    assert isinstance(kept, UseConsumer)
+    assert [one.kind for one in kept.notices] == [NoticeKind.MAX_DELIVER_KEPT]
+    for step in (
+        plan_consumer(spec(), replace(limited, ack_floor=9)),  # all of it was answered
+        plan_consumer(spec(), replace(limited, ack_floor=8), narrow=True),  # an operator's plan
+    ):
+        assert isinstance(step, UpdateConsumer)
+        assert step.config["max_deliver"] == -1
 
 
 def test_fields_we_never_set_stay_as_they_are() -> None:

@@ -166,8 +166,10 @@ def plan_consumer(
             f" what they hold by the new {spec.ack_wait:g} s"
         )
         notices += (Notice(NoticeKind.ACK_WAIT_KEPT, says),)
-    # Undone by an update, what it has stranded would stay so: see upkeep.
-    limited = "max_deliver" in changes and _is_read(info)
+    # Undone by an update, what it has stranded would stay so: see upkeep. It lies above the floor,
+    # unless all that was delivered after it was answered.
+    stranded = _is_read(info) or (info.ack_floor < info.delivered and not narrow)
+    limited = "max_deliver" in changes and stranded
     if limited:
         changes.pop("max_deliver")
         says = f"keeps max_deliver {config.max_deliver}, until a process that runs recreates it"
