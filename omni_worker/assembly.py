@@ -142,6 +142,7 @@ def _gather(parts: Parts, gathering: Gathering) -> None:
     gathering.is_down = lambda: breaker.is_open
     parts.gates = [*parts.gates, gathering]
     parts.let_go, parts.hand_back = gathering.let_go, gathering.hand_back
+    parts.busy_seconds = lambda: gathering.busy_seconds
 
 
 def _long_retries(handler: Handler, setup: HandlerSetup) -> HandlerRetries | None:

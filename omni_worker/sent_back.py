@@ -19,6 +19,7 @@ from .handlers import Handler
 from .letters.read import read_stored_at
 from .letters.written import HANDLER_HEADER, STORED_AT_HEADER, SUBJECT_HEADER, Failure
 from .provision import Provisioner
+from .schedules.reader_pause import ReaderPause
 from .settle import Settler, Trouble
 from .signals import ReturnDelayed, ReturnsLost, Signals
 from .subscription import SourceState, Subscription
@@ -75,6 +76,7 @@ class Returns:
         self._told: set[Subscription] = set()  # those that call when they have room
         self._asking: asyncio.Handle | None = None
         self._giving_up: set[asyncio.Task[None]] = set()
+        self.pause = ReaderPause(self._spec.name, signals)
 
     @property
     def is_reading(self) -> bool:
@@ -88,6 +90,7 @@ class Returns:
             return
         try:
             info = await self._transport.operators.consumer_info(self._spec.stream, self._spec.name)
+            self.pause.saw(info)
             if info is None:
                 await self._missing()
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from omni_worker.errors import PermissionDenied, TransportError
 from omni_worker.listeners.sentences import sentence_of
 from omni_worker.nats_server import NatsServer
 from omni_worker.process.health import examine
-from omni_worker.signals import Listener, Paused, Resumed, Signal
+from omni_worker.signals import AppReaderPaused, Listener, Paused, Resumed, Signal
 from omni_worker.steering.controls import Controls, this_person
 from omni_worker.steering.orders import STREAM
 from omni_worker.steering.pauses import NoSuchHandler, check_version
@@ -463,3 +463,92 @@ async def test_a_command_pauses_and_resumes_on_every_stream_without_the_app(
     )  # fmt: skip
     assert too_long[0] == 2
     assert "less than 100 years; without a time it lasts until" in too_long[1]
+
+
+async def test_what_an_app_reads_for_itself_is_not_paused_but_resumed_when_others_paused_it(
+    nats_server: NatsServer, ask: Callable[..., tuple[int, str]]
+) -> None:
+    heard: list[Any] = []
+
+    async def hear(event: Event[Any]) -> None:
+        heard.append(event.payload)
+
+    async with EventBus(nats_server.url, name="shop") as bus:
+        await bus.subscribe("custom.late", hear, durable="r1")
+        await bus.publish("custom.late", 1, after=0)
+        await until(lambda: heard == [1])
+        refused = await asyncio.to_thread(ask, "pause", "shop-due", "--app", "shop")
+        unscaled = await asyncio.to_thread(ask, "scale", "shop-due", "3")
+        again = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+        await bus.transport.operators.pause_consumer("OMNI_WORKER", "shop-due", again)
+        await bus.publish("custom.late", 2, after=0)
+        shown = await asyncio.to_thread(ask, "status")
+        examined = await asyncio.to_thread(ask, "doctor")
+        resumed = await asyncio.to_thread(ask, "resume", "shop-due")
+        await until(lambda: heard == [1, 2])
+        after = await asyncio.to_thread(ask, "doctor")
+
+    why = (
+        "shop-due belongs to no handler: it publishes the events of shop that are due (after=, at=,"
+        " crons), and atomic() blocks; to hold back one event or cron: omni-worker schedules pause"
+        " KEY; to stop a handler: omni-worker pause HANDLER"
+    )
+    assert refused == unscaled == (1, f"omni-worker: {why}")
+    stops = "nothing of shop that is due is published, and no atomic() block"
+    how = "omni-worker resume shop-due"
+    assert f"shop-due is paused by others, so {stops}; to resume: {how}." in shown[1]
+    assert f"shop-due on OMNI_WORKER: paused, so {stops}" in examined[1]
+    assert how in examined[1]
+    assert resumed == (0, "shop-due of shop is resumed.")
+    assert "shop-due" not in after[1]
+
+
+async def test_the_doctor_says_who_paused_a_handler_and_how_it_goes_on(
+    nats_server: NatsServer, ask: Callable[..., tuple[int, str]]
+) -> None:
+    async with EventBus(nats_server.url, name="router") as bus:
+        held = Held()
+        await bus.subscribe("custom.thing", held.handle, durable="r1")
+        await asyncio.to_thread(ask, "pause", "r1", "--reason", "night")
+        by_us = await asyncio.to_thread(ask, "doctor")
+        await asyncio.to_thread(ask, "resume", "r1")
+        later = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+        await bus.transport.operators.pause_consumer("CUSTOM", "r1", later)
+        by_others = await asyncio.to_thread(ask, "doctor")
+        shown = await asyncio.to_thread(ask, "status")
+
+    by = f"paused by {this_person()} (night), so nothing is delivered"
+    assert f"r1 on CUSTOM: {by}" in by_us[1]
+    assert f"r1-bare on CUSTOM: {by}" in by_us[1]
+    assert "omni-worker resume r1" in by_us[1]
+    assert "r1 on CUSTOM: paused, so nothing is delivered" in by_others[1]
+    assert "omni-worker resume r1" in by_others[1]
+    assert "nats consumer resume" not in by_us[1] + by_others[1]
+    again = "to resume: omni-worker resume r1"
+    assert f"r1 is paused by others, so nothing is delivered; {again}." in shown[1]
+
+
+async def test_a_worker_says_that_what_its_app_reads_for_itself_is_paused(world: World) -> None:
+    heard: list[AppReaderPaused] = []
+    bus = await world.bus()
+    bus.signals.add(Listener(heard.append, (AppReaderPaused,)))
+    await bus.publish("custom.late", 1, after=3600)
+    later = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    due = f"{bus.name}-due"
+
+    await bus.transport.operators.pause_consumer("OMNI_WORKER", due, later)
+    await bus.schedules.look()
+    await bus.schedules.look()
+    paused = examine(bus, 0.0)
+    await Controls(bus.transport, bus.name, this_person).resume(due)
+    await bus.schedules.look()
+
+    says = (
+        f"{due} is paused by others, so nothing of {bus.name} that is due is published, and no"
+        f" atomic() block; to resume: omni-worker resume {due}"
+    )
+    assert (paused.warnings, paused.not_ready) == ((says,), ())
+    assert [(one.reason, one.is_over) for one in heard] == [(says, False), (says, True)]
+    sentences = [sentence_of(one) for one in heard]
+    assert [one.text for one in sentences if one] == [says, f"{due} is no longer paused"]
+    assert examine(bus, 0.0).warnings == ()

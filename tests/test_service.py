@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import nats
 import pytest
 from nats.micro.service import ServiceInfo, ServicePing, ServiceStats
 
-from omni_worker import App, Event, Reject
+from omni_worker import App, Batch, Event, Reject
 from omni_worker.nats_server import NatsServer
 from omni_worker.operations.processes import (
     HandlerActivity,
@@ -175,6 +176,34 @@ async def test_the_time_of_a_slot_counts_while_an_event_has_it(nats_server: Nats
     assert process.running == 1
     assert process.handlers[0].mean_seconds == 0.0
     assert after.handlers[0].mean_seconds > 0.05
+
+
+async def test_a_batch_counts_once_while_it_runs_and_not_while_it_gathers(
+    nats_server: NatsServer,
+) -> None:
+    app, begun = App("rows"), []
+
+    @app.on_batch("custom.row", durable="rows", size=10, wait=0.3)
+    async def store(batch: Batch[Any]) -> None:
+        begun.append(batch)
+        await until(lambda: len(begun) > 1)
+
+    async with app.running(settings=Settings(urls=(nats_server.url,))) as bus:
+        [subscription] = bus.subscriptions
+        at_first = time.perf_counter()
+        for number in range(3):
+            await bus.publish("custom.row", number)
+        await until(lambda: subscription.running == 3 or begun)
+        gathering = subscription.busy_seconds, list(begun)
+        await until(lambda: begun)
+        await until(lambda: subscription.busy_seconds > 0.05)
+        begun.append(None)  # type: ignore[arg-type]
+        await until(lambda: subscription.counts.handled == 3)
+        busy, passed = subscription.busy_seconds, time.perf_counter() - at_first
+
+    assert gathering == (0.0, [])
+    assert len(begun[0].events) == 3
+    assert 0.05 < busy < passed
 
 
 async def test_a_nats_client_finds_a_worker_as_a_service(nats_server: NatsServer) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from omni_worker.schedules.messages import due_consumer
+from omni_worker.schedules.retries import again_consumer
 from omni_worker.topology import (
     DAY,
     NANO,
@@ -28,6 +30,7 @@ from omni_worker.topology import (
     UpdateConsumer,
     UseConsumer,
     announced_lease,
+    app_readers,
     consumer_config,
     consumer_tag,
     copy_notice,
@@ -35,6 +38,8 @@ from omni_worker.topology import (
     plan_consumer,
     plan_stream,
     queue_consumer_name,
+    reader_named,
+    retry_consumer,
     rfc3339,
     route,
     short_hash,
@@ -628,3 +633,15 @@ def test_what_our_own_stream_may_lose_of_events_that_wait_there(
 
     assert len(risks) == len(said)
     assert all(map(str.startswith, risks, said))
+
+
+def test_the_consumers_an_app_reads_for_itself_are_known_by_their_place() -> None:
+    made = [retry_consumer("shop"), due_consumer("shop"), again_consumer("shop")]
+
+    known = [reader_named(one.stream, one.app, one.name) for one in made]
+
+    assert [one.name for one in known if one] == [one.name for one in made]
+    assert {one.name for one in app_readers("shop")} == {one.name for one in made}
+    assert reader_named("CUSTOM", "shop", "shop-due") is None
+    assert reader_named(OWN_STREAM.name, "shop", "other-due") is None
+    assert reader_named(OWN_STREAM.name, None, "shop-due") is None

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import copy_context
 from functools import partial
-from time import time_ns
+from time import perf_counter, time_ns
 from typing import Any
 
 from ..context import Context, current_context
@@ -74,6 +74,8 @@ class Gathering(Gate):
         self._behind: dict[Hashable, deque[Group]] = {}  # due ones, by their busy key
         self._inside = 0  # events that are gathered or run
         self._proven: dict[tuple[str, int, int], None] = {}  # failed by themselves
+        self._since: dict[Group, float] = {}  # when each batch that runs began
+        self._busy_seconds = 0.0  # of those that ended
         self._is_closed = False
         self._why_back: str | None = None  # once it is closed and what waits has gone back
 
@@ -108,6 +110,15 @@ class Gathering(Gate):
     def _waiting(self) -> set[Group]:
         behind = [group for groups in self._behind.values() for group in groups]
         return {*self._open.values(), *self._due, *behind}
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that batches ran until now, all together; a batch counts once.
+
+        Gathering is left out. May be asked from any thread.
+        """
+        now = perf_counter()
+        return self._busy_seconds + sum(now - since for since in list(self._since.values()))
 
     # --- events in -------------------------------------------------------------------------
 
@@ -246,6 +257,7 @@ class Gathering(Gate):
 
     async def _run(self, group: Group) -> None:
         """Run a batch, and its halves while it has to be told which of its events fail."""
+        self._since[group] = perf_counter()
         try:
             parts = [sorted(self._ours(group.members), key=as_stored)]
             while parts:
@@ -256,6 +268,7 @@ class Gathering(Gate):
             end_all(group.members, Raised(error, error.__traceback__))
         finally:  # without circles all of this is freed at once, and not by the collector
             group.members, group.task = [], None
+            self._busy_seconds += perf_counter() - self._since.pop(group)
 
     async def _try(self, part: list[Member], lane: Hashable) -> list[list[Member]]:
         """Run some events together and end them; return those that are to run in halves."""

@@ -358,6 +358,12 @@ class EventBus(BusPublishing, Steerable):
         await asyncio.gather(self._returns.close(), self._due_retries.close())
         await self.schedules.forwarder.stop()
 
+    @property
+    def warnings(self) -> list[str]:
+        """Return, in words, which of the app's own readers others paused."""
+        readers = (self.schedules.forwarder, self._returns, self._due_retries)
+        return [one.pause.says for one in readers if one.pause.says is not None]
+
     def _check_connected(self) -> None:
         if self.transport.failure is not None:
             raise self.transport.failure

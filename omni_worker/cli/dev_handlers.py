@@ -13,7 +13,7 @@ import click
 from ..bus import EventBus
 from ..operations.orphans import lasting_consumers
 from ..subscription import Subscription
-from ..topology import app_of, handler_of, retry_consumer
+from ..topology import app_of, app_reader, handler_of
 from ..transports.infos import ConsumerInfo
 from .handler_list import handler_lines
 
@@ -59,12 +59,13 @@ async def say_left(bus: EventBus, before: Memory, now: Memory) -> None:
     """Print consumers of the app that stay without a handler, each once."""
     operators = bus.transport.operators
     standing = [info.config for info in await operators.streams()]
-    known = _known(bus.subscriptions, bus.name)
+    known = {(one.stream, one.consumer) for some in bus.subscriptions for one in some.sources}
     aside = {one.name for one in bus.set_aside}
     left: dict[str, list[ConsumerInfo]] = {}
     for info in await lasting_consumers(operators, standing):
         name = handler_of(info.config)
         is_read = (info.stream, info.name) in known or name in aside
+        is_read = is_read or app_reader(info) is not None
         if app_of(info.config) == bus.name and not is_read:
             left.setdefault(name, []).append(info)
     for name, infos in left.items():
@@ -105,9 +106,3 @@ def left_behind(
         f"{says}: {wait} there, and it collects more. durable={name!r} reads them; to drop it:"
         f" omni-worker consumers rm {name}"
     )
-
-
-def _known(subscriptions: Sequence[Subscription], app: str) -> set[tuple[str, str]]:
-    back = retry_consumer(app)
-    known = {(one.stream, one.consumer) for some in subscriptions for one in some.sources}
-    return known | {(back.stream, back.name)}

@@ -9,6 +9,7 @@ from ..failures import error_line, failure_line, one_line, place_of, was_meant
 from ..letters.written import Failure
 from ..outcomes import DONE, Failed, Outcome, Rejected
 from ..signals import (
+    AppReaderPaused,
     BreakerClosed,
     BreakerOpened,
     ConsumerEdited,
@@ -59,7 +60,7 @@ from ..signals import (
 )
 from .flow_sentences import flow_sentence
 from .sentence import DEBUG, ERROR, INFO, WARNING, Sentence
-from .text import address, human_time, short_id
+from .text import address, clock_time, human_time, short_id
 
 # Heard always: what a person on duty wants to read. Two more are heard where runs are logged too.
 ALWAYS: tuple[type[Signal], ...] = (
@@ -70,7 +71,7 @@ ALWAYS: tuple[type[Signal], ...] = (
     RecreationFailed, StreamReplaced, LateConsumerLost,
     BreakerOpened, BreakerClosed, WaitingForOlder, ForeignDelivery, NotesFailed, EngineFault,
     NearlyFull, Paused, Resumed, Scaled, Stalled, StallEnded, Limited, LimitEnded,
-    ReturnsLost, ReturnDelayed, NotForwarded, CronRestored, Ready,
+    ReturnsLost, ReturnDelayed, NotForwarded, AppReaderPaused, CronRestored, Ready,
 )  # fmt: skip
 
 
@@ -92,12 +93,18 @@ def sentence_of(signal: Signal) -> Sentence | None:
             fields = {"type": signal.type, "event": signal.id, "stream": signal.stream,
                       "sequence": signal.sequence}  # fmt: skip
             text = f"published {published_address(signal)} as {signal.stream} #{signal.sequence}"
+            if signal.due is not None:
+                text = f"scheduled {published_address(signal)} for {clock_time(signal.due)}"
             return Sentence(DEBUG, text, fields)
         case NotForwarded(again=None):
             return Sentence(WARNING, f"{signal.subject}: dropped, {signal.cause}")
         case NotForwarded():
             again = f"again in {signal.again:g} s, and until it works"
             return Sentence(ERROR, f"a scheduled event is due and waits: {signal.cause}; {again}")
+        case AppReaderPaused(consumer=name, is_over=True):
+            return Sentence(INFO, f"{name} is no longer paused")
+        case AppReaderPaused():
+            return Sentence(WARNING, signal.reason)
         case CronRestored(name=name):
             return Sentence(WARNING, f"cron {name} was deleted on the server: registered again")
         case Ready():

@@ -109,7 +109,7 @@ def _of_slots(handlers: _Handlers) -> Iterator[Metric]:
     held = _gauge("held", "Events that run or wait in the process.", labels)
     concurrency = _gauge("concurrency", "Events that may run at once.", labels)
     prefetch = _gauge("prefetch", "Events that may be held in addition to those that run.", labels)
-    busy = _counter("slot_busy_seconds", "Time of all slots with an event.", labels)
+    busy = _counter("slot_busy_seconds", "Time of all slots with an event, or a batch.", labels)
     breaker = _gauge("breaker_open", "1 while the breaker lets only trials run.", labels)
     stalled = _gauge("stalled", "1 while something keeps the handler from its events.", labels)
     for names, subscriptions in handlers.items():

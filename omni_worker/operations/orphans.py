@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..handler_consumers import PlannedConsumers
-from ..schedules.messages import due_consumer
-from ..schedules.retries import again_consumer
-from ..topology import NANO, app_of, handler_of, has_late, is_late, late_name, retry_consumer
+from ..topology import NANO, app_of, app_reader, handler_of, has_late, is_late, late_name
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo, StreamConfig
 from ..transports.timestamps import iso, nanoseconds
@@ -42,8 +40,6 @@ async def orphans(
 ) -> list[ConsumerInfo]:
     """Find consumers of this app that no handler reads: of an older version or another module."""
     known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
-    own_readers = (retry_consumer(app), due_consumer(app), again_consumer(app))
-    known |= {(own.stream, own.name) for own in own_readers}
     found = await lasting_consumers(operators, standing)
     late = {
         (info.stream, late_name(info.name))
@@ -54,6 +50,7 @@ async def orphans(
         info
         for info in found
         if app_of(info.config) == app
+        and app_reader(info) is None
         and (info.stream, info.name) not in known
         and not (is_late(info.config) and (info.stream, info.name) in late)
     ]

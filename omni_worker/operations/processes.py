@@ -48,7 +48,7 @@ class HandlerActivity:
     stalls: tuple[str, ...] = ()  # why it takes no events
     waits: tuple[str, ...] = ()  # for its rate or limit, as ordered
     counts: Mapping[str, int] = field(default_factory=dict)  # what became of its deliveries
-    busy_seconds: float = 0.0  # of all its slots, with an event each
+    busy_seconds: float = 0.0  # of all its slots, with an event or a batch each
 
     @property
     def runs(self) -> int:
@@ -62,7 +62,7 @@ class HandlerActivity:
 
     @property
     def mean_seconds(self) -> float:
-        """Mean time an event has a slot, its answer included."""
+        """Mean time an event has a slot, its answer included; of a batch its share of that."""
         return self.busy_seconds / self.runs if self.runs else 0.0
 
 

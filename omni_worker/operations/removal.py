@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import PermissionDenied, TopologyError
-from ..topology import app_of, handler_of
+from ..topology import AppReader, app_of, app_reader, handler_of
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
 from . import orphans
@@ -27,6 +27,21 @@ class Removal:
     def where(self) -> str:
         """Name the consumer for people."""
         return f"consumer {self.info.name} on {self.info.stream}"
+
+    @property
+    def app_reader(self) -> AppReader | None:
+        """Return what the app reads with it for itself; None for a handler's consumer."""
+        return app_reader(self.info)
+
+    @property
+    def refusal(self) -> str | None:
+        """Say why it is removed only by force; None if it may be."""
+        if (own := self.app_reader) is not None:
+            return (
+                f"{own.sentence}; it stays as long as the app is used. If nothing uses {own.app}"
+                " any longer, --force removes it"
+            )
+        return _is_read(self.where, self.readers) if self.readers else None
 
 
 def choose(
@@ -79,19 +94,17 @@ async def look_at_removals(transport: Transport, infos: Sequence[ConsumerInfo]) 
 async def remove(operators: Operators, removal: Removal, *, is_forced: bool = False) -> bool:
     """Delete a consumer; return False if it was gone. Raises TopologyError.
 
-    It is looked at again: one that a process began to read, or that was recreated, stays.
+    It is looked at again: one that a process began to read, or that was recreated, stays. So does
+    one that an app reads for itself, unless it is forced.
     """
     info = await operators.consumer_info(removal.info.stream, removal.info.name)
     if info is None:
         return False
     if info.created != removal.info.created:
         raise TopologyError(f"{removal.where} was recreated just now: nothing was removed")
-    readers = removal.readers or _readers(info, ())
-    if readers and not is_forced:
-        raise TopologyError(
-            f"{removal.where} is read right now ({', '.join(readers)}): stop its worker first;"
-            " --force removes it all the same, and the worker would recreate it"
-        )
+    again = replace(removal, readers=removal.readers or _readers(info, ()))
+    if not is_forced and again.refusal is not None:
+        raise TopologyError(again.refusal)
     await operators.delete_consumer(info.stream, info.name)
     return True
 
@@ -103,6 +116,13 @@ def as_json(removal: Removal) -> dict[str, Any]:
         "readers": list(removal.readers),
         "deletesEvents": removal.is_deleting_events,
     }
+
+
+def _is_read(where: str, readers: Sequence[str]) -> str:
+    return (
+        f"{where} is read right now ({', '.join(readers)}): stop its worker first; --force removes"
+        " it all the same, and the worker would recreate it"
+    )
 
 
 def _readers(info: ConsumerInfo, running: Sequence[WorkerProcess]) -> tuple[str, ...]:

@@ -12,8 +12,6 @@ from typing import Any
 from ..errors import PermissionDenied, TransportError
 from ..handler_consumers import PlannedConsumers
 from ..letters.read import stored_time
-from ..schedules.messages import due_consumer
-from ..schedules.retries import again_consumer
 from ..steering.orders import STREAM as ORDERS
 from ..steering.orders import (
     PauseOrder,
@@ -27,11 +25,11 @@ from ..topology import (
     OWN_STREAM,
     ConsumerSpec,
     app_of,
+    app_readers,
     function_of,
     handler_of,
     holds_events,
     is_pinned,
-    retry_consumer,
 )
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo
@@ -151,8 +149,7 @@ def _chosen(
             if not here:
                 missing.append((spec, one.handler.short))
     for app in {one.handler.app for one in wanted}:
-        readers = (retry_consumer(app), due_consumer(app), again_consumer(app))
-        own = [(one.stream, one.name) for one in readers]
+        own = [(OWN_STREAM.name, one.name) for one in app_readers(app)]
         chosen |= {key: "" for key in standing if key in own}
     return chosen, missing
 

@@ -48,7 +48,7 @@ def examine(bus: EventBus, disconnected_for: float) -> Report:
     """Look at a running bus; called on its loop."""
     not_alive: list[str] = []
     not_ready: list[str] = []
-    warnings: list[str] = []
+    warnings = bus.warnings
     if not bus.is_connected:
         lost = f"not connected to {bus.settings.shown_urls} for {disconnected_for:.0f} s"
         (not_alive if disconnected_for >= DISCONNECTED else not_ready).append(lost)

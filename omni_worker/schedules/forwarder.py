@@ -23,6 +23,7 @@ from ..transports.headers import parse_headers
 from ..transports.infos import StreamInfo
 from .messages import due_consumer, forwarded
 from .occurrences import is_occurrence, occurred
+from .reader_pause import ReaderPause
 
 log = logging.getLogger("omni_worker.worker")
 
@@ -72,6 +73,7 @@ class Forwarder:
         self._rests_until = 0.0  # the loop's time
         self._beginning = asyncio.Lock()
         self._refused: set[str] = set()  # subjects with an event that waits
+        self.pause = ReaderPause(self._spec.name, signals)
 
     async def ensure(self) -> None:
         """Make the consumer if it is missing, and read it from now on."""
@@ -95,6 +97,7 @@ class Forwarder:
                 if info is not None:
                     self._floor = info.ack_floor
                     await self._begin()
+            self.pause.saw(info)
             if info is None and self._floor is not None and self._may_restore:
                 await self._recreate()
         except PermissionDenied as error:

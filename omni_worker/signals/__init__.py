@@ -10,6 +10,7 @@ from .base import (
     Signal,
 )
 from .conditions import (
+    AppReaderPaused,
     BreakerClosed,
     BreakerOpened,
     Connected,
@@ -67,6 +68,7 @@ from .deliveries import (
 from .listeners import Listener, RunSpans, Signals
 
 __all__ = [
+    "AppReaderPaused",
     "BreakerClosed",
     "BreakerOpened",
     "Connected",

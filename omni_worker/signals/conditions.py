@@ -129,6 +129,15 @@ class NotForwarded(Signal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppReaderPaused(Signal):
+    """A consumer that the app reads for itself was paused by others, or no longer is."""
+
+    consumer: str
+    reason: str
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CronRestored(Signal):
     """A cron that the server lost with the stream that keeps it is registered again."""
 

@@ -75,7 +75,7 @@ class Controls:
     async def resume(self, handler: str) -> Carried:
         """Deliver again, also if others paused the handler; its first event comes at once."""
         check_version(self._transport.server_version)
-        target = await find_target(self._operators, handler, self._app)
+        target = await find_target(self._operators, handler, self._app, to_resume=True)
         await self._take_back(PAUSE, target)
         changed = await resume_all(self._operators, target)
         heard = await self._nudge(target.app)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import ApiError, TransportError
 from ..handlers import both_names
-from ..topology import NANO, TAG, app_of, function_of, handler_of
+from ..topology import NANO, TAG, app_of, app_reader, function_of, handler_of
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import timestamp
@@ -45,12 +45,17 @@ class NoSuchHandler(TransportError):
     """Operations must act: no consumer on the server belongs to this handler."""
 
 
-async def find_target(operators: Operators, handler: str, app: str | None) -> Target:
+async def find_target(
+    operators: Operators, handler: str, app: str | None, *, to_resume: bool = False
+) -> Target:
     """Find a handler's consumers by its durable, its consumer's name or its function.
 
+    What an app reads for itself is found ``to_resume`` only: it may have been paused by others.
     Raises NoSuchHandler, also if several handlers have the name; ``app`` may choose.
     """
-    ours = [one for one in await _every(operators) if app_of(one.config)]
+    every = [one for one in await _every(operators) if app_of(one.config)]
+    own = [reader for one in every if (reader := app_reader(one)) is not None]
+    ours = every if to_resume else [one for one in every if app_reader(one) is None]
     whole = [one for one in ours if app in (None, app_of(one.config))]
     found = [one for one in whole if handler_of(one.config) == handler]
     found = found or [one for one in whole if function_of(one.config) == handler]
@@ -61,6 +66,9 @@ async def find_target(operators: Operators, handler: str, app: str | None) -> Ta
     if len(names) > 1:
         raise NoSuchHandler(f"{handler} is the function of {' and of '.join(names)}: name one")
     if not found:
+        for reader in own:
+            if reader.name == handler and app in (None, reader.app):
+                raise NoSuchHandler(f"{reader.sentence}; {reader.others}")
         names = sorted({handler_of(one.config) for one in ours})
         known = f"the server has {', '.join(names[:8])}" if names else "the server has none of ours"
         whose = f" of the app {app}" if app else ""

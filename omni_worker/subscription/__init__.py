@@ -101,8 +101,9 @@ class Subscription:
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds that its slots were busy until now, all together."""
-        return self._slots.busy_seconds
+        """Seconds that its slots, or its batches, were busy until now, all together."""
+        batches = self._parts.busy_seconds
+        return self._slots.busy_seconds if batches is None else batches()
 
     @property
     def is_on_trial(self) -> bool:

@@ -48,3 +48,4 @@ class Parts:
     threads: DaemonThreads | None = None  # of a plain def handler
     hand_back: Callable[[Source, str], None] = lambda source, reason: None  # what waits in a run
     let_go: Callable[[], None] = lambda: None  # what has begun and waits, once nothing comes in
+    busy_seconds: Callable[[], float] | None = None  # of batches; None: of the slots

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..signals import ConsumerPaused, Paused, Resumed
 from ..tasks import own
+from ..topology import handler_of
 from ..transports.base import Delivery, Source
 from ..transports.infos import ConsumerInfo
 from .execution import Execution
@@ -74,7 +75,7 @@ class Pauses:
         if info.is_paused:
             self._paused[source] = (
                 f"consumer {info.name} on {info.stream} is paused by others, so nothing is"
-                f" delivered: nats consumer resume {info.stream} {info.name}"
+                f" delivered: omni-worker resume {handler_of(info.config)}"
             )
             self._hand_back(source)
         if is_news:

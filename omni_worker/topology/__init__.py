@@ -40,6 +40,7 @@ from .edits import edits_of, is_beyond_repair, without_edits
 from .keeping import Risk, letter_risks, waiting_risks
 from .notices import Notice, NoticeKind
 from .pins import can_pin, is_pinned, with_pin
+from .readers import AppReader, app_reader, app_readers, pause_of_reader, reader_named
 from .returns import retry_consumer, retry_subject
 from .routes import holds_events, route, unknown_copies, unserved, would_store
 from .shortening import announced_lease, shortened, wanted_ack_wait
@@ -100,6 +101,7 @@ __all__ = [
     "SPLIT",
     "STREAMS",
     "TAG",
+    "AppReader",
     "Config",
     "Conflict",
     "ConsumerSpec",
@@ -122,6 +124,8 @@ __all__ = [
     "UseConsumer",
     "announced_lease",
     "app_of",
+    "app_reader",
+    "app_readers",
     "bare_name",
     "belongs_to",
     "can_pin",
@@ -154,10 +158,12 @@ __all__ = [
     "overlapping",
     "passed",
     "pattern_of",
+    "pause_of_reader",
     "plan_consumer",
     "plan_stream",
     "queue_consumer_name",
     "raw_subject",
+    "reader_named",
     "retry_consumer",
     "retry_subject",
     "rfc3339",

@@ -201,6 +201,36 @@ async def test_a_consumer_that_is_recreated_between_question_and_answer_stays(
     assert is_there
 
 
+async def test_what_an_app_reads_for_itself_is_explained_and_removed_only_by_force(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="router") as bus:
+        await bus.publish("custom.late", 1, after=3600)
+
+    listed = await asyncio.to_thread(operate, url, "consumers", "list")
+    orphaned = await asyncio.to_thread(operate, url, "consumers", "list", "shop:app", folder=folder)
+    refused = await asyncio.to_thread(operate, url, "consumers", "rm", "router-due", "--yes")
+    async with EventBus(url, name="looker") as bus:
+        stays = await bus.transport.operators.consumer_info("OMNI_WORKER", "router-due")
+    forced = await asyncio.to_thread(
+        operate, url, "consumers", "rm", "router-due", "--yes", "--force"
+    )
+
+    why = (
+        "router-due belongs to no handler: it publishes the events of router that are due (after=,"
+        " at=, crons), and atomic() blocks"
+    )
+    assert f"{why}." in " ".join(listed.out.split())
+    assert "No orphaned consumer of router" in " ".join(orphaned.out.split())
+    assert (refused.code, stays is not None) == (1, True)
+    assert (
+        f"omni-worker: {why}; it stays as long as the app is used. If nothing uses router any"
+        " longer, --force removes it"
+    ) == " ".join(refused.err.split())
+    assert (forced.code, "Removed consumer router-due" in forced.out) == (0, True)
+
+
 def test_a_person_is_asked_and_may_say_no(nats_server: NatsServer, folder: Path) -> None:
     asyncio.run(_leave_behind(nats_server.url))
     with Terminal(nats_server.url, folder, "consumers", "rm", "old") as terminal:

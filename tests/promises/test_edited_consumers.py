@@ -367,7 +367,7 @@ async def test_a_paused_consumer_is_a_warning_until_it_is_resumed(world: World) 
 
     assert warnings == (
         "handler d: consumer d-bare on CUSTOM is paused by others, so nothing is delivered:"
-        " nats consumer resume CUSTOM d-bare",
+        " omni-worker resume d",
     )
     assert examine(bus, 0.0).warnings == ()
 

@@ -24,6 +24,7 @@ from ...operations.doctor.finding import as_json as finding_as_json
 from ...operations.status import ConsumerStatus, as_json, by_handler, consumer_statuses, with_turns
 from ...settings import Settings
 from ...steering.orders import pause_in_words, scale_in_words
+from ...topology import AppReader, reader_named
 from ...transports.base import Transport
 from .. import complain, say
 from ..session import run_with_app
@@ -162,9 +163,11 @@ def _lines(
     rows = [[one.stream, both_names(one.function, one.name), *_counts(one, now)] for one in found]
     head = ["STREAM", "CONSUMER", "WAITING", "UNACKED", "REDELIVERED", "LAG", "PULLS"]
     lines = table(head, rows, right=(2, 3, 4, 5, 6))
+    handlers = [one for one in found if _app_reader(one) is None]
+    notes += [line for one in found for line in _standstill(one)]
     for names, text in (
         (
-            [one.name for one in found if one.is_unasked and not one.unacked],
+            [one.name for one in handlers if one.is_unasked and not one.unacked],
             "No worker reads {}: is one running?",
         ),
         (
@@ -177,7 +180,7 @@ def _lines(
             " or waits until a worker reads it.",
         ),
         (
-            [one.name for one in found if one.is_paused and one.pause is None],
+            [one.name for one in found if one.app is None and one.is_paused],
             "Paused on the server, so nothing is delivered: {}.",
         ),
         (
@@ -202,6 +205,23 @@ def _lines(
     for (_, name), scale in scales.items():
         notes += wrapped(f"{name} is {scale_in_words(scale, name)}.")
     return [*lines, "", *notes] if notes else lines
+
+
+def _app_reader(one: ConsumerStatus) -> AppReader | None:
+    return reader_named(one.stream, one.app, one.name)
+
+
+def _standstill(one: ConsumerStatus) -> list[str]:
+    """Say why a consumer of ours delivers nothing, where that is not said of all handlers."""
+    reader = _app_reader(one)
+    if one.app is not None and one.is_paused and one.pause is None:
+        if reader is not None:
+            return wrapped(f"{reader.paused}.")
+        again = f"to resume: omni-worker resume {one.name}"
+        return wrapped(f"{one.name} is paused by others, so nothing is delivered; {again}.")
+    if reader is not None and one.is_unasked and not one.unacked:
+        return wrapped(f"No process reads {one.name}, so {reader.stops}: is one running?")
+    return []
 
 
 def _counts(one: ConsumerStatus, now: datetime) -> list[object]:

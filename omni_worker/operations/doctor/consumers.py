@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ...errors import TransportError
-from ...topology import DAY, app_of, holds_events
+from ...steering.orders import PauseOrder
+from ...steering.pauses import known_pause
+from ...topology import DAY, OWN_STREAM, app_of, app_reader, handler_of, holds_events
 from ...transports.base import Operators
 from ...transports.infos import ConsumerInfo, StreamInfo
 from ..scan import SCAN
@@ -25,17 +27,22 @@ async def consumer_findings(operators: Operators, streams: Sequence[StreamInfo])
     found: list[Finding] = []
     count = 0
     for stream in streams:
-        if not holds_events(stream.config):
+        is_own = stream.name == OWN_STREAM.name
+        if not (is_own or holds_events(stream.config)):
             continue
         try:
             every = await operators.consumers(stream.name)
             consumers = [one for one in every if not one.name.startswith(SCAN)]
+            if is_own:
+                consumers = [one for one in consumers if app_reader(one) is not None]
             dying = await asyncio.gather(*(_dying(operators, stream, one) for one in consumers))
         except TransportError:
             continue  # reported with the rights
-        count += len(consumers)
+        count += 0 if is_own else len(consumers)
         for info in consumers:
             found += _standing(stream, info)
+            if info.is_paused:
+                found.append(_paused(info, await known_pause(operators, info)))
         found += [one for one in dying if one is not None]
     return found or [Finding(Level.OK, "consumers", f"{count}, none of them stranded")]
 
@@ -67,11 +74,6 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
             f"{where}: {len(filters)} filters over {subjects} subjects make each delivery slow",
             "if it is one channel, name it: @app.on(…, channel=…) has a single filter",
         )  # fmt: skip
-    if info.is_paused:
-        yield Finding(
-            Level.WARN, "consumers", f"{where}: paused, so nothing is delivered",
-            f"nats consumer resume {stream.name} {info.name}",
-        )  # fmt: skip
     most = info.config.max_ack_pending
     if 0 < most <= unacked:
         yield Finding(
@@ -89,16 +91,38 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
             " log name the errors",
         )  # fmt: skip
     elif waiting and not (unacked or info.num_waiting or info.is_push_bound or info.is_paused):
-        yield Finding(
-            Level.WARN, "consumers",
-            f"{where}: {_times(waiting, 'event is', 'events are')} waiting, and no worker reads it",
-            "start its worker; if it is not needed any longer: "
-            + (
-                f"omni-worker consumers rm {info.name}"
-                if app_of(info.config)
-                else f"nats consumer rm {stream.name} {info.name}"
-            ),
-        )  # fmt: skip
+        yield _unread(info)
+
+
+def _paused(info: ConsumerInfo, order: PauseOrder | None) -> Finding:
+    """Say what a pause stops, by whom it is if that is known, and how it ends."""
+    own = app_reader(info)
+    stops = "nothing is delivered" if own is None else own.stops
+    by = "" if order is None else f" by {order.by}" + (order.reason and f" ({order.reason})")
+    return Finding(
+        Level.WARN, "consumers", f"{info.name} on {info.stream}: paused{by}, so {stops}",
+        f"omni-worker resume {handler_of(info.config)}"
+        if app_of(info.config)
+        else f"nats consumer resume {info.stream} {info.name}",
+    )  # fmt: skip
+
+
+def _unread(info: ConsumerInfo) -> Finding:
+    """Say what waits in a consumer that no process reads, and what to do."""
+    waiting = _times(info.num_pending, "event is", "events are")
+    says = f"{info.name} on {info.stream}: {waiting} waiting, and no worker reads it"
+    advice = "start its worker; if it is not needed any longer: "
+    if (own := app_reader(info)) is not None:
+        says += f", so {own.stops}"
+        advice = (
+            f"start a process of {own.app} that may read it; if nothing uses {own.app} any longer:"
+            f" omni-worker consumers rm {info.name} --force"
+        )
+    elif app_of(info.config):
+        advice += f"omni-worker consumers rm {info.name}"
+    else:
+        advice += f"nats consumer rm {info.stream} {info.name}"
+    return Finding(Level.WARN, "consumers", says, advice)
 
 
 async def _dying(operators: Operators, stream: StreamInfo, info: ConsumerInfo) -> Finding | None:

@@ -10,7 +10,7 @@ from ....app import App
 from ....handler_consumers import planned_consumers
 from ....operations.orphans import as_json, last_delivery, lasting_consumers, orphans
 from ....settings import Settings
-from ....topology import app_of
+from ....topology import app_of, app_reader
 from ....transports.base import Transport
 from ....transports.infos import ConsumerInfo
 from ... import say
@@ -81,4 +81,6 @@ def _lines(
         if app
         else "Only orphaned ones:  omni-worker consumers list MODULE:APP"
     )
-    return [*table(head, rows, right=(3, 4, 5, 6)), "", hint]
+    own = [own for one in found if (own := app_reader(one)) is not None]
+    notes = [line for one in own for line in wrapped(f"{one.sentence}.")]
+    return [*table(head, rows, right=(3, 4, 5, 6)), "", *notes, hint]

@@ -23,7 +23,7 @@ from .list import found_consumers
 @click.argument("names", nargs=-1, metavar="[CONSUMER]...")
 @click.option("--app", "target", metavar="MODULE[:APP]", help="Only its orphaned consumers.")
 @click.option("--stream", metavar="NAME", help="Only on this stream.")
-@click.option("--force", is_flag=True, help="Also one that a process reads right now.")
+@click.option("--force", is_flag=True, help="Also one that is read, or an app's own.")
 @yes_option
 @json_option
 def command(
@@ -38,8 +38,9 @@ def command(
 
     `r1` is `r1-bare` as well, on every stream. With --app only consumers that no handler of this
     version reads are removed: all of them, or the named ones. One that a process reads is refused,
-    and so is another program's. The events stay in their stream, but no longer come to this
-    handler: if it is declared again, it begins where its start_from says.
+    and so is another program's, and what an app reads for itself (<app>-due, <app>-again and
+    <app>-retry). The events stay in their stream, but no longer come to this handler: if it is
+    declared again, it begins where its start_from says.
 
     \b
     omni-worker consumers rm r1
@@ -62,7 +63,7 @@ def command(
         if not json:
             say([line for one in removals for line in _what_it_means(one)])
         is_whole = True
-        free = [one for one in removals if force or not one.readers]
+        free = [one for one in removals if force or one.refusal is None]
         question = f"Remove {counted(len(free), 'consumer')}?"
         if free and not await confirmed(question, yes=yes):
             say("Nothing was removed.", err=True)
@@ -98,7 +99,9 @@ def _what_it_means(removal: Removal) -> list[str]:
         lost.append(f"{counted(info.num_pending, 'event')} not delivered yet")
     if info.num_ack_pending:
         lost.append(f"{counted(info.num_ack_pending, 'event')} not acknowledged yet")
-    if lost:
+    if lost and (own := removal.app_reader) is not None:
+        says = f"{' and '.join(lost)} would be left out: it {own.does}"
+    elif lost:
         says = f"{' and '.join(lost)} would not come to this handler any longer"
         says += (
             f", and {info.stream} deletes events that no other consumer waits for"
