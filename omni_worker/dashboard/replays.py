@@ -49,6 +49,7 @@ class Replay:
     until: datetime
     user: str
     would: Counter[str] = field(default_factory=Counter)  # events it would publish, by subject
+    cancels: int = 0  # schedules that it would cancel
     summary: Summary | None = None  # until it is over
     said: deque[str] = field(default_factory=lambda: deque(maxlen=SAID))
     is_over: bool = False
@@ -135,9 +136,12 @@ def _take(line: str, replay: Replay) -> bool:
     if not isinstance(found, dict):
         return False
     if "wouldPublish" in found:
-        subject = str(found["wouldPublish"])
+        subject = str(found["wouldPublish"]) + (" (later)" if "at" in found else "")
         known = subject in replay.would or len(replay.would) < SUBJECTS
         replay.would[subject if known else "other subjects"] += 1
+        return True
+    if "wouldCancel" in found:
+        replay.cancels += 1
         return True
     if found.get("dryRun") is True:
         replay.summary = _summary(found)

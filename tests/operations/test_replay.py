@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import time
@@ -58,6 +59,17 @@ async def order(event: Event, ctx) -> None:
     if event.payload.get("bad"):
         raise ValueError("no such article")
     await app.publish("custom.accepted", {"secret": event.id})
+
+
+@app.on("custom.chat", durable="chats", start_from="first")
+async def chat(event: Event) -> None:
+    if event.payload == "bye":
+        await app.cancel("follow-up:7")
+        return
+    await app.publish("custom.follow_up", {"n": 1}, after=86_400, key="follow-up:7")
+    await app.publish("custom.reminder", {"n": 2}, after=60)
+    async with app.atomic() as tx:
+        await tx.publish("custom.one", 1)
 
 
 @app.on("custom.order", durable="others", start_from="first")
@@ -234,6 +246,43 @@ async def test_a_dry_run_shows_what_it_would_publish_and_stores_nothing(
     assert [one["state"]["messages"] for one in after] == [
         one["state"]["messages"] for one in before
     ]
+
+
+async def test_a_dry_run_shows_what_it_would_schedule_cancel_and_commit_as_the_events_they_are(
+    nats_server: NatsServer, folder: Path
+) -> None:
+    url = nats_server.url
+    words = ("replay", "shop:app", "--handler", "chat", "--since", "1h", "--dry-run")
+    async with EventBus(url, name="shop") as bus:
+        await bus.publish("custom.chat", "hello", id="c-0")
+        first = await asyncio.to_thread(operate, url, *words, folder=folder)
+        scheduled = await bus.publish("custom.follow_up", {}, after=86_400, key="follow-up:7")
+        assert await bus.cancel(scheduled)  # its mark has no body
+        await bus.publish("custom.chat", "hello", id="c-1")
+        await bus.publish("custom.chat", "bye", id="c-2")
+
+        said = await asyncio.to_thread(operate, url, *words, folder=folder)
+        told = await asyncio.to_thread(operate, url, *words, "--json", "--payloads", folder=folder)
+
+    assert (first.code, said.code) == (0, 0)
+    text = " ".join(said.out.split())
+    for subject in ("custom.follow_up", "custom.reminder"):
+        assert re.search(rf"would publish {re.escape(subject)} at 20\d\d-", text)
+    assert "key follow-up:7" in text
+    assert "would publish custom.one id" in text
+    assert "would cancel what is scheduled as follow-up:7 for c-2" in text
+    assert "omni-worker.schedule" not in said.out + said.err
+    lines = [json.loads(line) for line in told.out.splitlines()]
+    later, soon, block = (
+        next(one for one in lines if (one.get("wouldPublish"), one["from"]) == (subject, "c-1"))
+        for subject in ("custom.follow_up", "custom.reminder", "custom.one")
+    )
+    assert (later["key"], later["from"], later["payload"]) == ("follow-up:7", "c-1", {"n": 1})
+    assert (soon["key"], soon["at"] < later["at"]) == (None, True)
+    assert len({later["id"], soon["id"], block["id"]}) == 3
+    assert ("at" in block, block["payload"]) == (False, 1)
+    assert {"wouldCancel": "follow-up:7", "from": "c-2"} in lines
+    assert lines[-1]["handled"] == 3
 
 
 async def test_what_fails_is_told_and_neither_retried_nor_dead_lettered(

@@ -20,7 +20,7 @@ from ...context import current_context
 from ...errors import ConfigError, OmniWorkerError
 from ...handler_consumers import planned_consumers
 from ...handlers import find_handler
-from ...operations.dry import dry
+from ...operations.dry import WouldCancel, WouldPublish, dry, meaning_of
 from ...operations.replay import WHERE, Span, Stage, Summary, replay
 from ...parts import Declaration, middlewares_of, state_of
 from ...settings import Settings
@@ -178,22 +178,37 @@ def _shower(json: bool, payloads: bool) -> Callable[[Message], None]:
     def show(message: Message) -> None:
         context = current_context.get()
         cause = context.event.id if context is not None else None
-        event = from_json(message.body)
-        if json:
-            payload = {"payload": event.get("payload")} if payloads else {}
-            say(json_text(
-                {"wouldPublish": message.subject, "id": message.id, "from": cause} | payload
-            ))  # fmt: skip
-            return
-        lines = wrapped(printable(f"would publish {message.subject}"), rest="    ")
-        lines += wrapped(printable(message.id), first="    id   ")
-        if cause is not None:
-            lines += wrapped(printable(cause), first="    for  ")
-        if payloads:
-            lines += wrapped(json_text(event.get("payload")), first="    ")
-        say(lines)
+        meant = meaning_of(message)
+        say(json_text(_meant_json(meant, cause, payloads)) if json
+            else _meant_lines(meant, cause, payloads))  # fmt: skip
 
     return show
+
+
+def _meant_json(
+    meant: WouldPublish | WouldCancel, cause: str | None, payloads: bool
+) -> dict[str, Any]:
+    if isinstance(meant, WouldCancel):
+        return {"wouldCancel": meant.name, "from": cause}
+    found: dict[str, Any] = {"wouldPublish": meant.subject, "id": meant.id, "from": cause}
+    if meant.due is not None:
+        found |= {"at": iso(meant.due), "key": meant.key}
+    return found | ({"payload": from_json(meant.body).get("payload")} if payloads else {})
+
+
+def _meant_lines(meant: WouldPublish | WouldCancel, cause: str | None, payloads: bool) -> list[str]:
+    end = [] if cause is None else wrapped(printable(cause), first="    for  ")
+    if isinstance(meant, WouldCancel):
+        what = f"would cancel what is scheduled as {meant.name}"
+        return wrapped(printable(what), rest="    ") + end
+    when = "" if meant.due is None else f" at {moment(meant.due)}"
+    lines = wrapped(printable(f"would publish {meant.subject}{when}"), rest="    ")
+    lines += wrapped(printable(meant.id), first="    id   ")
+    if meant.key is not None:
+        lines += wrapped(printable(meant.key), first="    key  ")
+    if payloads:
+        end += wrapped(json_text(from_json(meant.body).get("payload")), first="    ")
+    return lines + end
 
 
 def _print(

@@ -34,6 +34,7 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
             "json": {
                 "handler": replay.handler, "since": iso(replay.since), "until": iso(replay.until),
                 "over": is_over, "wouldPublish": dict(replay.would),
+                "wouldCancel": replay.cancels,
                 "summary": asdict(replay.summary) if replay.summary else None,
                 "code": replay.code, "said": said,
             },
