@@ -49,7 +49,8 @@ class SignallingPublisher(Publisher):
             self._emit(draft.type, draft.id, error, seconds=perf_counter() - began)
             raise
         seconds, to = perf_counter() - began, (draft.channel, draft.instance)
-        self._emit(draft.type, draft.id, published, to=to, seconds=seconds)
+        due = draft.timestamp
+        self._emit(draft.type, draft.id, published, to=to, seconds=seconds, due=due)
         return published
 
     def note(self, draft: Draft, result: Published | Exception) -> None:
@@ -106,6 +107,7 @@ class SignallingPublisher(Publisher):
         is_letter: bool = False,
         to: _Address = (None, None),
         seconds: float | None = None,
+        due: int | None = None,
     ) -> None:
         if isinstance(result, Exception):
             if self._refused is not None:
@@ -126,5 +128,6 @@ class SignallingPublisher(Publisher):
                     channel=to[0],
                     instance=to[1],
                     seconds=seconds,
+                    due=due,
                 )
             )

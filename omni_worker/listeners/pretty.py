@@ -20,7 +20,7 @@ from ..signals import (
     RunStarted,
     Signal,
 )
-from .text import LONGEST_TEXT, address, human_time, short_id, visible
+from .text import LONGEST_TEXT, address, clock_time, human_time, short_id, visible
 
 INDENT = 11  # columns before the text: the time, a mark, two blanks
 NARROW = 80
@@ -97,6 +97,10 @@ def _shape_of(signal: Signal | None, fields: Fields) -> Shape | None:
         case PublishConfirmed(stream=stream, sequence=sequence):
             to = f" {signal.channel}/{signal.instance}" if signal.channel else ""
             by = fields.get("function")  # of the run it was published in
+            if signal.due is not None:
+                before = "before" if signal.duplicate else f"for {clock_time(signal.due)}"
+                by_whom = f"by {by}" if by else ""
+                return "←", _DIM, f"{signal.type}{to} scheduled {before}", by_whom
             same = "stored before, as " if signal.duplicate else ""
             below = f"{same}{stream} #{sequence}" + (f", by {by}" if by else "")
             return "←", _DIM, f"{signal.type}{to}", below

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import Any
 from unicodedata import east_asian_width
 
@@ -44,6 +45,12 @@ def human_time(seconds: float) -> str:
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5_970 else f"{seconds / 3600:.0f} h"
+
+
+def clock_time(milliseconds: int) -> str:
+    """`12:03:04` in this machine's zone; with its date if it is another day's."""
+    when = datetime.fromtimestamp(milliseconds / 1000)
+    return f"{when:%H:%M:%S}" if when.date() == datetime.now().date() else f"{when:%F %H:%M:%S}"
 
 
 def address(type: str, subject: str) -> str:

@@ -76,7 +76,9 @@ async def scheduled_events(transport: Transport, app: str | None = None) -> list
     filters = (schedule_subject(app or "*", "*"), cron_subject(app or "*", "*"))
     now = transport.clock()
     async with Scan(transport, OWN_STREAM.name, filters=filters) as messages:
-        found = [event async for one in messages if (event := _event(one, now)) is not None]
+        found = [
+            event async for one in messages if (event := scheduled_event(one, now)) is not None
+        ]
     return sorted(found, key=lambda one: (one.due, one.message.sequence))
 
 
@@ -89,7 +91,7 @@ async def crons_of(transport: Transport, app: str) -> list[ScheduledEvent]:
         if message is None:
             return found
         after = message.sequence + 1
-        if (event := _event(message, transport.clock())) is not None:
+        if (event := scheduled_event(message, transport.clock())) is not None:
             found.append(event)
 
 
@@ -193,7 +195,8 @@ def as_json(event: ScheduledEvent) -> Mapping[str, Any]:
     }
 
 
-def _event(message: StoredMessage, now: int) -> ScheduledEvent | None:
+def scheduled_event(message: StoredMessage, now: int) -> ScheduledEvent | None:
+    """Read what is kept; None for the mark of a cancelled one, or what is none of ours."""
     headers = message.headers
     if is_cron(message.subject):
         return _cron(message, now) if is_occurrence(headers) else None

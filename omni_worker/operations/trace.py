@@ -8,28 +8,31 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
+from typing import Any
 
 from ..errors import InvalidEvent
 from ..events import DEAD_LETTER
 from ..letters.read import DeadLetter, read_letter, stored_time
 from ..notes import attempts
 from ..notes.attempts import Note, note_key, read_note
-from ..schedules.retries import (
-    WaitingRetry,
-    again_consumer,
-    due_filter,
-    read_stored,
-    waiting_filter,
-)
 from ..subjects import matches
 from ..topology import OWN_STREAM, app_of, function_of, handler_of, holds_events
 from ..transports.base import StoredMessage, Transport
-from ..transports.infos import ConsumerInfo
 from ..wire import Envelope, read_envelope
 from .dead_letters import DeadLetters
 from .scan import Scan
-from .schedules import ScheduledEvent, scheduled_events
+from .schedules import ScheduledEvent
+from .trace_waiting import (
+    Forwarding,
+    LongRetry,
+    Waiting,
+    Word,
+    filters_of,
+    read_waiting,
+    with_forward_words,
+    with_retry_words,
+    word_on,
+)
 
 RELATED = 200  # events of the same correlation that are kept; further ones are only counted
 PLACES = 10  # places of one id; further ones are copies of copies
@@ -40,16 +43,6 @@ SAY_EVERY = 500  # messages
 _PLACE = re.compile(r"(?P<stream>[^:#]+?)\s*[:#]\s*(?P<sequence>\d+)")  # MESSAGE:8, MESSAGE #8
 
 Progress = Callable[[int, int], None]
-
-
-class Word(StrEnum):
-    """State of an event at a consumer, as far as the consumer's positions show."""
-
-    SETTLED = "settled"
-    PERHAPS = "in flight or settled"
-    NOT_YET = "not yet delivered"
-    BEFORE = "stored before it was made"
-    RETRY = "waits for its retry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +75,6 @@ class ConsumerWord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LongRetry:
-    """Retry of the event that a schedule keeps; with a ``word``, that was due."""
-
-    retry: WaitingRetry
-    sequence: int  # in our own stream
-    word: Word | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """An event whose id begins with the characters that were given."""
 
@@ -119,11 +103,15 @@ class Trace:
     scanned: int = 0
     candidates: list[Candidate] = field(default_factory=list)  # if several ids begin with ``id``
     scheduled: list[ScheduledEvent] = field(default_factory=list)  # it is not published yet
+    forwardings: list[Forwarding] = field(default_factory=list)  # due, or committed in a block
+    later: list[ScheduledEvent] = field(default_factory=list)  # others of the same correlation
+    correlations: set[str] = field(default_factory=set)  # of the event, wherever it is kept
 
     @property
     def is_found(self) -> bool:
         """True if anything is known of the event itself."""
-        return bool(self.places or self.returns or self.letters or self.scheduled)
+        stored = self.places or self.returns or self.letters
+        return bool(stored or self.scheduled or self.forwardings)
 
 
 async def trace_event(
@@ -139,18 +127,16 @@ async def trace_event(
     trace = Trace(id=named.id if named is not None else id)
     scanning = _Scanning(transport, since, progress)
     await scanning.look_for(trace, trace.id)
-    if named is None and not (trace.places or trace.returns or trace.letters):
+    if named is None and not trace.is_found:
         if len(trace.candidates) != 1:
-            if not trace.candidates:
-                trace.scheduled = await _scheduled(transport, trace.id)
             return trace
         trace = Trace(id=trace.candidates[0].id)
         await scanning.look_for(trace, trace.id)
     trace.candidates.clear()  # they are other events
     if named is not None and named not in trace.places:
         trace.places.insert(0, named)
-    correlations = {place.correlation_id for place in trace.places} - {trace.id, ""}
-    for correlation in sorted(correlations):
+        trace.correlations.add(named.correlation_id)
+    for correlation in sorted(trace.correlations - {trace.id, ""}):
         await scanning.look_for(trace, correlation)
     known = {(place.stream, place.sequence) for place in trace.places}
     unique = {(one.stream, one.sequence): one for one in trace.related}
@@ -160,15 +146,8 @@ async def trace_event(
     trace.letters = await DeadLetters(transport).with_states(trace.letters)
     for place in [*trace.places, *trace.returns]:
         trace.consumers += await consumer_words(transport, place)
-    await _follow_retries(transport, trace)
+    await _follow(transport, trace)
     return trace
-
-
-async def _scheduled(transport: Transport, id: str) -> list[ScheduledEvent]:
-    """Return what is published later by this id, or, if there is none, by an id that begins so."""
-    events = [one for one in await scheduled_events(transport) if one.cron is None]
-    whole = [one for one in events if one.id == id]
-    return whole or [one for one in events if len(id) >= SHORTEST and one.id.startswith(id)]
 
 
 async def named_place(transport: Transport, text: str) -> EventPlace | None:
@@ -204,9 +183,15 @@ class _Scanning:
         async with AsyncExitStack() as stack:
             scans = [
                 await stack.enter_async_context(
-                    Scan(self._transport, name, filters=_filters(name), since=self._since)
+                    Scan(
+                        self._transport,
+                        name,
+                        filters=filters,
+                        since=self._since if is_bound else None,
+                    )
                 )
                 for name in await self._names()
+                for filters, is_bound in filters_of(name)
             ]
             total, done = sum(scan.total for scan in scans), 0
             for scan in scans:
@@ -215,7 +200,7 @@ class _Scanning:
                     if self._progress is not None and done % SAY_EVERY == 0:
                         self._progress(done, total)
                     if any(needle in message.body for needle in needles):
-                        _take(trace, word, message)
+                        _take(trace, word, message, read_waiting(message, self._transport.clock()))
         trace.scanned = max(trace.scanned, done)
 
     async def _names(self) -> list[str]:
@@ -226,15 +211,12 @@ class _Scanning:
         )
 
 
-async def _follow_retries(transport: Transport, trace: Trace) -> None:
-    """Add what became of retries that were due; an event that waits for one is not settled."""
-    for index, one in enumerate(trace.retries):
-        if one.word is None:
-            continue
-        spec = again_consumer(one.retry.app)
-        info = await transport.operators.consumer_info(spec.stream, spec.name)
-        word = Word.PERHAPS if info is None else word_on(info, one.sequence, 0)
-        trace.retries[index] = replace(one, word=word)
+async def _follow(transport: Transport, trace: Trace) -> None:
+    """Add what became of what was due; an event that waits for a long retry is not settled."""
+    trace.retries = await with_retry_words(transport, trace.retries)
+    trace.forwardings = await with_forward_words(
+        transport, trace.forwardings, is_there=bool(trace.places)
+    )
     waiting = {
         (one.retry.app, one.retry.handler, one.retry.identity.stream)
         for one in trace.retries
@@ -246,27 +228,17 @@ async def _follow_retries(transport: Transport, trace: Trace) -> None:
     ]
 
 
-def _filters(stream: str) -> tuple[str, ...]:
-    """Return the subjects of a stream that hold events; a scheduled one is not published yet."""
-    if stream != OWN_STREAM.name:
-        return ()
-    retries = (waiting_filter("*"), due_filter("*"))
-    return ("omni-worker.retry.>", "omni-worker.raw.>", *retries)
-
-
-def _take(trace: Trace, word: str, message: StoredMessage) -> None:
+def _take(trace: Trace, word: str, message: StoredMessage, waiting: Waiting | None) -> None:
     try:
         envelope = read_envelope(message.body, stored_at=message.stored_at // 1_000_000)
     except InvalidEvent:
         return
     place = _place(message, envelope)
-    if message.stream == OWN_STREAM.name and (retry := read_stored(message)) is not None:
-        is_due = matches(due_filter("*"), message.subject)
-        found_one = LongRetry(
-            retry=retry, sequence=message.sequence, word=Word.PERHAPS if is_due else None
-        )
-        if envelope.id == trace.id and found_one not in trace.retries:
-            trace.retries.append(found_one)
+    if envelope.id == trace.id:
+        trace.correlations.add(place.correlation_id)
+    if waiting is not None:
+        is_related = place.correlation_id == word
+        _take_waiting(trace, waiting, is_itself=envelope.id == trace.id, is_related=is_related)
     elif envelope.id == trace.id:
         found = trace.returns if message.stream == OWN_STREAM.name else trace.places
         if len(found) < PLACES and place not in found:
@@ -284,6 +256,17 @@ def _take(trace: Trace, word: str, message: StoredMessage) -> None:
         _relate(trace, place)
     if word == trace.id and len(word) >= SHORTEST:
         _consider(trace, envelope, place)
+
+
+def _take_waiting(trace: Trace, waiting: Waiting, *, is_itself: bool, is_related: bool) -> None:
+    found: list[Any] = []
+    if isinstance(waiting, ScheduledEvent):
+        if is_itself or is_related:
+            found = trace.scheduled if is_itself else trace.later
+    elif is_itself:
+        found = trace.retries if isinstance(waiting, LongRetry) else trace.forwardings
+    if len(found) < RELATED and waiting not in found:
+        found.append(waiting)
 
 
 def _consider(trace: Trace, envelope: Envelope, place: EventPlace) -> None:
@@ -364,15 +347,3 @@ async def consumer_words(transport: Transport, place: EventPlace) -> list[Consum
         entry = await bucket.get(key)
         noted.append(replace(one, note=read_note(entry.value)) if entry is not None else one)
     return noted
-
-
-def word_on(info: ConsumerInfo, sequence: int, stored_at: int) -> Word:
-    """Tell an event's state from a consumer's ack floor and last delivery."""
-    if sequence > info.delivered:
-        return Word.NOT_YET
-    is_late = info.created > stored_at
-    if is_late and info.config.deliver_policy not in ("all", "by_start_sequence"):
-        return Word.BEFORE
-    if sequence <= info.ack_floor:
-        return Word.SETTLED
-    return Word.PERHAPS

@@ -8,8 +8,9 @@ from ..schedules.messages import as_datetime
 from ..transports.timestamps import iso
 from .letter_json import as_json as letter_as_json
 from .schedules import as_json as schedule_as_json
-from .trace import EventPlace, Trace, Word
+from .trace import EventPlace, Trace
 from .trace_failures import failures_of
+from .trace_waiting import Word
 
 
 def as_json(trace: Trace) -> dict[str, Any]:
@@ -32,6 +33,12 @@ def as_json(trace: Trace) -> dict[str, Any]:
         ],
         "deadLetters": [letter_as_json(one) for one in trace.letters],
         "scheduled": [schedule_as_json(one) for one in trace.scheduled],
+        "forwarding": [
+            {"app": one.app, "consumer": one.consumer, "sequence": one.sequence,
+             "since": iso(one.since), "due": None if one.due is None else iso(one.due),
+             "state": one.word, "paused": one.is_paused}
+            for one in trace.forwardings
+        ],
         "sentBack": [_place_json(one) for one in trace.returns],
         "longRetries": [
             {"app": one.retry.app, "handler": one.retry.handler, "failures": one.retry.failures,
@@ -39,6 +46,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
             for one in trace.retries
         ],
         "sameCorrelation": [_place_json(one) for one in trace.related],
+        "sameCorrelationLater": [schedule_as_json(one) for one in trace.later],
         "more": trace.more_related,
         "scanned": trace.scanned,
         "candidates": [

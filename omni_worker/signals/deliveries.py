@@ -178,7 +178,8 @@ class IdUsedAgain(HandlerSignal):
 class PublishConfirmed(Signal):
     """The server confirmed a published event; ``is_letter`` for a dead letter of ours.
 
-    ``seconds``: how long `publish` took; None for one of many, and for a dead letter.
+    ``seconds``: how long `publish` took; None for one of many, and for a dead letter. With ``due``
+    (epoch milliseconds) it is kept until then: stream and sequence are those of its schedule.
     """
 
     id: str
@@ -190,6 +191,7 @@ class PublishConfirmed(Signal):
     channel: str | None = None
     instance: str | None = None
     seconds: float | None = None
+    due: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

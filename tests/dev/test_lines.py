@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from omni_worker import Event, EventBus
 from omni_worker.cli.dev_events import near
 from omni_worker.handlers import Handler, declare
 from omni_worker.nats_server import NatsServer
+from omni_worker.topology import ConsumerSpec, consumer_config
 
 from .support import Project
 
@@ -21,6 +23,14 @@ app = App("shop")
 async def charge(event):
     await app.publish("custom.charged", {{}}, channel="whatsapp", instance="wa-1")
     effect("handled", id=event.id)
+"""
+LATER = """
+app = App("shop")
+
+
+@app.on("custom.order.placed", durable="pay")
+async def remind(event):
+    await app.publish("custom.reminder", {}, after=3600, id="r-1")
 """
 MORE = """
 
@@ -47,6 +57,22 @@ async def test_what_a_handler_publishes_and_what_no_handler_reads_is_shown(
         " which charge (pay) reads?"
     )
     assert "custom.order.placed: no handler" not in dev.said()
+
+
+async def test_what_is_published_later_is_a_line_with_its_time(
+    project: Project, bus: EventBus, nats_server: NatsServer
+) -> None:
+    project.write(LATER)
+    dev = await project.dev(url=nats_server.url)
+
+    await bus.publish("custom.order.placed", {})
+    await bus.publish("custom.order.placed", {})
+
+    await dev.until_said("custom.reminder scheduled before")
+    text = " ".join(dev.said().split())
+    at = r"(20\d\d-\d\d-\d\d )?\d\d:\d\d:\d\d"
+    assert re.search(rf"← custom.reminder scheduled for {at} by remind", text)
+    assert "OMNI_WORKER #" not in text
 
 
 @pytest.mark.parametrize("words", [("--only", "charge"), ("--except", "ship")])
@@ -131,6 +157,31 @@ async def test_a_durable_that_was_renamed_is_reported_once_with_what_waits_there
     ) in dev.said()
     assert dev.said().count("consumers rm pay") == 1
     await again.until_said("no handler here reads the consumer pay on CUSTOM any longer: 1 event")
+
+
+async def test_what_the_app_reads_for_itself_is_no_consumer_left_behind(
+    project: Project, bus: EventBus, nats_server: NatsServer
+) -> None:
+    async with EventBus(nats_server.url, name="shop") as before:
+        await before.publish("custom.order.placed", {}, after=3600)
+        for name in ("shop-again", "old"):
+            stream, subject = (
+                ("OMNI_WORKER", "omni-worker.again.shop.>")
+                if name == "shop-again"
+                else ("CUSTOM", "custom.old")
+            )
+            spec = ConsumerSpec(
+                stream=stream, name=name, app="shop", filters=(subject,), ack_wait=30.0
+            )
+            config = consumer_config(spec)
+            await before.transport.operators.create_consumer(stream, config)
+    project.write(APP.format(durable="pay"))
+
+    dev = await project.dev(url=nats_server.url)
+    await dev.until_said("no handler here reads the consumer old on CUSTOM any longer")
+
+    assert "shop-due" not in dev.said()
+    assert "shop-again" not in dev.said()
 
 
 def handler(*types: str, **place: Any) -> Handler:

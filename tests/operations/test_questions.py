@@ -6,7 +6,8 @@ import asyncio
 import json
 import signal
 import subprocess
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +453,63 @@ async def make_consumer(client: Any, name: str, **options: Any) -> None:
 async def _is_settled(client: Any, *names: str) -> bool:
     infos = [await consumer(client, name, "CUSTOM") for name in names]
     return all(one["ack_floor"]["stream_seq"] >= 1 for one in infos)
+
+
+async def test_trace_follows_an_event_that_is_published_later_from_its_schedule_to_its_stream(
+    nats_server: NatsServer,
+) -> None:
+    url = nats_server.url
+
+    async def trace(id: str) -> tuple[str, dict[str, Any]]:
+        said = await asyncio.to_thread(operate, url, "trace", id)
+        told = await asyncio.to_thread(operate, url, "trace", id, "--json")
+        assert said.code == 0, said.err
+        return " ".join(said.out.split()), json.loads(told.out)
+
+    async with EventBus(url, name="bot") as bus:
+        cause = await bus.publish("custom.question", {}, id="q-0000001")
+        later = await bus.publish(
+            "custom.follow_up", {}, after=3600, id="f-0000001", correlation_id=cause.id
+        )
+        of_cause, as_json_of_cause = await trace(cause.id)
+        scheduled, as_json_scheduled = await trace("f-000000")
+        soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+        await bus.transport.operators.pause_consumer("OMNI_WORKER", "bot-due", soon)
+        await asyncio.to_thread(operate, url, "schedules", "run-now", later.id)
+        due, as_json_due = await until_found(lambda: trace(later.id), "forwarding")
+        await asyncio.to_thread(operate, url, "resume", "bot-due")
+        there, as_json_there = await until_found(lambda: trace(later.id), "places")
+        async with bus.atomic() as tx:
+            await tx.publish("custom.in_block", {}, id="b-0000001")
+        committed, _ = await until_found(lambda: trace("b-0000001"), "places")
+
+    assert "SAME CORRELATION, PUBLISHED LATER" in of_cause
+    assert "bot custom.follow_up f-0000001" in of_cause
+    assert [one["id"] for one in as_json_of_cause["sameCorrelationLater"]] == [later.id]
+    assert "published not yet: 20" in scheduled
+    assert "waits as OMNI_WORKER #1" in scheduled
+    assert "q-0000001" in scheduled  # what it has the correlation of
+    assert as_json_scheduled["scheduled"][0]["id"] == later.id
+    assert "f-0000001 was published later, due at 20" in due
+    assert "waits as OMNI_WORKER #" in due
+    assert "for bot-due of bot (not yet delivered), which is paused; to resume:" in due
+    [forwarding] = as_json_due["forwarding"]
+    assert (forwarding["state"], forwarding["paused"]) == ("not yet delivered", True)
+    assert "stored as CUSTOM #2" in there
+    assert "published later, due at 20" in there
+    assert "forwarded from OMNI_WORKER #" in there
+    assert as_json_there["forwarding"][0]["state"] == "settled"
+    assert "committed by atomic() at 20" in committed
+
+
+async def until_found(
+    trace: Callable[[], Awaitable[tuple[str, dict[str, Any]]]], key: str
+) -> tuple[str, dict[str, Any]]:
+    """Trace until something is found there."""
+    found = await trace()
+    while not found[1][key]:
+        found = await trace()
+    return found
 
 
 async def test_trace_finds_what_cannot_be_read_by_its_place(nats_server: NatsServer) -> None:

@@ -11,8 +11,9 @@ from omni_worker import Context, Event, EventBus, Retry, RetryPolicy, Settings
 from omni_worker.letters.read import DeadLetter, Pointer
 from omni_worker.operations.schedules import scheduled_events
 from omni_worker.operations.status import consumer_statuses
-from omni_worker.operations.trace import Word, trace_event
+from omni_worker.operations.trace import trace_event
 from omni_worker.operations.trace_json import as_json
+from omni_worker.operations.trace_waiting import Word
 from omni_worker.schedules.retries import again_consumer, due_filter, waiting_filter
 from omni_worker.topology import OWN_STREAM
 from omni_worker.transports.memory import MemoryServer, MemoryTransport

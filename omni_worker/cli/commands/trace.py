@@ -13,14 +13,15 @@ from ...operations.trace import (
     CANDIDATES,
     SHORTEST,
     EventPlace,
-    LongRetry,
     Trace,
     trace_event,
 )
 from ...operations.trace_failures import failed_times
 from ...operations.trace_json import as_json
+from ...operations.trace_waiting import Forwarding, LongRetry, Word
 from ...schedules.messages import as_datetime
 from ...settings import Settings
+from ...topology import OWN_STREAM
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, say
 from ..session import CalledWrongly, Progress, run_operation
@@ -45,7 +46,8 @@ def command(event: str, since: datetime, json: bool) -> int:
     was delivered, and an older event is still open); or not yet delivered. What it caused is found
     by the correlation id. The first eight characters of an id are enough, as logs show them; if
     several ids begin with them, these are listed. In place of an id, give STREAM #SEQUENCE for an
-    event that has no id or cannot be read. One that is to be published later is found, too.
+    event that has no id or cannot be read. One that is to be published later is found, too, with
+    where it waits and until when; so are those of the same correlation.
 
     \b
     omni-worker trace 0f7e2c1a
@@ -74,7 +76,9 @@ def _lines(trace: Trace, since: datetime) -> str:
         return "\n".join(_several(trace))
     parts = [_place_lines(place) for place in trace.places]
     parts += [_scheduled_lines(one) for one in trace.scheduled]
-    parts = parts or [_not_found(trace, since)]
+    if not parts and not trace.is_found:
+        parts = [_not_found(trace, since)]
+    parts.append([line for one in trace.forwardings for line in _forwarding_lines(one, trace)])
     if trace.consumers:
         rows = [
             [both_names(one.function, one.handler), one.stream, one.app or "-", one.word,
@@ -86,7 +90,7 @@ def _lines(trace: Trace, since: datetime) -> str:
         parts.append(["No consumer reads it."])
     parts.append([line for one in trace.retries for line in _retry_lines(one)])
     parts.append(_letter_lines(trace))
-    parts.append(_related_lines(trace))
+    parts += [_related_lines(trace), _later_lines(trace)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -127,10 +131,27 @@ def _scheduled_lines(event: ScheduledEvent) -> list[str]:
     return facts((
         ("event", event.id),
         ("published", f"not yet: {when}"),
+        ("waits as", f"{OWN_STREAM.name} #{event.message.sequence}"),
         ("subject", event.subject),
         ("key", event.key),
         ("from", event.app),
     ))  # fmt: skip
+
+
+def _forwarding_lines(one: Forwarding, trace: Trace) -> list[str]:
+    """Say since when the event is due, or committed, and if it was forwarded to its subject."""
+    said = (
+        f"committed by atomic() at {moment(one.since)}"
+        if one.due is None
+        else f"published later, due at {moment(one.due)}"
+    )
+    where = f"{OWN_STREAM.name} #{one.sequence}"
+    if one.word is Word.SETTLED:
+        return wrapped(printable(f"{said}: forwarded from {where} by {one.consumer}"))
+    said += f": waits as {where} for {one.consumer} of {one.app} ({one.word})"
+    if one.is_paused:
+        said += f", which is paused; to resume: omni-worker resume {one.consumer}"
+    return wrapped(printable(said if trace.places else f"{trace.id} was {said}"))
 
 
 def _letter_lines(trace: Trace) -> list[str]:
@@ -159,7 +180,7 @@ def _retry_lines(one: LongRetry) -> list[str]:
 
 def _related_lines(trace: Trace) -> list[str]:
     if not trace.related:
-        has_one = any(place.correlation_id for place in trace.places)
+        has_one = any(place.correlation_id for place in trace.places) and not trace.later
         return ["No other event has its correlation."] if has_one else []
     began = (trace.places or trace.related)[0].stored_at
     rows = [
@@ -169,6 +190,18 @@ def _related_lines(trace: Trace) -> list[str]:
     ]  # fmt: skip
     more = len(trace.related) - len(rows) + trace.more_related
     lines = table(["AFTER", "STORED AS", "FROM", "SAME CORRELATION"], rows, right=(0,))
+    return lines + ([f"and {grouped(more)} more; --json has up to 200"] if more > 0 else [])
+
+
+def _later_lines(trace: Trace) -> list[str]:
+    """List events of the same correlation that are not published yet."""
+    events = sorted(trace.later, key=lambda one: one.due)
+    rows = [
+        ["paused" if one.pause else moment(one.due), one.app, f"{one.subject}  {one.id}"]
+        for one in events[:SHOWN]
+    ]
+    more = len(events) - len(rows)
+    lines = table(["DUE", "FROM", "SAME CORRELATION, PUBLISHED LATER"], rows) if rows else []
     return lines + ([f"and {grouped(more)} more; --json has up to 200"] if more > 0 else [])
 
 

@@ -11,13 +11,13 @@ from ...operations.trace import (
     ConsumerWord,
     EventPlace,
     Trace,
-    Word,
     consumer_words,
     named_place,
     trace_event,
 )
 from ...operations.trace_failures import failed_times
 from ...operations.trace_json import as_json
+from ...operations.trace_waiting import Word
 from ...tasks import own
 from ..page import Ask, Facts, Page, Services
 from ..trees import Key, tree_of
@@ -69,7 +69,7 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
     yield base | {
         "trace": trace, "place": shown, "nodes": nodes, "body": body, "headers": headers,
         "failed_times": failed_times,
-        "status": 200 if nodes or trace.letters else 404, "json": as_json(trace),
+        "status": 200 if nodes or trace.is_found else 404, "json": as_json(trace),
     }  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def series_of(activity: Activity, now: datetime, bars: int) -> list[tuple[str, l
 
 def _is_shown(one: HandlerStatus) -> bool:
     """Leave out what reads an app's retried letters, unless something is stuck there."""
-    return not one.is_way_back or bool(one.waiting or one.unacked)
+    return not one.is_way_back or one.is_paused or bool(one.waiting or one.unacked)
 
 
 def line_json(line: HandlerLine, now: datetime) -> dict[str, Any]:
