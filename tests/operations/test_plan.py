@@ -146,6 +146,54 @@ async def test_an_app_without_handlers_may_publish_later_and_all_or_none(
     assert (applied.code, scheduled.id != "") == (0, True)
 
 
+LATER = """
+
+class Reminders:
+    async def remind(self):
+        await app.publish("custom.reminder", {}, after=60, key="r")
+
+@app.on("custom.a", durable="a")
+async def a(event):
+    await Reminders().remind()
+"""
+BLOCKS = """
+
+@app.on("custom.a", durable="a")
+async def a(event):
+    async with app.atomic() as tx:
+        await tx.publish("custom.b", {})
+"""
+NEITHER = """
+
+@app.on("custom.a", durable="a")
+async def a(event, at=None):
+    at = dict(after=1)
+    await app.publish("custom.b", {}, channel="wa", instance="wa-1")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "flags"),
+    [(LATER, ["allow_msg_schedules", "allow_msg_ttl"]), (BLOCKS, ["allow_atomic"]), (NEITHER, [])],
+)
+async def test_what_handlers_publish_later_or_in_blocks_is_planned_as_their_code_shows_it(
+    nats_server: NatsServer, tmp_path: Path, code: str, flags: list[str]
+) -> None:
+    (tmp_path / "shop.py").write_text(HEAD + code)
+
+    missing = plan(nats_server.url, tmp_path)
+    operate(nats_server.url, "plan", "shop:app", "--apply", folder=tmp_path)
+    left = plan(nats_server.url, tmp_path)
+    client = await plain_client(nats_server.url)
+    config = (await api(client, "STREAM.INFO.OMNI_WORKER"))["config"]
+    await client.close()
+
+    assert (("later", "consumer", "router-due") in to_do(missing)) is bool(flags)
+    assert to_do(left) == set()
+    every = ("allow_msg_schedules", "allow_msg_ttl", "allow_atomic")
+    assert [name for name in every if config.get(name)] == flags
+
+
 async def test_own_stream_of_an_older_version_is_to_keep_schedules_and_blocks(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
