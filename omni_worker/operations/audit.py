@@ -9,6 +9,7 @@ difference is what neither of them accounts for. Nothing is changed.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from ..letters.read import DeadLetter
 from ..notes.ledger import Account, account_key, read_account, writer
 from ..notes.settled import block_key, read_block
 from ..recently_settled import BLOCK
+from ..subjects import matches
 from ..topology import origin_of
 from ..topology.streams import rfc3339
 from ..transports.base import Operators, Transport
@@ -27,6 +29,7 @@ from ..transports.infos import ConsumerInfo, StreamInfo
 from ..transports.key_value import KeyValue
 from .dead_letters import DeadLetters
 from .processes import processes
+from .unpublished import unpublished
 from .waiting_retries import throw_away, unsettled
 
 PATIENCE = 12.0  # seconds: a worker notes what it settled every ten, a busy one every second
@@ -47,6 +50,7 @@ class Line:
     in_hand: int = 0  # delivered and not settled: it runs, or waits for a retry
     retries: int = 0  # of these: long retries, which schedules keep
     waiting: int = 0
+    later: int = 0  # of these: published later, and not forwarded to the stream yet
     unaccounted: int = 0
     killed: tuple[str, ...] = ()  # processes that ended without their last note
     why_not: str = ""  # there is no account, and why
@@ -85,7 +89,8 @@ async def audit(
             for one in planned
             for stream in dict.fromkeys(spec.stream for spec in one.specs)
         ]
-    auditor = _Auditor(transport, await transport.bucket(bucket, ttl=ttl), since)
+    notes = await transport.bucket(bucket, ttl=ttl)
+    auditor = _Auditor(transport, notes, since, await unpublished(transport))
     lines = [
         auditor.line(one, streams[stream])
         for one in planned
@@ -101,11 +106,14 @@ MISSING = "no consumer yet"
 
 
 class _Auditor:
-    def __init__(self, transport: Transport, notes: KeyValue, since: datetime) -> None:
+    def __init__(
+        self, transport: Transport, notes: KeyValue, since: datetime, later: Counter[str]
+    ) -> None:
         self._transport = transport
         self._operators: Operators = transport.operators
         self._notes = notes
         self._since = since
+        self._later = later  # events that no stream has yet, by their subject
 
     async def line(self, planned: PlannedConsumers, stream: StreamInfo) -> Line:
         """Account for one handler on one stream."""
@@ -170,17 +178,29 @@ class _Auditor:
         letters = await self._letters(handler, name, first)
         retries = await self._retries(handler, name, first)
         in_hand += retries
+        later = self._later_in(seen, stream)
         return Line(
             handler=handler,
             stream=name,
             first=first,
-            published=published,
+            published=published + later,
             handled=max(0, published - waiting - in_hand - missing - letters),
             letters=letters,
             in_hand=in_hand,
             retries=retries,
-            waiting=waiting,
+            waiting=waiting + later,
+            later=later,
             unaccounted=missing,
+        )
+
+    def _later_in(self, seen: list[_Seen], stream: StreamInfo) -> int:
+        """Count the events that will be stored in a stream, and that a handler reads there."""
+        filters = [one for each in seen for one in each.info.config.filters or (">",)]
+        return sum(
+            count
+            for subject, count in self._later.items()
+            if any(matches(one, subject) for one in filters)
+            and any(matches(one, subject) for one in stream.config.subjects)
         )
 
     async def _noted(
@@ -253,6 +273,7 @@ def as_json(line: Line) -> dict[str, Any]:
         "inHand": line.in_hand,
         "longRetries": line.retries,
         "waiting": line.waiting,
+        "publishedLater": line.later,
         "unaccounted": line.unaccounted,
         "killed": list(line.killed),
         "balanced": line.is_balanced and not line.why_not,

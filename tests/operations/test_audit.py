@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer
+from omni_worker.transports.base import Operators
 from tests.processes.support import Stage, plain_client
 from tests.waiting import until
 
@@ -88,6 +91,46 @@ async def test_what_waits_while_no_worker_runs_is_counted_and_a_good_end_notes_e
         code, lines = audited(nats_server, tmp_path)
 
     assert (code, counts(lines["orders"])) == (0, (15, 10, 0, 0, 5, 0))
+
+
+async def test_what_is_published_later_waits_until_it_is_forwarded(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        await stage.run(stage.app(APP), audit="on")
+        async with EventBus(nats_server.url, name="publisher") as bus:
+            await bus.publish("custom.order", id="ok-1")
+            await stage.until_effects(1, "handled")
+            for number in range(3):
+                await bus.publish("custom.order", after=3600, id=f"later-{number}")
+            await bus.publish("custom.other", after=3600)
+            await bus.cancel((await bus.publish("custom.order", after=60)).id)
+            soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+            await bus.transport.operators.pause_consumer("OMNI_WORKER", "publisher-due", soon)
+            await bus.publish("custom.order", after=0, id="due")
+            operators = bus.transport.operators
+            await until(lambda: is_due(operators))
+
+            code, lines = await asyncio.to_thread(audited, nats_server, tmp_path)
+            said = await asyncio.to_thread(
+                operate, nats_server.url, "audit", "play:app", folder=tmp_path, EFFECTS="e",
+                WORKER="w",
+            )  # fmt: skip
+            await asyncio.to_thread(operate, nats_server.url, "resume", "publisher-due")
+            await stage.until_effects(2, "handled")
+
+            _, after = await asyncio.to_thread(audited, nats_server, tmp_path)
+
+    assert (code, counts(lines["orders"])) == (0, (5, 1, 0, 0, 4, 0))
+    assert lines["orders"]["publishedLater"] == 4
+    assert counts(lines["all"]) == (6, 1, 0, 0, 5, 0)
+    assert "of those waiting 4 are published later" in " ".join(said.out.split())
+    assert counts(after["orders"]) == (5, 2, 0, 0, 3, 0)
+
+
+async def is_due(operators: Operators) -> bool:
+    info = await operators.consumer_info("OMNI_WORKER", "publisher-due")
+    return info is not None and info.num_pending == 1
 
 
 async def test_an_event_that_another_program_acknowledged_does_not_balance(

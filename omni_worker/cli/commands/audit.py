@@ -30,11 +30,11 @@ def command(target: str, since: datetime, json: bool) -> int:
     """Account for every event that the handlers of an app had to see.
 
     \b
-    PUBLISHED  stored, and matching the handler
+    PUBLISHED  stored, or published later, and matching the handler
     HANDLED    settled by a worker: handled, or skipped as of another type
     LETTERS    became a dead letter
     IN HAND    delivered and not settled: it runs, or waits for a retry
-    WAITING    not delivered yet
+    WAITING    not delivered yet, or published later and not due yet
 
     The first is the sum of the others, to the event. The server says how many events match and how
     many are settled; the workers note each event that they settle, if they run with
@@ -76,6 +76,10 @@ def _text(lines: Sequence[Line], since: datetime) -> Iterator[str]:
         yield from table(HEAD, rows, right=(2, 3, 4, 5, 6))
     for one in lines:
         about = f"{one.handler.shown} on {one.stream}"
+        if one.later:
+            yield from wrapped(
+                f"{about}: of those waiting {grouped(one.later)} are published later", rest="  "
+            )
         if one.why_not:
             yield from wrapped(f"{about}: {one.why_not}", rest="  ")
         elif one.killed and one.unaccounted:
@@ -92,4 +96,6 @@ def _text(lines: Sequence[Line], since: datetime) -> Iterator[str]:
     if not lines:
         yield "No handlers: declare one with @app.on(...)"
     elif rows and all(one.is_balanced and not one.why_not for one in lines):
-        yield f"Every event since {moment(since)} is accounted for, or since the account began."
+        yield from wrapped(
+            f"Every event since {moment(since)} is accounted for, or since the account began."
+        )
