@@ -189,7 +189,7 @@ class EventBus(BusPublishing, Steerable):
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """The server's dead letters: to list, to show, to send back, to put aside."""
+        """The server's dead letters: to list, to show, to send back, to discard."""
         return DeadLetters(
             self.transport,
             create=self.settings.provision == "on",

@@ -76,6 +76,11 @@ def json_option(command: Command) -> Command:
     return click.option("--json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def app_name_option(said: str) -> Callable[[Command], Command]:
+    """Add `--app-name`: the name of an app on the server. `--app` is where an App is in code."""
+    return click.option("--app-name", "app", metavar="NAME", help=said)
+
+
 def verbose_option(command: Command) -> Command:
     """Add `--verbose`, to every command that shows a handler's two consumers as one."""
     said = "Show each consumer of a handler, those of bare subjects as well."

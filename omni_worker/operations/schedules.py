@@ -109,7 +109,9 @@ async def find_schedule(transport: Transport, name: str, app: str | None) -> Sch
     )
     apps = sorted({one.app for one in found})
     if len(apps) > 1:
-        raise NoSuchSchedule(f"{name} is scheduled by {' and by '.join(apps)}: choose by --app")
+        raise NoSuchSchedule(
+            f"{name} is scheduled by {' and by '.join(apps)}: choose by --app-name"
+        )
     if not found:
         whose = f" by {app}" if app else ""
         raise NoSuchSchedule(

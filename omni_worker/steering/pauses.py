@@ -62,7 +62,9 @@ async def find_target(
     names = sorted({handler_of(one.config) for one in found})
     apps = sorted({app_of(one.config) or "" for one in found})
     if len(apps) > 1:
-        raise NoSuchHandler(f"{handler} is a handler of {' and of '.join(apps)}: choose by --app")
+        raise NoSuchHandler(
+            f"{handler} is a handler of {' and of '.join(apps)}: choose by --app-name"
+        )
     if len(names) > 1:
         raise NoSuchHandler(f"{handler} is the function of {' and of '.join(names)}: name one")
     if not found:

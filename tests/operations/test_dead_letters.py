@@ -130,7 +130,7 @@ async def test_many_are_chosen_by_filters_asked_about_and_put_aside(
         last = operate(url, "dead-letters", "list", "--limit", "2")
 
         assert (asked.code, wrongly.code, none.code) == (2, 2, 0)
-        assert "Put aside 3 dead letters?" in asked.line
+        assert "Discard 3 dead letters?" in asked.line
         assert "add --yes" in asked.line
         assert "There is no such open dead letter" in none.out
         assert [one["state"] for one in lines_of(done)] == ["discarded"] * 3
@@ -169,7 +169,7 @@ async def test_with_its_app_a_handler_is_named_by_its_function_too(
     assert [row[3].strip() for row in table_of(listed)][:1] == ["count (n)"]
     assert "handler      count (n)" in shown.out
     assert "is known with --app MODULE:APP" in " ".join(unknown.out.split())
-    assert discarded.out == "#1  put aside\n"
+    assert discarded.out == "#1  discarded\n"
 
 
 async def test_no_error_of_a_letter_makes_lines_too_wide_for_a_terminal(

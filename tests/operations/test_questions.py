@@ -566,7 +566,7 @@ async def test_the_eight_characters_of_an_id_that_a_log_shows_are_enough_everywh
     assert by_letter["id"] == letter
     assert f"dead letter  #1 in SYSTEM\nid           {letter}" in shown.out
     assert f"id           {letter}" in by_event.out
-    assert "#1  put aside" in discarded.out
+    assert "#1  discarded" in discarded.out
     assert too_short.code == 1
     assert "an id needs its first 8 characters" in " ".join(too_short.out.split())
 

@@ -44,7 +44,7 @@ async def test_what_is_scheduled_is_listed_with_what_cancels_it(nats_server: Nat
         await bus.schedules.crons.declare("report", Cron("0 8 29 2 *", "America/Sao_Paulo"))
 
     said = await call(nats_server, "list")
-    as_json = json.loads((await call(nats_server, "list", "--app", "bot", "--json")).out)
+    as_json = json.loads((await call(nats_server, "list", "--app-name", "bot", "--json")).out)
     one = await call(nats_server, "list", "--limit", "1")
 
     rows = [" ".join(line.split()) for line in said.out.splitlines()[1:]]
@@ -91,7 +91,7 @@ async def test_an_app_is_named_where_two_have_scheduled_one_key(world: World) ->
         await bus.publish("custom.late", name, after=3600, key="k")
     transport = bus.transport
 
-    with pytest.raises(NoSuchSchedule, match="scheduled by one and by other: choose by --app"):
+    with pytest.raises(NoSuchSchedule, match="scheduled by one and by other: choose by --app-name"):
         await find_schedule(transport, "k", None)
     await cancel_schedule(transport, await find_schedule(transport, "k", "one"))
     await run_schedule_now(transport, await find_schedule(transport, "k", None))

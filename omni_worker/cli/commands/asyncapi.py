@@ -24,7 +24,7 @@ YAML = (".yaml", ".yml")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write into this file; .yaml or .yml makes it YAML.")  # fmt: skip
 @click.option("--yaml", is_flag=True, help="YAML in place of JSON; needs pyyaml.")
-@click.option("--app-version", default="0.0.0", show_default=True, metavar="TEXT",
+@click.option("--app-version", default="0.0.0", show_default=True, metavar="VERSION",
               help="The version of your app, for info.version.")  # fmt: skip
 @click.option("--sends", multiple=True, metavar="TYPE",
               help="A core type that the app publishes; may be repeated.")  # fmt: skip

@@ -18,8 +18,12 @@ from ..session import run_operation
 
 @click.command("dashboard")
 @click.argument("target", metavar="[MODULE[:APP]]", required=False)
-@click.option("--port", default=8787, show_default=True, help="The port it serves; 0: any.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address it binds.")
+@click.option(
+    "--port", default=8787, show_default=True, metavar="PORT", help="Its port; 0 takes a free one."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Serve on this address."
+)
 @click.option("--allow-actions", is_flag=True, help="Permit retry, discard, pause, scale.")
 @click.option(
     "--user", metavar="NAME:PASSWORD", envvar="OMNI_WORKER_DASHBOARD_USER",

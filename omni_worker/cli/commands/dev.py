@@ -28,17 +28,17 @@ from ..environment import unknown
     help="Run every handler but this one; may be repeated.",
 )  # fmt: skip
 @click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
-@click.option("--port", default=4222, show_default=True, help="Its server's, if free; 0: any.")
+@click.option(
+    "--port", default=4222, show_default=True, metavar="PORT",
+    help="Its server's, if free; 0 takes a free one.",
+)  # fmt: skip
 @click.option("--ephemeral", is_flag=True, help="Keep no data between runs.")
 @click.option("--use-running", is_flag=True, help="Use the server that listens on the port.")
 @click.option("--dashboard/--no-dashboard", default=True, help="Live pages, on port 8787 if free.")
 @click.option(
-    "--log-level",
-    default="info",
-    envvar="OMNI_WORKER_LOG_LEVEL",
-    show_default=True,
-    help="debug, info, warning …",
-)
+    "--log-level", default="info", envvar="OMNI_WORKER_LOG_LEVEL", show_default=True,
+    metavar="LEVEL", help="debug, info, warning …",
+)  # fmt: skip
 def command(**options: Any) -> int:
     """Run an app while you write it: with its own server, reloaded on every save.
 

@@ -32,8 +32,8 @@ PATIENCE = 10.0  # seconds for the server's confirmation; a person is waiting
 
 @click.command("publish")
 @click.argument("type", metavar="TYPE")
-@click.option("--channel", help="whatsapp, discord …; together with --instance.")
-@click.option("--instance", help="wa-001 …; together with --channel.")
+@click.option("--channel", metavar="NAME", help="whatsapp, discord …; together with --instance.")
+@click.option("--instance", metavar="NAME", help="wa-001 …; together with --channel.")
 @click.option(
     "--data", default="null", metavar="JSON|@FILE|-",
     help="The payload: JSON, a file that holds it, or standard input. Default: null.",
@@ -42,7 +42,7 @@ PATIENCE = 10.0  # seconds for the server's confirmation; a person is waiting
     "--app", "target", metavar="MODULE[:APP]",
     help="Check the payload by this app's types; use its server.",
 )  # fmt: skip
-@click.option("--id", help="The event's id; the same id twice is stored once.")
+@click.option("--id", metavar="ID", help="The event's id; the same id twice is stored once.")
 @json_option
 def command(
     type: str, channel: str | None, instance: str | None, data: str, target: str | None,

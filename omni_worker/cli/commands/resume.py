@@ -10,11 +10,12 @@ from ...transports.base import Transport
 from .. import say
 from ..session import run_operation
 from ..tables import wrapped
+from ..values import app_name_option
 
 
 @click.command("resume")
 @click.argument("handler")
-@click.option("--app", metavar="NAME", help="If several apps have a handler of this name.")
+@app_name_option("If several apps have a handler of this name.")
 def command(handler: str, app: str | None) -> int:
     """Deliver again to a handler, also if others paused it with another tool.
 

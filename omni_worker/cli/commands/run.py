@@ -42,7 +42,7 @@ log = logging.getLogger("omni_worker.worker")
     "--log-format", type=click.Choice(FORMATS),
     help="auto (default): what the app has set up, else pretty on a terminal, else json.",
 )  # fmt: skip
-@click.option("--log-level", help="debug, info (default), warning …")
+@click.option("--log-level", metavar="LEVEL", help="debug, info (default), warning …")
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1, 256), metavar="N",
     envvar="OMNI_WORKER_WORKERS",

@@ -11,6 +11,7 @@ from ...transports.base import Transport
 from .. import CALLED_WRONGLY, complain, say
 from ..session import run_operation
 from ..tables import wrapped
+from ..values import app_name_option
 
 
 @click.command("scale")
@@ -18,15 +19,16 @@ from ..tables import wrapped
 @click.argument("concurrency", type=click.IntRange(1, MOST), required=False)
 @click.option("--reset", is_flag=True, help="As many as the handler declares, again.")
 @click.option("--reason", default="", metavar="TEXT", help="Shown wherever the number is shown.")
-@click.option("--app", metavar="NAME", help="If several apps have a handler of this name.")
+@app_name_option("If several apps have a handler of this name.")
 def command(
     handler: str, concurrency: int | None, reset: bool, reason: str, app: str | None
 ) -> int:
     """Run CONCURRENCY events of a handler at once in each process, until --reset.
 
-    HANDLER is its durable, as `omni-worker status` shows it. Running processes follow at once, and
-    those started later as well, whatever concurrency= their version declares. With fewer, nothing
-    that runs is stopped; what waits beyond them is handed back, no attempt spent.
+    HANDLER is its durable or its function, as `omni-worker status` shows them. Running processes
+    follow at once, and those started later as well, whatever concurrency= their version declares.
+    With fewer, nothing that runs is stopped; what waits beyond them is handed back, no attempt
+    spent.
 
     \b
     omni-worker scale r1 20

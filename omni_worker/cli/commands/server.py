@@ -14,10 +14,10 @@ from .. import FAILED, complain
 
 
 @click.command("server")
-@click.option("--port", default=4222, show_default=True, help="0 takes a free one.")
+@click.option("--port", default=4222, show_default=True, metavar="PORT", help="0 takes a free one.")
 @click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False),
-    help="Directory to keep the data in. Default: a temporary one.",
+    "--store", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Keep the data in this directory. Default: a temporary one.",
 )  # fmt: skip
 def command(port: int, store: Path | None) -> int:
     """Run a nats-server with JetStream, on loopback, for development.

@@ -11,7 +11,7 @@ SECTIONS = {
         "list": "List the dead letters that are open, the newest last.",
         "show": "Show one: why, where, and how the handler failed.",
         "retry": "Send events back to the handler they failed in.",
-        "discard": "Put dead letters aside: they are no longer listed.",
+        "discard": "Discard dead letters: they are no longer listed.",
     }
 }
 

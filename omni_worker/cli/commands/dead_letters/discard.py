@@ -21,7 +21,7 @@ from .chosen import Chosen, Filters, filter_options, for_each, handlers_of
 @yes_option
 @json_option
 def command(letters: tuple[str, ...], filters: Filters, every: bool, yes: bool, json: bool) -> int:
-    """Put dead letters aside: they are no longer listed.
+    """Discard dead letters: they are no longer listed.
 
     Nothing is deleted. `list --all` still shows them, `retry` still takes them by number.
 
@@ -29,7 +29,7 @@ def command(letters: tuple[str, ...], filters: Filters, every: bool, yes: bool, 
     omni-worker dead-letters discard 12
     omni-worker dead-letters discard --error 'no such chat' --until 3d
 
-    Exit codes: 0 all are put aside, 1 some are not, 2 called wrongly.
+    Exit codes: 0 all are discarded, 1 some are not, 2 called wrongly.
     """
 
     async def work(transport: Transport, settings: Settings, app: App | None) -> int:
@@ -38,9 +38,9 @@ def command(letters: tuple[str, ...], filters: Filters, every: bool, yes: bool, 
         )  # fmt: skip
 
         async def discard(letter: DeadLetter) -> tuple[DeadLetter, str]:
-            return await found.discard(letter), "put aside"
+            return await found.discard(letter), "discarded"
 
         chosen = Chosen(letters, filters, every)
-        return await for_each(found, chosen, discard, "Put aside", yes=yes, json=json)
+        return await for_each(found, chosen, discard, "Discard", yes=yes, json=json)
 
     return run_with_app(filters.target, work)

@@ -14,18 +14,15 @@ from ....transports.base import Transport
 from ... import say
 from ...session import run_operation
 from ...tables import grouped, json_text, lasting, table, wrapped
-from ...values import json_option
+from ...values import app_name_option, json_option
 
 
 @click.command("list")
-@click.option("--app", metavar="NAME", help="Only events of this app.")
+@app_name_option("Only events of this app.")
 @click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
+    "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N",
     help="Show at most so many.",
-)
+)  # fmt: skip
 @json_option
 def command(app: str | None, limit: int, json: bool) -> int:
     """List events that are not due yet and crons, the next one first.
@@ -38,7 +35,7 @@ def command(app: str | None, limit: int, json: bool) -> int:
 
     \b
     omni-worker schedules list
-    omni-worker schedules list --app bot --json
+    omni-worker schedules list --app-name bot --json
 
     Exit codes: 0 also when there are none, 1 failed, 2 called wrongly.
     """

@@ -11,12 +11,13 @@ from ....transports.base import Transport
 from ... import say
 from ...session import run_operation
 from ...tables import wrapped
+from ...values import app_name_option
 
 
 @click.command("pause")
 @click.argument("name")
 @click.option("--reason", default="", metavar="TEXT", help="Shown by omni-worker schedules list.")
-@click.option("--app", metavar="NAME", help="If several apps have scheduled this name.")
+@app_name_option("If several apps have scheduled this name.")
 def command(name: str, reason: str, app: str | None) -> int:
     """Keep an event from being due, by its key or its id; a cron by its durable.
 

@@ -12,11 +12,12 @@ from ....transports.base import Transport
 from ... import say
 from ...session import run_operation
 from ...tables import wrapped
+from ...values import app_name_option
 
 
 @click.command("resume")
 @click.argument("name")
-@click.option("--app", metavar="NAME", help="If several apps have scheduled this name.")
+@app_name_option("If several apps have scheduled this name.")
 def command(name: str, app: str | None) -> int:
     """End the pause of an event, by its key or its id, or of a cron, by its durable.
 

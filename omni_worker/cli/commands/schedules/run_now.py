@@ -10,11 +10,12 @@ from ....transports.base import Transport
 from ... import say
 from ...session import run_operation
 from ...tables import wrapped
+from ...values import app_name_option
 
 
 @click.command("run-now")
 @click.argument("name")
-@click.option("--app", metavar="NAME", help="If several apps have scheduled this name.")
+@app_name_option("If several apps have scheduled this name.")
 def command(name: str, app: str | None) -> int:
     """Publish an event now that is not due yet, by its key or its id.
 
