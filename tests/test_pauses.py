@@ -477,7 +477,7 @@ async def test_what_an_app_reads_for_itself_is_not_paused_but_resumed_when_other
         await bus.subscribe("custom.late", hear, durable="r1")
         await bus.publish("custom.late", 1, after=0)
         await until(lambda: heard == [1])
-        refused = await asyncio.to_thread(ask, "pause", "shop-due", "--app", "shop")
+        refused = await asyncio.to_thread(ask, "pause", "shop-due", "--app-name", "shop")
         unscaled = await asyncio.to_thread(ask, "scale", "shop-due", "3")
         again = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
         await bus.transport.operators.pause_consumer("OMNI_WORKER", "shop-due", again)
