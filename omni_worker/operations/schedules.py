@@ -5,9 +5,11 @@ Over the port alone. No process of the app has to run, but one has to publish wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import heappush, heappushpop
 from typing import Any
 
 from ..cron import Cron, time_after
@@ -95,12 +97,49 @@ async def crons_of(transport: Transport, app: str) -> list[ScheduledEvent]:
             found.append(event)
 
 
+async def next_schedules(
+    transport: Transport, app: str | None, *, limit: int
+) -> tuple[list[ScheduledEvent], int]:
+    """Return the next that are due, and the number of all; of more than ``limit`` none is kept."""
+    heap: list[tuple[float, int, ScheduledEvent]] = []  # the latest due first
+    total = 0
+    async with aclosing(_each(transport, app)) as events:
+        async for event in events:
+            total += 1
+            # A sequence is there once, so that events themselves are never compared.
+            entry = (-event.due.timestamp(), -event.message.sequence, event)
+            if len(heap) < limit:
+                heappush(heap, entry)
+            else:
+                heappushpop(heap, entry)
+    return [event for _, _, event in sorted(heap, reverse=True)], total
+
+
+async def _each(transport: Transport, app: str | None) -> AsyncGenerator[ScheduledEvent, None]:
+    """Yield what is scheduled, by all apps or one, as it is stored."""
+    if await transport.operators.stream_info(OWN_STREAM.name) is None:
+        return
+    filters = (schedule_subject(app or "*", "*"), cron_subject(app or "*", "*"))
+    now = transport.clock()
+    async with Scan(transport, OWN_STREAM.name, filters=filters) as messages:
+        async for one in messages:
+            if (event := scheduled_event(one, now)) is not None:
+                yield event
+
+
+def _may_be(event: ScheduledEvent, name: str) -> bool:
+    begins = len(name) >= SHORTEST and event.id.startswith(name)
+    is_type = event.cron is not None and f"{CRON_TYPE}{event.name}" == name
+    return name in (event.name, event.id) or begins or is_type
+
+
 async def find_schedule(transport: Transport, name: str, app: str | None) -> ScheduledEvent:
     """Find what is scheduled by a key or an id, or a cron by its durable or its event's type.
 
     Raises NoSuchSchedule.
     """
-    events = await scheduled_events(transport, app)
+    async with aclosing(_each(transport, app)) as every:
+        events = [one async for one in every if _may_be(one, name)]
     found = (
         [one for one in events if one.name == name]
         or [one for one in events if one.id == name]

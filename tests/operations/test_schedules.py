@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +22,14 @@ from omni_worker.operations.schedules import (
     run_schedule_now,
     scheduled_events,
 )
+from omni_worker.schedules.messages import schedule_message
+from omni_worker.transports.base import Message
 from tests.cli.support import too_wide
 from tests.promises.conftest import World, kind, real_server, world
 from tests.test_schedules import published
 from tests.waiting import until
 
-from .support import Said, operate
+from .support import Measured, Said, least, measure, operate
 
 __all__ = ["kind", "real_server", "world"]
 
@@ -62,6 +66,40 @@ async def test_what_is_scheduled_is_listed_with_what_cancels_it(nats_server: Nat
     assert as_json[0]["id"] == first.id
     assert one.out.endswith("2 more: --limit 3\n")
     assert (await call(nats_server, "cancel", short)).code == 0
+
+
+async def test_of_many_only_those_that_are_shown_are_kept_in_memory(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    many, due = 5_000, time.time_ns() + 3_600 * 10**9
+    async with EventBus(nats_server.url, name="bot") as bus:
+        last = await bus.publish("custom.late", after=86_400, key="last")
+        await bus.transport.publish_many(
+            (
+                schedule_message(
+                    Message("custom.late", b"x" * 8_000, f"id-{number:06}"), "bot",
+                    f"id-{number:06}", due=due + number * 10**9, key=None, cause=None,
+                )
+                for number in range(many)
+            ),
+            timeout=60,
+        )  # fmt: skip
+
+    def measured(*words: str) -> Measured:
+        return measure(nats_server.url, "schedules", *words, folder=tmp_path)
+
+    listed = await asyncio.to_thread(measured, "list", "--limit", "3")
+    as_json = await asyncio.to_thread(measured, "list", "--limit", "3", "--json")
+    cancelled = await asyncio.to_thread(measured, "cancel", "last")
+    bound = await asyncio.to_thread(least, tmp_path) + 12  # MB; all events are 40 MB
+
+    rows = listed.said.out.splitlines()
+    assert [row.split()[-2] for row in rows[1:4]] == ["id-000000", "id-000001", "id-000002"]
+    assert rows[-1] == f"4 998 more: --limit {many + 1}"
+    assert [one["id"] for one in json.loads(as_json.said.out)] == [f"id-00000{n}" for n in range(3)]
+    assert "4 998 more" in as_json.said.err
+    assert (cancelled.said.code, last.key) == (0, "last")
+    assert max(listed.peak, as_json.peak, cancelled.peak) < bound
 
 
 def due_of(due: datetime) -> str:

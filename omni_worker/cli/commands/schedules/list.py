@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import click
 
 from ....listeners.text import short_id
-from ....operations.schedules import ScheduledEvent, as_json, scheduled_events
+from ....operations.schedules import ScheduledEvent, as_json, next_schedules
 from ....settings import Settings
 from ....transports.base import Transport
-from ... import say
+from ... import complain, say
 from ...session import run_operation
 from ...tables import grouped, json_text, lasting, table, wrapped
 from ...values import app_name_option, json_option
@@ -41,18 +41,20 @@ def command(app: str | None, limit: int, json: bool) -> int:
     """
 
     async def work(transport: Transport, settings: Settings) -> int:
-        found = await scheduled_events(transport, app)
+        found, total = await next_schedules(transport, app, limit=limit)
         if json:
-            say(json_text([as_json(one) for one in found[:limit]], indent=2))
+            say(json_text([as_json(one) for one in found], indent=2))
+            if total > len(found):
+                complain(_more(found, total))
         else:
-            say(_lines(found, limit, settings, app))
+            say(_lines(found, total, settings, app))
         return 0
 
     return run_operation(work)
 
 
 def _lines(
-    found: Sequence[ScheduledEvent], limit: int, settings: Settings, app: str | None
+    found: Sequence[ScheduledEvent], total: int, settings: Settings, app: str | None
 ) -> list[str]:
     if not found:
         whose = f" of {app}" if app else ""
@@ -66,12 +68,16 @@ def _lines(
             one.name if one.key or one.cron else short_id(one.id),
             _what(one),
         ]
-        for one in found[:limit]
+        for one in found
     ]
     lines = table(["DUE", "IN", "APP", "NAME", "EVENT"], rows, right=(1,))
-    if len(found) > limit:
-        lines += ["", f"{grouped(len(found) - limit)} more: --limit {len(found)}"]
+    if total > len(found):
+        lines += ["", _more(found, total)]
     return lines
+
+
+def _more(found: Sequence[ScheduledEvent], total: int) -> str:
+    return f"{grouped(total - len(found))} more: --limit {total}"
 
 
 def _what(one: ScheduledEvent) -> str:
