@@ -324,6 +324,26 @@ async def test_a_trace_and_the_list_of_schedules_tell_what_waits(world: World) -
     assert await scheduled_events(bus.transport) == []
 
 
+async def test_a_trace_tells_that_a_retry_that_was_due_is_settled(world: World) -> None:
+    bus = await world.bus(long_retry=LEAST)
+    failing = Failing(1)
+    subscription = await bus.subscribe(
+        "custom.thing", failing.handle, durable="r1", start_from="first", retry=ONCE_MORE
+    )
+    await bus.publish("custom.thing", {"x": 1}, id="e-0000001")
+    await until(lambda: subscription.counts.handled == 1)
+    since = datetime.now(UTC) - timedelta(hours=1)
+
+    async def word() -> Word | None:
+        [one] = (await trace_event(bus.transport, "e-0000001", since=since)).retries
+        return one.word
+
+    async def is_settled() -> bool:
+        return await word() is Word.SETTLED
+
+    await until(is_settled)
+
+
 async def test_an_event_too_large_for_a_schedule_waits_as_before(world: World) -> None:
     bus = await world.bus(long_retry=LEAST)
     failing = Failing(1)
