@@ -13,8 +13,9 @@ from omni_worker.process.collector import PASS_AFTER, calm_collector
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.unfreeze()  # what was collected of the tests
     yield
-    gc.unfreeze()
+    gc.freeze()
     gc.enable()
     gc.set_threshold(*before)
 
