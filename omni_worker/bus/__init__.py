@@ -91,7 +91,8 @@ class EventBus(BusPublishing, Steerable):
             create=self.settings.provision == "on",
             replicas=self.settings.replicas,
         )
-        self._provisioner.before_create = Latecomers(name, self.id, self.transport).wait
+        self._latecomers = Latecomers(name, self.id, self.transport)
+        self._provisioner.before_create = self._latecomers.wait
         self._subscriptions = Subscriptions(self.publisher, self.settings, self.transport, self.id)
         self._returns, self._due_retries = self._reading(Returns), self._reading(DueRetries)
         self._long_retries = LongRetries(
@@ -135,6 +136,8 @@ class EventBus(BusPublishing, Steerable):
         self._loop = asyncio.get_running_loop()
         self._hearing.find_tracing(self.publisher)
         await self.transport.open(self.name)
+        if self.is_to_read:
+            self._latecomers.ask()
         await patiently(self._provisioner.ensure_streams, self.settings)
         self.publisher.short_windows = self._provisioner.short_windows()
         self._connected = True
@@ -160,7 +163,7 @@ class EventBus(BusPublishing, Steerable):
 
     async def _close(self, grace: float | None) -> None:
         await self._drain_all(grace)
-        await self._subscriptions.steered.close()
+        await asyncio.gather(self._subscriptions.steered.close(), self._latecomers.close())
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -250,8 +253,7 @@ class EventBus(BusPublishing, Steerable):
         """Run a checked declaration.
 
         ``middlewares`` and ``listeners`` replace the bus's own; what happens is logged either way.
-        ``gates`` surround its runs, the first of them outermost; a gate serves one handler.
-        ``state`` is that of its contexts.
+        ``gates`` surround its runs alone, the first outermost; its contexts get ``state``.
         """
         self._check_connected()
         self._hearing.find_tracing(self.publisher)
@@ -348,9 +350,8 @@ class EventBus(BusPublishing, Steerable):
                 if looked >= REFRESH:
                     looked = 0.0
                     if self.transport.is_connected:
-                        await self._returns.look()
-                        await self._due_retries.look()
-                        await self.schedules.look()
+                        for one in (self._returns, self._due_retries, self.schedules):
+                            await one.look()
         finally:
             gave_up.cancel()
         self._connected = False

@@ -27,16 +27,34 @@ class Latecomers:
         self._app = app
         self._process = process
         self._transport = transport
-        self._read: frozenset[tuple[str, str]] = frozenset()  # by others, of any handler
+        self._asking: asyncio.Task[frozenset[tuple[str, str]]] | None = None
         self._asked_at = float("-inf")  # loop time
+
+    def ask(self) -> None:
+        """Ask the others what they read, of any handler.
+
+        Where there are none, the server says so at once, but only while this process does not
+        answer such questions itself; after that half a second has to pass.
+        """
+        loop = asyncio.get_running_loop()
+        self._asking = loop.create_task(self._read_by_others(), name="ask-latecomers")
+        self._asked_at = loop.time()
+
+    async def close(self) -> None:
+        """Ask no longer."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     async def wait(self, spec: ConsumerSpec) -> None:
         """Wait until others have recreated a missing consumer, if any of them reads it."""
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._asked_at > ASKED_AGAIN:
-            self._read = await self._read_by_others()
-            self._asked_at = loop.time()
-        if (spec.stream, spec.name) not in self._read:
+        if asyncio.get_running_loop().time() - self._asked_at > ASKED_AGAIN:
+            self._asking = None
+        if self._asking is None:
+            self.ask()
+        assert self._asking is not None
+        if (spec.stream, spec.name) not in await asyncio.shield(self._asking):
             return
         for _ in range(LOOKS):
             if await self._transport.operators.consumer_info(spec.stream, spec.name) is not None:
