@@ -40,8 +40,8 @@ _ONE_FILTER = System("omni-worker, channel=", OMNI.module, OMNI.pace)
 def _over(instances: int) -> tuple[Contender, ...]:
     """A handler of a type, and one with a channel, which has one consumer with one filter."""
     load = Load(events=60_000, instances=instances)
-    every = System(f"a type, {instances} instances", OMNI.module, OMNI.pace)
-    one = System(f"channel=, {instances} instances", OMNI.module, OMNI.pace)
+    every = System(f"a type, {instances}", OMNI.module, OMNI.pace)
+    one = System(f"channel=, {instances}", OMNI.module, OMNI.pace)
     job = Job(system="", work="", load=load, extra="channel")
     return (*draining(load, (every,)), *draining(load, (one,), job))
 
@@ -75,7 +75,7 @@ CASES = (
         contenders=tuple(
             one for number in (50, 500, 1_500, 5_000, 50_000) for one in _over(number)
         ),
-        base="a type, 50 instances",
+        base="a type, 50",
         group="drain",
     ),
     _case("drain-4k", "Drain events of 4 KB", Load(events=100_000, size=4_096)),
