@@ -390,6 +390,7 @@ def test_times_are_human(seconds: float, text: str) -> None:
 
 
 FACTS: dict[str, Any] = {
+    "app": "shop",
     "after": 2.0,
     "again": 30.0,
     "attempt": 1,
@@ -419,6 +420,7 @@ FACTS: dict[str, Any] = {
     "outcome": None,
     "pid": 1,
     "reason": "the reason",
+    "server": "nats://127.0.0.1:4222",
     "recreate": True,
     "recreated": False,
     "seconds": 0.1,
