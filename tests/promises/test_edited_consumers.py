@@ -386,7 +386,7 @@ async def test_in_order_what_came_without_its_body_comes_again(
 
     one = await world.bus()
     await one.subscribe(
-        "custom.thing", handle, durable="d", ack_wait=1.0, order_by=lambda event: event.type
+        "custom.thing", handle, durable="d", ack_wait=10.0, order_by=lambda event: event.type
     )
     await publish(world, "before")
     await until(lambda: ran == ["before"])
