@@ -135,7 +135,8 @@ class Execution:
         current_context.set(None)
         if ended is None and self._is_given_away(slot, state, delivery):
             return
-        settled = kept = comes_again = False
+        settled = kept = False
+        back: HandBack | None = None  # one that only another delivery of the event mends
         run = None
         try:
             if ended is not None:
@@ -150,7 +151,7 @@ class Execution:
             trouble = state.trouble_for(delivery) if run is None else run.trouble
             settled = await self._settle(state, delivery, outcome, trouble)
             kept = not settled and self._keep_for_retry(state, delivery)
-            comes_again = isinstance(outcome, HandBack) and outcome.bodiless
+            back = outcome if isinstance(outcome, HandBack) and outcome.bodiless else None
         except asyncio.CancelledError:
             self._back.one(
                 delivery
@@ -163,10 +164,10 @@ class Execution:
             if settled:
                 state.settled.add(delivery.sequence, delivery.stored_at)
             if not kept:
-                again = not settled and (comes_again or self._owes(state, delivery))
+                again = not settled and (back is not None or self._owes(state, delivery))
                 self.release(state, delivery)
                 if again:
-                    self._wait_for_it_again(delivery)
+                    self._wait_for_it_again(delivery, back.delay if back is not None else 0.0)
         if settled and run is not None and isinstance(outcome, Done):
             await self._recall.forget(run)
 
@@ -367,10 +368,10 @@ class Execution:
     def _owes(self, state: SourceState, delivery: Delivery) -> bool:
         return self._order is not None and self._order.owes(state, delivery)
 
-    def _wait_for_it_again(self, delivery: Delivery) -> None:
+    def _wait_for_it_again(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Wait for an unsettled event: in order, no later event may begin before it is back."""
         order, state = self._order, self._states.get(delivery.source)
         if order is not None and state is not None and not self._slots.is_closed:
             waiting = self.waiting([state])
             self.let_go(state, [one for one in waiting if not order.keeps(one)])
-            order.wait_for_older(state)
+            order.wait_for_older(state, delay)

@@ -86,7 +86,7 @@ async def route(event, ctx):
     if {mortal} and number == 1:
         raise RuntimeError("once")
     while {mortal} and number > 1:
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # it hangs until it is killed
     effect("handled", id=event.id)
 """
 

@@ -38,7 +38,8 @@ class Gap:
 
     def __init__(self, state: SourceState, now: float) -> None:
         self.state = state
-        self.since = now  # loop time; no lease of a dead process began later
+        # Loop time: no lease of a dead process began later, all that was handed back is due then.
+        self.since = now
         self.gathered: list[Delivery] = []
         self.window = 1  # how many to ask for next; it doubles while older ones come
         self.probed_at = float("-inf")  # loop time
@@ -70,14 +71,17 @@ class Gaps:
         self._emit = signals.emit
         self._gaps: dict[Source, Gap] = {}
 
-    def open(self, state: SourceState) -> None:
-        """Open a gap: nothing of the source begins until the events others hold are here."""
+    def open(self, state: SourceState, delay: float = 0.0) -> None:
+        """Open a gap: nothing of the source begins until the events others hold are here.
+
+        One that was handed back to come after ``delay`` seconds is waited for so much longer.
+        """
         state.is_asked = False
-        gap = self._gaps.get(state.source)
+        gap, since = self._gaps.get(state.source), self._leases.now() + delay
         if gap is not None:
-            gap.since = self._leases.now()
+            gap.since = max(gap.since, since)
             return
-        gap = self._gaps[state.source] = Gap(state, self._leases.now())
+        gap = self._gaps[state.source] = Gap(state, since)
         name = own(f"gap {self._handler.name}")
         gap.task = asyncio.get_running_loop().create_task(self._fill(gap), name=name)
 
@@ -119,7 +123,7 @@ class Gaps:
         while True:
             gap.moved.clear()
             if not self._credit.is_open:  # nothing can come while pulling is held
-                gap.since = self._leases.now()
+                gap.since = max(gap.since, self._leases.now())
             since = gap.since
             elsewhere = await self._elsewhere(gap)
             waited = self._leases.now() - gap.since

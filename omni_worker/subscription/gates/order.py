@@ -64,13 +64,14 @@ class Order(Gate):
         """Return True if the event waits for a retry: its attempt is spent, its key is held."""
         return delivery in self._later
 
-    def wait_for_older(self, state: SourceState) -> bool:
+    def wait_for_older(self, state: SourceState, delay: float = 0.0) -> bool:
         """Request nothing new until the events others have not answered yet are here.
 
+        ``delay`` is that of one that was handed back, in seconds.
         Return False where nothing is to be waited for: it stops, or another process is served.
         """
         if self._open and state.source.is_served:
-            self._gaps.open(state)
+            self._gaps.open(state, delay)
             self._credit.sources_changed()
             return True
         return False
