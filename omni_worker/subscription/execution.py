@@ -149,13 +149,15 @@ class Execution:
                 kept = not self._is_left_behind(state, delivery)
                 return
             trouble = state.trouble_for(delivery) if run is None else run.trouble
+            if isinstance(outcome, HandBack) and outcome.bodiless:
+                back = outcome
+                # Before its note is written, which takes a while: a later event could begin in it.
+                state.held.pop(delivery.sequence, None)
+                self._wait_for_it_again(delivery, back.delay)
             settled = await self._settle(state, delivery, outcome, trouble)
             kept = not settled and self._keep_for_retry(state, delivery)
-            back = outcome if isinstance(outcome, HandBack) and outcome.bodiless else None
         except asyncio.CancelledError:
-            self._back.one(
-                delivery
-            )  # our task is ended from outside: the event must not be lost with it
+            self._back.one(delivery)  # our task is ended from outside: it must not be lost with it
             raise
         except Exception as error:
             self._on_fault(error, slot, delivery)

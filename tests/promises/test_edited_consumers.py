@@ -11,6 +11,7 @@ import pytest
 
 from omni_worker import Context, Event, EventBus, binding, bus, dispatch, upkeep
 from omni_worker.errors import ApiError
+from omni_worker.notes import AttemptNotes, Note
 from omni_worker.process.health import examine
 from omni_worker.signals import (
     ConsumerEdited,
@@ -23,7 +24,7 @@ from omni_worker.signals import (
     Stalled,
     StallEnded,
 )
-from omni_worker.transports.base import Operators
+from omni_worker.transports.base import Delivery, Operators
 from omni_worker.transports.jetstream import JetStreamTransport
 
 from ..waiting import until
@@ -376,11 +377,20 @@ async def test_a_paused_consumer_is_a_warning_until_it_is_resumed(world: World) 
 async def test_in_order_what_came_without_its_body_comes_again(
     world: World, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
+    published = asyncio.Event()
     if by == "others":
         monkeypatch.setattr(bus, "REFRESH", 60.0)
         monkeypatch.setattr(bus, "BUSY_REFRESH", 60.0)
         # Longer than older events are waited for without it: ack_wait and five seconds.
         monkeypatch.setattr(dispatch, "BODY_DELAY", 8.0)
+        keep = AttemptNotes.keep
+
+        async def keep_slowly(self: AttemptNotes, delivery: Delivery, note: Note) -> None:
+            await published.wait()
+            await asyncio.sleep(0.3)  # a slow bucket: all events are here before the note is
+            await keep(self, delivery, note)
+
+        monkeypatch.setattr(AttemptNotes, "keep", keep_slowly)
     ran: list[str] = []
 
     async def handle(event: Event[Any]) -> None:
@@ -409,6 +419,7 @@ async def test_in_order_what_came_without_its_body_comes_again(
         await until(are_delivered)
         await edit_it(False)
     await publish(world, "e-4", "e-5")
+    published.set()
 
     await until(lambda: len(ran) >= 6, timeout=15)
     assert ran == ["before", "e-1", "e-2", "e-3", "e-4", "e-5"]
