@@ -68,7 +68,8 @@ async def test_handling_an_event(nats_server: NatsServer, options: dict[str, Any
     assert meter.json.total() <= EVENTS * 1.02, meter.json  # the rest is talk with the server
     assert meter.counts["create_task"] <= 60, meter.counts  # ten workers, and the start
     assert meter.timers <= 60, meter.counts
-    assert meter.counts["requests"] <= 40, meter.counts  # two consumers, each made and asked
+    # Two consumers, each made and asked, and a pull for some 200 events; fewer on a busy machine.
+    assert meter.counts["requests"] <= 60, meter.counts
     assert meter.counts["writes"] <= EVENTS * 0.05, meter.counts
     # Two consumers take turns: 1.7 calls an event more than one would need.
     assert meter.calls.total() <= EVENTS * 13, shown

@@ -13,6 +13,7 @@ from .backend import (
     Backend,
     Recorder,
     consumer_config,
+    info,
     make_consumer,
     make_stream,
     needs,
@@ -161,6 +162,11 @@ class Pinning:
         one, first = await read(transport)
         beside = await backend.beside()
         other, second = await read(beside)
+
+        async def both_wait() -> bool:
+            return (await info(transport)).num_waiting == 2
+
+        await until(both_wait)  # its server has the request of each; in a cluster it may come late
         await publish(transport, 1, 2)
         await until(lambda: len(first.deliveries) == len(second.deliveries) == 1)
 
