@@ -150,13 +150,14 @@ class LongRetries:
         if self._is_ready and self._clock is not None:
             return self._clock
         async with self._preparing:
-            operators = self._transport.operators
-            await allow(SCHEDULES, operators, self._provisioner, create=self._create)
+            await allow(SCHEDULES, self._transport, self._provisioner, create=self._create)
             await self.reader.ensure()
             if self._clock is None:
                 # By the server's own time: a worker whose clock is wrong delays as it should.
                 self._clock = ServerClock(
-                    operators, self._provisioner.ensure_own_stream, OWN_STREAM.name
+                    self._transport.operators,
+                    self._provisioner.ensure_own_stream,
+                    OWN_STREAM.name,
                 )
             self._is_ready = True
             return self._clock

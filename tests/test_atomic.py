@@ -26,6 +26,7 @@ from omni_worker.errors import (
 from omni_worker.events import Published
 from omni_worker.operations.dry import dry
 from omni_worker.operations.trace import trace_event
+from omni_worker.schedules import own_stream
 from omni_worker.schedules.atomic import Atomic, Committed
 from omni_worker.schedules.messages import batch_subject
 from omni_worker.signals import Listener, PublishConfirmed, PublishFailed
@@ -464,12 +465,50 @@ async def test_an_own_stream_with_schedules_takes_batches_from_now_on(world: Wor
     bus = await world.bus()
     await bus.publish("custom.late", 1, after=0)
     await published(bus, "custom.late")
+    operators = bus.transport.operators
+    before = await operators.stream_info(OWN_STREAM.name)
+    assert before is not None
+    await operators.update_stream({**before.config.raw, "allow_atomic": False})  # as others made it
 
     async with bus.atomic() as tx:
         await tx.publish("custom.a", 1)
 
     assert await published(bus, "custom.a") == [1]
     info = await bus.transport.operators.stream_info(OWN_STREAM.name)
+    assert info is not None
+    assert info.config.raw["allow_atomic"]
+    assert info.config.raw["allow_msg_schedules"]
+
+
+@pytest.mark.parametrize("is_atomic_first", [True, False])
+async def test_a_first_block_and_a_first_schedule_at_once_take_nothing_back_from_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_atomic_first: bool
+) -> None:
+    one, other = await world.bus("shop"), await world.bus("shop")
+    await one._provisioner.ensure_own_stream()
+    write, read = own_stream.write_stream, 0
+    turns = [asyncio.Event(), asyncio.Event()]
+
+    async def after_both_have_read(operators: Any, change: Any) -> Any:
+        nonlocal read
+        read += 1
+        if read == 2:
+            turns[0].set()
+        await turns[is_atomic_first != (operators is one.transport.operators)].wait()
+        info = await write(operators, change)
+        turns[1].set()
+        return info
+
+    monkeypatch.setattr(own_stream, "write_stream", after_both_have_read)
+
+    async def commit() -> None:
+        async with one.atomic() as tx:
+            await tx.publish("custom.a", 1)
+
+    await asyncio.gather(commit(), other.publish("custom.late", 2, after=3600))
+
+    assert await published(one, "custom.a") == [1]
+    info = await one.transport.operators.stream_info(OWN_STREAM.name)
     assert info is not None
     assert info.config.raw["allow_atomic"]
     assert info.config.raw["allow_msg_schedules"]
@@ -483,7 +522,7 @@ async def test_without_provisioning_the_error_says_what_is_missing(world: World)
         async with by.atomic() as tx:
             await tx.publish("custom.a", 1)
 
-    for prepare in (lambda: asyncio.sleep(0), lambda: maker.publish("custom.l", after=0),
+    for prepare in (lambda: asyncio.sleep(0), maker._provisioner.ensure_own_stream,
                     lambda: commit(maker)):  # fmt: skip
         await prepare()
         with pytest.raises(TransportError) as raised:

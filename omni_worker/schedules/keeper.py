@@ -199,7 +199,7 @@ class Schedules:
         async with self._preparing:
             check_version(self._transport.server_version)
             if not is_dry(self._transport):
-                await allow(SCHEDULES, self._operators, self._provisioner, create=self._create)
+                await allow(SCHEDULES, self._transport, self._provisioner, create=self._create)
                 await self.forwarder.ensure()
             self._is_ready = self._is_used = True
 

@@ -61,8 +61,7 @@ class Outbox:
         async with self._preparing:
             check_version(self._transport.server_version)
             if not is_dry(self._transport):
-                operators = self._transport.operators
-                await allow(ATOMIC, operators, self._provisioner, create=self._create)
+                await allow(ATOMIC, self._transport, self._provisioner, create=self._create)
                 await self._forwarder.ensure()
             self._is_ready = True
 

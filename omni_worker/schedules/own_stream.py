@@ -11,7 +11,7 @@ from ..errors import TransportError
 from ..provision import NotProvisioned, Provisioner
 from ..topology import OWN_STREAM, UpdateStream
 from ..transports.atomic import LEAST_VERSION as ATOMIC_VERSION
-from ..transports.base import Operators
+from ..transports.base import Transport
 from ..writes import write_stream
 
 SCHEDULES_VERSION = (2, 12, 0)
@@ -40,12 +40,18 @@ ATOMIC = Feature(
     since=ATOMIC_VERSION,
 )
 
+FEATURES = (SCHEDULES, ATOMIC)
+
 
 async def allow(
-    feature: Feature, operators: Operators, provisioner: Provisioner, *, create: bool
+    feature: Feature, transport: Transport, provisioner: Provisioner, *, create: bool
 ) -> None:
     """Make our own stream, or let the existing one do this. Raises NotProvisioned."""
+    operators = transport.operators
     await provisioner.ensure_own_stream()
+    # All of them at once: of two updates that each switch one on, the later takes the other back.
+    can = [one for one in FEATURES if transport.server_version >= one.since]
+    flags = {flag: value for one in (feature, *can) for flag, value in one.flags.items()}
     for is_last in (False, True):
         info = await operators.stream_info(OWN_STREAM.name)
         raw: dict[str, Any] = {} if info is None else dict(info.config.raw)
@@ -59,7 +65,7 @@ async def allow(
                 f" (OMNI_WORKER_PROVISION): {feature.needed_for} with it on, or update the"
                 f" stream with {' and '.join(feature.flags)}"
             )
-        await write_stream(operators, UpdateStream({**raw, **feature.flags}))
+        await write_stream(operators, UpdateStream({**raw, **flags}))
     raise TransportError(
         f"stream {OWN_STREAM.name} does not {feature.does}: a server of the cluster is older"
         f" than {'.'.join(map(str, feature.since))}"
