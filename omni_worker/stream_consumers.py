@@ -23,21 +23,22 @@ from .provision import NotProvisioned, Provisioner
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .signals import ConsumersJoined, Signals
-from .subjects import filters_for, intersection, is_wild
+from .subjects import filters_for, is_wild
 from .topology import (
     SPLIT,
     ConsumerSpec,
     RefuseConsumer,
     StreamConsumers,
-    bare_name,
     is_whole,
     joined,
+    left_to,
     loses_events,
     overlapping,
     plan_consumer,
     short_hash,
+    taken_over,
 )
-from .transports.base import Transport
+from .transports.base import Operators, Transport
 from .transports.infos import ConsumerInfo
 
 Version = tuple[int, int, int]
@@ -112,7 +113,7 @@ async def _on_one_stream(
     version = transport.server_version
     if wanted.bare is None:
         _check_filters(wanted.main, version, "order_by needs one consumer")
-        await _check_taken_over(wanted, transport)
+        await _check_taken_over(wanted.main, transport.operators)
         return wanted.specs, None
     operators = transport.operators
     main = await operators.consumer_info(wanted.stream, wanted.main.name)
@@ -130,22 +131,30 @@ async def _on_one_stream(
     return wanted.specs, None
 
 
-async def _check_taken_over(wanted: StreamConsumers, transport: Transport) -> None:
-    """Refuse to read what a bare consumer has: its events would be lost or repeated."""
-    main = await transport.operators.consumer_info(wanted.stream, wanted.main.name)
-    name = bare_name(wanted.name)
-    if main is None or main.config.metadata.get(SPLIT) != name:
-        return  # where there was no split, no right to look at the other one is needed
-    bare = await transport.operators.consumer_info(wanted.stream, name)
-    if bare is None:
-        return
-    for has in bare.config.filters:
-        if any(intersection(has, want) is not None for want in wanted.main.filters):
-            raise TopologyError(
-                f"consumer {name!r} on stream {wanted.stream} has the events of {has}, which"
-                f" {wanted.name!r} is now to read as well: events would be lost or repeated;"
-                " choose another durable name, or delete both consumers when all is handled"
-            )
+async def absorbed(spec: ConsumerSpec, operators: Operators) -> ConsumerInfo | None:
+    """Return the bare consumer whose events a main one without a bare one is to read as well."""
+    main = await operators.consumer_info(spec.stream, spec.name)
+    name = None if main is None else left_to(spec, main)
+    if name is None:
+        return None  # where there was no split, no right to look at the other one is needed
+    bare = await operators.consumer_info(spec.stream, name)
+    return bare if bare is not None and taken_over(spec, bare.config) else None
+
+
+def refusal(spec: ConsumerSpec, bare: ConsumerInfo) -> str:
+    """Say why a main consumer does not take over a bare one's events, and what does it."""
+    events = ", ".join(taken_over(spec, bare.config))
+    return (
+        f"consumer {bare.name!r} on stream {spec.stream} has the events of {events}, which"
+        f" {spec.name!r} is now to read as well: events would be lost or repeated; stop its"
+        f" workers, then omni-worker plan MODULE:APP --recreate {spec.name}"
+    )
+
+
+async def _check_taken_over(spec: ConsumerSpec, operators: Operators) -> None:
+    """Refuse to read what a bare consumer has. Raises TopologyError."""
+    if (bare := await absorbed(spec, operators)) is not None:
+        raise TopologyError(refusal(spec, bare))
 
 
 def _check_filters(spec: ConsumerSpec, version: Version, why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -159,8 +160,12 @@ async def test_two_processes_that_start_at_once_share_the_two_consumers() -> Non
     seen: list[Any] = []
     first, second = (EventBus(transport=MemoryTransport(server), name="shop") for _ in range(2))
     async with first, second:
-        for one in (first, second):
-            await one.subscribe("custom.a", lambda event: seen.append(event.payload), durable="d")
+        await asyncio.gather(
+            *(
+                one.subscribe("custom.a", lambda event: seen.append(event.payload), durable="d")
+                for one in (first, second)
+            )
+        )
         for number in range(50):
             await first.publish("custom.a", number)
             await first.publish("custom.a", 100 + number, channel="c", instance="i")

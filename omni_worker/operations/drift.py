@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any
 
 from .. import limits
 from ..handler_consumers import PlannedConsumers, copies_of, copy_spec, planned_consumers
@@ -16,6 +14,7 @@ from ..notes import attempts, guards
 from ..schemas import SchemaRegistry
 from ..settings import Settings
 from ..steering import orders
+from ..stream_consumers import absorbed, refusal
 from ..subjects import filters_for, intersection, is_wild
 from ..topology import (
     OWN_STREAM,
@@ -53,49 +52,7 @@ from ..writes import write_consumer, write_stream
 from .crons import RemoveCron, remove_cron, unclaimed_crons
 from .orphans import orphans
 from .own_readers import SENT_BACK, own_readers
-
-Change = CreateStream | UpdateStream | CreateConsumer | UpdateConsumer | CreateBucket | RemoveCron
-
-
-class Action(StrEnum):
-    """Action on a stream, consumer or bucket. Only the first three are drift."""
-
-    CREATE = "create"
-    UPDATE = "update"
-    CONFLICT = "conflict"  # we may not change it: a person has to decide
-    LATER = "later"  # done by a worker when it is first needed
-    FOREIGN = "foreign"  # another program's; it covers our needs
-    ORPHANED = "orphaned"  # ours, and no handler of this version reads it
-    NOTE = "note"
-    FINE = "fine"
-
-
-class Kind(StrEnum):
-    """Kind of object that an action is about."""
-
-    STREAM = "stream"
-    CONSUMER = "consumer"
-    CRON = "cron"
-    BUCKET = "bucket"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """Need of the app, compared with the server; ``change`` is the request to send."""
-
-    action: Action
-    kind: Kind
-    name: str
-    says: str
-    stream: str = ""  # the stream of a consumer
-    handler: str = ""  # the name people know a consumer by
-    function: str = ""  # of the handler that reads this consumer
-    change: Change | None = None
-
-    @property
-    def is_drift(self) -> bool:
-        """True if the server differs from the app's needs."""
-        return self.action in (Action.CREATE, Action.UPDATE, Action.CONFLICT)
+from .steps import Action, Change, Kind, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +228,9 @@ async def _as_they_begin(operators: Operators, wanted: StreamConsumers) -> tuple
 
 
 async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step]:
+    if (bare := await absorbed(spec, operators)) is not None:
+        says = refusal(spec, bare)
+        return [_consumer(Action.CONFLICT, spec.name, spec.stream, says)]
     info = await operators.consumer_info(spec.stream, spec.name)
     step = plan_consumer(spec, info, narrow=True)
     match step:
@@ -351,25 +311,3 @@ async def _our_own(transport: Transport, needs: Needs, standing: list[StreamConf
                 Step(action=missing, kind=Kind.BUCKET, name=bucket, says=says, change=make)
             )
     return steps
-
-
-def by_handler(steps: Sequence[Step]) -> list[Step]:
-    """Make the same step for both consumers of a handler one, under the name people know."""
-    found: dict[tuple[str, ...], Step] = {}
-    for one in steps:
-        key = (one.action, one.kind, one.stream, one.handler or one.name, one.says)
-        found[key] = replace(one, name=one.handler or one.name) if key in found else one
-    return list(found.values())
-
-
-def as_json(step: Step) -> dict[str, Any]:
-    """Write a step for programs."""
-    return {
-        # Programs know an orphaned consumer as "left".
-        "action": "left" if step.action is Action.ORPHANED else step.action,
-        "drift": step.is_drift,
-        "kind": step.kind,
-        "name": step.name,
-        "stream": step.stream or (step.name if step.kind is Kind.STREAM else None),
-        "says": step.says,
-    }

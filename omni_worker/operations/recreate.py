@@ -1,4 +1,8 @@
-"""Recreate a durable consumer at its ack floor, for changes that the server does not allow."""
+"""Recreate a durable consumer at its ack floor, for changes that the server does not allow.
+
+A consumer that from now on reads what a bare one has takes over from it: it begins where the first
+of the two is, and the bare one is deleted.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,21 @@ from typing import Any
 from ..errors import TopologyError
 from ..notes import attempts
 from ..positions import Position, Positions
-from ..topology import ConsumerSpec, CreateConsumer, app_of, consumer_config, has_late, with_late
+from ..stream_consumers import absorbed
+from ..topology import (
+    ConsumerSpec,
+    CreateConsumer,
+    app_of,
+    consumer_config,
+    has_late,
+    late_name,
+    with_late,
+)
 from ..transports.base import Transport
 from ..transports.infos import ConsumerInfo
 from ..writes import write_consumer
 from .scan import Scan
+from .status import first_unsettled_message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +42,7 @@ class Remaking:
     unacked: int  # delivered, not acknowledged: repeated in any case
     repeated: int  # acknowledged above the ack floor: repeated because of the recreation
     config: Mapping[str, Any]
+    absorbs: str = ""  # the bare consumer that it takes over from
 
 
 async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking:
@@ -40,11 +55,16 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
     if owner != spec.app:
         whose = f"the app {owner!r}" if owner else "another program"
         raise TopologyError(f"{where} belongs to {whose}; this is {spec.app!r}")
-    if info.num_waiting:
-        raise TopologyError(
-            f"{where} is read right now ({info.num_waiting} pulls wait): stop its workers first"
-        )
-    delivered = await _delivered_above_floor(transport, info)
+    bare = await absorbed(spec, transport.operators)
+    for one in (info,) if bare is None else (info, bare):
+        if one.num_waiting:
+            raise TopologyError(
+                f"consumer {one.name!r} on stream {spec.stream} is read right now"
+                f" ({one.num_waiting} pulls wait): stop its workers first"
+            )
+    if bare is not None:
+        return await _taking_over(transport, spec, info, bare)
+    delivered = await _delivered_after(transport, info, info.ack_floor)
     start = info.ack_floor + 1
     config = consumer_config(replace(spec, start_sequence=start))
     return Remaking(
@@ -54,6 +74,35 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
         unacked=info.num_ack_pending,
         repeated=max(0, delivered - info.num_ack_pending),
         config=with_late(config) if has_late(info.config) else config,
+    )
+
+
+async def _taking_over(
+    transport: Transport, spec: ConsumerSpec, info: ConsumerInfo, bare: ConsumerInfo
+) -> Remaking:
+    """Begin where the first unsettled event of the two is: neither says how far it has looked."""
+    both, operators = (info, bare), transport.operators
+    for one in both:
+        if has_late(one.config):
+            raise TopologyError(
+                f"consumer {late_name(one.name)!r} on stream {spec.stream} has events of new"
+                " subjects: run the version before until it is gone, then try again"
+            )
+    stream = await operators.stream_info(spec.stream)
+    end = 0 if stream is None else stream.state.last_sequence
+    # Read after the end: an event that is stored in between is behind the start in any case.
+    found = [await first_unsettled_message(operators, one) for one in both]
+    start = min([end + 1, *(one.sequence for one in found if one is not None)])
+    delivered = sum([await _delivered_after(transport, one, start - 1) for one in both])
+    unacked = sum(one.num_ack_pending for one in both)
+    return Remaking(
+        spec=spec,
+        start=start,
+        waiting=sum(one.num_pending for one in both),
+        unacked=unacked,
+        repeated=max(0, delivered - unacked),
+        config=consumer_config(replace(spec, start_sequence=start)),
+        absorbs=bare.name,
     )
 
 
@@ -71,7 +120,9 @@ async def remake(transport: Transport, remaking: Remaking) -> None:
         origin = f"recreated-{secrets.token_hex(8)}"
         left = Position(start=start, end=start - 1, origin=origin, stream_created=created)
         await positions.keep(spec.stream, spec.name, left)
-    await transport.operators.delete_consumer(spec.stream, spec.name)
+    for name in (spec.name, remaking.absorbs):
+        if name:
+            await transport.operators.delete_consumer(spec.stream, name)
     try:
         await write_consumer(transport.operators, CreateConsumer(spec.stream, remaking.config))
     except Exception as error:
@@ -82,13 +133,13 @@ async def remake(transport: Transport, remaking: Remaking) -> None:
     await positions.drop(spec.stream, spec.name)
 
 
-async def _delivered_above_floor(transport: Transport, info: ConsumerInfo) -> int:
-    """Count a consumer's deliveries after its ack floor."""
-    floor, filters = info.ack_floor, info.config.filters
-    if info.delivered <= floor:
+async def _delivered_after(transport: Transport, info: ConsumerInfo, after: int) -> int:
+    """Count a consumer's events after a sequence that it has delivered."""
+    if info.delivered <= after:
         return 0
-    async with Scan(transport, info.stream, filters=filters, follow=True, after=floor) as after:
-        return max(0, after.total - info.num_pending)
+    filters = info.config.filters
+    async with Scan(transport, info.stream, filters=filters, follow=True, after=after) as scan:
+        return max(0, scan.total - info.num_pending)
 
 
 def as_json(remaking: Remaking) -> dict[str, Any]:
@@ -100,4 +151,5 @@ def as_json(remaking: Remaking) -> dict[str, Any]:
         "waiting": remaking.waiting,
         "unacked": remaking.unacked,
         "repeated": remaking.repeated,
+        "takesOver": remaking.absorbs or None,
     }

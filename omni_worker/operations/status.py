@@ -31,7 +31,7 @@ from ..topology import (
     holds_events,
     is_pinned,
 )
-from ..transports.base import Operators, Transport
+from ..transports.base import Operators, StoredMessage, Transport
 from ..transports.infos import ConsumerInfo
 from ..transports.timestamps import iso
 from .processes import processes
@@ -201,6 +201,12 @@ async def _with_retries(operators: Operators, one: ConsumerStatus) -> ConsumerSt
 
 async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime | None:
     """Return the stored time of the oldest unsettled event of a consumer."""
+    message = await first_unsettled_message(operators, info)
+    return None if message is None else stored_time(message)
+
+
+async def first_unsettled_message(operators: Operators, info: ConsumerInfo) -> StoredMessage | None:
+    """Return the oldest unsettled event of a consumer."""
     sequence = (info.ack_floor if info.num_ack_pending else info.delivered) + 1
     found = await asyncio.gather(
         *(
@@ -208,8 +214,8 @@ async def first_unsettled(operators: Operators, info: ConsumerInfo) -> datetime 
             for one in info.config.filters or (">",)
         )
     )
-    times = [stored_time(message) for message in found if message is not None]
-    return min(times, default=None)
+    messages = [one for one in found if one is not None]
+    return min(messages, key=lambda one: one.sequence, default=None)
 
 
 async def with_turns(transport: Transport, found: Sequence[ConsumerStatus]) -> list[ConsumerStatus]:

@@ -50,11 +50,13 @@ from .split import (
     holds_bare,
     is_whole,
     joined,
+    left_to,
     loses_events,
     main_name,
     narrowed,
     overlapping,
     split,
+    taken_over,
 )
 from .stored import OWN_SUBJECTS
 from .streams import (
@@ -150,6 +152,7 @@ __all__ = [
     "joined",
     "late_consumer",
     "late_name",
+    "left_to",
     "letter_risks",
     "loses_events",
     "main_name",
@@ -174,6 +177,7 @@ __all__ = [
     "split",
     "stream_config",
     "stream_differences",
+    "taken_over",
     "uncovered",
     "unknown_copies",
     "unserved",

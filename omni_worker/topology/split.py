@@ -98,6 +98,21 @@ def is_whole(consumers: StreamConsumers, main: ConsumerInfo | None, *, has_bare:
     return main is not None and not has_bare and holds_bare(consumers, main.config)
 
 
+def left_to(spec: ConsumerSpec, info: ConsumerInfo) -> str | None:
+    """Name the bare consumer of an existing main one, where ``spec`` needs none any longer."""
+    name = bare_name(spec.name)
+    return name if not spec.split and info.config.metadata.get(SPLIT) == name else None
+
+
+def taken_over(spec: ConsumerSpec, bare: ConsumerConfig) -> tuple[str, ...]:
+    """Return the filters of a bare consumer whose events the main one is to read from now on."""
+    return tuple(
+        has
+        for has in bare.filters
+        if any(intersection(has, want) is not None for want in spec.filters)
+    )
+
+
 def narrowed(spec: ConsumerSpec, config: ConsumerConfig) -> dict[str, Any]:
     """Return a consumer's configuration with the filters of ``spec``; all else is kept."""
     kept = {key: value for key, value in config.raw.items() if not key.startswith("filter_")}

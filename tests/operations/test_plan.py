@@ -435,7 +435,7 @@ async def test_a_new_consumer_is_recreated_where_it_began_and_runs_no_history(
     assert [json.loads(line) for line in done.out.splitlines()] == [
         {
             "stream": "MESSAGE", "consumer": name, "start": 6, "waiting": waiting, "unacked": 0,
-            "repeated": 0,
+            "repeated": 0, "takesOver": None,
         }
         for name, waiting in (("r1-bare", 2), ("r1", 0))
     ]  # fmt: skip

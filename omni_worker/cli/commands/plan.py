@@ -11,10 +11,11 @@ from ...app import App
 from ...errors import ConfigError, OmniWorkerError, TopologyError
 from ...handler_consumers import planned_consumers
 from ...handlers import Handler, both_names, find_handlers
-from ...operations.drift import Action, Kind, Needs, Step, apply, by_handler, find_drift
-from ...operations.drift import as_json as step_json
+from ...operations.drift import Needs, apply, find_drift
 from ...operations.recreate import Remaking, look_at_remaking, remake
 from ...operations.recreate import as_json as remaking_json
+from ...operations.steps import Action, Kind, Step, by_handler
+from ...operations.steps import as_json as step_json
 from ...settings import Settings
 from ...topology import UpdateConsumer, UpdateStream
 from ...transports.base import Transport
@@ -62,7 +63,8 @@ def command(
     missing, adds subjects, updates options and narrows filters. It deletes nothing but orphaned
     crons. --recreate
     deletes one consumer and creates it again, for changes that the server does not allow: refused
-    while workers read it, and it shows how many events come again.
+    while workers read it, and it shows how many events come again. A consumer that has to
+    take over from a handler's second one is recreated where the first unsettled event is.
 
     \b
     omni-worker plan myapp:app --check   # in CI
@@ -167,13 +169,16 @@ def _durable_handlers(app: App, name: str) -> list[Handler]:
 
 def _what_it_means(remaking: Remaking) -> list[str]:
     spec = remaking.spec
-    lines = [f"Consumer {spec.name} on {spec.stream} would start at #{remaking.start}."]
+    start = f"Consumer {spec.name} on {spec.stream} would start at #{remaking.start}"
+    takes = f", and take over from {remaking.absorbs}, which is deleted" if remaking.absorbs else ""
+    lines = wrapped(f"{start}{takes}.")
     lines += wrapped(
         f"{counted(remaking.waiting, 'event')} not delivered yet, and"
         f" {counted(remaking.unacked, 'event')} not acknowledged yet: they come in any case."
     )
     lines += wrapped(
-        f"{counted(remaking.repeated, 'event')} acknowledged above its ack floor:"
+        f"{counted(remaking.repeated, 'event')} acknowledged above"
+        f" {'that place' if remaking.absorbs else 'its ack floor'}:"
         f" {'it' if remaking.repeated == 1 else 'they'} would come again."
     )
     if remaking.unacked:
@@ -221,6 +226,7 @@ def _advice(steps: list[Step], target: str) -> list[str]:
         lines.append(f"Do it:  omni-worker plan {target} --apply")
     if counts[Action.CONFLICT]:
         lines += wrapped(
-            "A conflict is never resolved for you: it is about what other programs own."
+            "A conflict is never resolved for you: it is about what other programs own, or events"
+            " that would be lost or repeated."
         )
     return lines
