@@ -9,6 +9,7 @@ from ...transports.infos import AccountInfo, StreamInfo
 from .buckets import bucket_findings
 from .consumers import consumer_findings
 from .finding import Finding, Level, as_json, denied
+from .order import order_findings
 from .rights import list_of_rights, tried_rights
 from .server import Monitor, account_use, clock, features, payload, sync, version
 from .streams import full_streams, stream_findings
@@ -50,6 +51,7 @@ async def examine(
         found += await tried_rights(transport, configs)
         found += await list_of_rights(operators, domain, unaddressed)
         found += await consumer_findings(operators, streams)
+        found += await order_findings(transport)
         found.append(await clock(operators, streams))
     else:
         found += await list_of_rights(operators, domain, unaddressed)

@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from ...errors import TransportError
 from ...steering.orders import PauseOrder
 from ...steering.pauses import known_pause
-from ...topology import DAY, OWN_STREAM, app_of, app_reader, handler_of, holds_events
+from ...topology import (
+    DAY,
+    OWN_STREAM,
+    app_of,
+    app_reader,
+    handler_of,
+    holds_events,
+    overlapping,
+)
 from ...transports.base import Operators
 from ...transports.infos import ConsumerInfo, StreamInfo
 from ..scan import SCAN
@@ -18,7 +26,7 @@ from .finding import Finding, Level
 
 NEAR_ITS_END = 0.8  # of a stream's max_age
 # With several filters the server searches all subjects for each event: 0.3 to 0.5 ms for 5 000
-# subjects, compared with 15 µs for one filter (measured on 2.15.1).
+# subjects, compared with 7 to 25 µs for one filter (measured on 2.15.1).
 MANY_SUBJECTS = 2_000
 
 
@@ -71,8 +79,9 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
     if len(filters) > 1 and subjects >= MANY_SUBJECTS:
         yield Finding(
             Level.WARN, "filters",
-            f"{where}: {len(filters)} filters over {subjects} subjects make each delivery slow",
-            "if it is one channel, name it: @app.on(…, channel=…) has a single filter",
+            f"{where}: {len(filters)} filters over {subjects} subjects take the server up to"
+            " 0.5 ms for each event",
+            _fewer_filters(filters),
         )  # fmt: skip
     most = info.config.max_ack_pending
     if 0 < most <= unacked:
@@ -92,6 +101,13 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
         )  # fmt: skip
     elif waiting and not (unacked or info.num_waiting or info.is_push_bound or info.is_paused):
         yield _unread(info)
+
+
+def _fewer_filters(filters: Sequence[str]) -> str:
+    """Say how each consumer has a single filter, which takes the server 0.01 to 0.03 ms."""
+    if overlapping(filters):
+        return "name the channel: @app.on(…, channel=…) has a single filter"
+    return "one @app.on for each type or channel, each with its own durable: one filter each"
 
 
 def _paused(info: ConsumerInfo, order: PauseOrder | None) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import TransportError
-from ...topology import can_pin
+from ...topology import can_pin, loses_events
 from ...transports.base import Operators
 from ...transports.infos import AccountInfo, StreamInfo
 from .finding import Finding, Level, size
@@ -41,6 +41,13 @@ def version(found: Version) -> Finding:
 def features(found: Version) -> Finding:
     """List the server's features that we and operators use."""
     pausing = "; consumers can be paused" if found >= PAUSING else ""
+    if loses_events(found):
+        return Finding(
+            Level.WARN, "features",
+            "it loses events of a consumer that has a type and all below it (nats-server#6824), so"
+            f" order_by without a channel is refused; several filters are slow{pausing}",
+            "2.11.3 or newer loses none",
+        )  # fmt: skip
     if found < FAST_FILTERS:
         return Finding(
             Level.WARN, "features", f"several filters per consumer, but slowly{pausing}",
