@@ -72,7 +72,7 @@ def main(context: click.Context) -> None:
 
     The server is that of --server or NATS_URL (default nats://localhost:4222). Every setting is an
     environment variable: NATS_* for the connection, OMNI_WORKER_* for the rest. MODULE:APP is
-    where an App object lives: `myapp:app`, `shop.workers:app`.
+    where an App object lives: `myapp:app`, `shop.workers:app`, `bots/echo.py`.
 
     Exit codes: 0 done, 1 failed, 2 called wrongly, 130 interrupted; a command's own are in its
     --help.

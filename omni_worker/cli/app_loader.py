@@ -18,6 +18,7 @@ from ..handlers import complete
 from ..settings import Settings
 from ..signatures import shown_place
 from ..urls import server_urls
+from .target_file import SUFFIX, NotAModule, TargetFile, find_file
 
 USUAL_MODULES = ("app", "worker")  # of a package, after the package itself
 
@@ -30,22 +31,18 @@ def load_app(target: str, app_dir: Path | None = None) -> App:
     """Import `module:app` from ``app_dir``, or the current directory. Raises CannotLoad.
 
     APP may be a function without arguments that makes the App: `myapp:create_app`.
-    `package` alone: the App in it, in `package.app` or in `package.worker`.
+    `package` alone: the App in it, in `package.app` or in `package.worker`. A file,
+    `shop/handlers.py` or `shop/handlers.py:app`, is imported as a module.
     """
     module_name, colon, name = target.partition(":")
     if not module_name or (colon and not name):
         raise CannotLoad(f"{target!r}: expected MODULE:APP, for example myapp:app")
-    if module_name.endswith(".py") or "/" in module_name:
-        parts = Path(module_name).with_suffix("").parts
-        module = ".".join(part for part in parts if part.isidentifier()) or "myapp"
-        raise CannotLoad(f"{target!r}: expected a module, not a file; try {module}:{name or 'app'}")
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise CannotLoad(f"{target!r}: expected MODULE:APP, for example shop.workers:app")
-    _put_on_path(module_name.partition(".")[0], app_dir)
     try:
-        if not colon:
-            return _complete(_look_for_app(module_name))
-        return _complete(_find_app(_import(module_name), module_name, name))
+        if module_name.endswith(SUFFIX):
+            return _complete(_from_file(find_file(module_name, app_dir), name, app_dir))
+        return _complete(_from_module(target, module_name, name, app_dir))
+    except NotAModule as error:
+        raise CannotLoad(str(error)) from None
     except NoSuchModule as error:
         where = "the current directory" if app_dir is None else str(app_dir)
         parent, _, last = error.missing.rpartition(".")
@@ -53,6 +50,40 @@ def load_app(target: str, app_dir: Path | None = None) -> App:
         raise CannotLoad(
             f"no such module: {error.missing!r} (looked in {where} and on the Python path){meant}"
         ) from None
+
+
+def _from_module(target: str, module_name: str, name: str, app_dir: Path | None) -> App:
+    if "/" in module_name:
+        parts = Path(module_name).parts
+        module = ".".join(part for part in parts if part.isidentifier()) or "myapp"
+        raise CannotLoad(
+            f"{target!r}: expected a module or a .py file; try {module}:{name or 'app'}"
+        )
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise CannotLoad(f"{target!r}: expected MODULE:APP, for example shop.workers:app")
+    _put_on_path(module_name.partition(".")[0], app_dir)
+    if not name:
+        return _look_for_app(module_name)
+    return _find_app(_import(module_name), module_name, name)
+
+
+def _from_file(file: TargetFile, name: str, app_dir: Path | None) -> App:
+    top = file.module.partition(".")[0]
+    _put_on_path(top, app_dir)  # the file may import what a module may
+    sys.path.insert(0, str(file.folder))
+    try:
+        module = _import(file.module)
+    except NoSuchModule:
+        raise file.hidden_by(sys.modules.get(top)) from None
+    file.check_is(module)
+    if name:
+        return _find_app(module, file.module, name)
+    if (app := _only_app(module, file.shown)) is not None:
+        return app
+    raise CannotLoad(
+        f"no App found in {file.shown}: give the file that makes it, or FILE:FUNCTION if a"
+        " function does"
+    )
 
 
 def _complete(app: App) -> App:

@@ -201,6 +201,24 @@ async def test_processes_share_the_handlers_of_one_app(
         assert "not run here: transcribe (gpu)" in rest.said()
 
 
+@pytest.mark.parametrize("spread", [(), ("--workers", "2")])
+async def test_a_file_is_run_as_its_module_is(
+    tmp_path: Path, nats_server: NatsServer, spread: tuple[str, ...]
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        file = f"{stage.app(PARTS).partition(':')[0]}.py"
+        worker = stage.spawn(f"./{file}", *spread)
+        await worker.until_said("all 2 workers are ready" if spread else "ready")
+
+        call(
+            *("publish", "custom.order", "--data", "1", "--app", file, "--server", nats_server.url),
+            folder=tmp_path, EFFECTS=str(tmp_path / "e"), WORKER="publisher",
+        )  # fmt: skip
+
+        await stage.until_effects(3, "handled")
+        assert {one["handler"] for one in stage.effects()} == {"order", "send_mail", "transcribe"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

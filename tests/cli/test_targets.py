@@ -31,9 +31,25 @@ from .support import call, too_wide
         ("other", "other has several Apps: name one, other:router or other:second"),
         ("other:", "'other:': expected MODULE:APP"),
         (":app", "':app': expected MODULE:APP"),
-        ("other.py:app", "'other.py:app': expected a module, not a file; try other:app"),
-        ("./other:app", "'./other:app': expected a module, not a file; try other:app"),
-        ("./shop/other.py", "'./shop/other.py': expected a module, not a file; try shop.other:app"),
+        ("other.py", "other.py has several Apps: name one, other.py:router or other.py:second"),
+        ("other.py:app", "no App called 'app' in module 'other'; it has router, second"),
+        ("other.py:", "'other.py:': expected MODULE:APP"),
+        ("./other:app", "'./other:app': expected a module or a .py file; try other:app"),
+        ("./shop/app.py", "no App found in ./shop/app.py: give the file that makes it, or FILE:"),
+        ("shop/other.py", "no such file: shop/other.py; give its path from the current directory"),
+        ("shop", "no App found in shop, shop.app: name it as MODULE:APP"),
+        ("shop/", "'shop/': expected a module or a .py file; try shop:app"),
+        (
+            "my-bot.py",
+            "my-bot.py: 'my-bot' cannot be the name of a Python module; rename it, for example to",
+        ),
+        (
+            "2.nd/bots/a.py",
+            "2.nd/bots/a.py: '2.nd' cannot be the name of a Python module; rename it, for",
+        ),
+        ("json.py", "json.py: json is the name of another module, /"),
+        ("sys.py", "sys.py: sys is the name of another module, a built-in one; rename the file"),
+        ("json/app.py", "json/app.py: json is the name of another module, /"),
         ("sh op:app", "'sh op:app': expected MODULE:APP, for example shop.workers:app"),
         ("..other:app", "'..other:app': expected MODULE:APP"),
         ("made:router", "made:router has no handlers: declare one with @app.on(...)"),
@@ -52,6 +68,14 @@ def test_a_target_that_leads_to_no_app_is_said_in_one_sentence(
     (tmp_path / "other.py").write_text(
         "from omni_worker import App\nrouter = App('router')\nsecond = App('second')\n"
     )
+    for name in ("my-bot.py", "json.py", "sys.py"):
+        (tmp_path / name).touch()
+    for name in ("2.nd/bots/a.py", "json/app.py"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+        (file.parent / "__init__.py").touch()
+    (tmp_path / "2.nd" / "__init__.py").touch()
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "app.py").touch()
@@ -63,6 +87,63 @@ def test_a_target_that_leads_to_no_app_is_said_in_one_sentence(
     assert "Traceback" not in ended.err
     assert ended.out == ""
     assert too_wide(ended.err) == []
+
+
+BOT = """
+from omni_worker import App, Event
+from .words import TYPE
+import neighbour, shop.words
+
+mine = App("shop")
+
+@mine.on(TYPE, durable="orders")
+async def order(event: Event): ...
+
+def made() -> App:
+    return mine
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("src/shop/handlers.py", ()),
+        ("./src/shop/handlers.py:mine", ()),
+        ("src/shop/handlers.py:made", ()),
+        ("src/../src/shop/handlers.py", ("--app-dir", "src")),
+        ("shop/handlers.py", ("--app-dir", "src")),
+        ("src/shop/__init__.py", ()),
+        ("link.d/shop/handlers.py", ()),
+    ],
+)
+def test_a_file_is_imported_as_the_module_that_it_is(
+    tmp_path: Path, target: str, options: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "src" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("from .handlers import mine\n")
+    (folder / "words.py").write_text('TYPE = "custom.order"\n')
+    (folder / "handlers.py").write_text(BOT)
+    (tmp_path / "link.d").symlink_to("src")
+    # What a module in the current directory, or in --app-dir, may import, a file may as well.
+    (tmp_path / (options[1] if options else "") / "neighbour.py").touch()
+
+    ended = call("show", target, *options, folder=tmp_path)
+
+    assert ended.code == 0, ended.err
+    assert "orders" in ended.out
+
+
+def test_a_file_wins_over_a_module_of_its_name_that_python_finds_first(tmp_path: Path) -> None:
+    source = 'from omni_worker import App\napp = App("{0}")\n@app.on("custom.a", durable="{0}")\n'
+    (tmp_path / "bots").mkdir()
+    for name, durable in (("echo.py", "other"), ("bots/echo.py", "mine")):
+        (tmp_path / name).write_text(source.format(durable) + "async def f(event): ...\n")
+
+    ended = call("show", "bots/echo.py", folder=tmp_path)
+
+    assert ended.code == 0, ended.err
+    assert ("mine" in ended.out, "other" in ended.out) == (True, False)
 
 
 def test_a_factory_that_fails_shows_its_own_traceback_only(tmp_path: Path) -> None:

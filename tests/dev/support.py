@@ -18,7 +18,9 @@ from ..waiting import until
 class Dev:
     """One `omni-worker dev`, with what it said so far."""
 
-    def __init__(self, stage: Stage, *arguments: str, url: str | None = None) -> None:
+    def __init__(
+        self, stage: Stage, *arguments: str, url: str | None = None, target: str = "play"
+    ) -> None:
         number = len(list(stage.folder.glob("dev-*.log"))) + 1
         self._log = stage.folder / f"dev-{number}.log"
         environment = {
@@ -29,7 +31,7 @@ class Dev:
         }
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [PROGRAM, "dev", "play", *arguments],
+                [PROGRAM, "dev", target, *arguments],
                 cwd=stage.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -86,19 +88,21 @@ class Project:
         self.folder: Path = stage.folder
         self.devs: list[Dev] = []
 
-    def write(self, source: str) -> None:
+    def write(self, source: str, file: Path | None = None) -> None:
         """Save the app, as an editor does: the whole file at once, under another name first."""
-        (self.folder / "play.py~").write_text(HEAD + textwrap.dedent(source))
-        os.replace(self.folder / "play.py~", self.folder / "play.py")
+        file = file or self.folder / "play.py"
+        draft = file.with_name(f"{file.name}~")
+        draft.write_text(HEAD + textwrap.dedent(source))
+        os.replace(draft, file)
 
-    async def dev(self, *arguments: str, url: str | None = None) -> Dev:
+    async def dev(self, *arguments: str, url: str | None = None, target: str = "play") -> Dev:
         """Start dev and wait until it works."""
-        dev = self.spawn(*arguments, url=url)
+        dev = self.spawn(*arguments, url=url, target=target)
         await dev.until_said("ready: ")
         return dev
 
-    def spawn(self, *arguments: str, url: str | None = None) -> Dev:
+    def spawn(self, *arguments: str, url: str | None = None, target: str = "play") -> Dev:
         """Start dev, and do not wait."""
-        dev = Dev(self.stage, *arguments, url=url)
+        dev = Dev(self.stage, *arguments, url=url, target=target)
         self.devs.append(dev)
         return dev

@@ -225,6 +225,35 @@ async def test_only_the_watched_folders_count(
     assert "play.py" not in dev.said()
 
 
+async def test_a_file_elsewhere_is_run_and_watched(
+    project: Project,
+    bus: EventBus,
+    nats_server: NatsServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    file = tmp_path_factory.mktemp("bots") / "echo.py"
+    project.write(app(0, "r1"), file)
+    dev = await project.dev(url=nats_server.url, target=str(file))
+
+    project.write(app(1, "r1"), file)
+
+    await dev.until_said("reloaded in")
+    await bus.publish("message.received", MESSAGE)
+    await until(lambda: newest(project) == 1)
+    assert f"watching ., {file.parent} for changes" in dev.said()
+
+
+async def test_a_file_that_is_not_there_yet_is_run_once_it_is(
+    project: Project, nats_server: NatsServer
+) -> None:
+    dev = project.spawn(url=nats_server.url, target="echo.py:app")
+    await dev.until_said("no such file: echo.py; give its path from the current directory")
+
+    project.write(app(1, "r1"), project.folder / "echo.py")
+
+    await dev.until_said("reloaded in")
+
+
 async def test_a_function_declared_twice_has_two_consumers(
     project: Project, bus: EventBus, nats_server: NatsServer
 ) -> None:

@@ -78,9 +78,10 @@ def command(
     """Run the handlers of an app until SIGTERM, SIGHUP or Ctrl-C.
 
     MODULE:APP is where the App object lives: `myapp:app`, `shop.workers:app`; without APP it is
-    looked for in MODULE, MODULE.app and MODULE.worker. When asked to stop, running handlers may
-    finish within OMNI_WORKER_GRACE (30 s); events that have not started are handed back at once.
-    A second signal stops at once, and so does the grace plus 5 s if a handler blocks the loop.
+    looked for in MODULE, MODULE.app and MODULE.worker. MODULE may be a file: `bots/echo.py`,
+    `bots/echo.py:app`. When asked to stop, running handlers may finish within OMNI_WORKER_GRACE
+    (30 s); events that have not started are handed back at once. A second signal stops at once, and
+    so does the grace plus 5 s if a handler blocks the loop.
 
     Exit codes: 0 stopped, 1 failed, 2 called wrongly, 130 stopped at once.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...errors import OmniWorkerError
 from .. import CALLED_WRONGLY, FAILED, complain
+from ..target_file import folder_of
 from .brake import Brake
 from .children import Children, DevProcess, Ended
 from .dev_dashboard import open_dashboard
@@ -104,12 +105,15 @@ class Dev:
         return 130 if self._asked > 1 else 0
 
     def _watched(self) -> tuple[Path, ...]:
-        """Return the folders of --watch, else the current one and that of the app."""
-        app_dir = self._options.given.app_dir
+        """Return the folders of --watch, else the current one and those of the app elsewhere."""
         if self._options.watch:
             return self._options.watch
-        is_below = app_dir is None or app_dir.resolve().is_relative_to(Path.cwd())
-        return (Path(),) if app_dir is None or is_below else (Path(), app_dir)
+        app_dir = self._options.given.app_dir
+        others = dict.fromkeys((app_dir, folder_of(self._options.target, app_dir)))
+        return (Path(), *(
+            one for one in others
+            if one is not None and not one.resolve().is_relative_to(Path.cwd())
+        ))  # fmt: skip
 
     def _next(self) -> object:
         due = [at for at in (self._kill_at, self._held and self._held[1]) if at is not None]
