@@ -24,12 +24,18 @@ from omni_worker.errors import ConfigError, InvalidEvent, PublishError
 from omni_worker.metrics import Metrics, published
 from omni_worker.metrics import __name__ as METRICS
 from omni_worker.metrics.summed import Summed
+from omni_worker.nats_server import NatsServer
 from omni_worker.process.ports import Ports, Wanted, serving, use_metrics, wants_metrics
 from omni_worker.process.router import Router
 from omni_worker.settings import Settings
 from omni_worker.subscription.run_times import FULL, RunTimes
 from omni_worker.testing import TestWorker
 from omni_worker.transports.base import Message
+from omni_worker.transports.jetstream import heartbeats
+from omni_worker.transports.jetstream.heartbeats import Beat
+
+from .transports.support import Proxy
+from .waiting import until
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCRAPE = Request(method="GET", path="/metrics")
@@ -433,3 +439,26 @@ def test_there_are_five_alert_rules_each_with_a_word_on_what_to_do() -> None:
 
     assert len(rules) == 5
     assert all(rule["annotations"]["description"] for rule in rules)
+
+
+async def test_a_request_that_vanished_counts_once_it_is_made_again(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BUSY", "QUIET"):
+        monkeypatch.setattr(heartbeats, name, Beat(every=0.2, silence=0.5, expires=2.0))
+    app, metrics = make_app()
+    vanished: list[bytes] = []
+    async with Proxy(nats_server) as proxy:
+        proxy.drop = lambda line: (
+            b"MSG.NEXT.CUSTOM.orders " in line and not vanished and not vanished.append(line)
+        )
+        async with app.running(settings=Settings(urls=(proxy.url,))):
+
+            def repeated() -> float:
+                pulls = ("omni_worker_recoveries_total", (("app", "shop"), ("kind", "pull")))
+                return scrape(metrics).get(pulls, 0)
+
+            await until(lambda: repeated() == 1)
+            reconnects = value(scrape(metrics), "reconnects_total", app="shop")
+
+    assert (len(vanished), reconnects, proxy.connections) == (1, 0, 1)

@@ -32,6 +32,7 @@ RECOVERIES: dict[type[Signal], str] = {
     signals.ConsumerRecreated: "consumer",
     signals.StreamReplaced: "stream",
     signals.ConsumerReset: "reset",
+    signals.PullRepeated: "pull",
 }
 
 

@@ -209,8 +209,9 @@ def _of_process(metrics: Metrics, buses: _Buses) -> Iterator[Metric]:
     reconnects = _counter("reconnects", "Connections after the first.", ("app",))
     reconnects.add_metric((app,), max(0, metrics.connections - 1))
     recoveries = _counter(
-        "recoveries", "Consumers created again, streams replaced, resets.", ("app", "kind")
-    )
+        "recoveries", "Consumers created again, streams replaced, resets, pulls repeated.",
+        ("app", "kind"),
+    )  # fmt: skip
     for (owner, kind), count in list(metrics.recoveries.items()):
         recoveries.add_metric((owner, kind), count)
     started = _gauge("start_time_seconds", "When the process started.", ("app",))

@@ -79,6 +79,14 @@ class ConsumerReset(HandlerSignal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PullRepeated(HandlerSignal):
+    """A request for events was lost or refused while the link was up, and is made again."""
+
+    stream: str
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerEdited(HandlerSignal):
     """Others changed a consumer of ours so that events are lost; it is set right, or recreated."""
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from ..settle import Counts
-from ..signals import CutOff
+from ..signals import CutOff, PullRepeated
 from ..tasks import of_handler
 from ..transports.base import Delivery, Source
 from .credit import Credit
@@ -306,9 +306,14 @@ class Subscription:
         if state is not None:
             state.look_up_until = max(state.highest, state.settled.highest)
             self._leases.touch(state)
-            if self._order is not None and source in self._pulled:
+            is_pulled = source in self._pulled
+            if self._order is not None and is_pulled:
                 self._order.wait_for_older(state)
             self.doubts.ask(source)
+            if is_pulled and source.repeats > state.repeats:
+                state.repeats = source.repeats
+                where = {"stream": source.stream, "consumer": source.consumer}
+                self._parts.signals.emit(PullRepeated(handler=self.handler, **where))
         self._credit.refill()
 
     def lost(self, source: Source, cause: Exception) -> None:

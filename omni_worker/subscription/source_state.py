@@ -25,7 +25,7 @@ class SourceState:
 
     __slots__ = (
         "asked", "asked_at", "deliveries", "floor", "held", "highest", "is_asked", "look_up_until",
-        "settled", "source", "troubles", "turn", "window",
+        "repeats", "settled", "source", "troubles", "turn", "window",
     )  # fmt: skip
 
     def __init__(self, source: Source) -> None:
@@ -39,6 +39,7 @@ class SourceState:
         # Until this sequence a first delivery may be a repeat: a server killed with -9 forgets
         # its last acks and counts.
         self.look_up_until = 0
+        self.repeats = 0  # of the source's, as reported last
         # Where there are several: how much to request at once, and when it was requested last.
         self.window = 0
         self.asked = 0  # open then

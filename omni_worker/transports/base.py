@@ -164,6 +164,7 @@ class Source(Protocol):
     stream: str
     consumer: str
     outstanding: int  # requested and not yet delivered
+    repeats: int  # requests lost or refused while the link was up; `resumed` is called after each
 
     @property
     def is_served(self) -> bool:

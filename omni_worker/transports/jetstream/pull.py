@@ -50,7 +50,7 @@ class Pull:
         self._heard_at = self._well_at = 0.0  # when it was last heard; without trouble
         self._beat = QUIET  # of the latest request
         self._was_quiet = True  # the previous request expired; no request yet counts as quiet
-        self._last_count = self._trouble = 0  # the first of the latest request
+        self._last_count = self._trouble = self.repeats = 0  # the first of the latest request
         self._elected_at = 0.0  # loop time
         self._stopped = self._withdrawing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -198,8 +198,7 @@ class Pull:
         silence = now - self._heard_at
         if silence < self._beat.silence:
             return
-        self._silences += 1
-        self._heard_at = now
+        self._silences, self._heard_at = self._silences + 1, now
         log.warning("no heartbeat from consumer %s in %.0f s; asking again", self.consumer, silence)
         if self._silences >= 2:
             self._silences = 0
@@ -355,6 +354,7 @@ class Pull:
 
     def _again(self) -> None:
         if not self._stopped:
+            self.repeats += 1
             self._receiver.resumed(self)  # deliveries and requests may be lost, and answers
             self._answers.again()
         self._ended(0)

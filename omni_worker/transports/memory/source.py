@@ -50,6 +50,8 @@ class MemorySource:
 
     # --- the port --------------------------------------------------------------------------
 
+    repeats = 0  # no request is lost while the link is up
+
     @property
     def is_served(self) -> bool:
         """Return True with the pin, or on a consumer without a group."""
