@@ -437,6 +437,7 @@ async def test_an_event_is_shown_with_its_fate_and_its_dead_letter() -> None:
     assert "dead letter #1" in text
     assert "dead letter #1" in by_place
     assert "settled, failed 1 time</span>" in text
+    assert "in r1: Reject: no such chat</span>" in text
     assert [one["handler"] for one in found["consumers"]] == ["r1"]
     assert "pin 0" not in text
 

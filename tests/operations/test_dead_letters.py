@@ -203,6 +203,37 @@ async def test_no_error_of_a_letter_makes_lines_too_wide_for_a_terminal(
     assert "^" not in code  # the line of code takes two here: marks under it would point nowhere
 
 
+class NoSuchChat(Exception):
+    """An exception of the user's."""
+
+
+async def test_the_class_of_an_error_is_shown_as_it_is_listed(nats_server: NatsServer) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="t") as bus:
+
+        async def fail(event: Event) -> None:
+            raise NoSuchChat("chat 7") if event.payload else KeyError("amount")
+
+        await bus.subscribe("custom.n", fail, durable="n", start_from="first", max_retries=0)
+        for payload in (True, False):
+            await bus.publish("custom.n", payload)
+        client = await plain_client(url)
+        await until_letters(client, 2)
+        await client.close()
+
+    listed = operate(url, "dead-letters", "list").out
+    shown = {operate(url, "dead-letters", "show", number).out for number in ("1", "2")}
+    [mine] = [one for one in shown if "NoSuchChat: chat 7" in one]
+    [theirs] = [one for one in shown if "KeyError: 'amount'" in one]
+
+    assert "NoSuchChat: chat 7" in listed
+    assert "KeyError: 'amount'" in listed
+    assert "error        NoSuchChat: chat 7\n" in mine
+    assert f"error class  {NoSuchChat.__module__}.NoSuchChat\n" in mine
+    assert "error        KeyError: 'amount'\n" in theirs
+    assert "error class" not in theirs
+
+
 async def test_a_letter_of_another_program_says_why_it_stays(nats_server: NatsServer) -> None:
     url = nats_server.url
     async with EventBus(url) as bus:

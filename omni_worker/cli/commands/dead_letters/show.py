@@ -81,8 +81,8 @@ def _shown(letter: DeadLetter, names: HandlerNames) -> list[str]:
         ("trace", letter.trace_id),
         ("retry of", letter.retry_of),
         ("unverified", letter.doubt or None),
-        ("error", letter.error),
-        ("error type", letter.error_type),
+        ("error", letter.line),
+        ("error class", _defined(letter.error_type)),
     ))  # fmt: skip
     if letter.traceback:
         lines += ["", *_traceback(letter.traceback)]
@@ -96,6 +96,12 @@ def _shown(letter: DeadLetter, names: HandlerNames) -> list[str]:
         lines.append(f"Send it back:  omni-worker dead-letters retry {letter.sequence}{flag}")
         lines.append(f"See the event: omni-worker dead-letters show {letter.sequence} --body")
     return lines
+
+
+def _defined(error_type: str) -> str | None:
+    """Return the module and name of a class; None where the module says nothing."""
+    module = error_type.rpartition(".")[0]
+    return None if module in ("", "builtins") else error_type
 
 
 def _traceback(text: str) -> list[str]:
