@@ -402,7 +402,7 @@ def test_the_last_started_versions_options_win_with_one_line_of_old_and_new() ->
     assert isinstance(step, UpdateConsumer)
     metadata = {**before.config.metadata, "omni-worker.ack_wait": str(30 * NANO)}
     assert step.config == {**before.config.raw, "ack_wait": 30 * NANO, "metadata": metadata}
-    assert step.notices == (Notice(NoticeKind.UPDATED, "updated: ack_wait 60 s, wanted 30 s"),)
+    assert step.notices == (Notice(NoticeKind.UPDATED, "updated: ack_wait from 60 s to 30 s"),)
 
 
 @pytest.mark.parametrize("state", [{}, {"num_waiting": 3}, {"num_ack_pending": 3}])

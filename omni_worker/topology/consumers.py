@@ -15,7 +15,7 @@ from .notices import Notice, NoticeKind
 from .pins import next_pin, pin_changes, pin_fields
 from .streams import NANO, TAG, Config, rfc3339
 from .tags import ACK_WAIT, BUT, FUNCTION, NEXT_ACK_WAIT, SPLIT, app_of, function_of
-from .words import changes_in_words
+from .words import changes_in_words, updates_in_words
 
 # Delayed naks count against it (NATS-Server#6093): each event that waits for its retry. A waiting
 # one costs the server a quarter of a kilobyte, and nothing while it waits.
@@ -178,7 +178,7 @@ def plan_consumer(
     if updated == config.raw:
         return UseConsumer(notices)
     if changes:
-        notices += (Notice(NoticeKind.UPDATED, f"updated: {changes_in_words(changes)}"),)
+        notices += (Notice(NoticeKind.UPDATED, f"updated: {updates_in_words(changes)}"),)
     return UpdateConsumer(spec.stream, updated, notices, only_function)
 
 

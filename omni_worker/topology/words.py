@@ -16,6 +16,14 @@ def changes_in_words(changes: Mapping[str, tuple[Any, Any]]) -> str:
     )
 
 
+def updates_in_words(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Describe changes that are made as field, value before, value after."""
+    return "; ".join(
+        f"{key} from {_shown(key, has)} to {_shown(key, want)}"
+        for key, (has, want) in changes.items()
+    )
+
+
 def _shown(key: str, value: Any) -> str:
     if key in ("ack_wait", "inactive_threshold") and isinstance(value, int):
         return f"{value / NANO:g} s"
