@@ -6,7 +6,6 @@ long retry creates it, and who reads it recreates it if it is deleted.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import replace
 
@@ -32,7 +31,6 @@ class DueRetries(Returns):
     _floor: int | None = None
     _has_looked = False
     _has_said = False
-    _beginning: asyncio.Lock | None = None
 
     async def ensure(self) -> None:
         """Make the consumer if it is missing, and read it from now on. Raises TransportError."""
@@ -80,13 +78,12 @@ class DueRetries(Returns):
 
     async def _found(self, info: ConsumerInfo) -> None:
         self._floor = info.ack_floor
-        if self._beginning is None:
-            self._beginning = asyncio.Lock()
-        async with self._beginning:
-            # Before the first delivery: what is extended too seldom would run in two processes.
-            if info.config.ack_wait < (longest := self._longest_lease()):
-                await self._provisioner.ensure_consumer(replace(self._spec, ack_wait=longest))
-            await super()._found(info)
+        await super()._found(info)
+
+    async def _prepare(self, info: ConsumerInfo) -> None:
+        # What is extended too seldom would run in two processes.
+        if info.config.ack_wait < (longest := self._longest_lease()):
+            await self._provisioner.ensure_consumer(replace(self._spec, ack_wait=longest))
 
     def _longest_lease(self) -> float:
         waits = (one.handler.options.ack_wait or 0.0 for one in self._subscriptions())

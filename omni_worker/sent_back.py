@@ -73,6 +73,7 @@ class Returns:
         # clock and the server's may differ by hours.
         self._unknown: dict[tuple[int, int], float] = {}
         self._denied = False
+        self._beginning = asyncio.Lock()  # a look of its own, and one that it was nudged to
         self._told: set[Subscription] = set()  # those that call when they have room
         self._asking: asyncio.Handle | None = None
         self._giving_up: set[asyncio.Task[None]] = set()
@@ -180,8 +181,13 @@ class Returns:
 
     async def _found(self, info: ConsumerInfo) -> None:
         """Read the consumer from now on."""
-        if self._source is None:
-            await self._begin()
+        async with self._beginning:
+            await self._prepare(info)
+            if self._source is None:
+                await self._begin()
+
+    async def _prepare(self, info: ConsumerInfo) -> None:
+        """Do what has to be done before the first delivery."""
 
     def _expect(self, subscription: Subscription, delivery: Delivery) -> None:
         """Let a subscription know what it has to, before it takes a delivery."""

@@ -93,15 +93,14 @@ class EventBus(BusPublishing, Steerable):
         )
         self._latecomers = Latecomers(name, self.id, self.transport)
         self._provisioner.before_create = self._latecomers.wait
-        self._subscriptions = Subscriptions(self.publisher, self.settings, self.transport, self.id)
+        self._subscriptions = Subscriptions(
+            self.publisher, self.settings, self.transport, self.id, lambda: self._returns.look()
+        )
         self._returns, self._due_retries = self._reading(Returns), self._reading(DueRetries)
         self._long_retries = LongRetries(
-            name,
-            self.transport,
-            self._provisioner,
-            least=self.settings.long_retry,
-            create=self.settings.provision == "on",
-        )
+            name, self.transport, self._provisioner,
+            least=self.settings.long_retry, create=self.settings.provision == "on",
+        )  # fmt: skip
         self._long_retries.reader = self._due_retries
         self.is_to_read = False  # handlers will be started: give up as a worker does
         self.transport.gives_up = lambda: self.is_to_read or bool(self.subscriptions)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 
 from ..errors import PermissionDenied, TransportError
-from ..steering.controls import nudge_subject
+from ..steering.nudges import nudge_subject
 from ..steering.orders import (
     STREAM,
     Key,
@@ -32,7 +32,8 @@ log = logging.getLogger("omni_worker.bus")
 class Steered:
     """The orders of one app, as read last.
 
-    ``refresh`` looks at all consumers of the bus: what an order changed is seen there.
+    ``refresh`` looks at all consumers of the bus, and for what is sent back: whatever another
+    process did before it told this one is seen there.
     """
 
     def __init__(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..binding import Binding
@@ -35,11 +34,13 @@ class Subscriptions:
     """Every subscription with its consumers; ``publisher`` tells the bus they are of.
 
     What runs longer than ``grace`` seconds (default: the setting) at an end is handed back.
+    ``look_for_returns`` looks for events sent back from their dead letters.
     """
 
     def __init__(
-        self, publisher: Publisher, settings: Settings, transport: Transport, process: str
-    ) -> None:
+        self, publisher: Publisher, settings: Settings, transport: Transport, process: str,
+        look_for_returns: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
         self._publisher = publisher
         self._process = process
         self._settings = settings  # its grace is read at the end: dev takes it away on a save
@@ -50,9 +51,8 @@ class Subscriptions:
         self._late: LateStreams | None = None
         self._narrowing: Narrowing | None = None
         self._pins: Pins | None = None
-        self.steered = Steered(
-            publisher.name, transport, lambda: self, partial(self._refresh, busy_only=False)
-        )
+        self._look_for_returns = look_for_returns
+        self.steered = Steered(publisher.name, transport, lambda: self, self._look_at_once)
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._bindings))
@@ -149,6 +149,9 @@ class Subscriptions:
             self._narrowing.look(self.bindings)
         if self._pins is not None and not busy_only:
             self._pins.look(self.bindings)
+
+    async def _look_at_once(self) -> None:
+        await asyncio.gather(self._refresh(busy_only=False), self._look_for_returns())
 
     async def _refresh(self, *, busy_only: bool) -> None:
         """Read the consumers from the server, all at once: the requests go out together."""

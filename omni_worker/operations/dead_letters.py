@@ -36,6 +36,7 @@ from ..letters.written import (
     SUBJECT_HEADER,
 )
 from ..provision import Provisioner
+from ..steering.nudges import nudge
 from ..topology import OWN_STREAM, retry_consumer, retry_subject, route
 from ..trace_context import trace_headers
 from ..transports.base import Message, StoredMessage, Transport
@@ -65,6 +66,7 @@ class Retried:
     letter: DeadLetter
     subject: str
     before: bool = False
+    heard: int = 0  # processes that were told to look at once: their way back did not exist
 
 
 class DeadLetters:
@@ -167,7 +169,7 @@ class DeadLetters:
                 " if you believe what it says",
             )
         body, headers = await self._composed(letter)
-        await self._ensure_way_back(letter.app)
+        is_new = await self._ensure_way_back(letter.app)
         is_resumed = mark.state is LetterState.RETRYING
         if not is_resumed:
             after = await self._last_sequence()
@@ -176,7 +178,8 @@ class DeadLetters:
         if not (is_resumed and await self._was_sent(letter.app, id, after=mark.after)):
             await self._send(Message(subject, body, id, headers), letter)
         mark = await self._write(letter, mark, LetterState.RETRIED, at=_now())
-        return Retried(letter=_with_mark(letter, mark), subject=subject)
+        heard = await nudge(self._transport, letter.app) if is_new else 0
+        return Retried(letter=_with_mark(letter, mark), subject=subject, heard=heard)
 
     async def discard(self, letter: DeadLetter) -> DeadLetter:
         """Discard a dead letter: it is no longer listed, and stays in its stream."""
@@ -267,8 +270,11 @@ class DeadLetters:
             given |= trace_headers(message.headers)  # the retry is in the trace of the failure
         return body, {**given, **own}
 
-    async def _ensure_way_back(self, app: str) -> None:
-        """Create our stream and the app's consumer, before the event, or no worker would get it."""
+    async def _ensure_way_back(self, app: str) -> bool:
+        """Create our stream and the app's consumer, before the event, or no worker would get it.
+
+        Return True for a consumer that was created now: no process reads it yet.
+        """
         spec = retry_consumer(app)
         if await self._operators.stream_info(OWN_STREAM.name) is None:
             if not self._create:
@@ -277,8 +283,10 @@ class DeadLetters:
                     " omni-worker plan MODULE:APP --apply creates it"
                 )
             await self._provisioner.ensure_own_stream()
-        if await self._operators.consumer_info(spec.stream, spec.name) is None:
-            await self._provisioner.ensure_consumer(spec)
+        if await self._operators.consumer_info(spec.stream, spec.name) is not None:
+            return False
+        await self._provisioner.ensure_consumer(spec)
+        return True
 
     async def _send(self, message: Message, letter: DeadLetter) -> None:
         try:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from ..errors import ConfigError, TransportError
 from ..topology import NANO
 from ..transports.base import Transport
+from .nudges import nudge
 from .orders import (
     BUCKET,
     FOR_EVER,
@@ -25,8 +26,6 @@ from .orders import (
 )
 from .pauses import Target, check_version, find_target, pause_all, resume_all
 
-NUDGES = "omni-worker-steering"  # begins the subject on which processes hear of a new order
-HEARD_WITHIN = 0.3  # seconds
 MOST = 100_000  # events at once in a process
 
 
@@ -65,7 +64,7 @@ class Controls:
         bucket = await self._transport.bucket(BUCKET, ttl=TTL)
         await bucket.put(order_key(PAUSE, target.app, target.handler), order_value(order))
         await pause_all(self._operators, target, order)
-        heard = await self._nudge(target.app)
+        heard = await nudge(self._transport, target.app)
         # One that was made while its process had not read the order yet.
         again = await find_target(self._operators, target.handler, target.app)
         late = tuple(one for one in again.consumers if not one.is_paused)
@@ -78,7 +77,7 @@ class Controls:
         target = await find_target(self._operators, handler, self._app, to_resume=True)
         await self._take_back(PAUSE, target)
         changed = await resume_all(self._operators, target)
-        heard = await self._nudge(target.app)
+        heard = await nudge(self._transport, target.app)
         return Carried(target=target, order=None, changed=changed, heard=heard)
 
     async def scale(self, handler: str, concurrency: int | None, reason: str) -> Carried:
@@ -97,13 +96,13 @@ class Controls:
             )
         if concurrency is None:
             changed = await self._take_back(SCALE, target)
-            heard = await self._nudge(target.app) if changed else 0
+            heard = await nudge(self._transport, target.app) if changed else 0
             return Carried(target=target, order=None, changed=changed, heard=heard)
         now = max(one.answered_at for one in target.consumers)
         order = ScaleOrder(at=now, concurrency=concurrency, by=self._by(), reason=reason)
         bucket = await self._transport.bucket(BUCKET, ttl=TTL)
         await bucket.put(order_key(SCALE, target.app, target.handler), order_value(order))
-        heard = await self._nudge(target.app)
+        heard = await nudge(self._transport, target.app)
         return Carried(target=target, order=order, changed=0, heard=heard)
 
     async def _take_back(self, kind: str, target: Target) -> bool:
@@ -115,18 +114,6 @@ class Controls:
             return False
         await bucket.delete(key)
         return True
-
-    async def _nudge(self, app: str) -> int:
-        """Ask every process to read its orders now; return how many answered."""
-        try:
-            return len(await self._transport.ask_all(nudge_subject(app), within=HEARD_WITHIN))
-        except TransportError:  # without the right they read them within ten seconds
-            return 0
-
-
-def nudge_subject(app: str) -> str:
-    """Return the subject on which the processes of an app hear that there is an order."""
-    return f"{NUDGES}.{app}"
 
 
 def this_person() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from omni_worker import App, Context, Event, EventBus, Reject
+from omni_worker import App, Context, Draft, Event, EventBus, Reject
 from omni_worker.letters.read import DeadLetter, LetterState
 from omni_worker.operations.dead_letters import CannotRetry
 from omni_worker.operations.letter_lookup import NoSuchLetter
@@ -180,6 +180,48 @@ async def test_a_retry_that_died_half_way_is_not_sent_twice(
 
     assert published == []
     assert retried.letter.state is LetterState.RETRIED
+
+
+async def test_a_running_worker_is_told_of_the_first_event_that_is_sent_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omni_worker.bus.REFRESH", 1_000.0)  # it does not look by itself
+    patient = Patient()
+    operator, worker = await world.bus("operator"), await world.bus()
+    await worker.subscribe("custom.thing", patient.handle, durable="r1", start_from="first")
+    await worker.publish_many(Draft(type="custom.thing", payload=number) for number in range(2))
+    letters = await a_letter(worker, 2)
+    patient.is_mended = True
+
+    retried = [await operator.dead_letters.retry(letter) for letter in letters]
+    await until(lambda: len(patient.runs) == 4)
+
+    assert [one.heard for one in retried] == [1, 0]  # once it is read, nobody has to be told
+
+
+async def test_two_looks_at_once_read_what_is_sent_back_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = Patient()
+    bus = await world.bus()
+    await bus.subscribe("custom.thing", patient.handle, durable="r1", start_from="first")
+    await bus.publish("custom.thing", {"x": 1})
+    [letter] = await a_letter(bus)
+    patient.is_mended = True
+    begun: list[str] = []
+    consume = bus.transport.consume
+
+    async def slowly(stream: str, consumer: str, receiver: Any, **options: Any) -> Any:
+        begun.append(consumer)
+        await asyncio.sleep(0)
+        return await consume(stream, consumer, receiver, **options)
+
+    monkeypatch.setattr(bus.transport, "consume", slowly)
+    await bus.dead_letters.retry(letter)
+    await asyncio.gather(*(bus._returns.look() for _ in range(3)))
+    await until(lambda: len(patient.runs) == 2)
+
+    assert begun == ["tests-retry"]
 
 
 async def test_a_worker_that_starts_later_finds_what_was_sent_back(world: World) -> None:

@@ -38,9 +38,9 @@ def command(
     """Send events back to the handler they failed in, and to no other.
 
     They travel by the stream OMNI_WORKER, which is created if it is missing. A worker of the
-    same app picks them up within ten seconds, or when it starts. An event that fails again becomes
-    a new dead letter that names this one. Repeating the command is safe: an event that was sent
-    back is not sent again without --again. With filters, it counts the dead letters and asks.
+    same app picks them up at once, or when it starts. An event that fails again becomes a new dead
+    letter that names this one. Repeating the command is safe: an event that was sent back is not
+    sent again without --again. With filters, it counts the dead letters and asks.
 
     Every program that may publish can write a dead letter. One is believed if a worker noted it, or
     the event it names is stored as it says and was read by that app; others need --unverified.
@@ -59,6 +59,7 @@ def command(
         )  # fmt: skip
         names = await handler_names(transport.operators, handlers_of(app))
         senders: set[str] = set()
+        heard: set[str] = set()  # those whose processes were told
 
         async def retry(letter: DeadLetter) -> tuple[DeadLetter, str]:
             retried = await found.retry(letter, again=again, unverified=unverified)
@@ -66,13 +67,15 @@ def command(
                 when = ago(retried.letter.state_time)
                 return retried.letter, f"was sent back {when} ago; --again sends it once more"
             senders.add(letter.app or "")
+            if retried.heard:
+                heard.add(letter.app or "")
             handler = shown_handler(letter, names)
             return retried.letter, f"on its way back to {handler} of {letter.app}"
 
         chosen = Chosen(letters, filters, every)
         code = await for_each(found, chosen, retry, "Send back", yes=yes, json=json)
         if not json:
-            for name in sorted(senders):
+            for name in sorted(senders - heard):
                 await _say_who_reads(transport, name)
         return code
 
