@@ -100,6 +100,7 @@ def work(
 ) -> int:
     """The child's life. Returns the exit code."""
     parent.fact("pid", os.getpid())
+    sys.breakpointhook = _breakpoint
     set_up_logging("pretty", level)
     logging.getLogger("omni_worker.events").setLevel(logging.DEBUG)
     try:
@@ -132,6 +133,19 @@ def work(
         logging.getLogger("omni_worker.dev").info("%s handed back", events)
     leave(code)
     return code
+
+
+def _breakpoint(*arguments: Any, **options: Any) -> Any:
+    """Debug as `breakpoint()` does, but leave Ctrl-C to dev: pdb takes it for itself at `continue`.
+
+    The terminal sends it to this process as well, which would stop in the middle of the event loop.
+    """
+    if "PYTHONBREAKPOINT" in os.environ or arguments or options:
+        return sys.__breakpointhook__(*arguments, **options)
+    from pdb import Pdb  # as breakpoint() does: it takes a while
+
+    Pdb(nosigint=True).set_trace(sys._getframe(1))
+    return None
 
 
 def _tell_ended(control: socket.socket) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from omni_worker import EventBus
 from omni_worker.nats_server import NatsServer
 
+from ..operations.support import Terminal
 from ..waiting import until
 from .support import Project
 from .test_reload import MESSAGE, SLOW
@@ -50,6 +51,37 @@ async def test_a_second_ctrl_c_stops_now(
 
     assert await dev.exit(5.0) == 130
     assert project.stage.ids() == []
+
+
+DEBUGGED = """
+app = App("router")
+
+
+@app.on("message.received")
+async def route(event):
+    breakpoint()
+    print("went", "on")
+"""
+
+
+async def test_ctrl_c_after_a_breakpoint_stops_dev_and_opens_no_debugger(
+    project: Project, bus: EventBus, nats_server: NatsServer
+) -> None:
+    project.write(DEBUGGED)
+    effects = str(project.folder / "effects.jsonl")
+    with Terminal(
+        nats_server.url, project.folder, "dev", "play", EFFECTS=effects, WORKER="dev"
+    ) as terminal:
+        terminal.until("ready: ")
+        await bus.publish("message.received", MESSAGE)
+        terminal.until("(Pdb) ")
+        terminal.type("continue\n")
+        terminal.until("went on")
+
+        terminal.type("\x03")
+
+        assert terminal.ended() == 0
+        assert terminal.shown.count("(Pdb)") == 1
 
 
 async def test_a_blocked_loop_is_killed_when_the_code_changes(
