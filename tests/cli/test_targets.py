@@ -37,7 +37,7 @@ from .support import call, too_wide
         ("./other:app", "'./other:app': expected a module or a .py file; try other:app"),
         ("./shop/app.py", "no App found in ./shop/app.py: give the file that makes it, or FILE:"),
         ("shop/other.py", "no such file: shop/other.py; give its path from the current directory"),
-        ("shop", "no App found in shop, shop.app: name it as MODULE:APP"),
+        ("shop", "no App found in shop, shop.app, shop.worker: name it as MODULE:APP"),
         ("shop/", "'shop/': expected a module or a .py file; try shop:app"),
         (
             "my-bot.py",
