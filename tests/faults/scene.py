@@ -146,13 +146,13 @@ class Scene:
         return ids
 
     @asynccontextmanager
-    async def publishing(self, every: float) -> AsyncIterator[None]:
-        """Publish a slice every so many seconds, until the block ends and its last is stored."""
+    async def publishing(self, every: float, count: int = SLICE) -> AsyncIterator[None]:
+        """Publish so many every so many seconds, until the block ends and its last is stored."""
         over = asyncio.Event()
 
         async def go_on() -> None:
             while not over.is_set():
-                await self.publish(SLICE)
+                await self.publish(count)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(over.wait(), every)
 

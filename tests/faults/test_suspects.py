@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ..processes.support import api
+from ..processes.support import Worker, api
 from ..waiting import until
 from .scene import Scene, load
 
@@ -53,6 +53,43 @@ async def test_after_one_kill_everything_goes_on_side_by_side(scene: Scene) -> N
     )
     assert last < 20
     assert not account.lettered
+
+
+async def test_after_the_kill_of_one_of_two_workers_new_events_go_on_beside_what_it_held(
+    scene: Scene,
+) -> None:
+    victim = await scene.run(load(work=1.0, concurrency=50, ack_wait=3))
+    await scene.run()
+    await scene.publish(100)
+    async with scene.publishing(every=0.2, count=4):  # a fifth of what both can handle
+        await until(lambda: len(_running(scene, victim)) >= 20)
+        held = _running(scene, victim)
+        victim.kill()
+        killed, old = time.monotonic(), set(scene.confirmed)
+        await until(lambda: old <= set(scene.stage.ids("handled")), 60)
+    await scene.settled()
+
+    begun: dict[str, float] = {}
+    for one in scene.stage.effects("begun"):
+        begun.setdefault(one["id"], one["at"])
+    took = max(one["at"] for one in scene.stage.effects("handled") if one["id"] in old) - killed
+    wait = max(begun[id] - scene.confirmed_at[id] for id in scene.confirmed - old)
+    account = await scene.ends(
+        "kill -9 of one of two workers at a fifth of what both can handle",
+        f"the {len(held)} it held within {took:.1f} s; new ones wait {wait:.1f} s at most",
+    )
+    assert took < 20
+    assert wait < 10
+    assert not account.lettered
+
+
+def _running(scene: Scene, worker: Worker) -> set[str]:
+    """Events that a worker began and did not end."""
+    begun, ended = (
+        {one["id"] for one in scene.stage.effects(what) if one["worker"] == worker.name}
+        for what in ("begun", "handled")
+    )
+    return begun - ended
 
 
 async def test_five_deploys_that_kill_after_16_seconds_spend_no_attempt(scene: Scene) -> None:
