@@ -58,20 +58,30 @@ async def test_the_doctor_finds_what_strands_events(nats_server: NatsServer) -> 
     await client.close()
 
 
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"retention": "interest"}, ["keeps no letter without a consumer"]),
+        (
+            {"max_bytes": 50_000, "max_msgs_per_subject": 1},
+            ["keeps only the last letters", "max_bytes 50000"],
+        ),
+        ({"max_msg_size": 1_000}, ["max_msg_size 1000: larger letters are kept without"]),
+    ],
+)
 async def test_the_doctor_sees_what_a_stream_may_lose_of_dead_letters(
-    nats_server: NatsServer,
+    nats_server: NatsServer, config: dict[str, Any], says: list[str]
 ) -> None:
     client = await plain_client(nats_server.url)
-    await client.jetstream().add_stream(
-        name="SYSTEM", subjects=["system.>"], max_bytes=50_000, max_msgs_per_subject=1
-    )
+    await make_stream(client, "SYSTEM", "system.>", **config)
     await client.close()
 
     found = findings(nats_server.url)["SYSTEM"]
 
-    assert [one["level"] for one in found] == ["ok", "warn", "warn"]
-    assert "keeps only the last letters" in found[1]["says"]
-    assert "max_bytes 50000" in found[2]["says"]
+    assert [one["level"] for one in found] == ["ok", *("warn" for _ in says)]
+    assert [text in one["says"] for text, one in zip(says, found[1:], strict=True)] == [
+        True for _ in says
+    ]
 
 
 async def test_the_doctor_sees_streams_that_lack_and_that_are_in_the_way(

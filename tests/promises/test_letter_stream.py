@@ -63,13 +63,26 @@ def test_a_stream_made_by_us_loses_none() -> None:
     assert letter_risks(read_stream_config(system())) == []
 
 
-async def test_it_is_said_at_the_start(world: World, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said", "advice"),
+    [
+        ({"retention": "interest"}, "retention interest keeps no letter", "limits"),
+        ({"max_msgs_per_subject": 5}, "max_msgs_per_subject 5 keeps", "raise max_msgs_per_subject"),
+        ({"max_bytes": 50_000}, "max_bytes 50000: when full", "raise max_bytes"),
+        ({"max_msg_size": 2_000}, "max_msg_size 2000: larger", "raise max_msg_size"),
+    ],
+    ids=["retention", "max_msgs_per_subject", "max_bytes", "max_msg_size"],
+)
+@pytest.mark.parametrize("kind", ["jetstream"])
+async def test_it_is_said_at_the_start(
+    world: World, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], said: str, advice: str
+) -> None:
     with caplog.at_level(logging.WARNING):
-        await bus_over(world, max_msgs_per_subject=5)
+        await bus_over(world, **changes)
 
     [line] = [one for one in caplog.messages if "SYSTEM" in one]
-    assert line.startswith("stream SYSTEM may lose dead letters: max_msgs_per_subject 5 keeps")
-    assert line.endswith("raise max_msgs_per_subject")
+    assert line.startswith(f"stream SYSTEM may lose dead letters: {said}")
+    assert advice in line
 
 
 @pytest.mark.parametrize("most", [3_000, 1_400])
