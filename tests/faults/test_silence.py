@@ -44,6 +44,11 @@ ACCOUNT = {
                 {"user": "worker", "password": "w"},
                 {"user": "barred", "password": "b", "permissions": {"publish": {"deny": [RIGHT]}}},
                 {
+                    "user": "noteless",
+                    "password": "n",
+                    "permissions": {"publish": {"deny": ["$KV.omni-worker-notes.>"]}},
+                },
+                {
                     "user": "restricted",
                     "password": "r",
                     "permissions": {"publish": {"deny": ["$KV.omni-worker-limits.>"]}},

@@ -51,8 +51,9 @@ def command(monitor: str | None, json: bool) -> int:
     async def work(transport: Transport, settings: Settings) -> int:
         read = _reader(monitor) if monitor is not None else None
         found = await examine(
-            transport, read, domain=settings.js_domain, unaddressed=settings.unaddressed
-        )
+            transport, read, domain=settings.js_domain, unaddressed=settings.unaddressed,
+            provisions=settings.provision == "on",
+        )  # fmt: skip
         say(
             json_text([as_json(one) for one in found], indent=2)
             if json

@@ -55,7 +55,8 @@ def command(target: str | None, watch: bool, verbose: bool, json: bool) -> int:
     A handler's two consumers are one line: --verbose shows each, as --json does.
     Where one process is active and the others stand by, it is named below the table.
     Events that wait for a long retry are in none of these; how many is said below the table.
-    A bucket of the workers that is full, sealed or may not be written is named below the table.
+    A bucket of the workers that is full, sealed, may not be written, or is missing and cannot be
+    created is named below the table.
     --watch continues when the server restarts; with --json it prints one object a line.
 
     \b
@@ -119,11 +120,11 @@ class Screen:
 async def _statuses(
     transport: Transport, settings: Settings, app: App | None
 ) -> tuple[list[ConsumerStatus], list[Finding]]:
-    operators = transport.operators
+    operators, provisions = transport.operators, settings.provision == "on"
     streams = await operators.streams()
     if app is None:
         found = await with_turns(transport, await consumer_statuses(transport))
-        return found, await bucket_troubles(operators, streams)
+        return found, await bucket_troubles(operators, streams, provisions=provisions)
     standing = [info.config for info in streams]
     wanted = [planned_consumers(one, app.registry, settings, standing) for one in app.handlers]
     buckets = [attempts.BUCKET]
@@ -132,7 +133,9 @@ async def _statuses(
     if any(one.options.is_limited for one in app.handlers):
         buckets.append(limits.BUCKET)
     found = await with_turns(transport, await consumer_statuses(transport, wanted))
-    troubles = await bucket_troubles(operators, streams, buckets, domain=settings.js_domain)
+    troubles = await bucket_troubles(
+        operators, streams, buckets, domain=settings.js_domain, provisions=provisions
+    )
     return found, troubles
 
 

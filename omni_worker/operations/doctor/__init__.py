@@ -23,10 +23,11 @@ async def examine(
     *,
     domain: str | None = None,
     unaddressed: Unaddressed = "bare",
+    provisions: bool = True,
 ) -> list[Finding]:
     """Check everything this login can see; ``monitor`` reads the server's /jsz.
 
-    A missing right hides only the facts it protects.
+    A missing right hides only the facts it protects. ``provisions``: workers create what lacks.
     """
     operators = transport.operators
     found = [version(transport.server_version), features(transport.server_version)]
@@ -47,7 +48,7 @@ async def examine(
     if streams is not None:
         configs = [info.config for info in streams]
         found += [*stream_findings(configs), *full_streams(streams)]
-        found += bucket_findings(streams, account)
+        found += bucket_findings(streams, account, provisions=provisions)
         found += await tried_rights(transport, configs)
         found += await list_of_rights(operators, domain, unaddressed)
         found += await consumer_findings(operators, streams)

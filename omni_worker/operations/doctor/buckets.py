@@ -24,20 +24,21 @@ BUCKETS = {
 
 
 async def bucket_troubles(
-    operators: Operators, streams: Sequence[StreamInfo], written: Collection[str] = (), *,
-    domain: str | None = None,
+    operators: Operators, streams: Sequence[StreamInfo], written: Collection[str] | None = None, *,
+    domain: str | None = None, provisions: bool = True,
 ) -> list[Finding]:  # fmt: skip
     """Return what keeps the buckets from working, as far as this login may see it.
 
-    ``written`` are the buckets that it must be able to write.
+    ``written`` are the buckets that it must be able to write, if that is known; ``provisions``:
+    workers create what is missing.
     """
     account = permissions = None
     with suppress(PermissionDenied, ApiError):
         account = await operators.account()
     with suppress(PermissionDenied, ApiError):
         permissions = await operators.permissions()
-    found = bucket_findings(streams, account)
-    for bucket in written:
+    found = bucket_findings(streams, account, needed=written, provisions=provisions)
+    for bucket in written or ():
         need = Need("a worker", (f"{{kv}}.{bucket}.>",))
         missing = permissions and missing_rights(permissions, need, domain=domain)
         if missing:
@@ -52,24 +53,48 @@ async def bucket_troubles(
 
 
 def bucket_findings(
-    streams: Sequence[StreamInfo], account: AccountInfo | None = None
-) -> list[Finding]:
-    """Return a finding for each bucket of ours that does not work, with what stops without it."""
+    streams: Sequence[StreamInfo], account: AccountInfo | None = None, *,
+    needed: Collection[str] | None = None, provisions: bool = True,
+) -> list[Finding]:  # fmt: skip
+    """Return a finding for each bucket of ours that does not work, with what stops without it.
+
+    A missing one counts if it is ``needed``; where that is not known, it may be.
+    """
     standing = {info.name: info for info in streams}
     found: list[Finding] = []
     for bucket, without in BUCKETS.items():
         info = standing.get(f"KV_{bucket}")
         if info is not None:
             found += _of_bucket(bucket, info, without)
-        elif account is not None and account.requires_max_bytes:
-            found.append(
-                Finding(
-                    Level.WARN, bucket,
-                    f"missing, and this account creates no stream without max_bytes: {without}",
-                    f"create its stream by hand: nats kv add {bucket} --max-bucket-size=…",
-                )
-            )  # fmt: skip
+        elif needed is None or bucket in needed:
+            is_needed = needed is not None or bucket == attempts.BUCKET
+            found += _of_missing(bucket, without, account, provisions, is_needed=is_needed)
     return found
+
+
+def _of_missing(
+    bucket: str, without: str, account: AccountInfo | None, provisions: bool, *, is_needed: bool
+) -> Iterator[Finding]:
+    level = Level.WARN if is_needed else Level.NOTE
+    if not provisions:
+        yield Finding(
+            level, bucket, f"missing, and provisioning is off: {without}",
+            "omni-worker plan MODULE:APP --apply creates it",
+        )  # fmt: skip
+    elif account is not None and account.requires_max_bytes:
+        yield Finding(
+            Level.WARN, bucket,
+            f"missing, and this account creates no stream without max_bytes: {without}",
+            "set OMNI_WORKER_MAX_BYTES for the workers, which create it then; or:"
+            f" nats kv add {bucket} --max-bucket-size=…",
+        )  # fmt: skip
+    elif account is not None and 0 < account.max_streams <= account.streams:
+        yield Finding(
+            level, bucket,
+            f"missing, and this account is limited to {account.max_streams} streams:"
+            f" {without}",
+            "raise the account's max_streams, or delete a stream that is not needed",
+        )  # fmt: skip
 
 
 def _of_bucket(bucket: str, info: StreamInfo, without: str) -> Iterator[Finding]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from ...errors import PermissionDenied, TransportError
 from ...events import DEAD_LETTER
 from ...letters.marks import BUCKET as MARKS
+from ...limits import BUCKET as LIMITS
 from ...notes.attempts import BUCKET as NOTES
+from ...notes.guards import BUCKET as GUARDS
 from ...subjects import Unaddressed, covers, intersection, subject_on_the_wire
 from ...topology import holds_events, route
 from ...transports.base import Operators, Transport
@@ -40,6 +42,10 @@ APPLYING = Need(
     "plan --apply", ("{api}.STREAM.CREATE.*", "{api}.STREAM.UPDATE.*", "{api}.CONSUMER.CREATE.>")
 )
 WORKING = Need("a worker", ("$JS.ACK.>", "{letter}", f"{{kv}}.{NOTES}.>"))
+GUARDED = Need("a handler with exactly_once", (f"{{kv}}.{GUARDS}.>",))
+LIMITED = Need("a handler with rate or limit", (f"{{kv}}.{LIMITS}.>",))
+OPERATORS = READING, RETRYING, APPLYING
+WORKERS = WORKING, GUARDED, LIMITED  # this login may be an operator's, which needs none of these
 
 
 async def tried_rights(transport: Transport, configs: Sequence[StreamConfig]) -> list[Finding]:
@@ -87,10 +93,10 @@ async def list_of_rights(
             )
         ]  # fmt: skip
     found = []
-    for need in (READING, RETRYING, APPLYING, WORKING):
+    for need in (*OPERATORS, *WORKERS):
         missing = missing_rights(permissions, need, domain=domain, unaddressed=unaddressed)
         if missing:
-            level = Level.NOTE if need is WORKING else Level.WARN
+            level = Level.NOTE if need in WORKERS else Level.WARN
             says = f"{need.who}: no right, or only a partial one, to publish {', '.join(missing)}"
             found.append(Finding(level, "rights", says, ADVICE))
     if found:
