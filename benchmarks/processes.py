@@ -8,6 +8,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -31,9 +35,35 @@ def interpreter() -> str:
     return str(PEERS) if PEERS.exists() else sys.executable
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The code that a measured process runs: a folder with both packages, and its interpreter."""
+
+    folder: Path
+    python: str
+
+
+_measured: ContextVar[Code | None] = ContextVar("measured", default=None)
+
+
+@contextmanager
+def running(code: Code) -> Iterator[None]:
+    """Run this code in the processes that are started meanwhile, not that of this folder."""
+    token = _measured.set(code)
+    try:
+        yield
+    finally:
+        _measured.reset(token)
+
+
+def measured_code() -> Code:
+    """The code that a process started now runs."""
+    return _measured.get() or Code(ROOT, interpreter())
+
+
 def command(job: Job) -> list[str]:
     """How a measured process is started."""
-    return [interpreter(), "-m", "benchmarks.systems", to_json(job)]
+    return [measured_code().python, "-m", "benchmarks.systems", to_json(job)]
 
 
 class Measured:
@@ -44,7 +74,7 @@ class Measured:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed in __exit__
         self.process = subprocess.Popen(
             command(job),
-            cwd=ROOT,
+            cwd=measured_code().folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -11,11 +11,12 @@ from benchmarks import protocols
 from benchmarks.case import FETCH, OMNI, Case, Contender, draining
 from benchmarks.jobs import Job
 from benchmarks.loads import Load
-from benchmarks.processes import Failed, Measured
+from benchmarks.processes import ROOT, Code, Failed, Measured, interpreter
 from benchmarks.protocols import drained, published, relayed, shared
 from benchmarks.runner import run
 from benchmarks.stage import Stage
 from benchmarks.tables import as_text, table_of
+from benchmarks.versions import Version, compare, shown, version
 
 FEW = Load(events=60)
 
@@ -107,3 +108,16 @@ def test_a_process_that_never_answers_is_ended(monkeypatch: pytest.MonkeyPatch) 
 
     with Measured(job("drain")) as process, pytest.raises(Failed, match="no answer within 1 s"):
         process.ready()
+
+
+def test_an_older_version_is_measured_beside_this_one() -> None:
+    with version("HEAD") as older:
+        assert older.code.folder != ROOT
+        both = [older, Version("this one", Code(ROOT, interpreter()))]
+
+        compare("drain", both, rounds=2, scale=FEW.events / 200_000)
+
+        older_line, own_line = shown("drain", both)
+    assert [len(one.micros) for one in both] == [2, 2]
+    assert older_line.endswith("1.00  1.00 ×")
+    assert own_line.startswith("drain         this one")
