@@ -29,11 +29,12 @@ from .stage import Stage
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Code that is measured; ``micros`` are its CPU µs per event, one for each round."""
+    """Code that is measured; CPU µs per event and events a second, one for each round."""
 
     label: str
     code: Code
     micros: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
 
 
 @contextmanager
@@ -48,9 +49,12 @@ def version(commit: str) -> Iterator[Version]:
 
 
 def contender(case: str) -> Contender:
-    """Our own row of a case: what both versions do."""
+    """Our own row of a case, the largest of several. Raises ValueError if there is none."""
     [found] = named([case])
-    return next(one for one in found.contenders if one.label == OMNI.label)
+    ours = [one for one in found.contenders if one.label.startswith(OMNI.label)]
+    if not ours:
+        raise ValueError(f"{case} has no row of {OMNI.label}")
+    return next((one for one in ours if one.label == OMNI.label), ours[-1])
 
 
 def compare(case: str, versions: Sequence[Version], rounds: int, scale: float) -> None:
@@ -64,16 +68,18 @@ def compare(case: str, versions: Sequence[Version], rounds: int, scale: float) -
                 with running(each.code):
                     figures = one.protocol(stage, job)
                 each.micros.append(figures["cpu"] / load.events * 1e6)
+                each.rates.append(load.events / figures["seconds"])
     finally:
         stage.keep(set())
 
 
 def shown(case: str, versions: Sequence[Version]) -> list[str]:
-    """The least and the median of each, and the ratios to the first."""
-    first = versions[0].micros
+    """Least and median of the CPU, median of the rate; and the medians beside the first's."""
+    cpu, rate = median(versions[0].micros), median(versions[0].rates)
     return [
-        f"{case:14}{each.label:24}{min(each.micros):8.1f}{median(each.micros):8.1f} µs"
-        f"{min(each.micros) / min(first):8.2f}{median(each.micros) / median(first):6.2f} ×"
+        f"{case:13}{each.label:16}{min(each.micros):7.1f}{median(each.micros):7.1f} µs"
+        f"{median(each.micros) / cpu:6.2f} ×{median(each.rates):9.0f}/s"
+        f"{median(each.rates) / rate:7.2f} ×"
         for each in versions
     ]
 
@@ -92,7 +98,9 @@ def main() -> None:
             with version(given.commit) as older:
                 versions = [older, Version("this one", Code(ROOT, interpreter()))]
                 if given.python:
-                    versions.append(Version(f"this one, {given.python}", Code(ROOT, given.python)))
+                    versions.append(
+                        Version(f"on {Path(given.python).name}", Code(ROOT, given.python))
+                    )
                 compare(case, versions, given.rounds, given.scale)
                 print("\n".join(shown(case, versions)), flush=True)
     except (Failed, ValueError, subprocess.CalledProcessError) as error:

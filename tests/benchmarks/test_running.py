@@ -16,7 +16,7 @@ from benchmarks.protocols import drained, published, relayed, shared
 from benchmarks.runner import run
 from benchmarks.stage import Stage
 from benchmarks.tables import as_text, table_of
-from benchmarks.versions import Version, compare, shown, version
+from benchmarks.versions import Version, compare, contender, shown, version
 
 FEW = Load(events=60)
 
@@ -119,5 +119,13 @@ def test_an_older_version_is_measured_beside_this_one() -> None:
 
         older_line, own_line = shown("drain", both)
     assert [len(one.micros) for one in both] == [2, 2]
-    assert older_line.endswith("1.00  1.00 ×")
-    assert own_line.startswith("drain         this one")
+    assert older_line.count("1.00 ×") == 2
+    assert own_line.split()[:2] == ["drain", "this"]
+    assert max(map(len, (older_line, own_line))) < 80
+
+
+def test_of_a_case_with_many_rows_our_largest_is_compared() -> None:
+    assert contender("drain").label == OMNI.label
+    assert contender("handlers").label == f"{OMNI.label}, 100"
+    with pytest.raises(ValueError, match="drain-instances has no row of omni-worker"):
+        contender("drain-instances")
