@@ -22,6 +22,7 @@ NAVIGATION = (
     ("events", "/events", "Events"),
     ("workers", "/workers", "Workers"),
     ("streams", "/streams", "Streams"),
+    ("schedules", "/schedules", "Schedules"),
 )
 
 

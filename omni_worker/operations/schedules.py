@@ -58,10 +58,15 @@ class ScheduledEvent:
     id: str
     key: str | None
     subject: str
-    due: datetime
+    due_at: int  # epoch nanoseconds
     message: StoredMessage
     cron: Cron | None = None
     pause: SchedulePause | None = None
+
+    @property
+    def due(self) -> datetime:
+        """Time it is due at, in UTC."""
+        return as_datetime(self.due_at)
 
     @property
     def name(self) -> str:
@@ -71,17 +76,39 @@ class ScheduledEvent:
         return self.id if self.key is None else self.key
 
 
+Place = tuple[int, int]  # when an event is due, in epoch nanoseconds, and the sequence it has
+
+
+def place_of(one: ScheduledEvent) -> Place:
+    """Return where an event is in the order in which they are due."""
+    return one.due_at, one.message.sequence
+
+
+class Soonest:
+    """The next of any number of events, ``limit`` at most; no other is kept in memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._heap: list[tuple[int, int, ScheduledEvent]] = []  # the latest due first
+
+    def add(self, event: ScheduledEvent) -> None:
+        """Keep an event, if it is one of the next; the latest of more than ``limit`` goes."""
+        due_at, sequence = place_of(event)
+        entry = (-due_at, -sequence, event)  # a sequence is there once: events are never compared
+        if len(self._heap) < self._limit:
+            heappush(self._heap, entry)
+        else:
+            heappushpop(self._heap, entry)
+
+    def in_order(self) -> list[ScheduledEvent]:
+        """Return those that are kept, the next due first."""
+        return [event for _, _, event in sorted(self._heap, reverse=True)]
+
+
 async def scheduled_events(transport: Transport, app: str | None = None) -> list[ScheduledEvent]:
     """Return every event that is scheduled, by all apps or one, the next due first."""
-    if await transport.operators.stream_info(OWN_STREAM.name) is None:
-        return []
-    filters = (schedule_subject(app or "*", "*"), cron_subject(app or "*", "*"))
-    now = transport.clock()
-    async with Scan(transport, OWN_STREAM.name, filters=filters) as messages:
-        found = [
-            event async for one in messages if (event := scheduled_event(one, now)) is not None
-        ]
-    return sorted(found, key=lambda one: (one.due, one.message.sequence))
+    async with aclosing(_each(transport, app)) as events:
+        return sorted([event async for event in events], key=place_of)
 
 
 async def crons_of(transport: Transport, app: str) -> list[ScheduledEvent]:
@@ -101,18 +128,12 @@ async def next_schedules(
     transport: Transport, app: str | None, *, limit: int
 ) -> tuple[list[ScheduledEvent], int]:
     """Return the next that are due, and the number of all; of more than ``limit`` none is kept."""
-    heap: list[tuple[float, int, ScheduledEvent]] = []  # the latest due first
-    total = 0
+    soonest, total = Soonest(limit), 0
     async with aclosing(_each(transport, app)) as events:
         async for event in events:
             total += 1
-            # A sequence is there once, so that events themselves are never compared.
-            entry = (-event.due.timestamp(), -event.message.sequence, event)
-            if len(heap) < limit:
-                heappush(heap, entry)
-            else:
-                heappushpop(heap, entry)
-    return [event for _, _, event in sorted(heap, reverse=True)], total
+            soonest.add(event)
+    return soonest.in_order(), total
 
 
 async def _each(transport: Transport, app: str | None) -> AsyncGenerator[ScheduledEvent, None]:
@@ -166,6 +187,23 @@ async def find_schedule(transport: Transport, name: str, app: str | None) -> Sch
             f" cron's type, {CRON_TYPE}{name}"
         )
     return found[0]
+
+
+async def read_schedule(
+    transport: Transport, app: str, name: str, sequence: int, *, is_cron: bool
+) -> ScheduledEvent:
+    """Read one schedule, without looking at the others.
+
+    Raises NoSuchSchedule if it became due, was cancelled or was replaced since it had ``sequence``.
+    """
+    subject = cron_subject(app, name) if is_cron else schedule_subject(app, name)
+    message = await transport.operators.last_message(OWN_STREAM.name, subject)
+    event = None if message is None else scheduled_event(message, transport.clock())
+    if event is None or (event.message.sequence, event.app, event.name) != (sequence, app, name):
+        raise NoSuchSchedule(
+            f"{name!r} of {app} became due, was cancelled or was replaced since it was shown"
+        )
+    return event
 
 
 async def cancel_schedule(transport: Transport, event: ScheduledEvent) -> None:
@@ -249,7 +287,7 @@ def scheduled_event(message: StoredMessage, now: int) -> ScheduledEvent | None:
         id=kept.id,
         key=next(iter(headers.get(KEY_HEADER, ())), None),
         subject=next(iter(headers.get(SUBJECT_HEADER, ())), ""),
-        due=as_datetime(kept.due),
+        due_at=kept.due,
         message=message,
         pause=pause_of(headers),
     )
@@ -266,7 +304,7 @@ def _cron(message: StoredMessage, now: int) -> ScheduledEvent | None:
         id="",
         key=None,
         subject=next(iter(message.headers.get(SUBJECT_HEADER, ())), ""),
-        due=as_datetime(due),
+        due_at=due,
         message=message,
         cron=cron,
         pause=pause_of(message.headers),

@@ -22,9 +22,11 @@ import uvicorn
 from playwright.async_api import Browser, async_playwright
 
 from omni_worker import App, Event, EventBus
+from omni_worker.cron import Cron
 from omni_worker.dashboard import Access, dashboard
 from omni_worker.dashboard.watch import Activity, Watch
 from omni_worker.nats_server import NatsServer
+from omni_worker.operations.schedules import crons_of, pause_schedule
 from omni_worker.settings import Settings
 from omni_worker.transports.jetstream import JetStreamTransport
 from tests.dashboard.browsing import ARGUMENTS, NAMES
@@ -47,6 +49,7 @@ PICTURES = {
         ("light",),
     ),
     "streams": ("/streams", ("light",)),
+    "schedules": ("/schedules", ("light",)),
     "workers": ("/workers", ("light", "dark")),
 }
 # of each handler: events a second, share that is repeated, share that is given up
@@ -86,6 +89,7 @@ async def main() -> None:
             await stack.enter_async_context(shop.app.running(settings=settings))
             bus = await stack.enter_async_context(EventBus(server.url, name="gateway"))
             traffic = asyncio.create_task(publish(bus))
+            await schedule(stack, settings)
             transport = JetStreamTransport(settings)
             await transport.open("pictures")
             stack.push_async_callback(transport.close)
@@ -118,6 +122,18 @@ async def publish(bus: EventBus) -> None:
             plan = None if number == 60 else "team"
             await bus.publish("custom.invoice.due", {"plan": plan}, **where)
         await asyncio.sleep(random.uniform(0.03, 0.1))
+
+
+async def schedule(stack: AsyncExitStack, settings: Settings) -> None:
+    """Schedule what a shop does later."""
+    bot = await stack.enter_async_context(EventBus(settings=settings, name="shop"))
+    for chat in range(1, 40):
+        after = 86_400 - 1_900 * chat
+        await bot.publish("custom.chat.followed-up", {}, after=after, key=f"follow-up:chat-{chat}")
+    await bot.schedules.crons.declare("report", Cron("0 8 * * mon-fri", "America/Sao_Paulo"))
+    await bot.schedules.crons.declare("clean-up", Cron("*/15 * * * *", "UTC"))
+    [night] = [one for one in await crons_of(bot.transport, "shop") if one.name == "clean-up"]
+    await pause_schedule(bot.transport, night, by="ana", reason="the disk is being moved")
 
 
 def make_up_the_past(watch: Watch) -> None:

@@ -34,6 +34,7 @@ PAGES = {
     "event": "/event?id=event-49000&at=MESSAGE:49001&body=1",
     "workers": "/workers",
     "streams": "/streams",
+    "schedules": "/schedules",
 }
 APP = """
 app = App("shop")

@@ -22,7 +22,8 @@ ACTIONS = Access(allow_actions=True)
 PAGES = [
     "/", "/handler?name=r1", "/letters", "/letter?number=1&body=1", "/letters/bulk?verb=retry",
     "/job?id=x", "/events?payloads=1", "/event?id=order-0&body=1", "/workers", "/streams",
-    "/handler/steer?verb=pause&app=shop&name=r1&reason=x",
+    "/handler/steer?verb=pause&app=shop&name=r1&reason=x", "/schedules",
+    "/schedules/steer?verb=pause&app=shop&name=x&sequence=1",
 ]  # fmt: skip
 
 
@@ -111,7 +112,8 @@ async def test_a_letter_is_discarded_and_can_still_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/letters/retry", "/letters/discard", "/letters/bulk", "/handler/steer"]
+    "path",
+    ["/letters/retry", "/letters/discard", "/letters/bulk", "/handler/steer", "/schedules/steer"],
 )
 async def test_read_only_refuses_a_hand_made_post(path: str) -> None:
     async with failing() as server:

@@ -15,6 +15,8 @@ from . import (
     letters,
     overview,
     replay,
+    schedule,
+    schedules,
     steer,
     streams,
     workers,
@@ -24,7 +26,7 @@ from .action import Form, Problem, Redirect
 PAGES: tuple[Page, ...] = (
     overview.PAGE, handler.PAGE, events.PAGE, event.PAGE, letters.PAGE, letter.PAGE, bulk.PAGE,
     job.PAGE, workers.PAGE, replay.PAGE, steer.PAGE,
-    streams.PAGE,
+    streams.PAGE, schedules.PAGE, schedule.PAGE,
 )  # fmt: skip
 
 ACTIONS: dict[str, Callable[[Ask, Form], Awaitable[Redirect | Problem]]] = {
@@ -33,4 +35,5 @@ ACTIONS: dict[str, Callable[[Ask, Form], Awaitable[Redirect | Problem]]] = {
     "/letters/bulk": bulk.begin,
     "/replay": replay.begin,
     "/handler/steer": steer.give,
+    "/schedules/steer": schedule.give,
 }

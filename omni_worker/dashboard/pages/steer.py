@@ -75,8 +75,7 @@ async def give(ask: Ask, form: Form) -> Redirect | Problem:
     back = f"/handler?{urlencode(here)}"
     if order.trouble:
         return Problem("Nothing was changed", order.trouble, back, 400)
-    by = f"dashboard@{socket.gethostname()}" if ask.user == ANYBODY else f"{ask.user} (dashboard)"
-    controls = Controls(ask.services.transport, order.app, lambda: by)
+    controls = Controls(ask.services.transport, order.app, lambda: person(ask))
     try:
         match order.verb:
             case "pause":
@@ -89,6 +88,13 @@ async def give(ask: Ask, form: Form) -> Redirect | Problem:
         return Problem("Nothing was changed", f"{error}.", back)
     log.info("%s: %s of %s of %s", ask.user, order.verb, order.name, order.app)
     return Redirect("/handler", {**here, "done": order.verb})
+
+
+def person(ask: Ask) -> str:
+    """Name who gives an order, as it is shown afterwards."""
+    if ask.user == ANYBODY:
+        return f"dashboard@{socket.gethostname()}"
+    return f"{ask.user} (dashboard)"
 
 
 def _order(values: dict[str, str]) -> Order:

@@ -104,8 +104,10 @@ addEventListener("keydown", (event) => {
   }
   if (isGoing) {
     isGoing = false;
-    const links = [...document.querySelectorAll("nav a")];
-    links.find((link) => link.textContent.toLowerCase().startsWith(event.key))?.click();
+    const links = [...document.querySelectorAll("nav a")].filter((link) => link.textContent.toLowerCase().startsWith(event.key));
+    // Two pages may begin with one letter: the same keys lead from one to the next.
+    const here = links.findIndex((link) => link.hasAttribute("aria-current"));
+    links[(here + 1) % links.length]?.click();
     return;
   }
   const keys = {
@@ -121,6 +123,7 @@ addEventListener("keydown", (event) => {
   }
 });
 
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 localTimes(document);
 countChosen();
 listen();
