@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import click
 
-from ....operations.schedules import cancel_schedule, find_schedule
-from ....settings import Settings
+from ....operations.schedules import ScheduledEvent, cancel_schedule
 from ....transports.base import Transport
-from ... import say
-from ...session import run_operation
-from ...tables import wrapped
-from ...values import app_name_option
+from .found import of_app, on_schedule, shown
 
 
 @click.command("cancel")
 @click.argument("name")
-@app_name_option("If several apps have scheduled this name.")
+@of_app
 def command(name: str, app: str | None) -> int:
     """Cancel an event that is not due yet, by its key or its id; a cron by its durable.
 
@@ -28,14 +24,11 @@ def command(name: str, app: str | None) -> int:
     Exit codes: 0 cancelled, 1 failed, or nothing is scheduled by this name; 2 called wrongly.
     """
 
-    async def work(transport: Transport, settings: Settings) -> int:
-        event = await find_schedule(transport, name, app)
+    async def act(transport: Transport, event: ScheduledEvent) -> str:
         await cancel_schedule(transport, event)
-        shown, due = f"{event.name} of {event.app}", f"{event.due:%Y-%m-%d %H:%M:%S}"
+        whose, due = shown(event)
         if event.cron is None:
-            say(wrapped(f"{shown} is cancelled; it was due at {due} UTC."))
-        else:
-            say(wrapped(f"The cron {shown} is removed; its next time was {due} UTC."))
-        return 0
+            return f"{whose} is cancelled; it was due at {due} UTC."
+        return f"The cron {whose} is removed; its next time was {due} UTC."
 
-    return run_operation(work)
+    return on_schedule(name, app, act)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import click
 
-from ....operations.schedules import find_schedule, pause_schedule
-from ....settings import Settings
+from ....operations.schedules import ScheduledEvent, pause_schedule
 from ....steering.controls import this_person
 from ....transports.base import Transport
-from ... import say
-from ...session import run_operation
-from ...tables import wrapped
-from ...values import app_name_option
+from .found import of_app, on_schedule, shown
 
 
 @click.command("pause")
 @click.argument("name")
 @click.option("--reason", default="", metavar="TEXT", help="Shown by omni-worker schedules list.")
-@app_name_option("If several apps have scheduled this name.")
+@of_app
 def command(name: str, reason: str, app: str | None) -> int:
     """Keep an event from being due, by its key or its id; a cron by its durable.
 
@@ -31,13 +27,11 @@ def command(name: str, reason: str, app: str | None) -> int:
     Exit codes: 0 paused, 1 failed, or nothing is scheduled by this name; 2 called wrongly.
     """
 
-    async def work(transport: Transport, settings: Settings) -> int:
-        event = await find_schedule(transport, name, app)
+    async def act(transport: Transport, event: ScheduledEvent) -> str:
         await pause_schedule(transport, event, by=this_person(), reason=reason)
-        shown, due = f"{event.name} of {event.app}", f"{event.due:%Y-%m-%d %H:%M:%S}"
+        whose, due = shown(event)
         next_time = "it was to be due" if event.cron is None else "its next time was"
         again = f"omni-worker schedules resume {event.name}"
-        say(wrapped(f"{shown} is paused; {next_time} at {due} UTC. To go on: {again}"))
-        return 0
+        return f"{whose} is paused; {next_time} at {due} UTC. To go on: {again}"
 
-    return run_operation(work)
+    return on_schedule(name, app, act)

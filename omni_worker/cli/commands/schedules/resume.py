@@ -6,18 +6,14 @@ from datetime import UTC, datetime
 
 import click
 
-from ....operations.schedules import ScheduledEvent, find_schedule, resume_schedule
-from ....settings import Settings
+from ....operations.schedules import ScheduledEvent, resume_schedule
 from ....transports.base import Transport
-from ... import say
-from ...session import run_operation
-from ...tables import wrapped
-from ...values import app_name_option
+from .found import of_app, on_schedule, shown
 
 
 @click.command("resume")
 @click.argument("name")
-@app_name_option("If several apps have scheduled this name.")
+@of_app
 def command(name: str, app: str | None) -> int:
     """End the pause of an event, by its key or its id, or of a cron, by its durable.
 
@@ -30,20 +26,18 @@ def command(name: str, app: str | None) -> int:
     wrongly.
     """
 
-    async def work(transport: Transport, settings: Settings) -> int:
-        event = await find_schedule(transport, name, app)
+    async def act(transport: Transport, event: ScheduledEvent) -> str:
         if event.pause is not None:
             await resume_schedule(transport, event)
-        say(wrapped(_said(event)))
-        return 0
+        return _said(event)
 
-    return run_operation(work)
+    return on_schedule(name, app, act)
 
 
 def _said(event: ScheduledEvent) -> str:
-    shown, due = f"{event.name} of {event.app}", f"{event.due:%Y-%m-%d %H:%M:%S}"
+    whose, due = shown(event)
     if event.pause is None:
-        return f"{shown} is not paused; it is due at {due} UTC."
+        return f"{whose} is not paused; it is due at {due} UTC."
     if event.cron is None and event.due <= datetime.now(UTC):
-        return f"{shown} is resumed and due now; it was to be due at {due} UTC."
-    return f"{shown} is resumed; it is due at {due} UTC."
+        return f"{whose} is resumed and due now; it was to be due at {due} UTC."
+    return f"{whose} is resumed; it is due at {due} UTC."
