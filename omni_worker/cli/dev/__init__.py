@@ -22,7 +22,7 @@ from .dev_dashboard import open_dashboard
 from .dev_server import DevServer, ServerEnded, open_server
 from .messages import Messages
 from .options import DevOptions as DevOptions
-from .watcher import Changed, Watch
+from .watcher import Changed, Unreported, Watch
 
 HAND_OVER = 5.0  # seconds a child may take to hand back what it holds
 NOW = 3.0  # seconds until a child that must stop at once is killed
@@ -132,6 +132,8 @@ class Dev:
                 self._stop()
             case Changed(paths=paths, at=at) if not self._asked:
                 self._changed(frozenset(paths), at)
+            case Unreported(cause=cause):
+                self._messages.unreported(cause)
             case ServerEnded():
                 self._server.start_again(self._messages)
             case Ended(child) if child is self._children.working:

@@ -27,12 +27,13 @@ class Ignored:
     def __init__(self) -> None:
         self._read: dict[Path, tuple[float, list[Pattern]]] = {}
 
-    def holds(self, path: Path) -> bool:
+    def holds(self, path: Path, *, is_folder: bool = False) -> bool:
         """Return True if the path, or a folder above it, is ignored."""
         top = _repository(path)
         above = [each for each in reversed(path.parents) if each.is_relative_to(top)]
         return any(
-            self._is_matched(each, above, is_folder=each != path) for each in [*above[1:], path]
+            self._is_matched(each, above, is_folder=is_folder or each != path)
+            for each in [*above[1:], path]
         )
 
     def _is_matched(self, path: Path, folders: list[Path], is_folder: bool) -> bool:

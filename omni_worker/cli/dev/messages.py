@@ -45,6 +45,13 @@ class Messages:
             " seconds"
         )
 
+    def unreported(self, cause: str) -> None:
+        """Print that the system does not report what is saved."""
+        self.warn(
+            f"the system cannot report what is saved ({cause}): files are looked at once a second."
+            " On Linux raise fs.inotify.max_user_watches and max_user_instances"
+        )
+
     def ended(self, code: int) -> None:
         """Print how the child ended by itself."""
         if code == 2:  # it has printed what it could not load
