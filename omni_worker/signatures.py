@@ -26,6 +26,7 @@ def takes_context(call: Callable[..., Any], given: Collection[str] = ()) -> bool
 
     Parameters in ``given`` do not count: `Depends` provides them.
     """
+    refuse_class(call)
     try:
         parameters = [
             one for one in inspect.signature(call).parameters.values() if one.name not in given
@@ -94,6 +95,18 @@ def check_middleware(middleware: Callable[..., Any], *parameters: str) -> None:
         inspect.signature(middleware).bind(*parameters)
     except TypeError as error:
         raise ConfigError(f"middleware {named(middleware)}: {error}; {expected}") from None
+
+
+def refuse_class(call: Callable[..., Any]) -> None:
+    """Refuse a class as a handler: an event would only make an object of it, and be handled."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    if inspect.isclass(call):
+        name = named(call)
+        raise ConfigError(
+            f"{name} is a class, and an event would only make an object of it; declare the object,"
+            f" if it can be called, or a method of it: app.on(…)({name}(…).method)"
+        )
 
 
 def refuse_generator(call: Callable[..., Any]) -> None:

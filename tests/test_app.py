@@ -54,6 +54,14 @@ async def takes_either(payload: Model | SchemaRegistry | None) -> None:
     """The same with several."""
 
 
+class Shop:
+    """A handler in other frameworks: a class with a method that handles."""
+
+    def __init__(self, event: Event[Any]) -> None: ...
+
+    async def __call__(self) -> None: ...
+
+
 async def around(ctx: Any, event: Any, call_next: Any) -> None:
     await call_next(ctx, event)
 
@@ -83,6 +91,7 @@ MISUSE: list[tuple[str, dict[str, Any], Callable[..., Any], str]] = [
     ("context first", {}, takes_context_first, "or (event, ctx); the event comes first"),
     ("the payload", {}, takes_payload, "not Model; write Event[Model], and take event.payload"),
     ("a dict", {}, takes_dict, "not dict[str, int]; write Event[dict[str, int]]"),
+    ("a class", {}, Shop, "Shop is a class, and an event would only make an object of it"),
     ("payloads", {}, takes_either, "is given the event, not "),
 ]
 

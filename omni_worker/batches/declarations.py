@@ -21,6 +21,7 @@ from ..signatures import (
     event_of,
     function_of,
     named,
+    refuse_class,
     refuse_generator,
     unreadable,
     variable,
@@ -157,6 +158,7 @@ def _check_signature(call: Callable[..., Any], names: Mapping[str, Any]) -> None
             f"{named(call)}: a batch handler has no dependencies, and {next(iter(given))!r} is"
             " marked Depends: open it in the lifespan, and take it from batch.state"
         )
+    refuse_class(call)
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):

@@ -69,6 +69,7 @@ def test_a_schema_stands_in_for_the_annotation() -> None:
         (of_list, {}, "is given a Batch, not list["),
         (with_context, {}, "takes (batch); the context of an event is batch.context(event)"),
         (of_nothing, {}, "takes (batch)"),
+        (Row, {}, "Row is a class, and an event would only make an object of it"),
         (depending, {}, "'db' is marked Depends: open it in the lifespan"),
         (yielding, {}, "would never run; take the yield out"),
         (3, {}, "is not a function"),
