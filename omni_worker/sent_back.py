@@ -196,7 +196,7 @@ class Returns:
 
     async def _begin(self) -> None:
         self._source = await self._transport.consume(self._spec.stream, self._spec.name, self)
-        log.debug("reading what is sent back", extra={"consumer": self._spec.name})
+        log.debug("reading what is sent back", extra={"omni_consumer": self._spec.name})
         self._ask()
 
     async def _raise_ack_wait(self, info: ConsumerInfo, handlers: Iterable[Handler]) -> None:

@@ -227,6 +227,20 @@ def test_a_line_that_is_logged_is_found_however_it_is_written(tmp_path: Path) ->
     assert found == [(1, "lapsed"), (2, "a fault"), (3, ""), (4, "a type")]
 
 
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_our_fields_of_a_log_line_begin_with_our_name(path: Path) -> None:
+    plain = {
+        (node.lineno, key)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "extra"
+        if isinstance(node.value, ast.Dict)
+        for key in [getattr(one, "value", None) for one in node.value.keys]
+        if isinstance(key, str) and not key.startswith("omni_")
+    }  # fmt: skip
+
+    assert plain == set(), "a library's field of that name, or the reader's, would be overwritten"
+
+
 def imported_at_once(path: Path) -> set[tuple[str, ...]]:
     """The files of the package that importing this one imports."""
     body = ast.parse(path.read_text()).body

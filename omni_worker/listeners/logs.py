@@ -59,7 +59,7 @@ LONGEST_LINE = 2_048  # characters of a line of ours
 OURS = "omni_"  # begins the names of our fields: a line of any library may have a field `event`
 _TOLD = "_omni_worker_logged"  # mark of an exception: its traceback was logged
 SIGNAL = OURS + "signal"  # field: the kind of what happened, for programs
-# Fields that people read elsewhere: in the line itself, or in the list of handlers at the start.
+# Fields of a signal that people read elsewhere: in the line, or in the list at the start.
 FOR_PROGRAMS = ("signal", "app", "server", "reason")
 
 
@@ -212,7 +212,7 @@ class PrettyFormatter(logging.Formatter):
         message = record.msg if isinstance(record.msg, Message) else None
         ours = record.name.startswith("omni_worker.") and record.name != "omni_worker.handler"
         fields = _fields(record)
-        for name in FOR_PROGRAMS if ours else ():
+        for name in FOR_PROGRAMS if ours and hasattr(record, SIGNAL) else ():
             if hasattr(record, OURS + name):
                 fields.pop(name, None)
         mark = "" if message is not None else _run_mark(fields)

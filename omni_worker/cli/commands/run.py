@@ -174,7 +174,8 @@ def _say_ready(bus: EventBus, as_json: bool) -> None:
         click.echo(handler_list(bus), file=information())
     for subscription in bus.subscriptions:
         for source in subscription.sources:
-            log.debug("bound", extra={"consumer": source.consumer, "stream": source.stream})
+            fields = {"omni_consumer": source.consumer, "omni_stream": source.stream}
+            log.debug("bound", extra=fields)
     emit_ready(bus)
     lonely = [one.handler.function for one in bus.subscriptions if not is_shared(one.handler)]
     if lonely and as_json and number == "1":  # for people the list of handlers has it

@@ -234,13 +234,15 @@ class Connection:
             for hook in self.on_down:
                 hook()
             self._tell_change(cause)
-            log.warning("connection lost: %s", describe(cause), extra={"server": self._shown()})
+            log.warning(
+                "connection lost: %s", describe(cause), extra={"omni_server": self._shown()}
+            )
             # A server that accepts and drops us must not be hammered.
             short_lives = short_lives + 1 if loop.time() - came_up < SHORT_LIFE else 0
             if short_lives > 1:
                 await asyncio.sleep(self._settings.reconnect_delay * min(short_lives, 10))
             await self._connect(again=True)
-            log.info("connected again", extra={"server": self._shown()})
+            log.info("connected again", extra={"omni_server": self._shown()})
 
     async def _connect(self, *, again: bool = False) -> None:
         """Try every server, then wait with full jitter, as often as the settings say."""
@@ -268,7 +270,7 @@ class Connection:
             log.warning(
                 "cannot connect: %s; try %d%s in %.1f s", describe(cause), tries + 1,
                 f" of {limit + 1}" if limit is not None else "", wait,
-                extra={"server": settings.shown_urls},
+                extra={"omni_server": settings.shown_urls},
             )  # fmt: skip
             await asyncio.sleep(wait)
 
