@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from omni_worker import ApiError, EventBus, Settings
+from omni_worker import ApiError, Event, EventBus, Settings
 from omni_worker.errors import TopologyError
 from omni_worker.nats_server import NatsServer
+from omni_worker.transports.base import Message
 from omni_worker.transports.jetstream.limits import within_limits
 
 from ..waiting import until
@@ -113,6 +114,34 @@ def test_another_refusal_changes_nothing() -> None:
     full = ApiError("insufficient storage resources available", code=500, err_code=10047)
 
     assert within_limits({"name": "S"}, full, 1_000) is None
+
+
+async def test_what_a_stream_allows_its_consumers_is_taken_as_it_allows(
+    nats_server: NatsServer,
+) -> None:
+    seen: list[str] = []
+
+    async def handle(event: Event[Any]) -> None:
+        seen.append(event.id)
+
+    async with EventBus(nats_server.url) as bus:
+        operators = bus.transport.operators
+        limits = {"consumer_limits": {"max_ack_pending": 500}}
+        await operators.create_stream({"name": "REACTION", "subjects": ["reaction.>"], **limits})
+
+        for _ in range(2):  # made, and found by the next start
+            read = await bus.subscribe("reaction.received", handle, durable="x")
+            await read.unsubscribe()
+        await bus.subscribe("reaction.received", handle, durable="x")
+        await bus.transport.publish(
+            Message("reaction.received", b'{"id":"e","type":"reaction.received","payload":{}}', ""),
+            timeout=5,
+        )
+        await until(lambda: seen == ["e"])
+
+        info = await operators.consumer_info("REACTION", "x-bare")
+        assert info is not None
+        assert info.config.max_ack_pending == 500
 
 
 async def test_a_stream_with_room_for_fewer_consumers_is_named_with_a_way_out(
