@@ -29,7 +29,7 @@ log = logging.getLogger("omni_worker.worker")
 
 AT_ONCE = 4_000  # events that one process asks for or publishes
 CHUNK = 250  # events that are answered together, while the next ones are published
-TIMEOUT = 10.0  # seconds for one publish; below the ack_wait of the consumer
+TIMEOUT = 4.0  # seconds for one publish; below the ack_wait of the consumer
 SOON, LATER = 1.0, 30.0  # seconds until the next try: without an answer, after a refusal
 
 

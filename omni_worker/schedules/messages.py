@@ -91,7 +91,8 @@ def due_consumer(app: str) -> ConsumerSpec:
         name=f"{app}-due",
         app=app,
         filters=(f"omni-worker.due.{app}.>",),
-        ack_wait=30.0,
+        # What a process that is killed holds is forwarded by another one so much later.
+        ack_wait=5.0,
         # The consumer exists before anything is scheduled; one that is recreated after a deletion
         # must not publish a month of events again.
         start_from="new",

@@ -1,8 +1,6 @@
-"""Schedules and rates of processes and servers that are killed: the longer form is in `killing`."""
+"""Rates, limits and blocks of processes that are killed."""
 
 from __future__ import annotations
-
-from omni_worker.nats_server import NatsServer
 
 from ..waiting import until
 from .killing import (
@@ -14,19 +12,9 @@ from .killing import (
     most_at_once,
     most_over,
     not_whole,
-    schedules,
     with_places,
 )
 from .scene import Scene
-
-
-async def test_schedules_whose_forwarders_and_server_are_killed_lose_nothing_and_are_never_early(
-    nats_server: NatsServer,
-) -> None:
-    kept = await schedules(nats_server, kills=9)
-
-    assert kept.scheduled > 200
-    assert (kept.lost, kept.early, kept.doubled) == ([], [], [])
 
 
 async def test_a_rate_is_never_passed_by_workers_that_are_killed(scene: Scene) -> None:
@@ -38,7 +26,7 @@ async def test_a_rate_is_never_passed_by_workers_that_are_killed(scene: Scene) -
     account = await scene.ends(
         "rate=100/s: two workers, 5 × kill -9", "never over rate × time + burst + chunks"
     )
-    assert most_over(times, kills + 2) == 0
+    assert most_over(times, [0.0] * (kills + 2)) <= 0
     assert account.handled == set(ids)
     assert not account.lettered
 
@@ -66,7 +54,8 @@ async def test_a_limit_is_never_passed_by_workers_that_are_killed_and_its_places
         "limit=3, rate=100/s: two workers, 5 × kill -9", "never more at once"
     )
     assert most_at_once(effects, died) == PLACES
-    assert most_over([one["at"] for one in effects if one["what"] == "begun"], kills + 2) == 0
+    begun = [one["at"] for one in effects if one["what"] == "begun"]
+    assert most_over(begun, [0.0] * (kills + 2)) <= 0
     assert account.handled == set(ids)
     assert not account.lettered
     await until(lambda: has_no_places(scene.bus), what="no place is taken")

@@ -1,0 +1,161 @@
+"""Punctual: events that are published later, and how late each came where processes are hurt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from omni_worker import EventBus
+from omni_worker.errors import OmniWorkerError
+from omni_worker.schedules.messages import due_consumer
+
+from .causes import Fault
+
+LATE = 1.0  # seconds that an event may be late
+HELD = due_consumer("shop").ack_wait + LATE + 1  # until what an ended process held comes
+AHEAD = 1.5  # seconds from the first to be scheduled until it is due
+TOGETHER = 50  # events that are scheduled at the same time
+
+# A process that says when it is connected.
+APP = """
+from omni_worker import Extension
+from omni_worker.signals import Connected, Disconnected
+
+app = App("shop")
+
+class Links(Extension):
+    kinds = (Connected, Disconnected)
+
+    def signal(self, fact):
+        effect(type(fact).__name__)
+
+app.use(Links())
+
+@app.on("custom.late", durable="late", start_from="first", ack_wait=1)
+async def late(event):
+    effect("handled", id=event.id)
+"""
+
+
+class Scheduling:
+    """Events that are scheduled on a bus, half of them at some moments together."""
+
+    def __init__(self, bus: EventBus, events: int, seconds: float) -> None:
+        self._bus = bus
+        began = datetime.now(UTC) + timedelta(seconds=AHEAD)
+        moments = 20
+        self.due = {
+            number: began + timedelta(
+                seconds=seconds * (number / events if number % 2 else
+                                   int(number / events * moments) / moments)
+            )
+            for number in range(events)
+        }  # fmt: skip
+
+    async def run(self) -> None:
+        """Schedule all, those that are due first before the others."""
+        waiting = sorted(self.due, key=lambda number: self.due[number], reverse=True)
+
+        async def go_on() -> None:
+            while waiting:
+                await self._schedule(waiting.pop())
+
+        await asyncio.gather(*(go_on() for _ in range(TOGETHER)))
+
+    async def _schedule(self, number: int) -> None:
+        while True:
+            try:
+                await self._bus.publish(
+                    "custom.late", number, at=self.due[number], id=f"late-{number}"
+                )
+            except OmniWorkerError:
+                continue  # by the same id: it is scheduled once
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Punctuality:
+    """Account of scheduled events; how late each was since a process could publish it."""
+
+    scheduled: int
+    lost: list[int]
+    early: list[int]
+    doubled: list[int]
+    late: dict[int, tuple[float, float]]  # seconds, and since which moment (monotonic)
+
+    @classmethod
+    async def of(
+        cls, bus: EventBus, due: dict[int, datetime], spans: list[tuple[float, float]]
+    ) -> Punctuality:
+        """Read what was published. ``spans`` are the times at which a process was connected."""
+        found: Counter[int] = Counter()
+        late: dict[int, tuple[float, float]] = {}
+        early = []
+        by_wall = time.time() - time.monotonic()
+        info = await bus.transport.operators.stream_info("CUSTOM")
+        assert info is not None
+        for sequence in range(1, info.state.last_sequence + 1):
+            message = await bus.transport.operators.message("CUSTOM", sequence)
+            assert message is not None
+            number: int = json.loads(message.body)["payload"]
+            if number not in due:
+                continue
+            found[number] += 1
+            stored = message.stored_at / 1e9
+            if stored < due[number].timestamp():
+                early.append(number)
+            since = possible(due[number].timestamp() - by_wall, spans)
+            late.setdefault(number, (stored - by_wall - since, since))
+        return cls(
+            scheduled=len(due),
+            lost=[one for one in due if not found[one]],
+            early=early,
+            doubled=[one for one, times in found.items() if times > 1],
+            late=late,
+        )
+
+    @property
+    def behind(self) -> dict[int, tuple[float, float]]:
+        """Events that came more than a second late."""
+        return {one: each for one, each in self.late.items() if each[0] > LATE}
+
+    def unexplained(self, faults: list[Fault]) -> list[tuple[float, float]]:
+        """Return those of them that no process that was killed, and no server, can have held."""
+        ends = [one.until for one in faults if one.name.startswith("kill")]
+        return [
+            (seconds, since)
+            for seconds, since in self.behind.values()
+            if not any(since - LATE <= end and since + seconds <= end + HELD for end in ends)
+        ]
+
+
+def possible(due: float, spans: list[tuple[float, float]]) -> float:
+    """Return the first moment from ``due`` on at which a process is connected."""
+    return min((max(due, begin) for begin, end in spans if end > due), default=due)
+
+
+def spans_of(
+    effects: list[dict[str, Any]], gone: dict[str, float], faults: list[Fault]
+) -> list[tuple[float, float]]:
+    """Return the times at which each process was connected to a server that ran."""
+    open_since: dict[str, float] = {}
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for one in sorted(effects, key=lambda effect: float(effect["at"])):
+        if one["what"] == "Connected":
+            open_since.setdefault(one["worker"], one["at"])
+        elif one["what"] == "Disconnected" and one["worker"] in open_since:
+            spans[one["worker"]].append((open_since.pop(one["worker"]), one["at"]))
+    for worker, since in open_since.items():
+        spans[worker].append((since, gone.get(worker, float("inf"))))
+    away = [(one.since, one.until) for one in faults if one.name == "kill the server"]
+    found = []
+    for begin, end in (span for each in spans.values() for span in each):
+        # What a process has not noticed yet is no connection.
+        cut = min((since for since, _ in away if begin <= since < end), default=end)
+        found.append((begin, cut))
+    return found
