@@ -338,7 +338,7 @@ class Binding:
     async def _make_again(self, bound: Bound, state: SourceState, contest: Contest) -> None:
         """Recreate the consumer, retrying until it works, from the first event maybe unsettled."""
         await self._leave(bound, state)  # before any other process reads it
-        await asyncio.sleep(contest.pause)
+        await self._upkeep.until_removed(contest)
         pause, said = RECREATE_PAUSE / 2, ""
         while True:
             try:

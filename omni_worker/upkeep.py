@@ -6,6 +6,7 @@ to, for ever longer, and reported once.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ CALM = 60.0  # seconds without trouble, until earlier trouble is forgotten
 LONGEST = 30.0  # seconds of a pause
 READ_BY_ALL = 25.0  # seconds; each process reads its consumers every ten
 LEFT_TO_OTHERS = 12.0  # seconds; each process looks at its consumers every ten
+REMOVED = 0.25  # seconds after the notice of a deletion; the server takes milliseconds
 REPORTED = 2  # how often trouble is reported each time it comes
 
 
@@ -70,6 +72,7 @@ class Upkeep:
         self._contests: dict[tuple[str, str], Contest] = {}
         self._found_limited: dict[tuple[str, str], float] = {}  # loop time
         self._announced: dict[tuple[str, str], tuple[str, float]] = {}  # since when, loop time
+        self._deleting = asyncio.Lock()
 
     def began(self, info: ConsumerInfo) -> None:
         """Note how a consumer is when it is first read.
@@ -93,6 +96,16 @@ class Upkeep:
                 f" program: find it; the consumer is recreated every {LONGEST:g} s at most",
             )
         return contest
+
+    async def until_removed(self, contest: Contest) -> None:
+        """Wait until the server has removed a deleted consumer, and for the contest's pause.
+
+        It tells the readers first (measured on 2.15.1): one that is created before the end takes
+        over the state of the old one, so what was stranded stays so, or cannot be stored.
+        """
+        await asyncio.sleep(max(REMOVED, contest.pause))
+        async with self._deleting:
+            pass
 
     async def make_way(self, spec: ConsumerSpec) -> None:
         """Delete a consumer of ours that others made in a way that cannot be read or repaired."""
@@ -134,8 +147,9 @@ class Upkeep:
             if recreates:
                 # It stays as others made it until then: if this process is killed, the next one
                 # sees both that and the note.
-                await leave()
-                await self._provisioner.delete_consumer(spec, info)
+                async with self._deleting:
+                    await leave()
+                    await self._provisioner.delete_consumer(spec, info)
             restored = None
             if not recreates:
                 restored = await self._provisioner.restore_consumer(spec, info)

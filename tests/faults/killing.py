@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from omni_worker import EventBus, limits
+from omni_worker.errors import TransportError
 from omni_worker.schedules.messages import due_consumer
 from omni_worker.settings import Settings
 
@@ -71,7 +72,10 @@ async def are_stored(bus: EventBus, count: int) -> bool:
 
 async def is_forwarded(bus: EventBus) -> bool:
     consumer = due_consumer(bus.name)
-    info = await bus.transport.operators.consumer_info(consumer.stream, consumer.name)
+    try:
+        info = await bus.transport.operators.consumer_info(consumer.stream, consumer.name)
+    except TransportError:
+        return False  # the link to a server that was killed is not back yet
     return info is not None and not (info.num_pending or info.num_ack_pending)
 
 

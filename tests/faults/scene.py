@@ -192,6 +192,10 @@ class Scene:
         async def at_rest() -> bool:
             nonlocal left
             found = [await consumer(self.plain, one) for one in await both(self.plain, durable)]
+            refused = [one["error"] for one in found if "error" in one]
+            if refused:  # in a cluster, until it has a leader again
+                left = {"refused": refused}
+                return False
             last = (await api(self.plain, "STREAM.INFO.MESSAGE"))["state"]["last_seq"]
             counts = {
                 key: sum(one[key] for one in found)

@@ -13,8 +13,9 @@ from typing import Any
 from omni_worker import EventBus
 from omni_worker.errors import OmniWorkerError, PublishError
 from omni_worker.nats_server import NatsServer
-from omni_worker.schedules.messages import due_consumer
 from tests.waiting import until
+
+from .killing import is_forwarded
 
 EVENTS = 30  # of a block
 
@@ -50,12 +51,6 @@ async def parts(bus: EventBus) -> dict[str, list[int]]:
             payload: dict[str, Any] = json.loads(message.body)["payload"]
             found[payload["block"]].append(payload["n"])
     return found
-
-
-async def is_forwarded(bus: EventBus) -> bool:
-    consumer = due_consumer(bus.name)
-    info = await bus.transport.operators.consumer_info(consumer.stream, consumer.name)
-    return info is not None and not (info.num_pending or info.num_ack_pending)
 
 
 async def test_a_process_that_is_killed_in_its_commits_leaves_no_half_block(

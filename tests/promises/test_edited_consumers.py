@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -142,11 +143,12 @@ async def test_a_changed_field_is_set_right_reported_once_and_no_event_is_lost(
     assert max(handled.done.values()) == 1
 
 
-async def test_a_consumer_that_is_recreated_before_its_deletion_is_answered_is_not_touched_again(
+async def test_a_consumer_that_another_process_recreated_meanwhile_is_not_touched_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bus, handled = await world.bus(), Handled()
+    bus, other, handled = await world.bus(), await world.bus(), Handled()
     await handled.subscribe(bus, retry_delay=1.0)
+    await handled.subscribe(other, retry_delay=1.0)
     operators = bus.transport.operators
     delete = operators.delete_consumer
 
@@ -163,6 +165,48 @@ async def test_a_consumer_that_is_recreated_before_its_deletion_is_answered_is_n
     await until(lambda: handled.of(ConsumerEdited))
     assert handled.of(Stalled) == []
     assert max(handled.done.values()) == 1
+
+
+async def test_a_consumer_is_recreated_after_its_deletion_was_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "REMOVED", 0.0)
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus, retry_delay=1.0)
+    operators = bus.transport.operators
+    delete, deleted, answer = operators.delete_consumer, asyncio.Event(), asyncio.Event()
+
+    async def answered_late(stream: str, name: str) -> None:
+        await delete(stream, name)
+        deleted.set()
+        await answer.wait()
+
+    monkeypatch.setattr(operators, "delete_consumer", answered_late)
+    await publish(world, "a")
+    await until(lambda: handled.runs["a"] == 1)
+    await edit(world, max_deliver=1)
+
+    await deleted.wait()
+    for _ in range(100):  # what is sent meanwhile is answered in turn
+        assert await operators.consumer_info("CUSTOM", NAME) is None
+    answer.set()
+
+    await until(lambda: handled.done["a"] == 1)
+    assert len(handled.of(ConsumerRecreated)) == 1
+
+
+async def test_a_consumer_that_others_deleted_is_recreated_when_the_server_has_removed_it(
+    world: World,
+) -> None:
+    bus, handled = await world.bus(), Handled()
+    await handled.subscribe(bus)
+    begun = time.time_ns()
+
+    await bus.transport.operators.delete_consumer("CUSTOM", NAME)
+
+    await until(lambda: handled.of(ConsumerRecreated))
+    info = await world.info("CUSTOM", NAME)
+    assert info.created - begun >= upkeep.REMOVED * SECOND
 
 
 async def test_retries_that_were_stranded_by_max_deliver_come_again(
