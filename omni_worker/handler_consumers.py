@@ -5,7 +5,7 @@ The engine binds them; the operators' commands compare them with the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -28,6 +28,7 @@ from .topology import (
     unserved,
 )
 from .transports.infos import StreamConfig
+from .validation import never_sent
 
 ANY_PROCESS = "*"  # ends the name of a consumer that each process has for itself
 
@@ -89,7 +90,7 @@ def planned_consumers(
         ),
         copies=copies,
         unserved=unserved(plain, standing) if plain else (),
-        doubts=tuple(misspelt_types(handler, registry)),
+        doubts=tuple(doubts_about(handler, registry)),
     )
 
 
@@ -173,6 +174,25 @@ def misspelt_types(handler: Handler, registry: SchemaRegistry) -> list[str]:
                 doubt += f" If another program publishes it: registry.extend({type!r})"
             lines.append(doubt)
     return lines
+
+
+def doubts_about(handler: Handler, registry: SchemaRegistry) -> list[str]:
+    """Return a line for all that is probably meant otherwise: types, and the payload's model."""
+    return [*misspelt_types(handler, registry), *_unfit_models(handler, registry)]
+
+
+def _unfit_models(handler: Handler, registry: SchemaRegistry) -> Iterator[str]:
+    payload = handler.model.model_fields["payload"].annotation
+    for type in handler.literal_types:
+        schema = registry.get(type)
+        if schema is None or schema.model is None:
+            continue
+        if keys := never_sent(payload, schema.model):
+            yield (
+                f"{type} is registered with {schema.model.__name__}, which has no"
+                f" {' and no '.join(keys[:3])}: without it, no event fits the handler's"
+                f" {getattr(payload, '__name__', payload)}, and each becomes a dead letter"
+            )
 
 
 def clash(handler: Handler, other: Handler, registry: SchemaRegistry) -> str | None:

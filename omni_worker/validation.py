@@ -63,6 +63,21 @@ def lacking(model: Any, payload: Any) -> list[str]:
     ]
 
 
+def never_sent(model: Any, sent: Any) -> list[str]:
+    """Required keys of a model that a payload of the model ``sent`` does not have.
+
+    Empty also where only pydantic can tell, and where ``sent`` lets further keys through.
+    """
+    if not _is_of_its_fields(sent) or sent.model_config.get("extra") == "allow":
+        return []
+    if sent.__pydantic_decorators__.model_serializers:
+        return []
+    fields = {**sent.model_fields, **sent.model_computed_fields}
+    keys = [field.alias or name for name, field in fields.items()]
+    keys += [field.serialization_alias for field in sent.model_fields.values()]
+    return [str(key) for key in lacking(model, dict.fromkeys(keys))]
+
+
 def _is_of_its_fields(model: Any) -> bool:
     if not isinstance(model, type) or not issubclass(model, BaseModel):
         return False

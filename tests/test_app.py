@@ -684,6 +684,32 @@ async def test_a_handler_for_a_type_that_looks_misspelt_is_told_at_the_start(
     )
 
 
+class Other(BaseModel):
+    b: int
+
+
+async def test_a_handler_whose_model_the_registered_one_never_fits_is_told_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App("router")
+    app.registry.register("custom.a1", Model)
+
+    @app.on("custom.a1", durable="d")
+    async def unfit(event: Event[Other]) -> None: ...
+
+    @app.on("custom.a1", durable="d2")
+    async def fit(event: Event[Model]) -> None: ...
+
+    async with app.running(transport=MemoryTransport()):
+        pass
+
+    [line] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert line.startswith(
+        "custom.a1 is registered with Model, which has no b: without it, no event fits the"
+        " handler's Other, and each becomes a dead letter ("
+    )
+
+
 @pytest.mark.parametrize(
     ("type", "meant"),
     [("mesage.received", "message.received"), ("order.placed", "custom.order.placed")],

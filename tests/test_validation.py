@@ -12,6 +12,8 @@ from pydantic import (
     ConfigDict,
     Field,
     RootModel,
+    computed_field,
+    model_serializer,
     root_validator,
 )
 from pydantic import model_validator as sees
@@ -19,7 +21,7 @@ from pydantic import model_validator as sees
 from omni_worker.errors import ConfigError
 from omni_worker.events import Event
 from omni_worker.payloads import MessageReadPayload
-from omni_worker.validation import lacking, quiet
+from omni_worker.validation import lacking, never_sent, quiet
 
 
 class Plain(BaseModel):
@@ -135,3 +137,54 @@ def test_the_keys_that_are_missing(model: Any, payload: Any, missing: list[str])
     assert lacking(model, payload) == missing
     if missing:  # and pydantic would say so as well
         assert quiet(model).validate_python(payload) is None
+
+
+class Other(BaseModel):
+    two: str
+
+
+class Open(Other):
+    model_config = ConfigDict(extra="allow")
+
+
+class Computing(Other):
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def one(self) -> int:
+        return 1
+
+
+class Serializing(Other):
+    @model_serializer
+    def write(self) -> dict[str, Any]:
+        return {"one": 1}
+
+
+class SentByAlias(BaseModel):
+    number: int = Field(serialization_alias="one")
+
+
+@pytest.mark.parametrize(
+    ("model", "sent", "missing"),
+    [
+        (Plain, Other, ["one"]),
+        (Plain, Plain, []),
+        (Heir, Plain, []),
+        (Other, Aliased, []),
+        (Aliased, Plain, []),  # a model may take the names as well
+        (MessageReadPayload, Plain, ["externalId", "chatId", "readAt"]),
+        (Plain, MessageReadPayload, []),  # takes further keys
+        (Plain, Open, []),
+        (Plain, Computing, []),
+        (Plain, Serializing, []),
+        (Plain, SentByAlias, []),
+        (Plain, Root, []),
+        (Plain, Before, []),
+        (Any, Other, []),
+        (dict[str, int], Other, []),
+    ],
+)
+def test_the_keys_that_no_payload_of_another_model_has(
+    model: Any, sent: Any, missing: list[str]
+) -> None:
+    assert never_sent(model, sent) == missing

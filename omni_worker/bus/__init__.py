@@ -16,7 +16,7 @@ from ..binding import BUSY_REFRESH, REFRESH, Binding
 from ..dispatch import Middleware
 from ..due_retries import DueRetries
 from ..errors import ConfigError, NotConnected, wrong_loop
-from ..handler_consumers import is_shared, misspelt_types
+from ..handler_consumers import doubts_about, is_shared
 from ..handlers import Handler, declare, with_settings
 from ..long_retries import LongRetries
 from ..operations.dead_letters import DeadLetters
@@ -267,7 +267,7 @@ class EventBus(BusPublishing, Steerable):
         specs = await self._subscriptions.consumers_of(
             handler, self.transport, self._provisioner, self.registry, signals
         )
-        for line in misspelt_types(handler, self.registry):
+        for line in doubts_about(handler, self.registry):
             log.warning("%s (%s)", line, handler.where)
         setup = self._setup(signals, state)
         subscription, threads = build_subscription(

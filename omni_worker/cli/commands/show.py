@@ -28,8 +28,9 @@ def command(target: str, verbose: bool, json: bool) -> int:
     """Show what an app declares: handlers, filters, consumers, options, schemas, streams.
 
     No server is needed: streams are shown as they are on a new one. `plan` compares with a real
-    one. Event types that look misspelled are marked doubtful.
-    A handler's second consumer, for its bare subjects, is shown with --verbose.
+    one. A type that looks misspelled is marked doubtful, and a model that no payload of the
+    registered one fits. A handler's second consumer, for its bare subjects, is shown with
+    --verbose.
 
     \b
     omni-worker show myapp:app
