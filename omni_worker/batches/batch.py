@@ -11,6 +11,7 @@ from ..context import Context
 from ..errors import ConfigError
 from ..events import Event
 from ..outcomes import Reject, Retry
+from ..transports.base import Delivery
 
 T = TypeVar("T", default=Any)
 
@@ -81,3 +82,8 @@ class Batch(Generic[T]):
 def mark_of(batch: Batch[Any], event: Event[Any]) -> Retry | Reject | None:
     """Return what the handler asked for this event, if anything."""
     return batch._marks.get(id(event))
+
+
+def runs_of(batch: Batch[Any]) -> list[tuple[Delivery, Event[Any]]]:
+    """Return the runs of a batch's events: the delivery and the event of each."""
+    return [(context._delivery, context.event) for context in batch._contexts.values()]

@@ -10,7 +10,7 @@ from ..dispatch import TimedOut
 from ..handlers import Handler
 from ..signals import Signals, ThreadStuck
 from ..threads import DaemonThreads
-from .batch import Batch
+from .batch import Batch, runs_of
 
 
 class Calls:
@@ -22,7 +22,20 @@ class Calls:
         self._signals = signals
 
     async def call(self, batch: Batch[Any]) -> BaseException | None:
-        """Call the handler; return what it raised."""
+        """Call the handler, in a span where a tracer is registered; return what it raised."""
+        spans = self._signals.batch_spans
+        span = None if spans is None else spans.begin(self._handler, runs_of(batch))
+        if span is None:
+            return await self._call(batch)
+        try:
+            error = await self._call(batch)
+        except BaseException as cancelled:
+            span.ended(cancelled)
+            raise
+        span.ended(error)
+        return error
+
+    async def _call(self, batch: Batch[Any]) -> BaseException | None:
         timeout, task = self._handler.options.timeout, asyncio.current_task()
         try:
             if self._threads is not None:

@@ -27,6 +27,7 @@ class Hearing:
             self._tracing = tracing
             publisher.spans = tracing.publishes
             self.signals.spans = tracing.runs
+            self.signals.batch_spans = tracing.batches
             for listener in tracing.listeners:
                 self.signals.add(listener)
 
@@ -36,6 +37,7 @@ class Hearing:
             return Signals([self._log, *listeners])
         signals = Signals([self._log, *self._tracing.listeners, *listeners])
         signals.spans = self._tracing.runs
+        signals.batch_spans = self._tracing.batches
         return signals
 
     def link_changed(self, change: LinkChange) -> None:

@@ -66,10 +66,12 @@ from .deliveries import (
     Skipped,
     ThreadStuck,
 )
-from .listeners import Listener, RunSpans, Signals
+from .listeners import BatchSpan, BatchSpans, Listener, RunSpans, Signals
 
 __all__ = [
     "AppReaderPaused",
+    "BatchSpan",
+    "BatchSpans",
     "BreakerClosed",
     "BreakerOpened",
     "Connected",

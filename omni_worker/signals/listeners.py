@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +39,22 @@ class RunSpans(Protocol):
         """End the span of a run, or note why it failed until the delivery is answered."""
 
 
+class BatchSpan(Protocol):
+    """The span of one call of a batch handler, current until it is ended."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """End it, as failed if the call raised."""
+
+
+class BatchSpans(Protocol):
+    """Spans around the calls of batch handlers: the socket for a tracer. Nothing here raises."""
+
+    def begin(
+        self, handler: Handler, runs: Sequence[tuple[Delivery, Event[Any]]]
+    ) -> BatchSpan | None:
+        """Begin the span of a call with the events of these runs, and make it the current one."""
+
+
 class Signals:
     """The listeners of one handler, or of one bus. Emitting without a listener costs a look-up.
 
@@ -47,6 +63,7 @@ class Signals:
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.spans: RunSpans | None = None  # where a tracer is registered
+        self.batch_spans: BatchSpans | None = None
         self._listeners: list[Listener] = []
         for listener in listeners:
             if listener not in self._listeners:

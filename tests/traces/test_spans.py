@@ -169,6 +169,7 @@ async def main():
         async def handle(event): ...
         await bus.subscribe("custom.a", handle, durable="a")
         assert bus.publisher.spans is None and bus.signals.spans is None
+        assert bus.signals.batch_spans is None
         assert not bus.signals.hears(RunStarted)
 asyncio.run(main())
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]

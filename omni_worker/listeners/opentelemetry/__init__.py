@@ -1,4 +1,4 @@
-"""OpenTelemetry: spans of runs and publishes, where a tracer provider is registered.
+"""OpenTelemetry: spans of runs, batches and publishes, where a tracer provider is registered.
 
 Without one nothing is imported, listened to or spent.
 """
@@ -11,15 +11,16 @@ from importlib.util import find_spec
 from typing import Literal, Protocol
 
 from ...publisher import PublishSpans
-from ...signals import Listener, RunSpans
+from ...signals import BatchSpans, Listener, RunSpans
 
 Traces = Literal["auto", "off"]
 
 
 class Tracing(Protocol):
-    """Spans for one bus: around runs and publishes, and what is noted on them afterwards."""
+    """Spans for one bus: around runs, batches and publishes, and what is noted on them later."""
 
     runs: RunSpans
+    batches: BatchSpans
     publishes: PublishSpans
     listeners: tuple[Listener, ...]
 

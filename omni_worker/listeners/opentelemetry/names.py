@@ -11,6 +11,7 @@ DESTINATION: Final = "messaging.destination.template"  # the type or pattern, ne
 GROUP: Final = "messaging.consumer.group.name"
 MESSAGE_ID: Final = "messaging.message.id"
 CONVERSATION: Final = "messaging.message.conversation_id"
+COUNT: Final = "messaging.batch.message_count"
 BODY_SIZE: Final = "messaging.message.body.size"
 ERROR_TYPE: Final = "error.type"
 EXCEPTION: Final = "exception"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from random import getrandbits
 from typing import cast
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key
 from opentelemetry.propagate import extract, get_global_textmap, inject
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import (
@@ -111,6 +111,8 @@ _ANY_CASE = _AnyCase()
 _CHECKED = _Checked()
 NOTHING = Context()
 _SPAN = next(iter(set_span_in_context(INVALID_SPAN, NOTHING)))  # key of the span in a context
+# In the call of a batch handler: the context of the run of each event, by the event's id.
+EVENTS = create_key("omni_worker.events")
 
 
 def context_of(headers: Mapping[str, list[str]]) -> Context:

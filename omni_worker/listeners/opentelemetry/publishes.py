@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import cast
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span, SpanKind, get_current_span, set_span_in_context
@@ -12,7 +14,7 @@ from ...publisher import Draft, PublishSpan
 from ...wire import TRACEPARENT
 from . import names
 from .errors import record
-from .parents import Unrecorded, context_of, headers_of
+from .parents import EVENTS, Unrecorded, context_of, headers_of
 from .source import SpanSource
 
 log = logging.getLogger("omni_worker.traces")
@@ -64,10 +66,15 @@ class PublishTraces:
         return _Open(span, draft) if span.is_recording() else None
 
     def _parent(self, draft: Draft) -> Context:
-        """Return the context of what is published: the given one, the current, the event's."""
+        """Return the context of what is published: the given one, the current, the event's.
+
+        In the call of a batch handler, what an event causes belongs to the trace of that event.
+        """
         if draft.traceparent is not None:
             return context_of({TRACEPARENT: [draft.traceparent]})
         current = get_current()
+        if (run := _run_of_cause(draft, current)) is not None:
+            return run
         if draft.trace_headers and not get_current_span(current).get_span_context().is_valid:
             return context_of({name: [value] for name, value in draft.trace_headers.items()})
         return current
@@ -76,6 +83,12 @@ class PublishTraces:
         if self._source.is_w3c and not context:  # by hand: no state, no baggage
             return {TRACEPARENT: root.traceparent}
         return headers_of(set_span_in_context(root, context))
+
+
+def _run_of_cause(draft: Draft, current: Context) -> Context | None:
+    """Return the context of the run of the event that causes a draft, where a batch is handled."""
+    runs = cast("Mapping[object, Context] | None", current.get(EVENTS))
+    return None if runs is None else runs.get(draft.metadata.get("causationId"))
 
 
 class _Open:

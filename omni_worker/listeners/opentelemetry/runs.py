@@ -40,13 +40,14 @@ log = logging.getLogger("omni_worker.traces")
 MOST_OPEN = 20_000  # runs at once; more were forgotten, not ended
 
 
-class _Run:
-    """An open run: its span, if it is recorded, and the context to be left."""
+class Run:
+    """An open run: its context, to be left at its end, and its span, if it is recorded."""
 
-    __slots__ = ("has_ended", "is_handed_back", "is_rejected", "span", "token")
+    __slots__ = ("context", "has_ended", "is_handed_back", "is_rejected", "span", "token")
 
-    def __init__(self, token: Token[Context], span: Span | None) -> None:
+    def __init__(self, token: Token[Context], context: Context, span: Span | None) -> None:
         self.token = token
+        self.context = context
         self.span = span
         self.has_ended = False  # the handler; the event is not answered yet
         self.is_handed_back = False  # while the handler ran
@@ -62,7 +63,7 @@ class RunTraces:
 
     def __init__(self, source: SpanSource) -> None:
         self._source = source
-        self._open: dict[Delivery, _Run] = {}
+        self._open: dict[Delivery, Run] = {}
         follows = (
             Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, Lapsed, HandedBack,
         )  # fmt: skip
@@ -85,7 +86,7 @@ class RunTraces:
                 context, span = self._begin(handler, delivery, event, attempt)
             if len(self._open) >= MOST_OPEN:
                 self._open.clear()
-            self._open[delivery] = _Run(attach(context), span)
+            self._open[delivery] = Run(attach(context), context, span)
         except Exception:
             log.exception("the span of a run failed; nothing else changes")
 
@@ -124,6 +125,10 @@ class RunTraces:
         except Exception:
             log.exception("the span of a run failed; nothing else changes")
 
+    def open_run(self, delivery: Delivery) -> Run | None:
+        """Return the run of a delivery, None if it has ended or no span of it could be made."""
+        return self._open.get(delivery)
+
     def followed(self, fact: EventSignal) -> None:
         """Note what became of a failed run, and end its span."""
         run = self._open.get(fact.delivery)
@@ -153,7 +158,7 @@ class RunTraces:
         if fact.delivery is not None and run is not None and run.has_ended:
             self._end(fact.delivery, run, "failed")
 
-    def _end(self, delivery: Delivery, run: _Run, outcome: str) -> None:
+    def _end(self, delivery: Delivery, run: Run, outcome: str) -> None:
         del self._open[delivery]
         detach(run.token)
         if run.span is not None:

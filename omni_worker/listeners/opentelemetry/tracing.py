@@ -12,7 +12,8 @@ from opentelemetry.trace import (
 )
 
 from ...publisher import PublishSpans
-from ...signals import Listener, RunSpans
+from ...signals import BatchSpans, Listener, RunSpans
+from .batches import BatchTraces
 from .publishes import PublishTraces
 from .runs import RunTraces
 from .source import SpanSource
@@ -27,6 +28,7 @@ class ProviderTracing:
         runs = RunTraces(source)
         self.publishes: PublishSpans = PublishTraces(source)
         self.runs: RunSpans = runs
+        self.batches: BatchSpans = BatchTraces(source, runs)
         self.listeners: tuple[Listener, ...] = runs.listeners
 
 
