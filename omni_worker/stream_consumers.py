@@ -97,12 +97,15 @@ async def specs_to_read(
     Raises TopologyError if bare subjects cannot be read without losing or repeating events.
     """
     specs: list[ConsumerSpec] = []
+    joins: list[ConsumersJoined] = []
     for one in wanted:
         found, cause = await _on_one_stream(one, transport, provisioner)
         specs += found
         if cause is not None:
             names = {"stream": one.stream, "consumer": one.name}
-            signals.emit(ConsumersJoined(handler=handler, **names, cause=cause))
+            joins.append(ConsumersJoined(handler=handler, **names, cause=cause))
+    for join in joins:  # not before: after an outage the caller asks again
+        signals.emit(join)
     return specs
 
 

@@ -31,12 +31,12 @@ def resume(server: NatsServer) -> None:
     os.kill(server.process.pid, signal.SIGCONT)
 
 
-def configured(folder: Path, config: str) -> NatsServer:
+def configured(folder: Path, config: str, binary: str | None = None) -> NatsServer:
     """A server with a configuration file; its data stays when it is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "server.conf").write_text(config)
     arguments = ["--config", str(folder / "server.conf")]
-    return NatsServer(port=free_port(), store=folder / "store", arguments=arguments)
+    return NatsServer(port=free_port(), store=folder / "store", binary=binary, arguments=arguments)
 
 
 class Cluster:

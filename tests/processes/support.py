@@ -401,6 +401,16 @@ async def stored(client: Client, stream: str) -> list[Any]:
     return found
 
 
+async def until_stored(client: Client, stream: str, count: int) -> None:
+    """Wait until a stream holds that many messages."""
+
+    async def there() -> bool:
+        state = (await api(client, f"STREAM.INFO.{stream}"))["state"]
+        return int(state["messages"]) >= count
+
+    await until(there, what=f"{count} messages in {stream}")
+
+
 async def letters(client: Client) -> list[dict[str, Any]]:
     """Every dead letter's event, in order."""
     events = [json.loads(one.data) for one in await stored(client, "SYSTEM")]

@@ -17,6 +17,7 @@ from .support import (
     make_stream,
     stream_config,
     until_settled,
+    until_stored,
 )
 
 APP = """
@@ -280,6 +281,43 @@ async def thing(event):
     await until_settled(plain, "r1")
 
     assert sorted(stage.ids("handled")) == ["1", "2"]
+    assert await worker.stop() == 0
+
+
+async def test_a_mirror_beside_its_origin_is_not_read_in_addition(
+    stage: Stage, plain: Client
+) -> None:
+    await make_stream(plain, "MESSAGE", "message.>")
+    await make_stream(plain, "ARCHIVE", mirror={"name": "MESSAGE"})
+    js = plain.jetstream()
+    sent = []
+    for number in range(20):
+        there = {"channel": "wa", "instance": "i"} if number % 2 else {}
+        sent.append(f"{number:02}")
+        await js.publish(*foreign_event("message.received", {}, id=sent[-1], **there))
+    await until_stored(plain, "ARCHIVE", 20)
+
+    worker = await stage.run(
+        stage.app(
+            """
+app = App("router")
+
+@app.on("message.*", durable="r1", start_from="first")
+async def route(event):
+    effect("a pattern", id=event.id)
+
+@app.on(">", durable="r2", start_from="first")
+async def all_of_it(event):
+    effect("everything", id=event.id)
+"""
+        )
+    )
+    await stage.until_effects(40)
+    for durable in ("r1", "r2"):
+        await until_settled(plain, durable)
+
+    assert (await api(plain, "CONSUMER.NAMES.ARCHIVE"))["consumers"] in (None, [])
+    assert sorted(stage.ids("a pattern")) == sorted(stage.ids("everything")) == sent
     assert await worker.stop() == 0
 
 
