@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 from nats.aio.client import Client
 from nats.errors import TimeoutError as NobodyAnswers
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import ServiceUnavailableError
 
 from omni_worker import Draft, EventBus
@@ -29,6 +29,8 @@ from .accounts import Account, Row
 # Reconnects of tests: often, and for as long as a test may take.
 QUICK = {"reconnect_delay": 0.05, "reconnect_max_delay": 0.2, "reconnect_max_retries": 1_000}
 SLICE = 100  # events published together
+READ = 1_000  # messages that are read together
+SLOWEST = 300  # messages a second that a busy machine reads at least
 STREAM_NOT_FOUND = 10059
 
 # What most scenarios run: two effects around a little work.
@@ -321,26 +323,34 @@ async def _count(client: Client, stream: str, subject: str = ">") -> int | None:
 
 
 async def _read(client: Client, stream: str, subject: str, count: int) -> dict[int, bytes]:
-    """All of them, by sequence; begun again while a cluster elects and nobody answers."""
-    async with asyncio.timeout(60):
-        while True:
-            with suppress(NobodyAnswers, ServiceUnavailableError):
-                return await _read_once(client, stream, subject, count)
-
-
-async def _read_once(client: Client, stream: str, subject: str, count: int) -> dict[int, bytes]:
+    """All of them, by sequence; goes on while a cluster elects and nobody answers."""
     found: dict[int, bytes] = {}
-    if not count:
-        return found
-    config = ConsumerConfig(ack_policy=AckPolicy.NONE)
+    async with asyncio.timeout(60 + count / SLOWEST):
+        while len(found) < count:
+            before = len(found)
+            with suppress(NobodyAnswers, ServiceUnavailableError):
+                await _read_on(client, stream, subject, count, found)
+            if len(found) == before:
+                found.clear()  # an earlier one may have been lost on its way
+    return found
+
+
+async def _read_on(
+    client: Client, stream: str, subject: str, count: int, found: dict[int, bytes]
+) -> None:
+    """Add what follows the last one that was found."""
+    config = ConsumerConfig(
+        ack_policy=AckPolicy.NONE,
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=max(found, default=0) + 1,
+    )
     reader = await client.jetstream().pull_subscribe(subject, stream=stream, config=config)
     try:
         while len(found) < count:
-            for message in await reader.fetch(1_000, timeout=5):
+            for message in await reader.fetch(READ, timeout=5):
                 found[message.metadata.sequence.stream] = message.data
     finally:
         await reader.unsubscribe()
-    return found
 
 
 def _id_of(body: bytes) -> str:
