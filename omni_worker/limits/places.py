@@ -72,6 +72,8 @@ class Places:
         self._key = f"limit.{handler.app}.{handler.name}"
         self._now = asyncio.get_running_loop().time
         self._watched: dict[str, tuple[int, float]] = {}  # other's id → beat, since when
+        self._looked_at = float("-inf")  # loop time
+        self._gap = 0.0  # seconds between the last two looks
         self._revision: int | None = None
         self._beat = 0
         self._written_at = float("-inf")  # loop time
@@ -96,6 +98,8 @@ class Places:
         entry = await self._bucket.get(self._key)
         self._revision = None if entry is None else entry.revision
         members = [] if entry is None else read_members(entry.value)
+        now = self._now()
+        self._gap, self._looked_at = now - self._looked_at, now
         listed = {one.id for one in members}
         self._watched = {id: seen for id, seen in self._watched.items() if id in listed}
         members = [one for one in members if one.id == self.id or self._is_alive(one)]
@@ -109,6 +113,8 @@ class Places:
         assert self._bucket is not None
         self._beat += 1
         began = self._now()
+        # Others may have what is given up before we hear that it is written, or never hear it.
+        self.mine = min(self.mine, keeps)
         me = Member(self.id, keeps, wants, self._beat, lease)
         after, mine = share(self.limit, members, me)
         value = json.dumps([
@@ -127,7 +133,8 @@ class Places:
     def _is_alive(self, one: Member) -> bool:
         now = self._now()
         beat, since = self._watched.get(one.id, (-1, now))
-        if beat != one.beat:
+        # After an outage of a whole lease nobody had a chance to be seen, or to write.
+        if beat != one.beat or self._gap >= one.lease:
             since = now
             self._watched[one.id] = (one.beat, now)
         return now - since < one.lease

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from omni_worker import Context, Draft, Event, EventBus
+from omni_worker.errors import TransportError
 from omni_worker.handlers import declare
 from omni_worker.limits import STREAM
 from omni_worker.limits.places import Places
@@ -265,6 +266,51 @@ async def test_the_places_of_a_killed_process_come_free_after_its_lease(world: W
     await until(lambda: runs.times)
 
     assert 0.9 < runs.times[0] - began < 5
+
+
+async def test_places_are_not_used_while_it_is_unclear_whether_they_are_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await world.bus()
+    handler = declare(
+        Runs().handle, app=bus.name, types=["custom.thing"], options={"durable": "d", "limit": 3}
+    )
+    bucket = await bus.transport.bucket("omni-worker-limits", ttl=7_200.0)
+    places = Places(lambda: bus.transport.bucket("omni-worker-limits", ttl=7_200.0), handler, 3)
+    assert await places.write(await places.look(), 0, 3, 30.0)
+    members = await places.look()
+
+    async def unanswered(*_: Any) -> int:
+        raise TransportError("no answer")
+
+    monkeypatch.setattr(type(bucket), "update", unanswered)
+    with pytest.raises(TransportError):
+        await places.write(members, 1, 0, 30.0)
+
+    assert places.mine == 1
+    await places.look()
+    assert places.mine == 3  # it was not written
+
+
+async def test_an_outage_of_a_whole_lease_takes_no_places_from_others(world: World) -> None:
+    bus = await world.bus()
+    handler = declare(
+        Runs().handle, app=bus.name, types=["custom.thing"], options={"durable": "d", "limit": 2}
+    )
+    one, other = (
+        Places(lambda: bus.transport.bucket("omni-worker-limits", ttl=7_200.0), handler, 2)
+        for _ in range(2)
+    )
+    assert await one.write(await one.look(), 0, 2, 1.0)
+    assert [member.places for member in await other.look()] == [2]
+    began = time.monotonic()
+    await until(lambda: time.monotonic() - began > 1.1)  # no process can look or write
+
+    after = await other.look()
+
+    assert [member.places for member in after] == [2]
+    assert await one.write(await one.look(), 2, 0, 1.0)
+    assert [member.places for member in await other.look()] == [2]
 
 
 async def test_a_process_that_stops_gives_its_places_up_at_once(world: World) -> None:
