@@ -134,3 +134,51 @@ async def test_a_stop_waits_for_every_chunk(world: World, monkeypatch: pytest.Mo
 
     assert len(await stored(bus, "custom.late")) == 3 * CHUNK
     await until(lambda: settled(bus))
+
+
+async def passes(seconds: float) -> None:
+    """Let so much time pass."""
+    now = asyncio.get_running_loop().time
+    begun = now()
+    await until(lambda: now() - begun > seconds)
+
+
+async def test_what_is_on_its_way_for_long_does_not_come_to_another_process(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, other = await world.bus("shop"), await world.bus("shop")
+    held = Held(bus, monkeypatch)
+    await due_at_once(bus, CHUNK)
+    await until(lambda: sum(map(len, held.chunks)) == CHUNK)
+    await other.schedules.forwarder.look()
+
+    await passes(3 * due_consumer("shop").ack_wait)
+    before = await stored(other, "custom.late")
+    for _ in held.chunks:
+        held.answers.put_nowait(None)
+
+    assert before == []
+    assert sorted(await published(other, count=CHUNK)) == list(range(CHUNK))
+    await until(lambda: settled(other))
+
+
+async def test_what_comes_again_while_it_is_on_its_way_is_published_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarder, "RENEW", 60.0)
+    bus = await world.bus("shop")
+    held, received = Held(bus, monkeypatch), list[int]()
+    receive = bus.schedules.forwarder.receive
+    monkeypatch.setattr(
+        bus.schedules.forwarder, "receive",
+        lambda delivery: (received.append(delivery.count), receive(delivery)),
+    )  # fmt: skip
+    await due_at_once(bus, CHUNK)
+
+    await until(lambda: received.count(2) == CHUNK)
+    for _ in range(2 * CHUNK):
+        held.answers.put_nowait(None)
+
+    assert sorted(await published(bus, count=CHUNK)) == list(range(CHUNK))
+    await until(lambda: settled(bus))
+    assert sum(map(len, held.chunks)) == CHUNK

@@ -466,6 +466,17 @@ def test_a_shorter_ack_wait_is_announced_first_and_put_in_force_later(
     assert plan_consumer(spec(ack_wait=30.0), in_force) == UseConsumer()
 
 
+def test_a_shorter_ack_wait_is_in_force_at_once_where_two_may_have_a_delivery() -> None:
+    before = standing(ack_wait=30.0, num_waiting=1)
+
+    step = plan_consumer(spec(ack_wait=0.5, may_repeat=True), before)
+
+    assert isinstance(step, UpdateConsumer)
+    in_force = info(step.config, num_waiting=1)
+    assert (in_force.config.ack_wait, announced_lease(in_force.config)) == (0.5, 0.5)
+    assert plan_consumer(spec(ack_wait=0.5, may_repeat=True), in_force) == UseConsumer()
+
+
 def test_who_starts_with_the_longer_ack_wait_again_takes_the_announcement_back() -> None:
     step = plan_consumer(spec(ack_wait=30.0), standing(ack_wait=60.0, num_waiting=1))
     assert isinstance(step, UpdateConsumer)

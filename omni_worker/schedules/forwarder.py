@@ -2,7 +2,7 @@
 
 The server can deliver a schedule into our own stream only. Every connected process of an app
 reads one consumer there; an event's id is the same however often it is forwarded, so that its
-stream keeps one copy.
+stream keeps one copy. So the leases there are short: what a killed process held comes soon.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
 
-from ..errors import InvalidEvent, OmniWorkerError, PermissionDenied, TopologyError
+from ..errors import (
+    InvalidEvent,
+    OmniWorkerError,
+    PermissionDenied,
+    PublishError,
+    TopologyError,
+)
 from ..provision import Provisioner
 from ..signals import NotForwarded, Signals
 from ..tasks import own
@@ -29,8 +35,11 @@ log = logging.getLogger("omni_worker.worker")
 
 AT_ONCE = 4_000  # events that one process asks for or publishes
 CHUNK = 250  # events that are answered together, while the next ones are published
-TIMEOUT = 4.0  # seconds for one publish; below the ack_wait of the consumer
+TIMEOUT = 4.0  # seconds for one publish
+RENEW = 0.15  # seconds; what is here for so long, or twice so long, has its lease renewed
 SOON, LATER = 1.0, 30.0  # seconds until the next try: without an answer, after a refusal
+
+_Identity = tuple[int, int]  # the sequence of a message, and when it was stored
 
 
 def is_dry(transport: Transport) -> bool:
@@ -59,7 +68,10 @@ class Forwarder:
         self._provisioner = provisioner
         self._signals = signals
         self._source: Source | None = None
-        self._held: deque[Delivery] = deque()
+        self._here: dict[_Identity, Delivery] = {}  # held, or on their way: not answered
+        self._aging: list[_Identity] = []  # those that were here at the last look
+        self._renewal: asyncio.TimerHandle | None = None  # None: nothing is here
+        self._held: deque[_Identity] = deque()  # those that are to be published
         self._is_writing = False  # one chunk at a time is written: they stay in order
         self._on_their_way = 0  # events that are written, and not answered
         self._chunks: set[asyncio.Task[None]] = set()
@@ -129,7 +141,14 @@ class Forwarder:
 
     def receive(self, delivery: Delivery) -> None:
         """Forward it with the others that are here."""
-        self._held.append(delivery)
+        identity = _identity(delivery)
+        is_new = identity not in self._here
+        self._here[identity] = delivery  # the latest one is to be answered
+        if not is_new:  # its lease ran out; it is held, or on its way
+            return
+        self._held.append(identity)
+        if self._renewal is None:
+            self._renew()
         if not self._is_writing:
             self._forward_next()
 
@@ -190,15 +209,30 @@ class Forwarder:
         if source is not None:
             await source.stop()
         while self._held:
-            self._held.popleft().nak(SOON)
+            self._settled(self._here[self._held.popleft()]).nak(SOON)
         if source is not None:
             await source.close()
         self._is_to_rest = False
 
     def _ask(self) -> None:
         if self._source is not None and not self._is_stopping:
-            here = len(self._held) + self._on_their_way
-            self._source.request(AT_ONCE - here - self._source.outstanding)
+            self._source.request(AT_ONCE - len(self._here) - self._source.outstanding)
+
+    def _renew(self) -> None:
+        """Renew the leases of what is here for some time; that is more than an event needs."""
+        for identity in self._aging if self._transport.is_connected else ():
+            if (delivery := self._here.get(identity)) is not None:
+                delivery.in_progress()
+        self._aging = list(self._here)
+        self._renewal = asyncio.get_running_loop().call_later(RENEW, self._renew)
+
+    def _settled(self, delivery: Delivery) -> Delivery:
+        """Return the latest delivery of the same event, which is not here any longer."""
+        latest = self._here.pop(_identity(delivery))
+        if not self._here and self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+        return latest
 
     def _forward_next(self) -> None:
         """Publish the next chunk. Only one at a time is written, so that they go out in order."""
@@ -211,7 +245,7 @@ class Forwarder:
 
     async def _forward(self) -> None:
         """Publish a chunk; the next one is written while this one waits for its confirmations."""
-        held = [self._held.popleft() for _ in range(min(CHUNK, len(self._held)))]
+        held = [self._here[self._held.popleft()] for _ in range(min(CHUNK, len(self._held)))]
         read = [(one, message) for one in held if (message := self._read(one)) is not None]
         self._on_their_way += len(read)
         is_written = False
@@ -242,20 +276,26 @@ class Forwarder:
                 return occurred(self._app, delivery.subject, headers, delivery.stored_at)
             return forwarded(headers, delivery.body)
         except InvalidEvent as error:
-            delivery.term(str(error))
+            self._settled(delivery).term(str(error))
             self._signals.emit(NotForwarded(subject=delivery.subject, cause=error, again=None))
             return None
 
     def _answer(
         self, delivery: Delivery, message: Message, result: Stored | Exception | None
     ) -> None:
+        delivery = self._settled(delivery)
         if isinstance(result, Stored):
             self._refused.discard(message.subject)
             delivery.ack()
             return
-        is_unclear = result is None or not self._transport.is_connected
-        again = SOON if is_unclear or isinstance(result, PermissionDenied) else LATER
+        if result is None or not self._transport.is_connected:
+            return  # it comes again when its lease ends
+        again = SOON if isinstance(result, PermissionDenied | PublishError) else LATER
         delivery.nak(again)
-        if result is not None and message.subject not in self._refused:
+        if message.subject not in self._refused:
             self._refused.add(message.subject)
             self._signals.emit(NotForwarded(subject=message.subject, cause=result, again=again))
+
+
+def _identity(delivery: Delivery) -> _Identity:
+    return delivery.sequence, delivery.stored_at

@@ -91,8 +91,10 @@ def due_consumer(app: str) -> ConsumerSpec:
         name=f"{app}-due",
         app=app,
         filters=(f"omni-worker.due.{app}.>",),
-        # What a process that is killed holds is forwarded by another one so much later.
-        ack_wait=5.0,
+        # What a process that is killed holds is forwarded by another one so much later. To be
+        # forwarded by two does no harm: a slower one renews its leases, and may fail to.
+        ack_wait=0.5,
+        may_repeat=True,
         # The consumer exists before anything is scheduled; one that is recreated after a deletion
         # must not publish a month of events again.
         start_from="new",

@@ -43,6 +43,7 @@ class ConsumerSpec:
     split: str = ""  # the consumer that has the bare subjects in its place
     but: tuple[str, ...] = ()  # filters whose events another consumer reads
     one_active: bool = False  # of the processes that read it one is served at a time
+    may_repeat: bool = False  # two processes may have the same delivery: no shortening waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def plan_consumer(
         config, changes, one_active=spec.one_active, is_read=_is_read(info), narrow=narrow
     )
     notices += notes
-    later = _is_read(info) and _is_shorter(spec, config)
+    later = not spec.may_repeat and _is_read(info) and _is_shorter(spec, config)
     if later:
         changes.pop("ack_wait", None)
         says = (

@@ -56,15 +56,6 @@ async def killed_in_turn(
     return ids
 
 
-async def _short_ack_wait(bus: EventBus) -> None:
-    """Otherwise what a killed process holds comes again after half a minute."""
-    consumer = due_consumer(bus.name)
-    operators = bus.transport.operators
-    info = await operators.consumer_info(consumer.stream, consumer.name)
-    assert info is not None
-    await operators.update_consumer(consumer.stream, {**info.config.raw, "ack_wait": 1_000_000_000})
-
-
 async def are_stored(bus: EventBus, count: int) -> bool:
     info = await bus.transport.operators.stream_info("CUSTOM")
     return info is not None and info.state.messages >= count
@@ -123,7 +114,6 @@ async def blocks(scene: Scene, *, kills: int, each: int = 30) -> dict[str, list[
     async with EventBus(name="router", settings=settings) as bus:
         await bus.schedules.outbox.prepare()
         await bus.schedules.forwarder.stop()  # the workers forward
-        await _short_ack_wait(bus)
         source = PUBLISHING.format(events=BLOCK)
         ids = await killed_in_turn(scene, source, events=each * (kills + 2), kills=kills, each=each)
         await until(lambda: are_stored(bus, len(ids) * (BLOCK + 1)), 60)

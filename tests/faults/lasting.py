@@ -98,18 +98,18 @@ async def schedules(scene: Scene, server: NatsServer, seconds: float) -> Result:
         await until(lambda: is_forwarded(bus), 60)
         spans = punctual.spans_of(scene.stage.effects(), harm.gone, harm.done)
         kept = await punctual.Punctuality.of(bus, scheduling.due, spans)
-    behind = [one for one, _ in kept.behind.values()]
+    causes = kept.because_of(harm.done)
     result = Result({
         "scheduled": kept.scheduled, "lost": len(kept.lost), "early": len(kept.early),
-        "doubled": len(kept.doubled), "more than 1 s late": len(behind),
+        "doubled": len(kept.doubled), "more than 1 s late": len(kept.behind),
+        "because of": dict(causes),
         "latest, s": max((one for one, _ in kept.late.values()), default=0.0),
         "faults": harm.counted(),
     })  # fmt: skip
     result.expect(not kept.lost, "an event is lost")
     result.expect(not kept.early, "an event is early")
     result.expect(not kept.doubled, "an event is stored twice")
-    unexplained = kept.unexplained(harm.done)
-    result.expect(not unexplained, f"late, and held by nothing that was killed: {unexplained[:5]}")
+    result.expect(not causes[UNNAMED], "late, and held by nothing that was killed")
     return result
 
 

@@ -14,7 +14,7 @@ from omni_worker import EventBus
 from omni_worker.errors import OmniWorkerError
 from omni_worker.schedules.messages import due_consumer
 
-from .causes import Fault
+from .causes import UNNAMED, Fault
 
 LATE = 1.0  # seconds that an event may be late
 HELD = due_consumer("shop").ack_wait + LATE + 1  # until what an ended process held comes
@@ -124,14 +124,20 @@ class Punctuality:
         """Events that came more than a second late."""
         return {one: each for one, each in self.late.items() if each[0] > LATE}
 
-    def unexplained(self, faults: list[Fault]) -> list[tuple[float, float]]:
-        """Return those of them that no process that was killed, and no server, can have held."""
-        ends = [one.until for one in faults if one.name.startswith("kill")]
-        return [
-            (seconds, since)
+    def because_of(self, faults: list[Fault]) -> Counter[str]:
+        """Count them by the fault that can have held them: a process, or the server, was killed."""
+        kills = [one for one in faults if one.name.startswith("kill")]
+        return Counter(
+            next(
+                (
+                    one.name
+                    for one in kills
+                    if since - LATE <= one.until and since + seconds <= one.until + HELD
+                ),
+                UNNAMED,
+            )
             for seconds, since in self.behind.values()
-            if not any(since - LATE <= end and since + seconds <= end + HELD for end in ends)
-        ]
+        )
 
 
 def possible(due: float, spans: list[tuple[float, float]]) -> float:

@@ -7,7 +7,7 @@ import pytest
 from omni_worker.nats_server import NatsServer
 
 from . import lasting, punctual
-from .causes import Fault
+from .causes import UNNAMED, Fault
 from .killing import most_over
 from .scene import Scene
 
@@ -46,6 +46,14 @@ def test_an_event_is_late_since_a_process_could_publish_it(due: float, since: fl
     spans = [(0.0, 2.0), (4.0, 5.0), (7.0, 8.0)]
 
     assert punctual.possible(due, spans) == since
+
+
+def test_a_late_event_is_explained_by_a_kill_shortly_before() -> None:
+    late = {1: (0.9, 50.0), 2: (1.2, 10.0), 3: (1.2, 30.0)}
+    kept = punctual.Punctuality(scheduled=3, lost=[], early=[], doubled=[], late=late)
+    faults = [Fault("kill a worker", 10.1, 10.1), Fault("deploy", 30.1, 31.0)]
+
+    assert kept.because_of(faults) == {"kill a worker": 1, UNNAMED: 1}
 
 
 def test_what_a_process_has_not_noticed_yet_is_no_connection() -> None:
