@@ -133,7 +133,7 @@ class Places:
     def _is_alive(self, one: Member) -> bool:
         now = self._now()
         beat, since = self._watched.get(one.id, (-1, now))
-        # After an outage of a whole lease nobody had a chance to be seen, or to write.
+        # In an outage of a whole lease no process could be seen, or write.
         if beat != one.beat or self._gap >= one.lease:
             since = now
             self._watched[one.id] = (one.beat, now)
