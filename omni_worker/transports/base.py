@@ -75,8 +75,9 @@ class Delivery:
 
     __slots__ = (
         "body", "count", "lapsed", "leased_at", "raw_headers", "reply", "sequence",
-        "source", "stored_at", "subject",
+        "source", "span", "stored_at", "subject",
     )  # fmt: skip
+    span: Any  # a tracer's, of the run of this delivery; only set while there is one
 
     def __init__(
         self,

@@ -37,8 +37,6 @@ from .source import SpanSource
 
 log = logging.getLogger("omni_worker.traces")
 
-MOST_OPEN = 20_000  # runs at once; more were forgotten, not ended
-
 
 class Run:
     """An open run: its context, to be left at its end, and its span, if it is recorded."""
@@ -59,11 +57,13 @@ class RunTraces:
 
     A failed run stays open until its event is answered, so that what is logged, retried or
     dead-lettered then belongs to it. What follows is emitted in the task of the run, too.
+
+    An open run is kept on its delivery: as many are open as events are held, and one that is never
+    ended is forgotten with its event.
     """
 
     def __init__(self, source: SpanSource) -> None:
         self._source = source
-        self._open: dict[Delivery, Run] = {}
         follows = (
             Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, Lapsed, HandedBack,
         )  # fmt: skip
@@ -84,9 +84,7 @@ class RunTraces:
                 context, span = context_with(unrecorded), None
             else:
                 context, span = self._begin(handler, delivery, event, attempt)
-            if len(self._open) >= MOST_OPEN:
-                self._open.clear()
-            self._open[delivery] = Run(attach(context), context, span)
+            delivery.span = Run(attach(context), context, span)
         except Exception:
             log.exception("the span of a run failed; nothing else changes")
 
@@ -109,7 +107,7 @@ class RunTraces:
 
     def end(self, delivery: Delivery, outcome: Outcome) -> None:
         """End the span of a handled event; that of a failure stays open until it is answered."""
-        run = self._open.get(delivery)
+        run = self.open_run(delivery)
         if run is None:
             return
         try:
@@ -127,11 +125,12 @@ class RunTraces:
 
     def open_run(self, delivery: Delivery) -> Run | None:
         """Return the run of a delivery, None if it has ended or no span of it could be made."""
-        return self._open.get(delivery)
+        run: Run | None = getattr(delivery, "span", None)
+        return run
 
     def followed(self, fact: EventSignal) -> None:
         """Note what became of a failed run, and end its span."""
-        run = self._open.get(fact.delivery)
+        run = self.open_run(fact.delivery)
         name, outcome, attributes = _follows(fact)
         if run is None:
             if isinstance(fact, DeadLettered):
@@ -148,18 +147,18 @@ class RunTraces:
 
     def cut_off(self, fact: CutOff) -> None:
         """Note that a run was cut off at the end of grace."""
-        run = self._open.get(fact.delivery)
+        run = self.open_run(fact.delivery)
         if run is not None and run.span is not None:
             run.span.add_event("cut_off")
 
     def failed(self, fact: EngineFault) -> None:
         """End the span of a run after a fault of the framework."""
-        run = None if fact.delivery is None else self._open.get(fact.delivery)
+        run = None if fact.delivery is None else self.open_run(fact.delivery)
         if fact.delivery is not None and run is not None and run.has_ended:
             self._end(fact.delivery, run, "failed")
 
     def _end(self, delivery: Delivery, run: Run, outcome: str) -> None:
-        del self._open[delivery]
+        del delivery.span
         detach(run.token)
         if run.span is not None:
             run.span.set_attribute(names.OUTCOME, outcome)
