@@ -45,6 +45,11 @@ def _price(label: str, extra: str, pace: float = OMNI.pace) -> Contender:
     return Contender(label=label, job=Job(system=OMNI.module, work="drain", load=load, extra=extra))
 
 
+def _seen(label: str, extra: str) -> Contender:
+    load = Load(events=EVENTS)
+    return Contender(label=label, job=Job(system="seen", work="drain", load=load, extra=extra))
+
+
 def _backlog(events: int) -> Contender:
     job = Job(system=OMNI.module, work="drain", load=Load(events=events))
     return Contender(label=f"{events:,} waiting".replace(",", " "), job=job)
@@ -82,6 +87,21 @@ CASES = (
             _price("exactly_once", "exactly_once", pace=1_500),
         ),
         base=OMNI.label,
+        group="price",
+        shape="part",
+        rounds=5,
+    ),
+    Case(
+        name="price-seen",
+        title="What it costs to be seen: metrics read every second, traces of 1 % of the events",
+        contenders=(
+            _seen("neither", ""),
+            _seen("neither is installed", "bare"),
+            _seen("metrics", "metrics"),
+            _seen("traces", "traces"),
+            _seen("both", "metrics traces"),
+        ),
+        base="neither",
         group="price",
         shape="part",
         rounds=5,
