@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,13 @@ PICTURES = {
     "letters": ("/letters", ("light", "dark", "phone")),
     "events": ("/events", ("light",)),
     "event": ("/event?id={reply}", ("light",)),
+    "failed": ("/event?id={failed}", ("light", "phone")),
     "pause": (
         "/handler/steer?verb=pause&app=shop&name=greeter&for=10m&reason=a+deploy",
         ("light",),
     ),
     "streams": ("/streams", ("light",)),
-    "schedules": ("/schedules", ("light",)),
+    "schedules": ("/schedules", ("light", "dark", "phone")),
     "workers": ("/workers", ("light", "dark")),
 }
 # of each handler: events a second, share that is repeated, share that is given up
@@ -155,13 +157,16 @@ def make_up_the_past(watch: Watch) -> None:
 async def take(address: str, transport: JetStreamTransport) -> None:
     """Take every picture."""
     path = next(filter(None, map(shutil.which, NAMES)))
-    reply = await last_reply(transport)
+    ids = {
+        "reply": await newest(transport, "custom.reply.queued.>"),
+        "failed": await newest(transport, "custom.image.uploaded.>", broken=True),
+    }
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         for name, (page, shapes) in PICTURES.items():
             for shape in shapes:
                 file = FOLDER / f"dashboard-{name}-{shape}.png"
-                await picture(browser, address + page.format(reply=reply), shape, file)
+                await picture(browser, address + page.format(**ids), shape, file)
                 sys.stdout.write(f"{file.relative_to(FOLDER.parents[1])}\n")
         await browser.close()
 
@@ -179,14 +184,19 @@ async def picture(browser: Browser, url: str, shape: str, file: Path) -> None:
     await context.close()
 
 
-async def last_reply(transport: JetStreamTransport) -> str:
-    """Return the id of an event that another one caused."""
+async def newest(transport: JetStreamTransport, subjects: str, **payload: object) -> str:
+    """Return the id of the newest event with this in its payload, once it is some seconds old."""
+    from omni_worker.letters.read import stored_time
     from omni_worker.operations.newest import windows
     from omni_worker.operations.tail import read
 
-    async for window in windows(transport, "CUSTOM", filters=("custom.reply.queued.>",)):
+    settled = datetime.now(UTC) - timedelta(seconds=2)
+    async for window in windows(transport, "CUSTOM", filters=(subjects,)):
         for message in window.messages:
-            return str(read(message)["id"])
+            event = read(message)
+            is_meant = payload.items() <= event["payload"].items()
+            if is_meant and stored_time(message) < settled:
+                return str(event["id"])
     return ""
 
 
