@@ -83,7 +83,10 @@ def build_subscription(
     rate, limit = _rate(handler, setup), _limit(handler, setup)
     outer: list[Gate] = [one for one in (order, rate, limit) if one is not None]
     inner = [Alone(recall), *([Spend(rate)] if rate is not None else [])]
-    gathering = gathering_of(handler, threads, setup.signals, attempts=settler.attempts)
+    times = RunTimes() if setup.measured else None
+    gathering = gathering_of(
+        handler, threads, setup.signals, attempts=settler.attempts, times=times
+    )
     dispatcher = Dispatcher(
         handler,
         registry=setup.registry,
@@ -102,7 +105,7 @@ def build_subscription(
         order=order,
         breaker=breaker,
         recall=recall,
-        times=RunTimes() if setup.measured else None,
+        times=times,
         signals=setup.signals,
         is_connected=lambda: setup.transport.is_connected,
         on_lost=on_lost,
@@ -142,7 +145,7 @@ def _gather(parts: Parts, gathering: Gathering) -> None:
     gathering.is_down = lambda: breaker.is_open
     parts.gates = [*parts.gates, gathering]
     parts.let_go, parts.hand_back = gathering.let_go, gathering.hand_back
-    parts.busy_seconds = lambda: gathering.busy_seconds
+    parts.batches = gathering
 
 
 def _long_retries(handler: Handler, setup: HandlerSetup) -> HandlerRetries | None:

@@ -28,7 +28,7 @@ from omni_worker.nats_server import NatsServer
 from omni_worker.process.ports import Ports, Wanted, serving, use_metrics, wants_metrics
 from omni_worker.process.router import Router
 from omni_worker.settings import Settings
-from omni_worker.subscription.run_times import FULL, RunTimes
+from omni_worker.subscription.run_times import FULL, Histogram, RunTimes
 from omni_worker.testing import TestWorker
 from omni_worker.transports.base import Message
 from omni_worker.transports.jetstream import heartbeats
@@ -257,12 +257,29 @@ def test_times_are_counted_up_to_their_limits() -> None:
     times.note(now - 0.02, int((now - 0.5) * 1e9), True)
     times.note(now - 100.0, None, False)
     times.note(now + 10.0, int((now + 70.0) * 1e9), True)
-    read = times.read()
+    succeeded, failed, waits = times.succeeded.read(), times.failed.read(), times.waits.read()
 
-    assert read.succeeded.buckets[:5] == [1, 0, 0, 1, 0]  # one clock goes back: no time at all
-    assert read.failed.buckets[-1] == 1
-    assert sum(read.waits.buckets) == 2
-    assert read.waits.total == pytest.approx(0.48, abs=0.01)
+    assert succeeded.buckets[:5] == [1, 0, 0, 1, 0]  # one clock goes back: no time at all
+    assert failed.buckets[-1] == 1
+    assert sum(waits.buckets) == 2
+    assert waits.total == pytest.approx(0.48, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "buckets"),
+    [
+        ([0.001, 0.0, 0.0002], {0: 3}), ([0.0011, 0.005], {1: 2}), ([60.0, 30.1], {13: 2}),
+        ([61.0, 600.0], {14: 2}), ([0.001, 61.0, 0.3, 0.25], {0: 1, 6: 1, 7: 1, 14: 1}),
+        ([-1.0, -2.0], {0: 2}), ([-1.0, 0.02], {0: 1, 3: 1}), ([], {}),
+    ],
+)  # fmt: skip
+def test_many_times_are_counted_at_once(seconds: list[float], buckets: dict[int, int]) -> None:
+    counted = Histogram()
+
+    counted.add(seconds)
+
+    assert {index: count for index, count in enumerate(counted.buckets) if count} == buckets
+    assert counted.total == pytest.approx(sum(one for one in seconds if one > 0))
 
 
 def test_what_is_read_while_runs_are_noted_never_falls() -> None:
@@ -270,7 +287,7 @@ def test_what_is_read_while_runs_are_noted_never_falls() -> None:
 
     def read() -> None:
         while not is_over.is_set():
-            reads.append(sum(times.read().succeeded.buckets))
+            reads.append(sum(times.succeeded.read().buckets))
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -280,7 +297,7 @@ def test_what_is_read_while_runs_are_noted_never_falls() -> None:
     reader.join()
 
     assert reads == sorted(reads)
-    assert sum(times.read().succeeded.buckets) == 20 * FULL
+    assert sum(times.succeeded.read().buckets) == 20 * FULL
 
 
 # --- several workers ------------------------------------------------------------------------------

@@ -267,7 +267,7 @@ async def test_what_waits_for_a_trial_of_the_breaker_is_not_tried_in_a_pause(
     before = runs
     await bus.pause("r1")
     await until(lambda: not subscription._parts.breaker._waiting)
-    await until(lambda: subscription.running == 0)
+    await until(lambda: subscription.held == 0)
     paused = runs
     is_down = False
     await bus.resume("r1")

@@ -193,7 +193,7 @@ async def test_a_batch_counts_once_while_it_runs_and_not_while_it_gathers(
         at_first = time.perf_counter()
         for number in range(3):
             await bus.publish("custom.row", number)
-        await until(lambda: subscription.running == 3 or begun)
+        await until(lambda: subscription.held == 3 or begun)
         gathering = subscription.busy_seconds, list(begun)
         await until(lambda: begun)
         await until(lambda: subscription.busy_seconds > 0.05)

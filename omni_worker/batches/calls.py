@@ -1,28 +1,57 @@
-"""Calls: a batch handler's function is called, within its time, on the loop or in a thread."""
+"""Calls: a batch handler's function is called, within its time, on the loop or in a thread.
+
+They are what a batch counts as run: its events while the call runs, and the time of the call.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Sequence
+from time import time
 from typing import Any
 
 from ..dispatch import TimedOut
 from ..handlers import Handler
 from ..signals import Signals, ThreadStuck
+from ..subscription.run_times import RunTimes
 from ..threads import DaemonThreads
 from .batch import Batch, runs_of
 
 
 class Calls:
-    """Calls of one handler's function."""
+    """Calls of one handler's function. ``running`` is the number of events they run for."""
 
-    def __init__(self, handler: Handler, threads: DaemonThreads | None, signals: Signals) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        threads: DaemonThreads | None,
+        signals: Signals,
+        times: RunTimes | None,
+    ) -> None:
         self._handler = handler
         self._threads = threads
         self._signals = signals
+        self._times = times
+        self.running = 0
 
-    async def call(self, batch: Batch[Any]) -> BaseException | None:
-        """Call the handler, in a span where a tracer is registered; return what it raised."""
+    async def call(self, batch: Batch[Any], stored_at: Sequence[int]) -> BaseException | None:
+        """Call the handler, in a span where a tracer is registered; return what it raised.
+
+        ``stored_at`` is when those events were stored that it is the first run of.
+        """
+        began, is_done = time(), False
+        self.running += len(batch)
+        try:
+            error = await self._call_in_span(batch)
+            is_done = error is None
+            return error
+        finally:
+            self.running -= len(batch)
+            if self._times is not None:
+                self._times.note_call(began, stored_at, is_done)
+
+    async def _call_in_span(self, batch: Batch[Any]) -> BaseException | None:
         spans = self._signals.batch_spans
         span = None if spans is None else spans.begin(self._handler, runs_of(batch))
         if span is None:

@@ -29,6 +29,7 @@ from ..handlers import Handler
 from ..outcomes import DONE, Failed, HandBack, Outcome, Retry
 from ..signals import Signals
 from ..subscription.gates import Flow, Gate
+from ..subscription.run_times import RunTimes
 from ..tasks import of_batch
 from ..threads import DaemonThreads
 from ..transports.base import Source
@@ -50,7 +51,13 @@ class Gathering(Gate):
     lets_plain_runs_pass = True
 
     def __init__(
-        self, handler: Handler, threads: DaemonThreads | None, signals: Signals, *, attempts: int
+        self,
+        handler: Handler,
+        threads: DaemonThreads | None,
+        signals: Signals,
+        *,
+        attempts: int,
+        times: RunTimes | None,
     ) -> None:
         batch = handler.batch
         assert batch is not None, "a handler of batches"
@@ -58,7 +65,7 @@ class Gathering(Gate):
         self._size, self._wait = batch.size, batch.wait
         self._key_of, self._quiet = batch.by, batch.quiet
         self._attempts = attempts
-        self._calls = Calls(handler, threads, signals)
+        self._calls = Calls(handler, threads, signals, times)
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()  # each batch begins with it
         self._context.run(current_context.set, None)
@@ -110,6 +117,11 @@ class Gathering(Gate):
     def _waiting(self) -> set[Group]:
         behind = [group for groups in self._behind.values() for group in groups]
         return {*self._open.values(), *self._due, *behind}
+
+    @property
+    def running(self) -> int:
+        """Events for which the handler's function runs right now; those that gather are not."""
+        return self._calls.running
 
     @property
     def busy_seconds(self) -> float:
@@ -273,10 +285,11 @@ class Gathering(Gate):
     async def _try(self, part: list[Member], lane: Hashable) -> list[list[Member]]:
         """Run some events together and end them; return those that are to run in halves."""
         key = None if self._key_of is None else lane
+        new = [one.stored_at for one in part if one.is_new]
         for one in part:  # it may have run before, in a larger part
             one.begin()
         batch: Batch[Any] = Batch([(one.event, one.context) for one in part], key)
-        error = await self._calls.call(batch)
+        error = await self._calls.call(batch, new)
         rest = []
         for member in part:
             if (mark := mark_of(batch, member.event)) is not None:
@@ -332,9 +345,14 @@ class Gathering(Gate):
 
 
 def gathering_of(
-    handler: Handler, threads: DaemonThreads | None, signals: Signals, *, attempts: int
+    handler: Handler,
+    threads: DaemonThreads | None,
+    signals: Signals,
+    *,
+    attempts: int,
+    times: RunTimes | None = None,
 ) -> Gathering | None:
     """Make the gathering of a handler; None if it is given one event at a time."""
     if handler.batch is None:
         return None
-    return Gathering(handler, threads, signals, attempts=attempts)
+    return Gathering(handler, threads, signals, attempts=attempts, times=times)

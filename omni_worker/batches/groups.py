@@ -28,7 +28,9 @@ class Raised:
 class Member:
     """An event of a batch; ``ended`` is its ending, None if it is handled."""
 
-    __slots__ = ("context", "ended", "ended_before", "event", "group", "published_before")
+    __slots__ = (
+        "context", "ended", "ended_before", "event", "group", "is_new", "published_before",
+    )  # fmt: skip
 
     def __init__(
         self, context: Context, event: Event[Any], ended: asyncio.Future[Raised | HandBack | None]
@@ -39,6 +41,7 @@ class Member:
         self.ended_before = context.ended
         self.event = event
         self.ended = ended
+        self.is_new = context.attempt == 1  # the handler has not been called with it
         self.group: Group
 
     @property
@@ -56,6 +59,7 @@ class Member:
         """Run, perhaps again: what is published now has the ids that it had before."""
         self.context._counts = dict(self.published_before)
         self.context.ended = self.ended_before
+        self.is_new = False
 
     def end(self, ending: Raised | HandBack | None) -> None:
         """End the event's run; a run that was cancelled has ended already."""

@@ -20,8 +20,9 @@ from ..errors import ConfigError
 from ..extensions import Extension
 from ..routes import Answer, Request, Routes
 from ..signals import Signal
+from ..subscription.run_times import Times
 from .looks import Looks
-from .published import PublishedTypes, PublishTimes
+from .published import PublishedTypes
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -62,7 +63,7 @@ class Metrics(Extension):
         check_installed()
         self.route = route
         self.published = PublishedTypes()
-        self.publish_times = PublishTimes()
+        self.publish_times = Times()
         self.app = ""  # the running one's
         self.connections = 0
         self.recoveries: Counter[tuple[str, str]] = Counter()  # app and kind
@@ -74,14 +75,18 @@ class Metrics(Extension):
         match fact:
             case signals.PublishConfirmed():
                 self.published.count(fact.type, "duplicate" if fact.duplicate else "stored")
-                self.publish_times.note(fact.seconds)
+                self._note_publish(fact.seconds)
             case signals.PublishFailed():
                 self.published.failed(fact.type, fact.error)
-                self.publish_times.note(fact.seconds)
+                self._note_publish(fact.seconds)
             case signals.Connected():
                 self.connections += 1
             case signals.HandlerSignal(handler=handler):
                 self.recoveries[handler.app, RECOVERIES[type(fact)]] += 1
+
+    def _note_publish(self, seconds: float | None) -> None:
+        if seconds is not None:  # it was timed
+            self.publish_times.note(seconds)
 
     @asynccontextmanager
     async def running(self, bus: EventBus) -> AsyncIterator[None]:

@@ -34,6 +34,7 @@ OUTCOMES = (
     "handled", "retried", "rejected", "dead", "skipped", "handed_back", "unreadable", "lapsed",
     "recognised",
 )  # fmt: skip
+_VERSION = version("omni-worker")  # read once: it is in a file
 _BOUNDS = (*(f"{limit:g}" for limit in LIMITS), "+Inf")
 
 
@@ -84,7 +85,7 @@ def _of_events(handlers: _Handlers) -> Iterator[Metric]:
     labels = ("app", "handler")
     events = _counter("events", "Deliveries by what became of them.", (*labels, "outcome"))
     ran = _histogram(
-        "handler_duration_seconds", "Time in the handler, of each run.", (*labels, "outcome")
+        "handler_duration_seconds", "Time in the handler, of each call.", (*labels, "outcome")
     )
     waited = _histogram(
         "event_wait_seconds", "From stored to begun, of the first run of each event.", labels
@@ -96,16 +97,16 @@ def _of_events(handlers: _Handlers) -> Iterator[Metric]:
                 total[outcome] += count
         for outcome, count in total.items():
             events.add_metric((*names, outcome), count)
-        read = [one.times.read() for one in subscriptions if one.times is not None]
-        _add(ran, (*names, "ok"), [one.succeeded for one in read])
-        _add(ran, (*names, "failed"), [one.failed for one in read])
-        _add(waited, names, [one.waits for one in read])
+        times = [one.times for one in subscriptions if one.times is not None]
+        _add(ran, (*names, "ok"), [one.succeeded.read() for one in times])
+        _add(ran, (*names, "failed"), [one.failed.read() for one in times])
+        _add(waited, names, [one.waits.read() for one in times])
     yield from (events, ran, waited)
 
 
 def _of_slots(handlers: _Handlers) -> Iterator[Metric]:
     labels = ("app", "handler")
-    running = _gauge("running", "Events that run right now.", labels)
+    running = _gauge("running", "Events in the handler right now.", labels)
     held = _gauge("held", "Events that run or wait in the process.", labels)
     concurrency = _gauge("concurrency", "Events that may run at once.", labels)
     prefetch = _gauge("prefetch", "Events that may be held in addition to those that run.", labels)
@@ -204,7 +205,7 @@ def _of_process(metrics: Metrics, buses: _Buses) -> Iterator[Metric]:
         connected.add_metric((bus.name,), bus.is_connected)
         lag.add_metric((bus.name,), bus.loop_lag.worst)
         server = ".".join(map(str, bus.transport.server_version))
-        build.add_metric((version("omni-worker"), platform.python_version(), server), 1)
+        build.add_metric((_VERSION, platform.python_version(), server), 1)
         break  # an app runs once in a process
     reconnects = _counter("reconnects", "Connections after the first.", ("app",))
     reconnects.add_metric((app,), max(0, metrics.connections - 1))

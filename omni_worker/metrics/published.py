@@ -1,13 +1,11 @@
-"""Published: events by type and result, under a bounded number of names, and how long they took."""
+"""Published: events by type and result, under a bounded number of names."""
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 
 from ..errors import InvalidEvent, OmniWorkerError, PublishError
-from ..subscription.run_times import FULL, Histogram
 
 LABELS_KEPT = 1_000  # types whose label is remembered
 OTHER = "other"
@@ -40,28 +38,3 @@ class PublishedTypes:
         if len(self._labels) < LABELS_KEPT:
             self._labels[type] = label
         return label
-
-
-class PublishTimes:
-    """Seconds that publishes took, one by one; any thread may read."""
-
-    def __init__(self) -> None:
-        self._latest: list[float] = []
-        self._counted = Histogram()
-        self._lock = threading.Lock()
-
-    def note(self, seconds: float | None) -> None:
-        """Note one, unless it was not timed; called on the event loop."""
-        if seconds is not None:
-            self._latest.append(seconds)
-            if len(self._latest) >= FULL:
-                self.read()
-
-    def read(self) -> Histogram:
-        """Return what was counted until now."""
-        with self._lock:
-            self._counted.add(latest := self._latest.copy())
-            del self._latest[: len(latest)]
-            copy = Histogram()
-            copy.buckets, copy.total = self._counted.buckets.copy(), self._counted.total
-            return copy

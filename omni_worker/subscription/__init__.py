@@ -96,14 +96,16 @@ class Subscription:
 
     @property
     def running(self) -> int:
-        """Handlers running right now."""
-        return sum(slot.delivery is not None for slot in list(self._slots.all))
+        """Events in the handler's function right now: what waits or gathers is only held."""
+        batches = self._parts.batches
+        if batches is not None:
+            return batches.running
+        return sum(slot.is_running for slot in list(self._slots.all))
 
     @property
     def busy_seconds(self) -> float:
         """Seconds that its slots, or its batches, were busy until now, all together."""
-        batches = self._parts.busy_seconds
-        return self._slots.busy_seconds if batches is None else batches()
+        return (self._parts.batches or self._slots).busy_seconds
 
     @property
     def is_on_trial(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..context import RunSetup
 from ..dispatch import Dispatcher
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from . import Subscription
 
 
+class Batches(Protocol):
+    """Calls of a batch handler: how many events and seconds they take. Any thread may ask."""
+
+    @property
+    def running(self) -> int:
+        """Events for which the function runs right now."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that batches ran until now, all together."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Parts:
     """The rooms around one handler's loop, and where it reports to."""
@@ -38,7 +50,7 @@ class Parts:
     order: Order | None
     breaker: Breaker
     recall: Recall  # outside of them: it is passed before the event is read
-    times: RunTimes | None  # None: nothing measures them
+    times: RunTimes | None  # of calls of the function; None: nothing measures them
     signals: Signals
     is_connected: Callable[[], bool]
     on_lost: Callable[[Source, Exception], None]
@@ -48,4 +60,4 @@ class Parts:
     threads: DaemonThreads | None = None  # of a plain def handler
     hand_back: Callable[[Source, str], None] = lambda source, reason: None  # what waits in a run
     let_go: Callable[[], None] = lambda: None  # what has begun and waits, once nothing comes in
-    busy_seconds: Callable[[], float] | None = None  # of batches; None: of the slots
+    batches: Batches | None = None  # None: each slot calls the function for itself

@@ -97,7 +97,7 @@ async def test_open_groups_hold_credit_and_at_the_bound_the_oldest_runs_early(
 async def test_a_pause_hands_open_groups_back(chats: Chats) -> None:
     bus, _ = await chats.chat(quiet=1.0)
     await chats.say("a", 0, 1)
-    await until(lambda: bus.subscriptions[0].running == 2)
+    await until(lambda: bus.subscriptions[0].held == 2)
 
     await bus.pause("d", reason="night")
     await until(lambda: bus.subscriptions[0].held == 0)

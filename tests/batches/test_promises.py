@@ -136,7 +136,7 @@ async def test_a_stop_hands_back_what_has_not_begun_and_lets_a_running_batch_end
     bus, stop = await play.run(wait, size=10, wait=30.0, concurrency=2)
     await play.publish(14)
     await begun.wait()
-    await until(lambda: bus.subscriptions[0].running == 14)  # four of them gather
+    await until(lambda: bus.subscriptions[0].held == 14)  # four of them gather
     stopping = asyncio.ensure_future(stop())
     await until(lambda: any(isinstance(one, HandedBack) for one in play.signals))
     go.set()

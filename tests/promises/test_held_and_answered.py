@@ -215,7 +215,7 @@ async def test_a_timeout_ends_a_run_whose_consumer_is_gone(world: World) -> None
         subscription.detach(source)  # nothing is held any more, and it is not made again
     async with asyncio.timeout(10):
         await ended.wait()
-    await until(lambda: subscription.running == 0)
+    await until(lambda: not any(slot.delivery for slot in subscription._slots.all))
 
     assert subscription.counts.retried == 0  # what was lost with its consumer takes no answer
 
