@@ -21,8 +21,9 @@ from .bus import EventBus
 from .bus.names import check_app_name
 from .bus.publishing import PublishingElsewhere
 from .bus.steerable import Steerable
-from .context import Context, current_context
+from .context import Context
 from .crons import CronDeclarations
+from .current import current_run
 from .discovery import import_package
 from .dispatch import Middleware
 from .errors import ConfigError, NotConnected
@@ -318,7 +319,7 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
 
     def _run_inside(self) -> Context | None:
         """The run of a handler that the caller is part of, ours or an including app's."""
-        context = current_context.get()
+        context = current_run()
         if context is None or all(bus.publisher is not context.publisher for bus in self._buses()):
             return None
         return context

@@ -7,7 +7,6 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Coroutine, Iterable, MutableMapping, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -369,12 +368,3 @@ def event_fields(context: Context) -> dict[str, Any]:
         "omni_function": context.function,
         "omni_attempt": context.attempt,
     }
-
-
-current_context: ContextVar[Context | None] = ContextVar("omni_worker_context", default=None)
-
-
-def run_of(publisher: Publisher) -> Context | None:
-    """Return the run that the caller is part of, if it publishes by this publisher."""
-    context = current_context.get()
-    return context if context is not None and context.publisher is publisher else None

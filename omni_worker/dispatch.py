@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .context import Context, current_context
+from .context import Context
+from .current import current_context
 from .errors import InvalidEvent, InvalidPayload
 from .events import Event, came_on, raw_metadata, set_slot
 from .failures import members_of

@@ -76,8 +76,9 @@ class Provisioner:
         self._said: set[str] = set()
         self._conflicts: list[Conflict] = []
         self._held: dict[str, StreamSpec] = {}  # created once a handler reads them
-        # Awaited before a missing consumer is created: others may be about to recreate it.
-        self.before_create: Callable[[ConsumerSpec], Awaitable[None]] | None = None
+        # Awaited before a missing consumer is created: others may be about to recreate it. True:
+        # they were.
+        self.before_create: Callable[[ConsumerSpec], Awaitable[bool]] | None = None
 
     async def ensure_streams(self) -> None:
         """Create the missing ones of our seven streams; existing streams are used unchanged.
@@ -186,8 +187,8 @@ class Provisioner:
             narrows = info is not None and is_narrower(spec, info.config)
             if isinstance(step, CreateConsumer) and is_new and self.before_create is not None:
                 is_new = False
-                await self.before_create(spec)
-                continue
+                if await self.before_create(spec):
+                    continue
             if isinstance(step, UpdateConsumer) and narrows and not has_waited:
                 # A newer version that starts at this moment may not pull yet: look again.
                 has_waited = True

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from omni_worker import App, Context, Event, Retry
-from omni_worker.context import current_context
+from omni_worker import App, Context, Event, EventBus, Retry
+from omni_worker.current import current_run
 from omni_worker.testing import TestWorker
+from omni_worker.transports.memory import MemoryServer, MemoryTransport
+
+from .waiting import until
 
 user: ContextVar[str | None] = ContextVar("user", default=None)
 EVENTS = 20
@@ -112,7 +115,7 @@ async def test_what_a_handler_wakes_sees_nothing_of_it() -> None:
 
     @app.on("custom.y", durable="second")
     async def second(event: Event[Any]) -> None:
-        context = current_context.get()
+        context = current_run()
         assert context is not None
         seen.append((user.get(), context.event.type))
 
@@ -121,13 +124,33 @@ async def test_what_a_handler_wakes_sees_nothing_of_it() -> None:
     assert seen == [(None, "custom.y")] * EVENTS
 
 
+async def test_every_caller_in_a_run_gets_the_same_context() -> None:
+    seen: list[list[Context | None]] = []
+
+    async def ask() -> Context | None:
+        return current_run()
+
+    async def handle(event: Event[Any]) -> None:
+        task = asyncio.create_task(ask())
+        seen.append([await asyncio.to_thread(current_run), await task, current_run()])
+
+    async with EventBus(transport=MemoryTransport(MemoryServer()), name="contexts") as bus:
+        await bus.subscribe("custom.x", handle, durable="d")
+        ids = [(await bus.publish("custom.x", number)).id for number in range(3)]
+        await until(lambda: len(seen) == 3)
+
+    for contexts in seen:
+        assert contexts[0] is contexts[1] is contexts[2]
+    assert sorted(one.event.id for one, *_ in seen if one is not None) == sorted(ids)
+
+
 async def test_a_task_that_outlives_its_run_keeps_the_context_of_its_event() -> None:
     app, seen, tasks = App("contexts"), dict[str, Any](), list[asyncio.Task[None]]()
     go = asyncio.Event()
 
     async def later(id: str) -> None:
         await go.wait()
-        context = current_context.get()
+        context = current_run()
         seen[id] = context.event.id if context is not None else None
 
     @app.on("custom.x", durable="d", concurrency=1)

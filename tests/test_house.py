@@ -29,7 +29,7 @@ ROOMS = [
     "transports.bucket", "transports.memory", "transports.jetstream",
     "threads", "recently_settled", "nats_server", "discovery",
     "steering", "signals", "positions", "writes", "provision", "stream_consumers", "resets",
-    "publisher", "signalling_publisher", "schedules", "context", "notes", "limits",
+    "publisher", "signalling_publisher", "schedules", "context", "current", "notes", "limits",
     "long_retries", "dispatch",
     "letter_storage", "settle", "subscription", "batches",
     "assembly", "upkeep", "binding", "sent_back", "due_retries", "operations",

@@ -23,7 +23,8 @@ from functools import partial
 from time import perf_counter, time_ns
 from typing import Any
 
-from ..context import Context, current_context
+from ..context import Context
+from ..current import current_context
 from ..events import Event
 from ..handlers import Handler
 from ..outcomes import DONE, Failed, HandBack, Outcome, Retry

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..context import current_context
+from ..current import current_run
 from ..publisher import Publisher
 from ..subscription import Subscription
 from ..tasks import own
@@ -54,7 +54,7 @@ def caller_among(
     subscriptions: Iterable[Subscription], publisher: Publisher
 ) -> Subscription | None:
     """The one in whose handler the caller is running, in its task, its threads or its children."""
-    context = current_context.get()
+    context = current_run()
     if context is None or context.publisher is not publisher:
         return None
     ours = (one for one in subscriptions if one.handler.name == context.handler)

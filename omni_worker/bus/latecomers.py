@@ -47,19 +47,20 @@ class Latecomers:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 
-    async def wait(self, spec: ConsumerSpec) -> None:
-        """Wait until others have recreated a missing consumer, if any of them reads it."""
+    async def wait(self, spec: ConsumerSpec) -> bool:
+        """Wait until others have recreated a missing consumer; False if none of them reads it."""
         if asyncio.get_running_loop().time() - self._asked_at > ASKED_AGAIN:
             self._asking = None
         if self._asking is None:
             self.ask()
         assert self._asking is not None
         if (spec.stream, spec.name) not in await asyncio.shield(self._asking):
-            return
+            return False
         for _ in range(LOOKS):
             if await self._transport.operators.consumer_info(spec.stream, spec.name) is not None:
-                return
+                break
             await asyncio.sleep(LOOK)
+        return True
 
     async def _read_by_others(self) -> frozenset[tuple[str, str]]:
         try:

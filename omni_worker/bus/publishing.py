@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
-from ..context import Context, run_of
+from ..context import Context
+from ..current import run_of
 from ..events import Published
 from ..publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from ..schedules.atomic import Cause

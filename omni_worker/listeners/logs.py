@@ -12,7 +12,8 @@ from collections.abc import Collection
 from itertools import takewhile
 from typing import Any
 
-from ..context import current_context, event_fields
+from ..context import event_fields
+from ..current import current_run
 from ..failures import one_line, safe_str, traceback_text
 from ..masking import MASK, bounded, is_secret
 from ..settings import Settings
@@ -166,7 +167,7 @@ def add_event(record: logging.LogRecord) -> bool:
     Also in the threads of plain `def` handlers and of ``asyncio.to_thread``. The fields begin with
     ``omni_``; `%(omni_run)s` in a format is `[greet 1f7539f6] `, or nothing outside of a handler.
     """
-    context = current_context.get()
+    context = current_run()
     if context is not None:
         for name, value in event_fields(context).items():
             if not hasattr(record, name):

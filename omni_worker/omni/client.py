@@ -13,7 +13,8 @@ import httpx
 from pydantic import SecretStr
 
 from ..bus import EventBus
-from ..context import Context, current_context
+from ..context import Context
+from ..current import current_run
 from ..errors import ConfigError, NotConnected
 from ..extensions import Extension
 from ..retry import RetryPolicy
@@ -209,7 +210,7 @@ class Omni(Extension):
     async def _send(
         self, path: str, body: Mapping[str, Any], instance: str | None, once: str | None
     ) -> Sent:
-        context = current_context.get()
+        context = current_run()
 
         async def send() -> Sent:
             data = await self._post(path, body, instance)
@@ -230,7 +231,7 @@ class Omni(Extension):
                 "Omni is not open: write omni = app.use(Omni()) where the app is declared, or"
                 " async with Omni() as omni in a program without an app"
             )
-        context = current_context.get()
+        context = current_run()
         correlation = None if context is None else context.correlation_id
         whole = {"instanceId": _instance(path, context, instance), **body}
         return await self._sender.post(path, whole, correlation)

@@ -10,16 +10,19 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from time import perf_counter, time
 from typing import Any, cast
 
-from ..context import Context, current_context
+from ..context import Context
+from ..current import CONTEXT, Begun, current_context
 from ..dispatch import TimedOut
-from ..errors import TransportError
+from ..events import Event
 from ..outcomes import DONE, KEPT, Done, Failed, HandBack, Outcome, Rejected
 from ..settle import Trouble
-from ..signals import EngineFault, ForeignDelivery, RunFinished, RunStarted
+from ..signals import EngineFault, RunFinished, RunStarted
 from ..transports.base import Delivery, Source
+from .foreign import Foreign
 from .gates import Flow, Gate, chain
 from .handback import HandingBack
 from .parts import Parts
@@ -43,7 +46,6 @@ class Execution:
         self._settler = parts.settler
         self._counts = parts.counts
         self._around = parts.around
-        self._foreign_limit = parts.foreign_limit
         self._order = parts.order
         self._leaves = [one.leave for one in parts.gates if type(one).leave is not Gate.leave]
         self._breaker = parts.breaker
@@ -57,18 +59,21 @@ class Execution:
         self._times = None if parts.batches is not None else parts.times  # they note their calls
         told = (self._started, self._finished, self._spans)
         self._emits_runs = any(one is not None for one in told)
+        # The function itself, where nothing around it needs its context.
+        self._bare = None if self._emits_runs else parts.dispatcher.bare
         self._states = states
         self._slots = flow.slots
         self._leases = flow.leases
         self._credit = flow.credit
         self._back = back
-        self._said_foreign = False
+        self._foreign = Foreign(parts.handler, parts.signals, parts.foreign_limit, flow.leases.now)
 
     async def work(self, slot: Slot) -> None:
         """Run a slot, event after event. The whole life of a plain event is here."""
         slots, states, leases, breaker = self._slots, self._states, self._leases, self._breaker
         dispatcher, counts, buffer, now = self._dispatcher, self._counts, slots.buffer, leases.now
-        read, call, bare, model = dispatcher.read, dispatcher.call, dispatcher.bare, self._model
+        read, bare, model = dispatcher.read, self._bare, self._model
+        call = partial(self._call_told, slot) if self._emits_runs else dispatcher.call
         around, give_back, turn, times = self._around, self._credit.give_back, 0, self._times
         task, own, before = cast("asyncio.Task[None]", slot.task), slot.context, slots.context
         slots.woke(slot)
@@ -87,30 +92,29 @@ class Execution:
                 if is_plain and not lapsed:
                     ended = event = read(delivery)
                     if type(event) is model:
-                        current_context.set(context := Context(event, delivery, 1, time(), around))
+                        run: Begun = [event, delivery, 1, began := time(), around]
+                        if bare is None:
+                            run.append(Context(*run))
+                        current_context.set(run)
                         before = copy_context()
                         if leases.timeout is not None:
                             leases.begin_run(slot)
                         slot.is_running = True
                         try:
-                            if self._emits_runs:
-                                ended = await self._run_told(slot, delivery, context)
-                            else:
-                                await (bare(event) if bare is not None else call(context, event))
-                                ended = context.ended
+                            await (bare(event) if bare is not None else call(run[CONTEXT], event))
+                            ended = run[CONTEXT].ended if len(run) > CONTEXT else DONE
                         except BaseException as error:
                             ended = dispatcher.ending(error)
                         slot.is_running = False
                         if times is not None:
-                            times.note(context.first_seen, delivery.stored_at, ended is DONE)
+                            times.note(began, delivery.stored_at, ended is DONE)
                 if ended is DONE and not (delivery.lapsed or slot.timed_out):  # answered before
                     if breaker.failures:
                         breaker.saw(DONE)
-                    slot.deadline = NEVER
+                    slot.deadline, slot.delivery = NEVER, None
                     delivery.source.ack(delivery)  # as ``settler.done``, without the call
                     counts.handled += 1
                     state.settled.add(delivery.sequence, delivery.stored_at)
-                    slot.delivery = None
                     if state.held.get(delivery.sequence) is delivery:
                         del state.held[delivery.sequence]
                     give_back(len(delivery.body))
@@ -208,6 +212,9 @@ class Execution:
             self._times.note(began, stored_at, isinstance(outcome, Done))
         return outcome
 
+    async def _call_told(self, slot: Slot, context: Context, event: Event[Any]) -> None:
+        context.ended = await self._run_told(slot, cast("Delivery", slot.delivery), context)
+
     async def _run_told(self, slot: Slot, delivery: Delivery, context: Context) -> Outcome:
         """Run the handler between the signals that it starts and how it ended."""
         event, attempt, handler = context.event, context.attempt, self._handler
@@ -260,23 +267,9 @@ class Execution:
     ) -> bool:
         """Answer the delivery. Return True if the event is settled."""
         self._leases.has_lapsed(delivery)  # it may have run out under a blocked loop, or offline
-        outcome = self._judge_foreign(outcome, trouble)
+        outcome = self._foreign.judge(outcome, trouble)
         settled = await self._settler.settle(delivery, outcome, trouble)
         return state.note_settled(delivery, trouble, settled)
-
-    def _judge_foreign(self, outcome: Outcome, trouble: Trouble) -> Outcome:
-        """Hand back a delivery for another version; dead-letter it after a limit."""
-        if not isinstance(outcome, HandBack) or not outcome.foreign:
-            return outcome
-        now = self._leases.now()
-        if trouble.handed_back_since is None:
-            trouble.handed_back_since = now
-        if now - trouble.handed_back_since >= self._foreign_limit:
-            return Rejected(TransportError(f"no worker took it: {outcome.reason}"), unreadable=True)
-        if not self._said_foreign:
-            self._said_foreign = True
-            self._signals.emit(ForeignDelivery(handler=self._handler, reason=outcome.reason))
-        return outcome
 
     def _on_fault(self, error: Exception, slot: Slot, delivery: Delivery) -> Delivery:
         slot.delivery = None

@@ -14,7 +14,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from ..context import current_context
+from ..current import current_context
 from ..transports.base import Delivery
 
 NEVER = float("inf")

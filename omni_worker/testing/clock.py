@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..context import Context, current_context
+from ..context import Context
+from ..current import current_context, current_run
 from ..errors import ConfigError
 from ..events import Event
 from ..tasks import KEEPER, is_batch, is_own, own
@@ -282,7 +283,7 @@ class VirtualTime:
             self._keepers.add(task)  # its look around may come late after a jump
         if maker in self._testers:
             self._testers.add(task)
-        context = current_context.get()
+        context = current_run()
         if is_batch(name):
             self._born.add(task)
         elif context is not None and not is_own(name):

@@ -407,7 +407,7 @@ async def test_what_an_event_s_context_publishes_is_caused_by_it_and_stored_once
 
 async def test_a_batch_has_what_the_lifespan_yields_and_begins_with_a_clean_context() -> None:
     states, contexts = [], []
-    from omni_worker.context import current_context
+    from omni_worker.current import current_run
 
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[str]:
@@ -418,7 +418,7 @@ async def test_a_batch_has_what_the_lifespan_yields_and_begins_with_a_clean_cont
     @app.on_batch("custom.row", durable="rows", size=3, wait=0.1)
     async def store(batch: Batch[Row]) -> None:
         states.append(batch.state)
-        contexts.append(current_context.get())
+        contexts.append(current_run())
 
     async with TestWorker(app) as t:
         await publish(t, 0, 1, 2)

@@ -113,7 +113,7 @@ async def test_another_event_loop_is_an_error_that_names_the_right_call(world: W
 
 
 @never_awaited
-@pytest.mark.parametrize("kind_of_handler", ["async", "plain", "named"])
+@pytest.mark.parametrize("kind_of_handler", ["async", "alone", "plain", "named"])
 async def test_a_publish_that_is_never_awaited_fails_the_run(
     world: World, kind_of_handler: str
 ) -> None:
@@ -122,6 +122,9 @@ async def test_a_publish_that_is_never_awaited_fails_the_run(
     async def forget(event: Event[Any], ctx: Context) -> None:
         ctx.publish("custom.out", {})  # type: ignore[unused-coroutine]
 
+    async def forget_event_alone(event: Event[Any]) -> None:
+        bus.publish("custom.out", {})  # type: ignore[unused-coroutine]
+
     def forget_in_thread(event: Event[Any]) -> None:
         bus.publish("custom.out", {})  # type: ignore[unused-coroutine]
 
@@ -129,7 +132,10 @@ async def test_a_publish_that_is_never_awaited_fails_the_run(
         many = ctx.publish_many([Draft(type="custom.out", payload={})])
         assert many is not None
 
-    handlers: dict[str, Any] = {"async": forget, "plain": forget_in_thread, "named": forget_named}
+    handlers: dict[str, Any] = {
+        "async": forget, "alone": forget_event_alone, "plain": forget_in_thread,
+        "named": forget_named,
+    }  # fmt: skip
     subscription = await bus.subscribe(
         "custom.in", handlers[kind_of_handler], durable="d", max_retries=0
     )

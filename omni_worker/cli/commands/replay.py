@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from ...app import App
 from ...bus import EventBus
-from ...context import current_context
+from ...current import current_run
 from ...errors import ConfigError, OmniWorkerError
 from ...handler_consumers import planned_consumers
 from ...handlers import find_handler
@@ -176,7 +176,7 @@ def _window(standing: Sequence[StreamConfig]) -> float:
 
 def _shower(json: bool, payloads: bool) -> Callable[[Message], None]:
     def show(message: Message) -> None:
-        context = current_context.get()
+        context = current_run()
         cause = context.event.id if context is not None else None
         meant = meaning_of(message)
         say(json_text(_meant_json(meant, cause, payloads)) if json

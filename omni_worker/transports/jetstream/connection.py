@@ -55,6 +55,7 @@ class Connection:
         self._client: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.is_up = False  # whether there is a working link
+        self.write: Callable[[bytes], None] | None = None  # into the link, while there is one
         self._came_up = asyncio.Event()
         self._lost: asyncio.Future[Exception] | None = None
         self._failed: asyncio.Future[Exception] | None = None
@@ -318,10 +319,8 @@ class Connection:
 
     def _set_up(self, is_up: bool) -> None:
         self.is_up = is_up
-        if is_up:
-            self._came_up.set()
-        else:
-            self._came_up.clear()
+        self.write = self._client.send if is_up and self._client is not None else None
+        (self._came_up.set if is_up else self._came_up.clear)()
 
     @staticmethod
     def _subscribe(client: Client, sid: int, subject: bytes, sink: Sink) -> None:

@@ -43,6 +43,7 @@ class Pull:
         self._created = created  # creation time: a recreated consumer of the same name has another
         self._answers = Answers(connection, requests, self._is_the_same)
         self._acks = self._answers.acks
+        self._usual = f"$JS.ACK.{stream}.{consumer}.".encode()  # begins the reply of a delivery
         self._subject = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}".encode()
         self._limits, self._group = limits, b""  # options of each request
         self._is_more_wanted = False  # than the open request may bring
@@ -100,7 +101,8 @@ class Pull:
     def ack(self, delivery: Delivery) -> None:
         """Send an ack without formatting, joined with others of this turn of the loop."""
         frame = b"PUB " + delivery.reply + _ACKED
-        self._connection.send(frame)
+        if (write := self._connection.write) is not None:
+            write(frame)
         self._acks.append(frame)
 
     def answer(self, delivery: Delivery, answer: bytes, *, settles: bool = False) -> None:
@@ -222,21 +224,19 @@ class Pull:
     # --- messages --------------------------------------------------------------------------
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes | None, body: bytes) -> None:
+        # $JS.ACK.<stream>.<consumer>.<count>.<sequence>.<consumer sequence>.<time>.<pending>
+        if reply.startswith(self._usual):
+            count, sequence, _, stored_at, _ = reply[len(self._usual) :].split(b".")
         # By the reply, not by a Status header: an event may carry one of its own.
-        if not reply.startswith(b"$JS.ACK."):
+        elif not reply.startswith(b"$JS.ACK."):
             self._on_status(status_of(headers), headers or b"")
             return
+        else:  # with domain and account hash before the stream and a token at the end
+            count, sequence, _, stored_at = reply.split(b".")[6:10]
         self._heard = True  # while messages come there are no heartbeats
         self._trouble = 0
         if self.outstanding:
             self.outstanding -= 1
-        # $JS.ACK.<stream>.<consumer>.<count>.<sequence>.<consumer sequence>.<time>.<pending>, or
-        # with domain and account hash before the stream and a token at the end.
-        words = reply.split(b".")
-        if len(words) == 9:
-            _, _, _, _, count, sequence, _, stored_at, _ = words
-        else:
-            count, sequence, _, stored_at = words[6:10]
         nth = 1 if count == b"1" else int(count)
         where = subject.decode("utf-8", "surrogateescape")
         self._receiver.receive(
