@@ -29,6 +29,7 @@ from .topology import (
     ConsumerSpec,
     RefuseConsumer,
     StreamConsumers,
+    app_of,
     is_whole,
     joined,
     left_to,
@@ -135,9 +136,14 @@ async def _on_one_stream(
 
 
 async def absorbed(spec: ConsumerSpec, operators: Operators) -> ConsumerInfo | None:
-    """Return the bare consumer whose events a main one without a bare one is to read as well."""
+    """Return the bare consumer whose events a main one without a bare one is to read as well.
+
+    None where the main one belongs to another app: that is refused whatever it reads.
+    """
     main = await operators.consumer_info(spec.stream, spec.name)
-    name = None if main is None else left_to(spec, main)
+    if main is None or app_of(main.config) != spec.app:
+        return None
+    name = left_to(spec, main)
     if name is None:
         return None  # where there was no split, no right to look at the other one is needed
     bare = await operators.consumer_info(spec.stream, name)

@@ -51,12 +51,10 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
     info = await transport.operators.consumer_info(spec.stream, spec.name)
     if info is None:
         raise TopologyError(f"{where} does not exist: plan --apply creates it")
-    owner = app_of(info.config)
-    if owner != spec.app:
-        whose = f"the app {owner!r}" if owner else "another program"
-        raise TopologyError(f"{where} belongs to {whose}; this is {spec.app!r}")
+    _require_ours(spec, info)
     bare = await absorbed(spec, transport.operators)
     for one in (info,) if bare is None else (info, bare):
+        _require_ours(spec, one)
         if one.num_waiting:
             raise TopologyError(
                 f"consumer {one.name!r} on stream {spec.stream} is read right now"
@@ -75,6 +73,16 @@ async def look_at_remaking(transport: Transport, spec: ConsumerSpec) -> Remaking
         repeated=max(0, delivered - info.num_ack_pending),
         config=with_late(config) if has_late(info.config) else config,
     )
+
+
+def _require_ours(spec: ConsumerSpec, info: ConsumerInfo) -> None:
+    owner = app_of(info.config)
+    if owner != spec.app:
+        whose = f"the app {owner!r}" if owner else "another program"
+        raise TopologyError(
+            f"consumer {info.name!r} on stream {spec.stream} belongs to {whose};"
+            f" this is {spec.app!r}"
+        )
 
 
 async def _taking_over(

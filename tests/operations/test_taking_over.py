@@ -161,6 +161,43 @@ async def test_while_a_worker_reads_one_of_the_two_none_is_deleted(
     assert "is read right now" in done.line
 
 
+@edits
+async def test_the_owner_of_a_durable_is_checked_before_the_shape_of_its_consumers(
+    nats_server: NatsServer, plan: Callable[..., Said], types: str, options: dict[str, Any]
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="sender") as other, EventBus(url, name="router") as bus:
+        await other.subscribe("custom.*", lambda event: None, durable="r1")
+
+        with pytest.raises(TopologyError, match="belongs to the app 'sender'") as refused:
+            await bus.subscribe(types, lambda event: None, durable="r1", **options)
+        shown = plan("--json")
+
+    [step] = [one for one in json.loads(shown.out) if one["name"] == "r1"]
+    assert "choose another durable name" in str(refused.value)
+    assert (step["action"], step["says"]) == ("conflict", str(refused.value))
+
+
+@pytest.mark.parametrize("declared", [AFTER[1][0]])
+async def test_a_bare_consumer_of_another_app_is_not_deleted(
+    nats_server: NatsServer, plan: Callable[..., Said]
+) -> None:
+    url = nats_server.url
+    async with EventBus(url, name="sender") as other, EventBus(url, name="router") as bus:
+        once = await bus.subscribe("custom.*", lambda event: None, durable="r1")
+        await once.unsubscribe()
+        await bus.transport.operators.delete_consumer("CUSTOM", "r1-bare")
+        theirs = await other.subscribe("custom.*", lambda event: None, durable="r1-bare")
+        await theirs.unsubscribe()
+        there = await consumers(bus)
+
+        done = plan("--recreate", "r1", "--yes")
+
+        assert await consumers(bus) == there
+    assert done.code == 1
+    assert "'r1-bare' on stream CUSTOM belongs to the app 'sender'" in done.line
+
+
 class Interrupted(BaseException):
     """A process that is killed: nothing of ours goes on after it."""
 
