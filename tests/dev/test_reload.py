@@ -107,13 +107,13 @@ async def test_new_code_handles_events_within_a_second_of_its_save(
     project: Project, bus: EventBus, nats_server: NatsServer
 ) -> None:
     project.write(app(0))
-    await project.dev(url=nats_server.url)
+    dev = await project.dev(url=nats_server.url)
     took, passed = [], []
 
     async with Traffic(bus) as traffic:
         await until(lambda: traffic.ids and newest(project) == 0)
         for version in range(1, 6):
-            saved, watch = time.monotonic(), Stopwatch()
+            saved, watch = time.monotonic(), Stopwatch(dev.process.pid)
             project.write(app(version))
             await until(lambda now=version: newest(project) == now)
             handled = project.stage.effects("handled")[-1]["at"]
