@@ -29,6 +29,7 @@ from .validation import explain, lacking, quiet
 TRACEPARENT = "traceparent"
 REPLAYED = "replay"  # the source of an event that was published again
 ENVELOPE = frozenset({"id", "type", "payload", "timestamp", "metadata"})
+EXPECTED = "an envelope, a JSON object with id, type and payload"
 # Bytes. For each key a payload lacks, pydantic copies what it has of it: of a megabyte that takes
 # 10 ms. So a large body's keys are looked at before it is validated.
 LARGE = 256 * 1024
@@ -176,12 +177,12 @@ def read_envelope(body: bytes, *, stored_at: int) -> Envelope:
         except ValueError as error:
             raise Unreadable(f"not JSON: {error}") from None
     if not isinstance(raw, dict):
-        raise Unreadable(f"expected a JSON object, got {_kind(raw)}")
+        raise Unreadable(f"no event: expected {EXPECTED}, got {_kind(raw)}")
+    if lacking := [key for key in ("id", "type", "payload") if key not in raw]:
+        raise Unreadable(f"no event: expected {EXPECTED}; {', '.join(lacking)} missing")
     for key in ("id", "type"):
-        if not isinstance(raw.get(key), str) or not raw[key]:
-            raise Unreadable(f"{key}: expected a non-empty string, got {_kind(raw.get(key))}")
-    if "payload" not in raw:
-        raise Unreadable("the key payload is missing")
+        if not isinstance(raw[key], str) or not raw[key]:
+            raise Unreadable(f"{key}: expected a non-empty string, got {_kind(raw[key])}")
     metadata = raw.get("metadata")
     metadata = {} if metadata is None else metadata
     try:
@@ -371,7 +372,7 @@ def _reason(error: Exception) -> str:
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
     if value is None:
-        return "null or nothing"
+        return "null"
     if value == "":
         return "an empty string"
     return names.get(type(value), "a number")

@@ -388,6 +388,23 @@ def test_any_json_becomes_an_event_or_an_invalid_event(keys: dict[str, Any]) -> 
     assert event.channel is None
 
 
+@pytest.mark.parametrize(
+    ("bare", "lacking"),
+    [
+        (b'{"customer": "ana"}', "id, type, payload missing"),
+        (b'{"id": 7, "type": "order"}', "payload missing"),
+        (b"[1]", "got a list"),
+    ],
+)
+def test_a_message_without_an_envelope_is_told_what_an_event_has(bare: bytes, lacking: str) -> None:
+    with pytest.raises(Unreadable) as unreadable:
+        read_envelope(bare, stored_at=1)
+
+    said = str(unreadable.value)
+    assert said.startswith("no event: expected an envelope, a JSON object with id, type and payload")
+    assert said.endswith(lacking)
+
+
 def test_a_reason_never_repeats_what_was_in_the_event() -> None:
     class Strict(BaseModel):
         number: int

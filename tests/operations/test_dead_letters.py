@@ -273,3 +273,46 @@ def test_many_letters_are_listed_in_little_memory(large_server: NatsServer, tmp_
     assert every.said.err == ""  # progress is for terminals
     assert measured.peak < least(tmp_path) + 8
     assert every.peak < least(tmp_path) + 8
+
+
+MODELLED = """
+from pydantic import BaseModel
+
+class Order(BaseModel):
+    amount: int
+
+
+app = App("shop")
+
+
+@app.on("custom.order", durable="orders", start_from="first")
+async def place(event: Event[Order]) -> None: ...
+"""
+
+
+async def test_a_letter_of_what_cannot_be_read_does_not_offer_a_plain_retry(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    url = nats_server.url
+    client = await plain_client(url)
+    subject, misfit = foreign_event("custom.order", payload={"amount": "one"})
+    with Stage(tmp_path, url) as stage:
+        await stage.run(stage.app(MODELLED))
+        await client.jetstream().publish(subject, misfit)
+        await until_letters(client, 1)
+        await client.jetstream().publish(subject, b'{"amount": 1}')
+        await until_letters(client, 2)
+
+        fits_not, no_event = (
+            " ".join(operate(url, "dead-letters", "show", number).out.split())
+            for number in ("1", "2")
+        )
+
+    assert "fails again if it is sent back now" in fits_not
+    assert fits_not.index("deploy a model") < fits_not.index("dead-letters retry 1")
+    assert "Unreadable: no event: expected an envelope" in no_event
+    assert "id, type, payload missing" in no_event
+    assert "sending it back does not help" in no_event
+    assert "dead-letters discard 2" in no_event
+    assert "dead-letters retry" not in no_event
+    await client.close()

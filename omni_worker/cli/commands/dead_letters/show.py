@@ -92,10 +92,26 @@ def _shown(letter: DeadLetter, names: HandlerNames) -> list[str]:
     elif letter.state is LetterState.RETRIED:
         lines += wrapped("It was sent back already. Send it once more with retry --again.")
     else:
-        flag = " --unverified" if letter.doubt else ""
-        lines.append(f"Send it back:  omni-worker dead-letters retry {letter.sequence}{flag}")
-        lines.append(f"See the event: omni-worker dead-letters show {letter.sequence} --body")
+        lines += _ways_on(letter)
     return lines
+
+
+def _ways_on(letter: DeadLetter) -> list[str]:
+    number = letter.sequence
+    flag = " --unverified" if letter.doubt else ""
+    see = f"See the event: omni-worker dead-letters show {number} --body"
+    match letter.error_type if not letter.attempts else "":
+        case "omni_worker.wire.Unreadable":
+            fails = "No handler can read this message, so sending it back does not help."
+            ask = "Correct its sender, and publish the event again with an envelope (docs/events.md)."
+            aside = f"Put it aside:  omni-worker dead-letters discard {number}"
+            return [*wrapped(f"{fails} {ask}"), aside, see]
+        case "omni_worker.wire.SchemaMismatch" | "omni_worker.errors.InvalidPayload":
+            fails = "Its payload does not fit the model, so it fails again if it is sent back now."
+            ask = "First deploy a model that accepts it; then:"
+            back = f"Send it back:  omni-worker dead-letters retry {number}{flag}"
+            return [*wrapped(f"{fails} {ask}"), back, see]
+    return [f"Send it back:  omni-worker dead-letters retry {number}{flag}", see]
 
 
 def _defined(error_type: str) -> str | None:
