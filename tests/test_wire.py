@@ -401,7 +401,9 @@ def test_a_message_without_an_envelope_is_told_what_an_event_has(bare: bytes, la
         read_envelope(bare, stored_at=1)
 
     said = str(unreadable.value)
-    assert said.startswith("no event: expected an envelope, a JSON object with id, type and payload")
+    assert said.startswith(
+        "no event: expected an envelope, a JSON object with id, type and payload"
+    )
     assert said.endswith(lacking)
 
 

@@ -103,7 +103,9 @@ def _ways_on(letter: DeadLetter) -> list[str]:
     match letter.error_type if not letter.attempts else "":
         case "omni_worker.wire.Unreadable":
             fails = "No handler can read this message, so sending it back does not help."
-            ask = "Correct its sender, and publish the event again with an envelope (docs/events.md)."
+            ask = (
+                "Correct its sender, and publish the event again with an envelope (docs/events.md)."
+            )
             aside = f"Put it aside:  omni-worker dead-letters discard {number}"
             return [*wrapped(f"{fails} {ask}"), aside, see]
         case "omni_worker.wire.SchemaMismatch" | "omni_worker.errors.InvalidPayload":
