@@ -69,6 +69,9 @@ class World(Protocol):
     async def rest(self, is_enough: Callable[[], bool]) -> None:
         """Wait until a step's consequences are there."""
 
+    def moment(self, slots: float) -> int:
+        """So many slots after the beginning of this one, in epoch nanoseconds."""
+
     def is_late(self) -> bool:
         """Whether a step was not over early in its slot."""
 
@@ -140,10 +143,7 @@ class Run:
         self._judge = await self.world.connect(CLIENTS)
         self.clients.append(self._judge)
         stream = self.world.stream
-        await self._judge.operators.create_stream(
-            {"name": stream, "subjects": [f"{stream}.*"], "storage": "memory",
-             "max_msgs_per_subject": self.trace.per_subject}
-        )  # fmt: skip
+        await self._judge.operators.create_stream(self._stream_config())
         for number in range(self.trace.stored_before):
             await self._publish(SUBJECTS[number % 2], "")
         for number, shape in enumerate(self.trace.consumers):
@@ -154,13 +154,22 @@ class Run:
         await self.world.pass_slots(1)
         self.slot = 1
 
+    def _stream_config(self) -> dict[str, Any]:
+        stream = self.world.stream
+        return {
+            "name": stream,
+            "subjects": [f"{stream}.*"],
+            "storage": "memory",
+            "max_msgs_per_subject": self.trace.per_subject,
+        }
+
     async def _sources(self, client: int) -> list[Source]:
-        return [
-            await self.clients[client].consume(
-                self.world.stream, self._consumer(number), Recorder(self, number, client)
-            )
-            for number in range(len(self.trace.consumers))
-        ]
+        return [await self._source(client, number) for number in range(len(self.trace.consumers))]
+
+    async def _source(self, client: int, number: int) -> Source:
+        return await self.clients[client].consume(
+            self.world.stream, self._consumer(number), Recorder(self, number, client)
+        )
 
     def _consumer(self, number: int) -> str:
         return f"c{number}"
@@ -254,10 +263,13 @@ class Run:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             self._seen_last = await self._infos()
-            waiting = [one.num_waiting for one in self._seen_last]
+            waiting = self._requests(self._seen_last)
             over = asyncio.get_running_loop().time() > deadline
             if expected is None or waiting == expected[1] or over:
                 return waiting
+
+    def _requests(self, infos: list[ConsumerInfo]) -> list[int]:
+        return [one.num_waiting for one in infos]
 
     async def _infos(self) -> list[ConsumerInfo]:
         found = [
@@ -268,6 +280,7 @@ class Run:
 
     async def _look(self) -> None:
         """A real server counts a message for a consumer a little after it has confirmed it."""
+        await self._read_stored()
         deadline = asyncio.get_running_loop().time() + PATIENCE
         self.report.consumers = self._consumer_facts()
         while self.expected is not None and self.report.consumers != self.expected.consumers:
@@ -275,7 +288,11 @@ class Run:
                 break
             self._seen_last = await self._infos()
             self.report.consumers = self._consumer_facts()
-        for sequence in range(1, self._published + 1):
+
+    async def _read_stored(self) -> None:
+        info = await self._judge.operators.stream_info(self.world.stream)
+        assert info is not None
+        for sequence in range(1, info.state.last_sequence + 1):
             found = await self._judge.operators.message(self.world.stream, sequence)
             subject = "" if found is None else found.subject.rpartition(".")[2]
             self.report.stored.append(found and (sequence, subject, found.body))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import combinations
@@ -50,11 +51,16 @@ class MemoryWorld:
         self._transports[client].reconnect()
 
     async def pass_slots(self, count: int) -> None:
-        self._is_tied = any(map(_has_a_tie, self._server.consumers(self.stream)))
-        await self._move(lambda: False, self._clock.now + count * self.slot)
+        then = self._clock.now + count * self.slot
+        consumers = self._server.consumers(self.stream)
+        self._is_tied = any(_has_a_tie(one, then) for one in consumers)
+        await self._move(lambda: False, then)
 
     async def rest(self, is_enough: Callable[[], bool]) -> None:
         await self._move(lambda: True)
+
+    def moment(self, slots: float) -> int:
+        return self._server.clock() + round(slots * self.slot * 1e9)
 
     def is_late(self) -> bool:
         return False
@@ -69,24 +75,25 @@ class MemoryWorld:
         await self._clock.move(done, patience=PATIENCE, until=until)
 
 
-def _has_a_tie(consumer: MemoryConsumer) -> bool:
-    """Whether leases end together that were given one after the other, and not in stream order.
+def _has_a_tie(consumer: MemoryConsumer, then: float) -> bool:
+    """Whether leases end at one time until then that were given in turn, not in stream order.
 
     A real server looks every now and then which leases are over and sorts those: what ended within
     the same milliseconds comes by sequence, what did not in the order in which it ended.
     """
-    ends = [(one.due, sequence) for sequence, one in consumer._pending.items()]
+    held = consumer._pending.items()
+    ends = [(one.due, sequence) for sequence, one in held if one.due[0] <= then]
     return any(
         one[0] == other[0] and (one[1] < other[1]) != (here < there)
         for (one, here), (other, there) in combinations(ends, 2)
     )
 
 
-async def run_on_memory(traces: list[Trace]) -> list[Report]:
+async def run_on_memory(traces: list[Trace], kind: type[Run] = Run) -> list[Report]:
     """One after the other: no time passes."""
     clock = VirtualTime.take()
     try:
-        return [await Run(MemoryWorld(clock), trace).run() for trace in traces]
+        return [await kind(MemoryWorld(clock), trace).run() for trace in traces]
     finally:
         clock.release()
 
@@ -127,6 +134,10 @@ class RealWorld:
     async def rest(self, is_enough: Callable[[], bool]) -> None:
         await _until(is_enough)
 
+    def moment(self, slots: float) -> int:
+        left = self._slot_began + slots * self.slot - asyncio.get_running_loop().time()
+        return time.time_ns() + round(left * 1e9)
+
     def is_late(self) -> bool:
         return asyncio.get_running_loop().time() > self._slot_began + ON_TIME * self.slot
 
@@ -140,13 +151,14 @@ class RealWorld:
 
 
 async def run_for_real(
-    trace: Trace, expected: Report, port: int, stream: str, turn: float, slot: float
-) -> Report:
+    trace: Trace, expected: Report, port: int, stream: str, turn: float, slot: float,
+    kind: type[Run] = Run,
+) -> Report:  # fmt: skip
     """The same trace on a real server; ``turn`` spreads those that run at once over a slot."""
     await asyncio.sleep(turn * slot)
     world = RealWorld(port, stream, slot)
     try:
-        return await Run(world, trace, expected).run()
+        return await kind(world, trace, expected).run()
     finally:
         await world.close()
 

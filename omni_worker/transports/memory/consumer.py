@@ -223,6 +223,8 @@ class MemoryConsumer:
     def _hand_out(self, record: Record) -> None:
         # In turn: a served puller goes to the end of the queue.
         request = self._waiting.popleft()
+        if self._pin is not None:
+            self._pin.handed_to(request.puller)
         request.left -= 1
         if request.left > 0:
             self._waiting.append(request)

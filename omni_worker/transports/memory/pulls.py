@@ -57,15 +57,20 @@ class Pin:
         self._timer: asyncio.TimerHandle | None = None
 
     def serves(self, waiting: deque[Request]) -> bool:
-        """Put a request of the holder first; without a holder the first puller becomes it."""
+        """Put a request of the holder first, if there is one."""
         if self._holder is None:
-            self._holder = waiting[0].puller
-            self.number = self._last = self._last + 1
+            return True
         for _ in range(len(waiting)):
             if waiting[0].puller is self._holder:
                 return True
             waiting.rotate(-1)
         return False
+
+    def handed_to(self, puller: Puller) -> None:
+        """Let the puller of a delivery hold it, if there is no holder."""
+        if self._holder is None:
+            self._holder = puller
+            self.number = self._last = self._last + 1
 
     def asked_by(self, puller: Puller) -> None:
         """Keep the pin of a holder that is back."""
