@@ -28,7 +28,8 @@ from ..current import current_context
 from ..events import Event
 from ..handlers import Handler
 from ..outcomes import DONE, Failed, HandBack, Outcome, Retry
-from ..signals import Signals
+from ..signals import BatchFailed, Signals
+from ..signals.deliveries import Then
 from ..subscription.gates import Flow, Gate
 from ..subscription.run_times import RunTimes
 from ..tasks import of_batch
@@ -66,6 +67,7 @@ class Gathering(Gate):
         self._size, self._wait = batch.size, batch.wait
         self._key_of, self._quiet = batch.by, batch.quiet
         self._attempts = attempts
+        self._signals = signals
         self._calls = Calls(handler, threads, signals, times)
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()  # each batch begins with it
@@ -314,13 +316,32 @@ class Gathering(Gate):
         is_whole = len(rest) == 1 or was_asked or self._key_of is not None
         is_first = self._attempts > 1 and all(one.context.attempt == 1 for one in rest)
         if is_whole or (is_failure and is_first):
+            is_last = is_failure and rest[0].context.attempt >= self._attempts
+            self._report(error, rest, "letters" if is_last or not is_failure else "again")
             end_all(rest, Raised(error, error.__traceback__))
         elif self.is_down():  # no event's own fault, it seems
+            self._report(error, rest, "later")
             end_all(rest, HandBack(TRIED_LATER, "everything fails: the rest is tried later"))
         else:
+            self._report(error, rest, "halves")
             middle = len(rest) // 2
             return [rest[:middle], rest[middle:]]
         return []
+
+    def _report(self, error: BaseException, rest: list[Member], then: Then) -> None:
+        """Tell the failure of a call once, before each of its events tells its own."""
+        if len(rest) == 1:
+            return
+        self._signals.emit(
+            BatchFailed(
+                handler=self._handler,
+                deliveries=tuple(one.context._delivery for one in rest),
+                attempt=min(one.context.attempt for one in rest),
+                of=self._attempts,
+                error=error,
+                then=then,
+            )
+        )
 
     def _was_proven(self, member: Member) -> bool:
         """Return True, once, for an event that failed by itself before."""

@@ -18,6 +18,7 @@ from ..failures import one_line, safe_str, traceback_text
 from ..masking import MASK, bounded, is_secret
 from ..settings import Settings
 from ..signals import (
+    BatchFailed,
     HandlerSignal,
     Listener,
     PublishConfirmed,
@@ -28,7 +29,7 @@ from ..signals import (
     Tuned,
 )
 from .pretty import pretty
-from .sentence import Sentence
+from .sentence import DEBUG, Sentence
 from .sentences import ALWAYS, run_mark, sentence_of
 from .text import LONGEST_TEXT, indented, visible, visible_json
 
@@ -58,7 +59,7 @@ SHORTEST = 100  # characters of a text for which a field has no room left
 DEEPEST = 8  # levels of a field; what lies deeper is shown as text
 LONGEST_LINE = 2_048  # characters of a line of ours
 OURS = "omni_"  # begins the names of our fields: a line of any library may have a field `event`
-_TOLD = "_omni_worker_logged"  # mark of an exception: its traceback was logged
+_TOLD = "_omni_worker_told"  # mark of an exception: a line about its whole batch was logged
 SIGNAL = OURS + "signal"  # field: the kind of what happened, for programs
 # Fields of a signal that people read elsewhere: in the line, or in the list at the start.
 FOR_PROGRAMS = ("signal", "app", "server", "reason")
@@ -104,12 +105,18 @@ def write(signal: Signal, *, tracebacks: bool = True) -> None:
     if logger.disabled:  # by a dictConfig that came later: failures would be silent
         enable_loggers()
     sentence = sentence_of(signal)
-    if sentence is None or not logger.isEnabledFor(sentence.level):
+    if sentence is None:
         return
-    trace = _trace_of(sentence) if tracebacks and not _is_repeated(signal) else ""
+    was_told = isinstance(signal, Retried) and _TOLD in vars(signal.error)
+    level = DEBUG if was_told else sentence.level
+    if isinstance(signal, BatchFailed):
+        vars(signal.error)[_TOLD] = True
+    if not logger.isEnabledFor(level):
+        return
+    trace = _trace_of(sentence) if tracebacks and not was_told else ""
     facts = (sentence.about, f"look: {sentence.look}" if sentence.look else "")
     logger.log(
-        sentence.level,
+        level,
         # Without arguments a message is not formatted: a per cent sign in it does no harm.
         Message(
             visible(one_line(sentence.text, LONGEST_LINE)),
@@ -143,16 +150,6 @@ def log_of(settings: Settings) -> Listener:
 LOG = Listener(write, ALWAYS)
 LOG_LINES = Listener(_write_lines, ALWAYS)  # without tracebacks
 LOG_RUNS = Listener(write, (RunFinished, Tuned))  # a line for each run, on level debug
-
-
-def _is_repeated(signal: Signal) -> bool:
-    """Return True if the traceback was logged with another event of the same batch."""
-    if not isinstance(signal, Retried) or signal.handler.batch is None:
-        return False
-    known = vars(signal.error)
-    is_repeated = _TOLD in known
-    known[_TOLD] = True
-    return is_repeated
 
 
 def _trace_of(sentence: Sentence) -> str:

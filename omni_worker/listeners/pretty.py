@@ -12,6 +12,7 @@ from ..events import names_of
 from ..masking import bounded
 from ..outcomes import DONE
 from ..signals import (
+    BatchFailed,
     EventSignal,
     PublishConfirmed,
     Ready,
@@ -54,7 +55,7 @@ def pretty(
         mark, tint, text, below = shape
     else:
         mark, tint = _MARKS.get(level, _ERROR_MARK)
-        mark = "↻" if isinstance(signal, Retried) else mark
+        mark = "↻" if isinstance(signal, Retried | BatchFailed) else mark
         text, below = message, "\n".join(facts) or _facts(fields)
     text, below = bounded(text, LONGEST_TEXT), bounded(below, LONGEST_TEXT)
     text, below, trace = visible(text), visible(below), visible(trace)

@@ -10,6 +10,7 @@ from ..letters.written import Failure
 from ..outcomes import DONE, Failed, Outcome, Rejected
 from ..signals import (
     AppReaderPaused,
+    BatchFailed,
     BreakerClosed,
     BreakerOpened,
     ConsumerEdited,
@@ -58,13 +59,14 @@ from ..signals import (
     ThreadStuck,
     WaitingForOlder,
 )
+from .batch_sentence import batch_sentence
 from .flow_sentences import flow_sentence
 from .sentence import DEBUG, ERROR, INFO, WARNING, Sentence
 from .text import address, clock_time, human_time, short_id
 
 # Heard always: what a person on duty wants to read. Two more are heard where runs are logged too.
 ALWAYS: tuple[type[Signal], ...] = (
-    Retried, DeadLettered, DeadLetterDelayed, DeadLetterDropped, IdTaken, Lapsed,
+    Retried, BatchFailed, DeadLettered, DeadLetterDelayed, DeadLetterDropped, IdTaken, Lapsed,
     CutOff, NeverEnded, ThreadStuck, GuardLost, GuardNotExtended,
     Duplicate, IdUsedAgain,
     ConsumerEdited, ConsumerLost, ConsumerPaused, ConsumerRecreated, ConsumerReset, ConsumersJoined,
@@ -82,6 +84,8 @@ def sentence_of(signal: Signal) -> Sentence | None:
             return _of_run(signal)
         case EventSignal():
             return _of_event(signal)
+        case BatchFailed():
+            return batch_sentence(signal)
         case HandlerSignal():
             return flow_sentence(signal) or _of_consumer(signal) or _of_handler(signal)
         case ReturnsLost():

@@ -45,6 +45,7 @@ from .conditions import (
     WaitingForOlder,
 )
 from .deliveries import (
+    BatchFailed,
     CutOff,
     DeadLetterDelayed,
     DeadLetterDropped,
@@ -70,6 +71,7 @@ from .listeners import BatchSpan, BatchSpans, Listener, RunSpans, Signals
 
 __all__ = [
     "AppReaderPaused",
+    "BatchFailed",
     "BatchSpan",
     "BatchSpans",
     "BreakerClosed",

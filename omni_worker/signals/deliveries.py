@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..events import Event
 from ..letters.written import Failure
 from ..outcomes import Outcome
+from ..transports.base import Delivery
 from .base import EventSignal, HandlerSignal, Signal
+
+# What becomes of the events of a batch that failed.
+Then = Literal["again", "halves", "later", "letters"]
 
 # --- one run of a handler -----------------------------------------------------------------------
 
@@ -45,6 +49,22 @@ class Retried(EventSignal):
     of: int
     after: float
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFailed(HandlerSignal):
+    """A call with several events failed; each of them has a signal of its own later.
+
+    ``deliveries`` are those that neither `retry` nor `reject` ended. ``attempt`` is the lowest of
+    them. ``then`` is what becomes of them: they come again, run in halves at once, are tried later
+    without an attempt spent, or become dead letters.
+    """
+
+    deliveries: tuple[Delivery, ...]
+    attempt: int
+    of: int
+    error: BaseException
+    then: Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -308,6 +309,27 @@ async def test_an_outage_is_no_reason_to_try_every_event_alone() -> None:
     assert tried < 40  # not 999 of one bisection
     assert not t.dead_letters
     assert sorted(attempts)[400] <= 4
+
+
+async def test_a_failed_batch_is_one_line_and_not_one_for_each_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = Table(size=50, wait=0.5, max_retries=1)
+    table.poison = {7: ValueError}
+
+    async with TestWorker(table.app) as t:
+        await publish(t, *range(50))
+        await t.settle()
+
+    records = [one for one in caplog.records if one.name == "omni_worker.worker"]
+    lines = [one.getMessage() for one in records if one.levelno >= logging.WARNING]
+    first, *halves, last, letter = lines
+    assert first.startswith("[store] a batch of 50 failed, attempt 1 of 2: ValueError: row 7 (")
+    assert "its events come again · store (rows) · CUSTOM #1 to #50" in first
+    assert first.count("Traceback") == 1
+    assert len([first, *halves, last]) == table.containing(7).index(1)  # each call in company
+    assert all("runs in halves, to find the one to blame" in one for one in [*halves, last])
+    assert "dead letter #1 after attempt 2 of 2" in letter
 
 
 async def test_failed_batches_open_the_breaker_not_their_events() -> None:

@@ -405,7 +405,6 @@ FACTS: dict[str, Any] = {
     "consumer": "r1",
     "consumers": (),
     "declared": 10,
-    "error": ValueError("the error"),
     "error_type": "ValueError",
     "event_id": "one",
     "events": 3,
@@ -439,6 +438,7 @@ def test_every_kind_that_is_always_logged_has_a_line_with_fields_of_its_own(
 ) -> None:
     one = retried()
     facts = {"handler": one.handler, "delivery": one.delivery, **FACTS}
+    facts |= {"deliveries": (one.delivery,) * 2, "then": "halves", "error": ValueError("one more")}
     if kind in (DeadLettered, DeadLetterDelayed, DeadLetterDropped):
         facts["error"] = "the error"
     signal = kind(**{field.name: facts[field.name] for field in dataclasses.fields(kind)})
