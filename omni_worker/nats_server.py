@@ -25,6 +25,7 @@ from .errors import ConfigError, TransportError
 
 LOOPBACK = "127.0.0.1"
 ANY_PORT = -1
+USUAL_PORT = 4222  # where a program looks that was told no server
 _PR_SET_PDEATHSIG = 1
 
 

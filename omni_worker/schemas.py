@@ -222,7 +222,8 @@ class SchemaRegistry:
         if type not in self._warned and len(self._warned) < TYPES_WARNED:
             self._warned.add(type)
             (warn or log.warning)(
-                f"{type} has no schema: registry.register({type!r}, Model) checks what is published"
+                f"{type} has no schema, so what is published is not checked:"
+                f" registry.register({type!r}, Model), of the app or the bus, adds one"
             )
 
     def nearest(self, type: str) -> str | None:

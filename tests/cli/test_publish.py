@@ -15,6 +15,7 @@ from tests.processes.support import api, message_payload, plain_client, stored
 from .support import Said, call, too_wide
 
 PAYLOAD = json.dumps(message_payload("1"), ensure_ascii=False)
+UNREAD = 'no consumer reads it; a new one does with start_from="first"'
 WHATSAPP = ("--channel", "whatsapp", "--instance", "wa-001")
 
 
@@ -39,6 +40,7 @@ async def test_an_event_is_stored_and_the_answer_says_where(
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == (
         f"message.received.whatsapp.wa-001 stored: MESSAGE #1\nid order-1\non {nats_server.url}\n"
+        f"{UNREAD}\n"
     )
     [event] = await events(nats_server)
     assert event["id"] == "order-1"
@@ -50,6 +52,23 @@ async def test_an_event_is_stored_and_the_answer_says_where(
         "instanceId": "wa-001",
         "channelType": "whatsapp",
     }
+
+
+async def test_of_an_event_that_a_consumer_reads_nothing_more_is_said(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    publish(nats_server, tmp_path, "custom.thing")
+    client = await plain_client(nats_server.url)
+    config = {"durable_name": "r1", "ack_policy": "explicit", "filter_subject": "custom.thing.>"}
+    request = {"stream_name": "CUSTOM", "config": config}
+    await api(client, "CONSUMER.DURABLE.CREATE.CUSTOM.r1", request)
+    await client.close()
+
+    addressed = publish(nats_server, tmp_path, "custom.thing", *WHATSAPP)
+    bare = publish(nats_server, tmp_path, "custom.thing")
+
+    assert UNREAD not in addressed.out
+    assert bare.out.endswith(f"{UNREAD}\n")
 
 
 async def test_the_payload_may_come_from_a_file_or_from_standard_input(
@@ -73,8 +92,8 @@ async def test_the_same_id_is_stored_once_and_said_so(
     again = publish(nats_server, tmp_path, *arguments)
 
     on = f"on {nats_server.url}"
-    assert first.out == f"custom.thing stored: CUSTOM #1\nid once\n{on}\n"
-    assert again.out == f"custom.thing was stored before: CUSTOM #1\nid once\n{on}\n"
+    assert first.out == f"custom.thing stored: CUSTOM #1\nid once\n{on}\n{UNREAD}\n"
+    assert again.out == f"custom.thing was stored before: CUSTOM #1\nid once\n{on}\n{UNREAD}\n"
     assert len(await events(nats_server, "CUSTOM")) == 1
 
 
@@ -89,10 +108,14 @@ async def test_the_same_id_is_stored_once_and_said_so(
         (("custom.thing", "--data", '{"a": NaN}'), "JSON has neither"),
         (("message.recieved", "--data", "{}"), "message.recieved"),
         (("system.unheard_of", "--data", "{}"), "system.unheard_of"),
+        (("order.placed", "--data", "{}"), "here: --app MODULE:APP, whose registry knows it"),
         (("Message.Received", "--data", "{}"), "expected lowercase"),
         (("message", "--data", "{}"), "expected domain.action"),
         (("message..received", "--data", "{}"), "empty token"),
-        (("message.received", "--channel", "whatsapp", "--data", PAYLOAD), "they go together"),
+        (
+            ("message.received", "--channel", "whatsapp", "--data", PAYLOAD),
+            "--channel without --instance",
+        ),
         (
             ("message.received", "--channel", "what sapp", "--instance", "x", "--data", PAYLOAD),
             "white space",

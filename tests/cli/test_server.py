@@ -22,7 +22,7 @@ from .support import call, too_wide
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The server command with a free port, and its three lines."""
+    """The server command with a free port, and its four lines."""
     process = subprocess.Popen(
         [PROGRAM, "server", "--port", "0", *arguments],
         cwd=folder,
@@ -33,7 +33,7 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     )
     try:
         assert process.stdout is not None
-        yield process, [process.stdout.readline().rstrip("\n") for _ in range(3)]
+        yield process, [process.stdout.readline().rstrip("\n") for _ in range(4)]
         process.stdout.close()
     finally:
         process.kill()
@@ -52,7 +52,7 @@ async def test_it_serves_jetstream_on_loopback_until_it_is_told_to_stop(
         url = address(lines[0])
         assert lines[0] == f"nats-server with JetStream on {url} (loopback only)"
         assert url.startswith(f"nats://{LOOPBACK}:")
-        assert lines[2] == "Ctrl-C stops it."
+        assert lines[2:] == [f"In other terminals: export NATS_URL={url}", "Ctrl-C stops it."]
         client = await plain_client(url)
         await make_stream(client, "ORDERS", "orders.>")
         await client.close()

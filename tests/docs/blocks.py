@@ -90,6 +90,8 @@ def assert_shown(shown: str, said: str) -> None:
 def normalised(text: str) -> str:
     """Without what differs each time: times, durations, ids, ports, processes, column widths."""
     text = re.sub(r"\b\d\d:\d\d:\d\d\b", "12:00:00", text)
+    # Pages show port 4222, at which other terminals look by themselves.
+    text = re.sub(r"^.*n other terminals: export NATS_URL=.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"\bnats://[\w.]+:\d+", "nats://localhost:4222", text)
     text = re.sub(r"\bhttp://localhost:\d+", "http://localhost:8787", text)
     text = re.sub(r"\bpid \d+", "pid 4711", text)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ...nats_server import USUAL_PORT
 from .. import complain
 from ..common_options import given
 from ..dev import DevOptions, run_dev
@@ -29,7 +30,7 @@ from ..environment import unknown
 )  # fmt: skip
 @click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
 @click.option(
-    "--port", default=4222, show_default=True, metavar="PORT",
+    "--port", default=USUAL_PORT, show_default=True, metavar="PORT",
     help="Its server's, if free; 0 takes a free one.",
 )  # fmt: skip
 @click.option("--ephemeral", is_flag=True, help="Keep no data between runs.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ from typing import Any
 import click
 
 from ...bus import EventBus
-from ...errors import ConfigError, InvalidEvent, OmniWorkerError
+from ...errors import ConfigError, InvalidEvent, OmniWorkerError, UnknownEventType
 from ...events import Published
 from ...listeners.configuration import set_up_logging
 from ...listeners.text import visible_json
 from ...publisher import Draft
 from ...schemas import SchemaRegistry
 from ...settings import Settings
-from ...subjects import build_subject, subject_on_the_wire
+from ...subjects import build_subject, matches, subject_on_the_wire
+from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, INTERRUPTED, complain, say
 from ..connection import connect, for_a_person, with_advice
 from ..environment import warn_of_unknown_variables
@@ -63,6 +65,9 @@ def command(
     logging.getLogger("omni_worker.schemas").setLevel(logging.ERROR)
     warn_of_unknown_variables()
     try:
+        if (channel is None) != (instance is None):
+            given, missing = ("channel", "instance") if channel else ("instance", "channel")
+            raise CalledWrongly(f"--{given} without --{missing}: give both or neither")
         draft = Draft(
             type=type, payload=_read(data), channel=channel, instance=instance, id=id
         )  # fmt: skip
@@ -72,7 +77,10 @@ def command(
         subject = build_subject(type, channel, instance)
         subject = subject_on_the_wire(type, subject, settings.unaddressed)
         registry.check_known(type, warn=lambda _: None)
-        published = asyncio.run(_publish(draft, settings, registry))
+        published, is_read = asyncio.run(_publish(draft, subject, settings, registry))
+    except UnknownEventType as error:
+        complain(f"{error}; here: --app MODULE:APP, whose registry knows it")
+        return CALLED_WRONGLY
     except (InvalidEvent, ConfigError, CalledWrongly, OSError, ValueError) as error:
         complain(str(error))
         return CALLED_WRONGLY
@@ -87,20 +95,36 @@ def command(
     again = "was stored before" if published.duplicate else "stored"
     stored = f"{subject} {again}: {published.stream} #{published.sequence}"
     say([stored, f"id {published.id}", f"on {settings.shown_urls}"])
+    if not is_read:
+        say('no consumer reads it; a new one does with start_from="first"')
     return 0
 
 
-async def _publish(draft: Draft, settings: Settings, registry: SchemaRegistry) -> Published:
+async def _publish(
+    draft: Draft, subject: str, settings: Settings, registry: SchemaRegistry
+) -> tuple[Published, bool]:
+    """Publish, and look if any consumer reads it; without the right to look, one does."""
     bus = EventBus(name=NAME, settings=for_a_person(settings), registry=registry)
     await connect(bus.transport, NAME)
     try:
         await bus.connect()
-        return await bus.publish(
+        published = await bus.publish(
             draft.type, draft.payload, channel=draft.channel, instance=draft.instance, id=draft.id,
             timeout=PATIENCE,
         )  # fmt: skip
+        with suppress(OmniWorkerError):
+            return published, await _is_read(bus.transport, published.stream, subject)
+        return published, True
     finally:
         await bus.close()
+
+
+async def _is_read(transport: Transport, stream: str, subject: str) -> bool:
+    for consumer in await transport.operators.consumers(stream):
+        filters = consumer.config.filters
+        if not filters or any(matches(one, subject) for one in filters):
+            return True
+    return False
 
 
 def _json(published: Published, subject: str) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 
 from ...errors import OmniWorkerError
-from ...nats_server import ANY_PORT, NatsServer
+from ...nats_server import ANY_PORT, USUAL_PORT, NatsServer
 from .. import FAILED, complain
 
 
 @click.command("server")
-@click.option("--port", default=4222, show_default=True, metavar="PORT", help="0 takes a free one.")
+@click.option(
+    "--port", default=USUAL_PORT, show_default=True, metavar="PORT", help="0 takes a free one."
+)
 @click.option(
     "--store", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Keep the data in this directory. Default: a temporary one.",
@@ -38,6 +40,8 @@ def command(port: int, store: Path | None) -> int:
     kept = "kept" if store is not None else "temporary, removed at the end"
     click.echo(f"nats-server with JetStream on {server.url} (loopback only)")
     click.echo(f"data in {server.store} ({kept})")
+    if server.port != USUAL_PORT:
+        click.echo(f"In other terminals: export NATS_URL={server.url}")
     click.echo("Ctrl-C stops it.")
     assert server.process is not None
     while not stop.wait(0.2):

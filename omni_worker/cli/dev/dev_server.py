@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from ...errors import ConfigError, TransportError
-from ...nats_server import ANY_PORT, LOOPBACK, NatsServer
+from ...nats_server import ANY_PORT, LOOPBACK, USUAL_PORT, NatsServer
 from ...settings import Settings
 from ...urls import server_urls, shown_urls
 from ..common_options import EnvFile
@@ -119,6 +119,8 @@ def open_server(options: DevOptions, messages: Messages) -> DevServer:
     elif port and server.port != port:
         messages.warn(f"port {port} is taken by something that does not speak NATS")
     messages.say(f"nats-server of its own on {server.url}")
+    if server.port != USUAL_PORT:
+        messages.say(f"in other terminals: export NATS_URL={server.url}")
     kept = f"data in {server.store}, kept between runs; --ephemeral for none"
     messages.say("data is not kept after this run" if ephemeral else kept)
     if lock is not None:
