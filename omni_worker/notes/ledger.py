@@ -2,7 +2,8 @@
 
 One record for each consumer. With it and the settled notes `omni-worker audit` can account for
 every event. A process that ended without removing itself was killed: what it had settled since its
-last note is not in the account.
+last note is not in the account. Each process renews its entry every minute, so the record also says
+until when it may have been alive.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +23,8 @@ from ..transports.key_value import KeyValue
 
 PATIENCE = 2.0  # seconds for one change
 TRIES = 10  # other processes change the record too
-RENEWED_EVERY = 3_600.0  # seconds; the bucket forgets what was not written for days
+RENEWED_EVERY = 60.0  # seconds
+OUTLIVES = 2 * RENEWED_EVERY  # seconds; a process is alive no longer than that after its entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,12 @@ class Account:
     """A record: the first sequence of the account, and the processes that write in it."""
 
     begin: int
-    writers: frozenset[str] = field(default_factory=frozenset)  # host and pid
+    begun_at: float = 0.0  # seconds since 1970; 0 if it is not known
+    writers: Mapping[str, float] = field(default_factory=dict)  # host and pid: time of its entry
+
+    def may_explain(self, name: str, stored_at: float) -> bool:
+        """Return True if a process may have been alive when an event was stored."""
+        return name in self.writers and self.writers[name] + OUTLIVES >= stored_at
 
 
 class Ledger:
@@ -44,8 +52,9 @@ class Ledger:
         """Enter this process; a record that does not exist begins at ``sequence``."""
 
         def entered(account: Account | None) -> Account:
-            found = account or Account(sequence)
-            return replace(found, writers=found.writers | {self._writer})
+            now = time.time()
+            found = account or Account(sequence, now)
+            return replace(found, writers={**found.writers, self._writer: now})
 
         await self._change(stream, origin, entered)
 
@@ -53,7 +62,10 @@ class Ledger:
         """Remove this process: everything that it settled is noted."""
 
         def left(account: Account | None) -> Account | None:
-            return account and replace(account, writers=account.writers - {self._writer})
+            if account is None:
+                return None
+            others = {one: at for one, at in account.writers.items() if one != self._writer}
+            return replace(account, writers=others)
 
         await self._change(stream, origin, left)
 
@@ -91,13 +103,15 @@ def account_key(handler: str, stream: str, origin: str) -> str:
 
 def write_account(account: Account) -> bytes:
     """Return a record as bytes."""
-    return json.dumps({"begin": account.begin, "writers": sorted(account.writers)}).encode()
+    raw = {"begin": account.begin, "at": account.begun_at, "writers": dict(account.writers)}
+    return json.dumps(raw).encode()
 
 
 def read_account(value: bytes) -> Account | None:
     """Return None for what cannot be read."""
     try:
         raw = json.loads(value)
-        return Account(int(raw["begin"]), frozenset(map(str, raw["writers"])))
-    except (ValueError, KeyError, TypeError):
+        writers = {str(name): float(at) for name, at in raw["writers"].items()}
+        return Account(int(raw["begin"]), float(raw["at"]), writers)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -12,12 +12,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from ..handler_consumers import PlannedConsumers
 from ..handlers import Handler
-from ..letters.read import DeadLetter
+from ..letters.read import DeadLetter, stored_time
 from ..notes.ledger import Account, account_key, read_account, writer
 from ..notes.settled import block_key, read_block
 from ..recently_settled import BLOCK
@@ -27,6 +27,7 @@ from ..topology.streams import rfc3339
 from ..transports.base import Operators, Transport
 from ..transports.infos import ConsumerInfo, StreamInfo
 from ..transports.key_value import KeyValue
+from ..transports.timestamps import iso
 from .dead_letters import DeadLetters
 from .processes import processes
 from .unpublished import unpublished
@@ -53,6 +54,8 @@ class Line:
     later: int = 0  # of these: published later, and not forwarded to the stream yet
     unaccounted: int = 0
     killed: tuple[str, ...] = ()  # processes that ended without their last note
+    begun: datetime | None = None  # when the account began, if that is inside of the window
+    older: int = 0  # events of the window that were stored before
     why_not: str = ""  # there is no account, and why
 
     @property
@@ -133,8 +136,14 @@ class _Auditor:
         if not line.unaccounted:
             return line
         living |= {writer(one.host, one.pid) for one in await processes(self._transport)}
-        gone = {one for each in seen for one in each.account.writers} - living
-        return replace(line, killed=tuple(sorted(gone)))
+        oldest = await self._oldest_unknown(handler, name, seen, line.first)
+        gone = {
+            one
+            for each in seen
+            for one in each.account.writers
+            if each.account.may_explain(one, oldest)
+        }
+        return replace(line, killed=tuple(sorted(gone - living)))
 
     async def _consumers(self, planned: PlannedConsumers, stream: StreamInfo) -> list[_Seen] | str:
         """Return the consumers with their accounts, or why there is none."""
@@ -161,7 +170,7 @@ class _Auditor:
         begin = max(one.account.begin for one in seen)
         since = await self._sequence_at(name)
         first = max(1, stream.state.first_sequence, begin, min(since, floor + 1))
-        published = below = above = waiting = in_hand = 0
+        published = below = above = waiting = in_hand = older = 0
         for one in seen:
             filters = one.info.config.filters
             at_first = await self._matching(name, filters, first)
@@ -169,6 +178,8 @@ class _Auditor:
             undelivered = max(first, one.info.delivered + 1)
             pending = await self._matching(name, filters, undelivered)
             published, waiting = published + at_first, waiting + pending
+            if begin > since:
+                older += await self._matching(name, filters, since) - at_first
             in_hand += one.info.num_ack_pending
             below += at_first - at_floor
             above += max(0, at_floor - pending - one.info.num_ack_pending)
@@ -179,6 +190,7 @@ class _Auditor:
         retries = await self._retries(handler, name, first)
         in_hand += retries
         later = self._later_in(seen, stream)
+        begun_at = max(one.account.begun_at for one in seen)
         return Line(
             handler=handler,
             stream=name,
@@ -191,7 +203,28 @@ class _Auditor:
             waiting=waiting + later,
             later=later,
             unaccounted=missing,
+            begun=datetime.fromtimestamp(begun_at, UTC) if older > 0 else None,
+            older=max(0, older),
         )
+
+    async def _oldest_unknown(
+        self, handler: Handler, stream: str, seen: list[_Seen], first: int
+    ) -> float:
+        """Return when the oldest event was stored that no process noted; 0 if it is deleted."""
+        low, high = first, max(one.info.delivered for one in seen)
+        while low < high:
+            middle = (low + high) // 2
+            matching = 0
+            for one in seen:
+                filters = one.info.config.filters
+                matching += await self._matching(stream, filters, first)
+                matching -= await self._matching(stream, filters, middle + 1)
+            if matching > await self._noted(handler, stream, seen, first, middle):
+                high = middle
+            else:
+                low = middle + 1
+        message = await self._operators.message(stream, low)
+        return 0.0 if message is None else stored_time(message).timestamp()
 
     def _later_in(self, seen: list[_Seen], stream: StreamInfo) -> int:
         """Count the events that will be stored in a stream, and that a handler reads there."""
@@ -275,6 +308,8 @@ def as_json(line: Line) -> dict[str, Any]:
         "waiting": line.waiting,
         "publishedLater": line.later,
         "unaccounted": line.unaccounted,
+        "accountBegan": line.begun and iso(line.begun),
+        "olderThanAccount": line.older,
         "killed": list(line.killed),
         "balanced": line.is_balanced and not line.why_not,
         "noAccount": line.why_not or None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ from typing import Any
 import pytest
 
 from omni_worker import EventBus
+from omni_worker.cli.tables import moment
 from omni_worker.nats_server import NatsServer
+from omni_worker.notes import attempts
+from omni_worker.notes.ledger import account_key, read_account, write_account
+from omni_worker.topology import origin_of
 from omni_worker.transports.base import Operators
 from tests.processes.support import Stage, plain_client
 from tests.waiting import until
 
-from .support import operate
+from .support import Said, operate, table_of
 
 APP = """
 app = App("shop")
@@ -49,6 +55,21 @@ def audited(server: NatsServer, folder: Path, *arguments: str) -> tuple[int, dic
 def counts(line: dict[str, Any]) -> tuple[int, ...]:
     names = ("published", "handled", "deadLetters", "inHand", "waiting", "unaccounted")
     return tuple(line[name] for name in names)
+
+
+def told(server: NatsServer, folder: Path) -> Said:
+    """The text of the command."""
+    return operate(server.url, "audit", "play:app", folder=folder, EFFECTS="e", WORKER="w")
+
+
+async def settle_elsewhere(server: NatsServer, id: str) -> None:
+    """Publish an event of `orders` that another program acknowledges."""
+    await publish(server, id)
+    client = await plain_client(server.url)
+    stolen = await client.jetstream().pull_subscribe_bind("orders-bare", "CUSTOM")
+    for message in await stolen.fetch(1, timeout=5):
+        await message.ack_sync()
+    await client.close()
 
 
 async def publish(server: NatsServer, *ids: str, type: str = "custom.order", **to: str) -> None:
@@ -141,20 +162,15 @@ async def test_an_event_that_another_program_acknowledged_does_not_balance(
         await publish(nats_server, "ok-1", "ok-2")
         await stage.until_effects(2, "handled")
         await worker.stop()
-        await publish(nats_server, "stolen")
-        client = await plain_client(nats_server.url)
-        stolen = await client.jetstream().pull_subscribe_bind("orders-bare", "CUSTOM")
-        for message in await stolen.fetch(1, timeout=5):
-            await message.ack_sync()
-        await client.close()
+        await settle_elsewhere(nats_server, "stolen")
 
-        said = operate(
-            nats_server.url, "audit", "play:app", folder=tmp_path, EFFECTS="e", WORKER="w"
-        )
+        said = told(nats_server, tmp_path)
 
     assert said.code == 1
-    assert "order (orders) on CUSTOM: 1 unaccounted: settled on the server, and no" in said.out
-    assert "everything" not in said.out.partition("unaccounted")[2]
+    assert "order (orders) on CUSTOM: 1 unknown: settled on the server, and no" in said.out
+    assert "everything" not in said.out.partition("1 unknown")[2]
+    assert [row[-1] for row in table_of(said)][:2] == ["1", "0"]
+    assert said.out.endswith("\n1 event is not accounted for.\n")
 
 
 async def test_a_killed_worker_explains_what_it_did_not_note(
@@ -182,6 +198,77 @@ async def test_a_killed_worker_explains_what_it_did_not_note(
     assert line["published"] == line["handled"] + line["unaccounted"] == 3
     assert line["unaccounted"] in range(4)
     assert not line["unaccounted"] or line["killed"][0].endswith(f"pid {worker.pid}")
+
+
+async def test_unknown_events_of_a_killed_worker_are_in_the_table_and_the_last_line(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        worker = await stage.run(stage.app(APP), audit="on")
+        await publish(nats_server, "ok-1")
+        await stage.until_effects(1, "handled")
+        await worker.stop()
+        await settle_elsewhere(nats_server, "stolen")
+        await enter(nats_server, {"long-ago pid 1": -3_600.0, "just pid 2": 0.0})
+
+        code, lines = audited(nats_server, tmp_path)
+        said = await asyncio.to_thread(told, nats_server, tmp_path)
+        await enter(nats_server, {"long-ago pid 1": -3_600.0})
+        without = await asyncio.to_thread(told, nats_server, tmp_path)
+
+    unknown = lines["orders"]["unaccounted"]
+    assert (code, said.code, unknown) == (0, 0, 1)
+    assert lines["orders"]["killed"] == ["just pid 2"]
+    assert table_of(said)[0][-1] == str(unknown)
+    words = " ".join(said.out.split())
+    assert f"up to {unknown} unknown: killed without a last note: just pid 2 1 event" in words
+    last = "1 event is unknown, which last notes of killed workers may explain."
+    assert said.out.splitlines()[-1] == last
+    assert (without.code, without.out.splitlines()[-1]) == (1, "1 event is not accounted for.")
+
+
+async def enter(server: NatsServer, writers: dict[str, float]) -> None:
+    """Let the account of `orders` have these writers, alive so many seconds from now."""
+    async with EventBus(server.url, name="enter") as bus:
+        transport = bus.transport
+        (stream,) = [one for one in await transport.operators.streams() if one.name == "CUSTOM"]
+        info = await transport.operators.consumer_info("CUSTOM", "orders-bare")
+        assert info is not None
+        origin = f"{stream.created}.orders-bare.{origin_of(info)}"
+        notes = await transport.bucket(attempts.BUCKET, ttl=attempts.TTL)
+        key = account_key("orders", "CUSTOM", origin)
+        entry = await notes.get(key)
+        assert entry is not None
+        account = read_account(entry.value)
+        assert account is not None
+        entered = {name: time.time() + ago for name, ago in writers.items()}
+        value = write_account(replace(account, writers=entered))
+        assert await notes.update(key, value, entry.revision) is not None
+
+
+async def test_an_account_that_begins_later_says_when_and_what_is_older(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    with Stage(tmp_path, nats_server.url) as stage:
+        worker = await stage.run(stage.app(APP))
+        await publish(nats_server, "ok-1", "ok-2", "ok-3")
+        await stage.until_effects(3, "handled")
+        await worker.stop()
+        await stage.run(stage.app(APP), audit="on")
+        await publish(nats_server, "ok-4")
+        await stage.until_effects(4, "handled")
+
+        said = await asyncio.to_thread(told, nats_server, tmp_path)
+        code, lines = audited(nats_server, tmp_path)
+
+    assert (code, counts(lines["orders"])) == (0, (1, 1, 0, 0, 0, 0))
+    assert lines["orders"]["olderThanAccount"] == 3
+    began = datetime.fromisoformat(lines["orders"]["accountBegan"])
+    assert datetime.now(UTC) - began < timedelta(minutes=5)
+    words = " ".join(said.out.split())
+    assert f"order (orders) on CUSTOM: its account begins at {moment(began)}, and" in words
+    assert "3 older events are not in it" in words
+    assert words.endswith("is accounted for, from where each account begins.")
 
 
 async def test_without_an_account_it_names_the_setting(
