@@ -14,7 +14,7 @@ SAMPLED = (
     "tests/cli/", "tests/deploy/", "tests/dev/", "tests/faults/", "tests/operations/",
     "tests/processes/", "tests/transports/test_cluster.py", "tests/transports/test_oldest.py",
 )  # fmt: skip
-ONE_OF = 4
+ONE_OF = 8
 
 # Where single tests take longest. Begun last, one of them would go on alone at the end.
 LONGEST = ("tests/faults/", "tests/docs/", "tests/operations/", "tests/deploy/", "tests/dev/")
