@@ -93,7 +93,7 @@ CASES = (
     ),
     Case(
         name="price-seen",
-        title="What it costs to be seen: metrics read every second, traces of 1 % of the events",
+        title="What it costs to be seen: metrics that are read, traces of 1 % of the events",
         contenders=(
             _seen("neither", ""),
             _seen("neither is installed", "bare"),

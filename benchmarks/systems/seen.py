@@ -1,4 +1,4 @@
-"""omni-worker as an app that is seen: `/metrics` is read every second, 1 % of traces are recorded.
+"""omni-worker as an app that is seen: `/metrics` is read, 1 % of traces are recorded.
 
 ``extra`` says what is on: metrics, traces; or bare, where neither package can be imported.
 """
@@ -18,7 +18,7 @@ from ..loads import TYPE
 from .handlers import handler_for
 from .measure import Count, Watch, ready
 
-EVERY = 1.0  # seconds; Prometheus asks every fifteen
+FIRST, EVERY = 1.0, 15.0  # seconds: the first scrape, and the next ones, as Prometheus makes them
 SCRAPE = Request(method="GET", path="/metrics")
 SAMPLED = 0.01
 
@@ -47,16 +47,17 @@ async def drain(job: Job) -> Figures:
 
 @asynccontextmanager
 async def _scraped(app: App) -> AsyncIterator[None]:
-    """Read the metrics every second. The first scrape imports what writes them: it is before."""
+    """Read the metrics. What writes them is imported by a scrape before."""
     from omni_worker.metrics import Metrics
 
     metrics = app.use(Metrics())
     metrics.answer(SCRAPE)
 
     async def read() -> None:
+        await asyncio.sleep(FIRST)
         while True:
-            await asyncio.sleep(EVERY)
             await asyncio.to_thread(metrics.answer, SCRAPE)
+            await asyncio.sleep(EVERY)
 
     reading = asyncio.create_task(read())
     try:
