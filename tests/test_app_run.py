@@ -142,3 +142,12 @@ def test_a_program_whose_port_is_taken_ends_and_names_it(
 async def test_a_coroutine_that_runs_an_app_is_told_how() -> None:
     with pytest.raises(ConfigError, match=r"in a coroutine: async with app\.running\(\)"):
         App("shop").run()
+
+
+async def test_async_with_an_app_is_refused_with_what_to_write() -> None:
+    with pytest.raises(ConfigError) as refused:
+        async with App("shop"):
+            pass
+
+    assert "async with app.running()" in str(refused.value)
+    assert "async with EventBus() as bus" in str(refused.value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..context import Context
 from ..current import run_of
+from ..errors import ConfigError
 from ..events import Published
 from ..publisher import DEFAULT_TIMEOUT, Draft, EventFields, Publisher, draft_of
 from ..schedules.atomic import Cause
@@ -110,6 +111,17 @@ class PublishingElsewhere(Publishing):
     ) -> Coroutine[Any, Any, Sequence[Published]]:
         """Publish many, pipelined; inside a handler this is ``ctx.publish_many``."""
         return self._by().publish_many(drafts, timeout=timeout)
+
+    async def __aenter__(self) -> NoReturn:
+        """Raise ConfigError: it is a habit from other frameworks, and has two meanings here."""
+        raise ConfigError(
+            "an App is no context manager: `async with app.running()` runs its handlers;"
+            " to publish only, `async with app.running(start=False)`, or, in a script without"
+            " an app, `async with EventBus() as bus`"
+        )
+
+    async def __aexit__(self, *raised: object) -> None:
+        """Do nothing: `async with` asks for it before it calls ``__aenter__``."""
 
     def _by(self) -> Context | BusPublishing:
         raise NotImplementedError

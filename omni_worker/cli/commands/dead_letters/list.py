@@ -31,9 +31,10 @@ from .chosen import Filters, filter_options, handlers_of, letters_of, shown_hand
 def command(filters: Filters, limit: int, json: bool) -> int:
     """List the dead letters that are open, the newest last.
 
-    TRIES is how often the handler ran for it ("-": never). --handler takes its function or its
-    durable; with --app also where no consumer of it exists. An unverified one may be forged: see
-    retry. With --json one object a line; "verified" is null with --limit 0.
+    TRIES is how many runs of the handler counted ("-": none); a run whose process died may not
+    count. --handler takes its function or its durable; with --app also where no consumer of it
+    exists. An unverified one may be forged: see retry. With --json one object a line; "verified"
+    is null with --limit 0.
 
     \b
     omni-worker dead-letters list --handler r1 --since 2h
