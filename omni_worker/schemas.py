@@ -72,6 +72,24 @@ class Schema:
     home: str | None = None  # another program's stream that stores the type; never made by us
 
 
+class _CoreSchema(Schema):
+    """Schema of a core type; its model is imported when it is asked for."""
+
+    __slots__ = ()
+
+    def __init__(self, type: str) -> None:
+        for name, value in {"type": type, "stream": None, "home": None}.items():
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("model", "description"):
+            raise AttributeError(name)
+        model = CORE_PAYLOADS[self.type]
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "description", (model.__doc__ or "").strip())
+        return getattr(self, name)
+
+
 @dataclass(frozen=True, slots=True)
 class Valid:
     """The payload fits; ``value`` is the validated payload."""
@@ -349,9 +367,6 @@ def _neighbours(type: str, known: dict[str, Schema]) -> list[str]:
 
 
 _CORE: dict[str, Schema] = {
-    **{
-        type: Schema(type, model, description=(model.__doc__ or "").strip())
-        for type, model in CORE_PAYLOADS.items()
-    },
+    **{type: _CoreSchema(type) for type in CORE_PAYLOADS},
     **{type: Schema(type) for type in (*UNTYPED, *SYSTEM_TYPES)},
 }

@@ -18,11 +18,10 @@ from importlib.metadata import version
 
 from .bus import EventBus
 from .operations.processes import SERVED, HandlerActivity, WorkerProcess, answer_to
+from .settings import NUMBER
 from .subscription import Subscription
 
 log = logging.getLogger("omni_worker.worker")
-
-NUMBER = "OMNI_WORKER_NUMBER"  # of a worker among those of one parent
 
 
 @contextmanager

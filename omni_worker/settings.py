@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "nats://localhost:4222"
 PREFIX = "OMNI_WORKER_"
+# From a parent to its workers: a worker's number, how many there are, the channel to the parent.
+NUMBER = "OMNI_WORKER_NUMBER"
+COUNT = "OMNI_WORKER_COUNT"
+PARENT_FD = "OMNI_WORKER_PARENT_FD"
 SECRET = ("urls", "password", "token", "creds", "nkey", "key")  # values no text repeats
 ERROR = "Value error, "  # begins what pydantic says of a ValueError
 NO_WEB = "NATS_URL: ws:// and wss:// need websockets: pip install 'omni-worker[ws]'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from omni_worker import payloads
 
 HOUSE = Path(__file__).parent.parent / "omni_worker"
 
@@ -363,14 +366,45 @@ def test_a_file_prints_nothing_and_its_name_says_something(path: Path) -> None:
 def test_every_public_name_is_there_and_said_to_be() -> None:
     import omni_worker
 
-    # pytest leaves names of its own, with an @, where it has rewritten a module's asserts; it does
-    # so to the modules of an installed package with a plugin.
-    named = {name for name in vars(omni_worker) if name.isidentifier() and name[0] != "_"}
-    folders = {path.stem for path in HOUSE.iterdir()}
+    static = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse((HOUSE / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+        if alias.name != "*"
+    }
+    files = {name: file for name, file in static.items() if file is not None}
 
     assert len(set(omni_worker.__all__)) == len(omni_worker.__all__)
-    assert set(omni_worker.__all__) <= named
-    assert named - set(omni_worker.__all__) - folders == set()
+    assert [name for name in omni_worker.__all__ if not hasattr(omni_worker, name)] == []
+    assert files == omni_worker._FILES, "a type checker and Python import the same"
+    assert {*files, "signals", *payloads.__all__} == set(omni_worker.__all__)
+    assert set(omni_worker.__all__) <= set(dir(omni_worker))
+
+
+@pytest.mark.parametrize("file", payloads.TYPES)
+def test_every_name_of_a_file_of_payloads_is_in_its_table(file: str) -> None:
+    module = importlib.import_module(f"omni_worker.payloads.{file}")
+
+    table = [name for name, place in payloads._FILES.items() if place == file]
+    assert sorted(table) == sorted(module.__all__)
+
+
+@pytest.mark.parametrize("command", ["--help", "version", "completion bash"])
+def test_a_command_imports_what_it_needs(command: str) -> None:
+    heavy = {"pydantic", "nats", "asyncio", "omni_worker.app", "omni_worker.payloads.message"}
+    code = (
+        "import sys\n"
+        "from omni_worker.cli import main\n"
+        f"main({command.split()}, standalone_mode=False)\n"
+        f"print(*sorted({heavy} & set(sys.modules)), file=sys.stderr)"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert ended.stderr == "\n"
 
 
 # A docstring names its subject: it begins with a verb or with the noun it is about.

@@ -15,9 +15,7 @@ from typing import Any
 from ..app import App
 from ..errors import ConfigError
 from ..handlers import complete
-from ..settings import Settings
 from ..signatures import shown_place
-from ..urls import server_urls
 from .target_file import SUFFIX, NotAModule, TargetFile, find_file
 
 USUAL_MODULES = ("app", "worker")  # of a package, after the package itself
@@ -90,12 +88,6 @@ def _complete(app: App) -> App:
     for handler in app.handlers:
         complete(handler)
     return app
-
-
-def settings_of(app: App | None, server: str | None = None) -> Settings:
-    """Return the settings of an app, or of the environment; ``server`` wins. Raises ConfigError."""
-    settings = (app and app.settings) or Settings()
-    return settings if server is None else settings.model_copy(update={"urls": server_urls(server)})
 
 
 class NoSuchModule(Exception):

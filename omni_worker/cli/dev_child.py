@@ -45,11 +45,12 @@ from ..tasks import own
 from ..transports.base import Delivery
 from ..wire import plain_payload
 from . import complain
-from .app_loader import CannotLoad, load_app, settings_of
+from .app_loader import CannotLoad, load_app
 from .common_options import Given
 from .dev_events import DevEvents
 from .dev_handlers import Memory, say_changes, say_left
 from .handler_list import handler_list
+from .session import settings_of
 
 log = logging.getLogger("omni_worker.worker")
 

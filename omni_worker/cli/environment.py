@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from ..process.channel import PARENT_FD
-from ..process.supervisor import COUNT
-from ..service import NUMBER
-from ..settings import unknown_variables
+from ..settings import COUNT, NUMBER, PARENT_FD, unknown_variables
 
 log = logging.getLogger("omni_worker.settings")
 

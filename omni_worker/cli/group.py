@@ -13,8 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ..listeners.pretty import NARROW
-from ..listeners.text import visible
+from ..listeners.text import NARROW, visible
 from .common_options import add_common_options, ahead_of_a_command
 
 

@@ -9,11 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..app import App
 from ..errors import ConfigError, OmniWorkerError
 from ..listeners.configuration import set_up_logging
 from ..operations.letter_lookup import NoSuchLetter
@@ -23,20 +22,23 @@ from ..threads import DaemonThreads
 from ..transports.base import Transport
 from ..transports.jetstream import JetStreamTransport
 from ..transports.jetstream.loggers import LINK, PULLS, RIGHTS, SERVER
+from ..urls import server_urls
 from . import CALLED_WRONGLY, FAILED, INTERRUPTED, complain
-from .app_loader import CannotLoad, load_app, settings_of
 from .common_options import given
 from .connection import connect, for_a_person, with_advice
 from .environment import warn_of_unknown_variables
 from .tables import grouped, wrapped
+
+if TYPE_CHECKING:  # a command without MODULE:APP needs none of it
+    from ..app import App
 
 NAME = "omni-worker-cli"
 SHOW_AFTER = 0.5  # seconds of work until progress is shown
 SHOW_EVERY = 0.1
 
 Work = Callable[[Transport, Settings], Coroutine[Any, Any, int]]
-WorkForApp = Callable[[Transport, Settings, App], Coroutine[Any, Any, int]]
-WorkWithApp = Callable[[Transport, Settings, App | None], Coroutine[Any, Any, int]]
+WorkForApp = Callable[[Transport, Settings, "App"], Coroutine[Any, Any, int]]
+WorkWithApp = Callable[[Transport, Settings, "App | None"], Coroutine[Any, Any, int]]
 
 
 class CalledWrongly(Exception):
@@ -85,6 +87,8 @@ def run_with_app(target: str | None, work: WorkWithApp, *, stays: bool = False) 
 
 def loaded(target: str) -> App:
     """Load the App of MODULE:APP. Raises CalledWrongly."""
+    from .app_loader import CannotLoad, load_app
+
     try:
         return load_app(target, given().app_dir)
     except (CannotLoad, ConfigError) as error:
@@ -94,6 +98,12 @@ def loaded(target: str) -> App:
 def given_settings(app: App | None = None) -> Settings:
     """Return the app's settings, or the environment's, with the server of the command line."""
     return settings_of(app, given().server)
+
+
+def settings_of(app: App | None, server: str | None = None) -> Settings:
+    """Return the settings of an app, or of the environment; ``server`` wins. Raises ConfigError."""
+    settings = (app and app.settings) or Settings()
+    return settings if server is None else settings.model_copy(update={"urls": server_urls(server)})
 
 
 def _ending(run: Callable[[], int]) -> int:

@@ -18,10 +18,9 @@ from ..process.parent_metrics import ParentMetrics
 from ..process.parent_routes import parent_routes
 from ..process.ports import Ports, serving, wants_metrics
 from ..process.router import Router
-from ..process.supervisor import COUNT, Supervisor
+from ..process.supervisor import Supervisor
 from ..process.worker import Stop, ignore_late_signals
-from ..service import NUMBER
-from ..settings import Settings
+from ..settings import COUNT, NUMBER, Settings
 from . import complain
 from .common_options import given
 

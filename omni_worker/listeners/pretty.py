@@ -21,10 +21,9 @@ from ..signals import (
     RunStarted,
     Signal,
 )
-from .text import LONGEST_TEXT, address, clock_time, human_time, short_id, visible
+from .text import LONGEST_TEXT, NARROW, address, clock_time, human_time, short_id, visible
 
 INDENT = 11  # columns before the text: the time, a mark, two blanks
-NARROW = 80
 WIDE = 120  # beyond it lines get harder to read, not easier
 
 _GREEN, _YELLOW, _RED, _DIM = "32", "33", "31", "2"

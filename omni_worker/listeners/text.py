@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from unicodedata import east_asian_width
 
+NARROW = 80  # columns of a terminal that says nothing else
 LONGEST_TEXT = 16_384  # characters of a message, a field or a traceback
 
 # Characters that move a terminal's cursor, hide or reverse text, or cannot be written at all. A

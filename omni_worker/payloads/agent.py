@@ -163,17 +163,3 @@ SessionResetHandler = Callable[[SessionResetEvent], Awaitable[None]]
 ConversationCreatedHandler = Callable[[ConversationCreatedEvent], Awaitable[None]]
 ConversationUpdatedHandler = Callable[[ConversationUpdatedEvent], Awaitable[None]]
 ConversationDeletedHandler = Callable[[ConversationDeletedEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "agent.state.changed": AgentStateChangedPayload,
-    "agent.run.cancel_requested": AgentRunCancelRequestedPayload,
-    "agent.task.created": AgentTaskCreatedPayload,
-    "agent.task.updated": AgentTaskUpdatedPayload,
-    "agent.task.completed": AgentTaskCompletedPayload,
-    "agent.task.failed": AgentTaskFailedPayload,
-    "agent.task.cancelled": AgentTaskCancelledPayload,
-    "session.reset": SessionResetPayload,
-    "conversation.created": ConversationCreatedPayload,
-    "conversation.updated": ConversationUpdatedPayload,
-    "conversation.deleted": ConversationDeletedPayload,
-}

@@ -132,14 +132,3 @@ FollowUpArmedHandler = Callable[[FollowUpArmedEvent], Awaitable[None]]
 FollowUpFiredHandler = Callable[[FollowUpFiredEvent], Awaitable[None]]
 FollowUpSkippedHandler = Callable[[FollowUpSkippedEvent], Awaitable[None]]
 FollowUpDisarmedHandler = Callable[[FollowUpDisarmedEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "chat.idle_timeout": ChatIdleTimeoutPayload,
-    "chat.handoff_activated": ChatHandoffActivatedPayload,
-    "chat.archived": ChatArchivedPayload,
-    "chat.closed": ChatClosedPayload,
-    "follow_up.armed": FollowUpArmedPayload,
-    "follow_up.fired": FollowUpFiredPayload,
-    "follow_up.skipped": FollowUpSkippedPayload,
-    "follow_up.disarmed": FollowUpDisarmedPayload,
-}

@@ -86,11 +86,3 @@ IdentityLinkedHandler = Callable[[IdentityLinkedEvent], Awaitable[None]]
 IdentityMergedHandler = Callable[[IdentityMergedEvent], Awaitable[None]]
 IdentityUnlinkedHandler = Callable[[IdentityUnlinkedEvent], Awaitable[None]]
 ProfileSyncedHandler = Callable[[ProfileSyncedEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "identity.created": IdentityCreatedPayload,
-    "identity.linked": IdentityLinkedPayload,
-    "identity.merged": IdentityMergedPayload,
-    "identity.unlinked": IdentityUnlinkedPayload,
-    "profile.synced": ProfileSyncedPayload,
-}

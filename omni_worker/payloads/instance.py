@@ -166,16 +166,3 @@ AccessPairingApprovedHandler = Callable[[AccessPairingApprovedEvent], Awaitable[
 ChannelAlertHandler = Callable[[ChannelAlertEvent], Awaitable[None]]
 TemplateStatusChangedHandler = Callable[[TemplateStatusChangedEvent], Awaitable[None]]
 FlowDataExchangeHandler = Callable[[FlowDataExchangeEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "instance.connected": InstanceConnectedPayload,
-    "instance.disconnected": InstanceDisconnectedPayload,
-    "instance.qr_code": InstanceQrCodePayload,
-    "access.allowed": AccessAllowedPayload,
-    "access.denied": AccessDeniedPayload,
-    "access.pairing_requested": AccessPairingRequestedPayload,
-    "access.pairing_approved": AccessPairingApprovedPayload,
-    "channel.alert": ChannelAlertPayload,
-    "template.status_changed": TemplateStatusChangedPayload,
-    "flow.data_exchange": FlowDataExchangePayload,
-}

@@ -168,16 +168,3 @@ BatchJobProgressHandler = Callable[[BatchJobProgressEvent], Awaitable[None]]
 BatchJobCompletedHandler = Callable[[BatchJobCompletedEvent], Awaitable[None]]
 BatchJobCancelledHandler = Callable[[BatchJobCancelledEvent], Awaitable[None]]
 BatchJobFailedHandler = Callable[[BatchJobFailedEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "sync.started": SyncStartedPayload,
-    "sync.progress": SyncProgressPayload,
-    "sync.completed": SyncCompletedPayload,
-    "sync.failed": SyncFailedPayload,
-    "batch-job.created": BatchJobCreatedPayload,
-    "batch-job.started": BatchJobStartedPayload,
-    "batch-job.progress": BatchJobProgressPayload,
-    "batch-job.completed": BatchJobCompletedPayload,
-    "batch-job.cancelled": BatchJobCancelledPayload,
-    "batch-job.failed": BatchJobFailedPayload,
-}

@@ -63,9 +63,3 @@ MediaProcessingFailedEvent = Event[MediaProcessingFailedPayload]
 MediaReceivedHandler = Callable[[MediaReceivedEvent], Awaitable[None]]
 MediaProcessedHandler = Callable[[MediaProcessedEvent], Awaitable[None]]
 MediaProcessingFailedHandler = Callable[[MediaProcessingFailedEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "media.received": MediaReceivedPayload,
-    "media.processed": MediaProcessedPayload,
-    "media.processing.failed": MediaProcessingFailedPayload,
-}

@@ -196,16 +196,3 @@ MessageUnpinnedHandler = Callable[[MessageUnpinnedEvent], Awaitable[None]]
 MessageButtonClickHandler = Callable[[MessageButtonClickEvent], Awaitable[None]]
 MessagePollHandler = Callable[[MessagePollEvent], Awaitable[None]]
 MessagePollVoteHandler = Callable[[MessagePollVoteEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "message.received": MessageReceivedPayload,
-    "message.sent": MessageSentPayload,
-    "message.delivered": MessageDeliveredPayload,
-    "message.read": MessageReadPayload,
-    "message.failed": MessageFailedPayload,
-    "message.pinned": MessagePinnedPayload,
-    "message.unpinned": MessageUnpinnedPayload,
-    "message.button_click": MessageButtonClickPayload,
-    "message.poll": MessagePollPayload,
-    "message.poll_vote": MessagePollVotePayload,
-}

@@ -77,11 +77,3 @@ ReactionReceivedHandler = Callable[[ReactionReceivedEvent], Awaitable[None]]
 PresenceTypingHandler = Callable[[PresenceTypingEvent], Awaitable[None]]
 PresenceOnlineHandler = Callable[[PresenceOnlineEvent], Awaitable[None]]
 PresenceOfflineHandler = Callable[[PresenceOfflineEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "reaction.removed": ReactionRemovedPayload,
-    "reaction.received": ReactionReceivedPayload,
-    "presence.typing": PresenceTypingPayload,
-    "presence.online": PresenceOnlinePayload,
-    "presence.offline": PresenceOfflinePayload,
-}

@@ -89,12 +89,3 @@ VoiceStreamEndedHandler = Callable[[VoiceStreamEndedEvent], Awaitable[None]]
 VoiceSessionEndedHandler = Callable[[VoiceSessionEndedEvent], Awaitable[None]]
 VoiceUserJoinedChannelHandler = Callable[[VoiceUserJoinedChannelEvent], Awaitable[None]]
 VoiceUserLeftChannelHandler = Callable[[VoiceUserLeftChannelEvent], Awaitable[None]]
-
-PAYLOADS: dict[str, type[Payload]] = {
-    "voice.session_started": VoiceSessionStartedPayload,
-    "voice.stream_ready": VoiceStreamReadyPayload,
-    "voice.stream_ended": VoiceStreamEndedPayload,
-    "voice.session_ended": VoiceSessionEndedPayload,
-    "voice.user_joined_channel": VoiceUserJoinedChannelPayload,
-    "voice.user_left_channel": VoiceUserLeftChannelPayload,
-}

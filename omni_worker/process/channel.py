@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ..errors import ConfigError, OmniWorkerError
+from ..settings import PARENT_FD
 from ..tasks import own
 from .frame_socket import Frame, FrameSocket
 
 log = logging.getLogger("omni_worker.channel")
 
-PARENT_FD = "OMNI_WORKER_PARENT_FD"
 MAX_COMMANDS = 64  # commands a worker runs at once
 ANSWER_WITHIN = 4.0  # seconds
 

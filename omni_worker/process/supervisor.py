@@ -17,16 +17,14 @@ from contextlib import suppress
 from typing import Any
 
 from ..nats_server import die_with_parent
-from ..service import NUMBER
-from .channel import ANSWER_WITHIN, PARENT_FD, CommandError, NoAnswer, WorkerChannel
+from ..settings import COUNT, NUMBER, PARENT_FD
+from .channel import ANSWER_WITHIN, CommandError, NoAnswer, WorkerChannel
 from .exit_codes import CALLED_WRONGLY, DONE, FAILED, INTERRUPTED
 from .health import Report, report_of_fact
 from .last_resort import LATE, PROBE
 from .worker import FORCED_END, SAME_SIGNAL, Stop
 
 log = logging.getLogger("omni_worker.supervisor")
-
-COUNT = "OMNI_WORKER_COUNT"
 
 AT_ONCE = 2.0  # seconds after being ready in which an end counts as one at once
 NEVER_READY = 30.0  # and after its start, if it never was: it may have tried to connect that long

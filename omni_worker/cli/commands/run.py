@@ -27,10 +27,11 @@ from ...process.ports import LOOPBACK, Ports
 from ...process.worker import run_worker, warn_of_short_kill
 from ...settings import Settings
 from .. import complain
-from ..app_loader import CannotLoad, load_app, settings_of
+from ..app_loader import CannotLoad, load_app
 from ..common_options import given
 from ..environment import warn_of_unknown_variables
 from ..handler_list import handler_list
+from ..session import settings_of
 from ..workers import number_lines, own_number, siblings, workers_command
 
 log = logging.getLogger("omni_worker.worker")

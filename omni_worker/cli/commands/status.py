@@ -7,12 +7,11 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ... import limits
-from ...app import App
 from ...errors import ApiError, PermissionDenied, TransportError
 from ...handler_consumers import planned_consumers
 from ...handlers import both_names
@@ -30,6 +29,9 @@ from .. import complain, say
 from ..session import run_with_app
 from ..tables import ago, grouped, json_text, table, wrapped
 from ..values import json_option, verbose_option
+
+if TYPE_CHECKING:
+    from ...app import App
 
 EVERY = 2.0  # seconds between two looks of --watch
 HOME, TO_LINE_END, TO_END = "\x1b[H", "\x1b[K", "\x1b[J"

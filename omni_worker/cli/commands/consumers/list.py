@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from ....app import App
 from ....handler_consumers import planned_consumers
 from ....operations.orphans import as_json, last_delivery, lasting_consumers, orphans
 from ....settings import Settings
@@ -17,6 +17,9 @@ from ... import say
 from ...session import run_with_app
 from ...tables import ago, grouped, json_text, table, wrapped
 from ...values import json_option
+
+if TYPE_CHECKING:
+    from ....app import App
 
 
 @click.command("list")

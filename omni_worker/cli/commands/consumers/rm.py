@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from ....app import App
 from ....errors import OmniWorkerError
 from ....operations.removal import Removal, as_json, choose, look_at_removals, remove
 from ....settings import Settings
@@ -17,6 +17,9 @@ from ...session import confirmed, run_with_app
 from ...tables import counted, json_text, printable, wrapped
 from ...values import json_option, yes_option
 from .list import found_consumers
+
+if TYPE_CHECKING:
+    from ....app import App
 
 
 @click.command("rm")

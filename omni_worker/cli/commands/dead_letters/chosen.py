@@ -6,11 +6,10 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ....app import App
 from ....handlers import Handler
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import CannotRetry, DeadLetters
@@ -20,6 +19,9 @@ from ... import FAILED, say
 from ...session import CalledWrongly, Progress, confirmed
 from ...tables import counted, json_text, printable, wrapped
 from ...values import Moment
+
+if TYPE_CHECKING:
+    from ....app import App
 
 Act = Callable[[DeadLetter], Awaitable[tuple[DeadLetter, str]]]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ....app import App
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import DeadLetters
 from ....settings import Settings
@@ -12,6 +13,9 @@ from ....transports.base import Transport
 from ...session import run_with_app
 from ...values import json_option, yes_option
 from .chosen import Chosen, Filters, filter_options, for_each, handlers_of
+
+if TYPE_CHECKING:
+    from ....app import App
 
 
 @click.command("discard")

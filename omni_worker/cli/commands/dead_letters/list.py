@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import click
 
-from ....app import App
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import DeadLetters
 from ....operations.handler_names import HandlerNames, handler_names
@@ -18,6 +18,9 @@ from ...session import Progress, run_with_app
 from ...tables import ago, grouped, json_text, table, wrapped
 from ...values import json_option
 from .chosen import Filters, filter_options, handlers_of, letters_of, shown_handler
+
+if TYPE_CHECKING:
+    from ....app import App
 
 
 @click.command("list")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ....app import App
 from ....letters.read import DeadLetter
 from ....operations.dead_letters import DeadLetters
 from ....operations.handler_names import handler_names
@@ -16,6 +17,9 @@ from ...session import run_with_app
 from ...tables import ago, wrapped
 from ...values import json_option, yes_option
 from .chosen import Chosen, Filters, filter_options, for_each, handlers_of, shown_handler
+
+if TYPE_CHECKING:
+    from ....app import App
 
 
 @click.command("retry")

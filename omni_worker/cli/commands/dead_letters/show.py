@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ....app import App
 from ....letters.read import DeadLetter, LetterState
 from ....operations.dead_letters import CannotRetry, DeadLetters
 from ....operations.handler_names import HandlerNames, handler_names
@@ -20,6 +19,9 @@ from ...session import run_with_app
 from ...tables import ago, facts, json_text, moment, printable, wrapped
 from ...values import json_option
 from .chosen import app_option, get, handlers_of, shown_handler
+
+if TYPE_CHECKING:
+    from ....app import App
 
 DEEPEST = 16  # columns a line of a traceback is indented
 
