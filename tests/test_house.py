@@ -394,10 +394,10 @@ def test_every_name_of_a_file_of_payloads_is_in_its_table(file: str) -> None:
 def test_a_command_imports_what_it_needs(command: str) -> None:
     heavy = {"pydantic", "nats", "asyncio", "omni_worker.app", "omni_worker.payloads.message"}
     code = (
-        "import sys\n"
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print(*sorted({heavy} & set(sys.modules)), file=sys.stderr))\n"
         "from omni_worker.cli import main\n"
-        f"main({command.split()}, standalone_mode=False)\n"
-        f"print(*sorted({heavy} & set(sys.modules)), file=sys.stderr)"
+        f"main({command.split()})\n"
     )
 
     ended = subprocess.run(

@@ -41,7 +41,7 @@ from .middlewares import (
     chain,
     check_published,
 )
-from .passages import Passage, metadata_of
+from .passages import Passage, metadata_of, parts_of
 from .pipeline import NOT_SENT, Pipeline
 from .spans import PublishSpan, PublishSpans, publish_in_spans
 from .stamps import Stamp, as_sent, stamp
@@ -238,7 +238,12 @@ class Publisher:
         stamps: bool = True,
     ) -> Message:
         """Build the message for a draft, or for the event that middlewares made of it."""
-        type, payload = event.type, event.payload
+        content: bytes | None = None
+        extra: Mapping[str, Any] | None
+        if isinstance(event, Draft):
+            type, payload, extra, content = event.type, event.payload, event.extra, event.content
+        else:
+            type, payload, extra = parts_of(event)
         self._registry.check_known(type)
         checked = self._registry.validate(type, payload)
         if isinstance(checked, Invalid):
@@ -247,10 +252,10 @@ class Publisher:
             id=id,
             type=type,
             payload=payload,
-            content=draft.content if event is draft else None,
+            content=content,
             timestamp=draft.timestamp or time.time_ns() // 1_000_000,
             metadata=metadata,
-            extra=event.extra if isinstance(event, Draft) else event.model_extra,
+            extra=extra,
         )
         headers: dict[str, str] = {}
         if draft.traceparent is not None:
@@ -271,12 +276,12 @@ class Publisher:
         """Many through the middlewares, each of them while those before it are on their way."""
         if self.short_windows:
             timeout = min(timeout, 0.75 * min(self.short_windows.values()))
-        outermost, through = self.middlewares[0], chain(self.middlewares)
         pipeline = Pipeline(
             drafts,
-            partial(self._begin, through),
+            self._enter,
+            chain(self.middlewares),
             self._compose,
-            partial(check_published, outermost),
+            partial(check_published, self.middlewares[0]),
             self._transport,
             timeout,
         )
@@ -292,25 +297,29 @@ class Publisher:
     ) -> Published:
         """The event as an object through every middleware; what comes out at the end is sent."""
 
-        def store(_: Passage, message: Message) -> Awaitable[Stored]:
+        async def call_next(event: Event[Any]) -> Published:
+            message = self._compose(passage, event)
             within = self._within_window(message.subject, timeout)
-            if via is not None:
-                return via(message, within)
-            return self._transport.publish(message, timeout=within)
+            stored = await (
+                self._transport.publish(message, timeout=within)
+                if via is None
+                else via(message, within)
+            )
+            return Published(message.id, stored.stream, stored.sequence, stored.duplicate)
 
         outermost, through = self.middlewares[0], chain(self.middlewares)
-        id = draft.id if draft.id is not None else random_id()
-        passage = Passage(draft, id, self._compose, store)
-        return check_published(outermost, await self._begin(through, passage))
+        passage = Passage(draft, draft.id if draft.id is not None else random_id())
+        return check_published(outermost, await through(self._enter(passage), call_next))
 
-    def _begin(self, through: PublishMiddleware, passage: Passage) -> Awaitable[Published]:
+    def _enter(self, passage: Passage) -> Event[Any]:
+        """Make the event that the middlewares see."""
         draft, id = passage.draft, passage.id
         if draft.id is not None:
             check_id(id)
         subject = build_subject(draft.type, draft.channel, draft.instance)
         metadata = complete_metadata(draft, id, self.name)
         timestamp = draft.timestamp or time.time_ns() // 1_000_000
-        return through(passage.enter(subject, metadata, timestamp), passage)
+        return passage.enter(subject, metadata, timestamp)
 
     def _compose(self, passage: Passage, event: Event[Any]) -> Message:
         """Build the message for what the middlewares made of an event."""

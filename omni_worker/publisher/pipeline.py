@@ -9,28 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _enter_task, _leave_task  # for tasks that are not asyncio's own
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Sequence,
-)
-from contextvars import copy_context
-from functools import partial
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 from ..errors import ConfigError, NotConnected, PublishError, TransportError
-from ..events import Published
+from ..events import Event, Published
 from ..ids import random_id
 from ..transports.base import Message, Stored, Transport
 from .drafts import Draft
-from .middlewares import coroutine_of
-from .passages import Compose, Passage
-from .rests import CUT_OFF, ENDED, Rest
+from .driven import CUT_OFF, ENDED, Batch, Driven, Rest
+from .middlewares import PublishMiddleware, coroutine_of
+from .passages import Passage
 
 BATCH = 128  # events driven by hand at once, until the loop has a turn
 IN_FLIGHT = 2_048  # events begun and not ended; more do not go faster
@@ -41,13 +31,13 @@ NOT_SENT = TransportError("not published: one before it was not stored in time")
 # After these errors no further draft is read: a time ran out, or there is no connection.
 _GAVE_UP = (TransportError, PublishError, NotConnected)
 
-
-Begin = Callable[[Passage], Awaitable[Published]]
+Enter = Callable[[Passage], Event[Any]]
+Compose = Callable[[Passage, Event[Any]], Message]
 Check = Callable[[object], Published]
 
 
 class Pipeline:
-    """Publishes many, each by the coroutine ``publish`` makes, which sends by its passage.
+    """Publishes many: what ``enter`` makes of each goes ``through`` the middlewares.
 
     They begin in the order of their drafts and are sent in it. After an event whose time ran out
     no further draft is read; nor from a generator after a refused one.
@@ -56,7 +46,8 @@ class Pipeline:
     def __init__(
         self,
         drafts: Iterable[Draft],
-        begin: Begin,
+        enter: Enter,
+        through: PublishMiddleware,
         compose: Compose,
         check: Check,
         transport: Transport,
@@ -64,8 +55,9 @@ class Pipeline:
     ) -> None:
         self._drafts = iter(drafts)
         self._is_list = isinstance(drafts, Collection)
-        self._begin_one = begin
-        self._compose = compose
+        self._enter = enter
+        self._through = through
+        self.compose = compose
         self._check = check
         self._transport = transport
         self._timeout = timeout
@@ -91,13 +83,13 @@ class Pipeline:
         if self._is_list:  # of a list it is known what was not sent any more
             self.ids += [draft.id or "" for draft in self._drafts]
 
-    def _open_slot(self, parked: Sequence[Passage] = ()) -> None:
-        if not parked:
+    def _open_slot(self, batch: Batch | None = None) -> None:
+        if batch is None:
             if self._is_opening:
                 return
             self._is_opening = True
         self._slots += 1
-        self._start(self._slot([*parked]))
+        self._start(self._slot(batch))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -105,91 +97,91 @@ class Pipeline:
         except RuntimeError:  # all of them are being cancelled
             work.close()
 
-    async def _slot(self, parked: list[Passage]) -> None:
-        await self._drive_on(parked)
+    async def _slot(self, batch: Batch | None) -> None:
+        if batch is None:
+            self._is_opening = False
+        await self._drive_on(batch or Batch())
         self._slots -= 1
 
-    async def _drive_on(self, parked: list[Passage]) -> None:
+    async def _drive_on(self, batch: Batch) -> None:
         """Drive one batch after the other, as long as there are drafts and room."""
-        ready: Iterable[Passage] = ()
-        if not parked:
-            self._is_opening = False
         while True:
-            if parked:
-                ready = await self._send_batch(parked)
-            elif (first := next(begun := self._begin(), None)) is not None:
-                ready = chain([first], begun)
-            else:
+            ready = await self._send_batch(batch) if batch.events else self._begin()
+            begun = len(self.ids)
+            batch = self._drive(ready)
+            if batch.events:
+                continue
+            if len(self.ids) == begun:
                 return
-            parked = self._drive(ready)
-            if not parked:  # all of them have ended, or have tasks of their own
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # all of them have ended, or have tasks of their own
 
-    def _drive(self, ready: Iterable[Passage]) -> list[Passage]:
-        """Drive passages by hand; returns those that wait for their confirmation."""
+    def _drive(self, ready: Iterable[Driven]) -> Batch:
+        """Drive events by hand; returns the batch of those that are to be sent."""
         slot = asyncio.current_task()
         assert slot is not None
-        parked: list[Passage] = []
-        for passage in ready:
-            if not passage.by_hand:
+        batch, again = Batch(), Batch()
+        for event in ready:
+            if event.task is not None:
                 continue
-            passage.waits_for = waits_for = self._step(passage, slot)
-            if passage.by_hand and waits_for is passage:
-                parked.append(passage)
+            event.batch = own = batch if event.coroutine is None else again
+            event.waits_for = waits_for = self._step(event, slot)
+            if waits_for is own.confirmed:
+                own.park(event)
             elif waits_for is not ENDED:
-                passage.own_task()
-                if parked:  # sent before it; what follows after it
-                    self._open_slot(parked)
-                    parked = []
-        return parked
+                event.own_task()
+                if batch.events:  # sent before it; what follows after it
+                    self._open_slot(batch)
+                    batch = Batch()
+        if again.events:  # a middleware publishes its event a second time
+            self._open_slot(again)
+        return batch
 
-    def _step(self, passage: Passage, slot: asyncio.Task[Any]) -> Any:
+    def _step(self, event: Driven, slot: asyncio.Task[Any]) -> Any:
         """Run an event until it waits; returns what for."""
         loop = self._loop
         _leave_task(loop, slot)
-        _enter_task(loop, passage)  # type: ignore[arg-type]
+        _enter_task(loop, event)  # type: ignore[arg-type]
         try:
-            return passage.context.run(passage.coroutine.send, None)
+            if event.coroutine is None:
+                return event.context.run(self._first_step, event)
+            return event.context.run(event.coroutine.send, None)
         except StopIteration as end:
-            published, index = end.value, passage.index
+            published, index = end.value, event.index
             if published.__class__ is Published and index < self._turns.next:  # the usual end
                 self.results[index] = published
                 self._in_flight -= 1
             else:
-                self._end_well(passage, published)
+                self._end_well(event, published)
         except Exception as error:
-            self._end(passage, error)
+            self._end(event, error)
         except asyncio.CancelledError:  # of its own making: a failure like any other
-            self._end(passage, CUT_OFF)
+            self._end(event, CUT_OFF)
         finally:
-            _leave_task(loop, passage)  # type: ignore[arg-type]
+            _leave_task(loop, event)  # type: ignore[arg-type]
             _enter_task(loop, slot)
         return ENDED
 
-    def _open_task(self, passage: Passage) -> asyncio.Task[None]:
-        rest = Rest(passage, partial(self._end_well, passage), partial(self._end, passage))
-        return self._tasks.create_task(rest, context=passage.context)
+    def _first_step(self, event: Driven) -> Any:
+        event.coroutine = coroutine = coroutine_of(self._through(self._enter(event), event))
+        return coroutine.send(None)
 
-    def _begin(self) -> Iterator[Passage]:
-        """Read drafts, as long as there is room, and make a passage of each."""
+    def open_task(self, event: Driven) -> asyncio.Task[None]:
+        """Open the task that goes on with an event."""
+        rest = Rest(event, self._end_well, self._end)
+        return self._tasks.create_task(rest, context=event.context)
+
+    def _begin(self) -> Iterator[Driven]:
+        """Read drafts, as long as there is room."""
         ids, results = self.ids, self.results
         for _ in range(BATCH):
             if self._in_flight >= IN_FLIGHT or (draft := self._read()) is None:
                 return
             id = draft.id if draft.id is not None else random_id()
-            passage = Passage(draft, id, self._compose, self._store, len(ids), self._open_task)
-            passage.context = copy_context()
+            event = Driven(self, draft, id, len(ids))
             ids.append(id)
             results.append(CUT_OFF)
             self._in_flight += 1
-            try:
-                begun = passage.context.run(self._begin_one, passage)
-                passage.coroutine = coroutine_of(begun)
-            except Exception as error:
-                passage.waits_for = ENDED
-                self._end(passage, error)
-                continue
-            yield passage
+            yield event
 
     def _read(self) -> Draft | None:
         if self._is_over:
@@ -204,18 +196,18 @@ class Pipeline:
         self._read_no_more()
         return None
 
-    def _end_well(self, passage: Passage, result: object) -> None:
+    def _end_well(self, event: Driven, result: object) -> None:
         try:
             published = self._check(result)
         except ConfigError as error:
-            self._end(passage, error)
+            self._end(event, error)
         else:
-            self._end(passage, published)
+            self._end(event, published)
 
-    def _end(self, passage: Passage, result: Published | Exception) -> None:
-        self.results[passage.index] = result
+    def _end(self, event: Driven, result: Published | Exception) -> None:
+        self.results[event.index] = result
         self._in_flight -= 1
-        self._turns.pass_on(passage.index)
+        self._turns.pass_on(event.index)
         if isinstance(result, Exception):
             refused = not isinstance(result, TransportError)
             gave_up = type(result) in _GAVE_UP and result is not CUT_OFF
@@ -229,15 +221,9 @@ class Pipeline:
         if self._growing is not None:
             self._growing.cancel()
 
-    def _store(self, passage: Passage, message: Message) -> Awaitable[Stored]:
-        current: object = asyncio.current_task()
-        if current is not passage or not passage.by_hand:
-            return self._send_alone(passage, message)  # in a task, its own or another
-        passage.message = message
-        return passage
-
-    async def _send_alone(self, passage: Passage, message: Message) -> Stored:
-        index = passage.index
+    async def send_alone(self, event: Driven, message: Message) -> Stored:
+        """Send the message of an event with a task of its own; waits for its confirmation."""
+        index = event.index
         if index < self._turns.next:  # it was sent before, or has ended
             [result] = await self._send(index, index, [message], alone=True)
         else:
@@ -284,13 +270,15 @@ class Pipeline:
             if not waiting.done():
                 waiting.set_result(result)
 
-    async def _send_batch(self, batch: list[Passage]) -> list[Passage]:
-        """Send the messages of a batch; returns those to be driven on."""
-        messages = [passage.message for passage in batch]
-        results = await self._send(batch[0].index, batch[-1].index, messages)
-        for passage, result in zip(batch, results, strict=True):
-            passage.confirm(result)
-        return batch
+    async def _send_batch(self, batch: Batch) -> Iterator[Driven]:
+        """Send a batch; returns what is to be driven then: its events, and others that begin."""
+        events, batch.events = batch.events, []
+        messages = [event.message for event in events]
+        results = await self._send(events[0].index, events[-1].index, messages)
+        batch.confirmed.set_result(results)
+        if set(map(type, results)) == {Stored}:
+            return in_turn(events, self._begin())
+        return chain(events, self._begin())  # after some errors none begins any more
 
     async def _send(
         self, first: int, last: int, messages: list[Message], *, alone: bool = False
@@ -368,3 +356,16 @@ class Turns:
         if self._waiting and (turn := self._waiting.get(self.next)) and not turn.done():
             turn.set_result(None)
         self._on_turn()
+
+
+def in_turn(confirmed: list[Driven], begun: Iterator[Driven]) -> Iterator[Driven]:
+    """A confirmed event and one that begins in turn, and all others that begin.
+
+    As many objects are freed as are made: the garbage collector is called for the difference.
+    """
+    confirmed.reverse()
+    while confirmed:
+        yield confirmed.pop()
+        if (other := next(begun, None)) is not None:
+            yield other
+    yield from begun
