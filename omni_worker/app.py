@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -13,7 +12,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from .batches.declarations import BatchDeclarations
@@ -21,6 +19,7 @@ from .bus import EventBus
 from .bus.names import check_app_name
 from .bus.publishing import PublishingElsewhere
 from .bus.steerable import Steerable
+from .call_sites import Call, CallSite, shown_patterns
 from .context import Context
 from .crons import CronDeclarations
 from .current import current_run
@@ -57,10 +56,9 @@ from .routes import Routes
 from .schemas import SchemaRegistry
 from .settings import Settings
 from .signals import Listener, Signal
-from .signatures import caller, check_middleware, variable
+from .signatures import check_middleware
 from .transports.base import Transport
 
-Call = TypeVar("Call", bound=Callable[..., Any])
 Heard = TypeVar("Heard", bound=Callable[[Any], None])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
@@ -120,35 +118,21 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
 
         Raises ConfigError naming option, file and line.
         """
-        shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])
-        frame = sys._getframe(1)
-        where = caller(frame)
-
-        def decorate(call: Call) -> Call:
-            try:
-                handler = declare(
-                    call,
-                    app=self.name,
-                    types=types,
-                    subject=subject,
-                    channel=channel,
-                    instance=instance,
-                    options=options,
-                    names=frame.f_locals,
-                )
-                handler = replace(handler, where=where)
-                self._add(handler)
-            except ConfigError as error:
-                name = variable(frame, self)
-                raise ConfigError(f"@{name}.on({shown}): {error} ({where})") from None
-            return call
-
-        if types and callable(types[0]):  # @app.on without parentheses
-            name = variable(frame, self)
-            raise ConfigError(
-                f'@{name}.on: no event type; write @{name}.on("message.received") ({where})'
-            )
-        return decorate
+        site = CallSite(self, "@{}.on", shown_patterns(types, subject))
+        site.refuse_bare(types, "no event type", '"message.received"')
+        return site.decorator(
+            lambda call: declare(
+                call,
+                app=self.name,
+                types=types,
+                subject=subject,
+                channel=channel,
+                instance=instance,
+                options=options,
+                names=site.names,
+            ),
+            self._add,
+        )
 
     def middleware(self, middleware: Middleware) -> Middleware:
         """Put ``async def (ctx, event, call_next)`` around every handler, in this order."""
@@ -168,15 +152,12 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
         Usable as a decorator; the function stays as it is. It is called on the event loop and must
         be quick; an exception of it is logged and changes nothing. See ``omni_worker.signals``.
         """
-        frame = sys._getframe(1)
-        where, name = caller(frame), variable(frame, self)
-        wrong = [one for one in kinds if not (isinstance(one, type) and issubclass(one, Signal))]
-        if wrong:
-            raise ConfigError(f"{name}.listen: {wrong[0]!r} is no kind of signal ({where})")
-        if not callable(function) or inspect.iscoroutinefunction(function):
-            raise ConfigError(
-                f"{name}.listen: expected a plain def (signal), got {function} ({where})"
-            )
+        with CallSite(self, "{}.listen"):
+            for one in kinds:
+                if not (isinstance(one, type) and issubclass(one, Signal)):
+                    raise ConfigError(f"{one!r} is no kind of signal")
+            if not callable(function) or inspect.iscoroutinefunction(function):
+                raise ConfigError(f"expected a plain def (signal), got {function}")
         self.listeners.append(Listener(function, kinds or (Signal,)))
         return function
 
@@ -185,13 +166,10 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
 
         Extensions act in the order in which they, middlewares and listeners were added.
         """
-        frame = sys._getframe(1)
-        try:
+        with CallSite(self, "{}.use"):
             check_extension(extension)
             if any(True for _ in self._buses()):
                 raise ConfigError(f"app {self.name!r} is running already; call use() before that")
-        except ConfigError as error:
-            raise ConfigError(f"{variable(frame, self)}.use: {error} ({caller(frame)})") from None
         self.extensions.append(extension)
         if defines(extension, "around"):
             self.middlewares.append(extension.around)
@@ -204,12 +182,8 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
 
         What a module raises passes through. Raises ConfigError when there is no such package.
         """
-        frame = sys._getframe(1)
-        try:
+        with CallSite(self, "{}.discover", f"({package!r})"):
             return import_package(package)
-        except ConfigError as error:
-            called = f"{variable(frame, self)}.discover({package!r})"
-            raise ConfigError(f"{called}: {error} ({caller(frame)})") from None
 
     def include(
         self, other: App, *, prefix: str = "", middlewares: Sequence[Middleware] = ()
@@ -223,9 +197,7 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
         handler: one declared later is a ConfigError there. Raises ConfigError when two of them
         want one consumer.
         """
-        frame = sys._getframe(1)
-        where = caller(frame)
-        try:
+        with CallSite(self, "{}.include", f"({other.name!r})") as site:
             if other is self:
                 raise ConfigError("an app cannot include itself")
             if self._is_part_of(other):
@@ -237,11 +209,8 @@ class App(BatchDeclarations, CronDeclarations, PublishingElsewhere, Steerable):
             for declaration in included(self, other.declarations, prefix, middlewares):
                 self._refuse_taken(declaration.handler)
                 self.declarations.append(declaration)
-            other._including[self] = where
+            other._including[self] = site.where
             self.included.append(other)
-        except ConfigError as error:
-            called = f"{variable(frame, self)}.include({other.name!r})"
-            raise ConfigError(f"{called}: {error} ({where})") from None
 
     def steering(self) -> tuple[Transport, str, list[Handler]]:
         """Return what an order needs: the transport, the app, its handlers."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
+from .call_sites import Call, CallSite
 from .cron import CatchUp, check_cron
 from .errors import ConfigError
 from .handlers import Handler, cron_type, declare
 from .options import HandlerOptions
-from .signatures import caller, variable
-
-Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 class CronDeclarations:
@@ -39,35 +36,24 @@ class CronDeclarations:
 
         Raises ConfigError naming file and line.
         """
-        frame = sys._getframe(1)
-        where = caller(frame)
-        if callable(expression):  # @app.cron without parentheses
-            name = variable(frame, self)
-            raise ConfigError(
-                f"@{name}.cron: no times; write"
-                f' @{name}.cron("0 8 * * *", durable="report") ({where})'
+        site = CallSite(self, "@{}.cron", f"({expression!r})")
+        site.refuse_bare((expression,), "no times", '"0 8 * * *", durable="report"')
+
+        def declared(call: Callable[..., Any]) -> Handler:
+            cron = check_cron(expression, tz, catch_up)
+            durable = options.get("durable")
+            if durable is None:
+                raise ConfigError("give durable=: it names the schedule and its events")
+            handler = declare(
+                call,
+                app=self.name,
+                types=(cron_type(durable),),
+                options=options,
+                names=site.names,
             )
+            return replace(handler, cron=cron)
 
-        def decorate(call: Call) -> Call:
-            try:
-                cron = check_cron(expression, tz, catch_up)
-                durable = options.get("durable")
-                if durable is None:
-                    raise ConfigError("give durable=: it names the schedule and its events")
-                handler = declare(
-                    call,
-                    app=self.name,
-                    types=(cron_type(durable),),
-                    options=options,
-                    names=frame.f_locals,
-                )
-                self._add(replace(handler, where=where, cron=cron))
-            except ConfigError as error:
-                called = f"@{variable(frame, self)}.cron({expression!r})"
-                raise ConfigError(f"{called}: {error} ({where})") from None
-            return call
-
-        return decorate
+        return site.decorator(declared, self._add)
 
     def _add(self, handler: Handler) -> None:
         raise NotImplementedError

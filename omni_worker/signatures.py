@@ -8,7 +8,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from types import FrameType, SimpleNamespace, UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
@@ -215,22 +215,8 @@ def event_of(schema: Any) -> type[Event[Any]]:
     return model
 
 
-def caller(frame: FrameType) -> str:
-    """Return a frame's place: `examples/echo.py:12`, relative if below the working directory."""
-    return shown_place(frame.f_code.co_filename, frame.f_lineno)
-
-
-def variable(frame: FrameType, value: object) -> str:
-    """Return the name by which the code of a frame calls a value; `app` if it has no variable."""
-    for names in (frame.f_locals, frame.f_globals):
-        for name, held in names.items():
-            if held is value:
-                return name
-    return "app"
-
-
 def shown_place(path: str, line: int) -> str:
-    """Return a line of a file for people, as ``caller`` does."""
+    """Return `examples/echo.py:12`, relative if the file is below the working directory."""
     try:
         relative = os.path.relpath(path)
     except ValueError:  # another drive

@@ -24,7 +24,7 @@ ROOMS = [
     "payloads", "validation", "failures", "finite", "schemas", "retry", "cron", "rate", "adaptive",
     "options", "settings",
     "ids", "transports.timestamps", "transports.infos", "topology", "wire", "trace_context",
-    "signatures", "injection", "handlers", "handler_consumers",
+    "signatures", "injection", "handlers", "call_sites", "handler_consumers",
     "transports", "transports.headers", "transports.key_value", "transports.base",
     "transports.returned",
     "transports.atomic", "transports.results",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar, Unpack, get_args, get_origin
 
+from ..call_sites import Call, CallSite, shown_patterns
 from ..errors import ConfigError
 from ..events import Event
 from ..handlers import Batching, Handler, declare
@@ -16,7 +15,6 @@ from ..options import HandlerOptions, Number
 from ..retry import DAY
 from ..schemas import SchemaRegistry, check_model
 from ..signatures import (
-    caller,
     evaluated,
     event_of,
     function_of,
@@ -24,11 +22,8 @@ from ..signatures import (
     refuse_class,
     refuse_generator,
     unreadable,
-    variable,
 )
 from .batch import Batch
-
-Call = TypeVar("Call", bound=Callable[..., Any])
 
 SIZE = Number(1, 10_000)
 WAIT = Number(0, DAY, "s")
@@ -64,43 +59,28 @@ class BatchDeclarations:
 
         Raises ConfigError naming option, file and line.
         """
-        shown = ", ".join([*map(repr, types), *([f"subject={subject!r}"] if subject else [])])
-        frame = sys._getframe(1)
-        where = caller(frame)
-        if types and callable(types[0]):  # @app.on_batch without parentheses
-            name = variable(frame, self)
-            raise ConfigError(
-                f'@{name}.on_batch: no event type; write @{name}.on_batch("custom.row") ({where})'
-            )
-
+        site = CallSite(self, "@{}.on_batch", shown_patterns(types, subject))
+        site.refuse_bare(types, "no event type", '"custom.row"')
         if options.get("concurrency") is None:
             options["concurrency"] = 1 if by is None else 10
 
-        def decorate(call: Call) -> Call:
-            try:
-                names = frame.f_locals
-                handler = declare(
-                    call,
-                    app=self.name,
-                    types=types,
-                    subject=subject,
-                    channel=channel,
-                    instance=instance,
-                    options=options,
-                    names=names,
-                    batch=_batching(
-                        size, wait, by, quiet, _model(call, options.get("schema"), names)
-                    ),
-                )
-                _check(handler)
-                handler = replace(handler, where=where)
-                self._add(handler)
-            except ConfigError as error:
-                name = variable(frame, self)
-                raise ConfigError(f"@{name}.on_batch({shown}): {error} ({where})") from None
-            return call
+        def declared(call: Callable[..., Any]) -> Handler:
+            model = _model(call, options.get("schema"), site.names)
+            handler = declare(
+                call,
+                app=self.name,
+                types=types,
+                subject=subject,
+                channel=channel,
+                instance=instance,
+                options=options,
+                names=site.names,
+                batch=_batching(size, wait, by, quiet, model),
+            )
+            _check(handler)
+            return handler
 
-        return decorate
+        return site.decorator(declared, self._add)
 
     def _add(self, handler: Handler) -> None:
         raise NotImplementedError
