@@ -61,8 +61,7 @@ class Controls:
         until = now + (FOR_EVER if seconds is None else int(seconds * NANO))
         order = PauseOrder(at=now, until=until, by=self._by(), reason=reason)
         # The order first: a consumer that is made from now on is paused by its process.
-        bucket = await self._transport.bucket(BUCKET, ttl=TTL)
-        await bucket.put(order_key(PAUSE, target.app, target.handler), order_value(order))
+        await self._keep(PAUSE, target, order)
         await pause_all(self._operators, target, order)
         heard = await nudge(self._transport, target.app)
         # One that was made while its process had not read the order yet.
@@ -100,10 +99,13 @@ class Controls:
             return Carried(target=target, order=None, changed=changed, heard=heard)
         now = max(one.answered_at for one in target.consumers)
         order = ScaleOrder(at=now, concurrency=concurrency, by=self._by(), reason=reason)
-        bucket = await self._transport.bucket(BUCKET, ttl=TTL)
-        await bucket.put(order_key(SCALE, target.app, target.handler), order_value(order))
+        await self._keep(SCALE, target, order)
         heard = await nudge(self._transport, target.app)
         return Carried(target=target, order=order, changed=0, heard=heard)
+
+    async def _keep(self, kind: str, target: Target, order: PauseOrder | ScaleOrder) -> None:
+        bucket = await self._transport.bucket(BUCKET, ttl=TTL)
+        await bucket.put(order_key(kind, target.app, target.handler), order_value(order))
 
     async def _take_back(self, kind: str, target: Target) -> bool:
         """Delete an order; return False if there was none."""

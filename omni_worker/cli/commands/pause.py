@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ...settings import Settings
-from ...steering.controls import Carried, Controls, this_person
+from ...steering.controls import Carried
 from ...steering.orders import PauseOrder, pause_in_words
-from ...transports.base import Transport
-from .. import say
-from ..session import run_operation
-from ..tables import wrapped
+from ..carried import carry_out
 from ..values import Duration, app_name_option
 
 
@@ -34,19 +30,14 @@ def command(handler: str, seconds: float | None, reason: str, app: str | None) -
     Exit codes: 0 paused, 1 failed, 2 called wrongly.
     """
 
-    async def work(transport: Transport, settings: Settings) -> int:
-        done = await Controls(transport, app, this_person).pause(handler, seconds, reason)
-        assert isinstance(done.order, PauseOrder)
-        target = done.target
-        order = pause_in_words(done.order, target.handler)
-        say(wrapped(f"{target.shown} of {target.app} is {order}."))
-        say(wrapped(_reached(done)))
-        return 0
-
-    return run_operation(work)
+    return carry_out(
+        app,
+        lambda controls: controls.pause(handler, seconds, reason),
+        _did,
+        is_heard=lambda _: True,
+    )
 
 
-def _reached(done: Carried) -> str:
-    if not done.heard:
-        return "No process answered: one that runs notices within ten seconds."
-    return f"Noticed by {done.heard} process{'es' if done.heard > 1 else ''}."
+def _did(done: Carried) -> str:
+    assert isinstance(done.order, PauseOrder)
+    return f"is {pause_in_words(done.order, done.target.handler)}"

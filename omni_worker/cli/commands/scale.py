@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import click
 
-from ...settings import Settings
-from ...steering.controls import MOST, Carried, Controls, this_person
+from ...steering.controls import MOST, Carried
 from ...steering.orders import ScaleOrder, scale_in_words
-from ...transports.base import Transport
-from .. import CALLED_WRONGLY, complain, say
-from ..session import run_operation
-from ..tables import wrapped
+from .. import CALLED_WRONGLY, complain
+from ..carried import carry_out
 from ..values import app_name_option
 
 
@@ -41,23 +38,15 @@ def command(
         complain("scale HANDLER: give a number of events at once, or --reset")
         return CALLED_WRONGLY
 
-    async def work(transport: Transport, settings: Settings) -> int:
-        done = await Controls(transport, app, this_person).scale(handler, concurrency, reason)
-        whose = f"{done.target.shown} of {done.target.app}"
-        if isinstance(done.order, ScaleOrder):
-            say(wrapped(f"{whose} is {scale_in_words(done.order, done.target.handler)}."))
-        elif done.changed:
-            say(wrapped(f"{whose} runs as many events at once as it declares."))
-        else:
-            say(wrapped(f"{whose} was not scaled."))
-            return 0
-        say(wrapped(_reached(done)))
-        return 0
-
-    return run_operation(work)
+    return carry_out(
+        app,
+        lambda controls: controls.scale(handler, concurrency, reason),
+        _did,
+        is_heard=lambda done: done.order or done.changed,
+    )
 
 
-def _reached(done: Carried) -> str:
-    if not done.heard:
-        return "No process answered: one that runs notices within ten seconds."
-    return f"Noticed by {done.heard} process{'es' if done.heard > 1 else ''}."
+def _did(done: Carried) -> str:
+    if isinstance(done.order, ScaleOrder):
+        return f"is {scale_in_words(done.order, done.target.handler)}"
+    return "runs as many events at once as it declares" if done.changed else "was not scaled"
