@@ -145,7 +145,9 @@ class Options:
     queue: Annotated[
         str | None,
         Option(
-            "Processes with the same queue share events, without a durable.", _name, in_show=False
+            "Processes with the same queue share events; with a durable it has no effect.",
+            _name,
+            in_show=False,
         ),
     ] = None
     concurrency: Annotated[

@@ -27,6 +27,8 @@ def as_json(
                 "channels": list(one.handler.channels),
                 "instance": one.handler.instance,
                 "filters": list(one.handler.filters),
+                "durable": one.handler.options.durable,
+                "queue": one.handler.options.queue,
                 "shared": one.is_shared,
                 "consumers": [{"stream": s.stream, "name": s.name} for s in one.specs],
                 "unserved": list(one.unserved),

@@ -144,6 +144,28 @@ def test_show_names_options_as_they_are_given_a_zero_as_well(tmp_path: Path) -> 
     )
 
 
+def test_show_names_a_queue_and_says_where_it_has_no_effect(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from omni_worker import App, Event\napp = App('shop')\n\n"
+        "@app.on('custom.x', durable='r1', queue='routers')\n"
+        "@app.on('custom.y', queue='routers')\n"
+        "async def route(event: Event): ...\n"
+    )
+
+    said = operate("nats://127.0.0.1:9", "show", "shop:app", folder=tmp_path)
+    told = operate("nats://127.0.0.1:9", "show", "shop:app", "--json", folder=tmp_path)
+
+    queues = [line for line in said.out.splitlines() if line.startswith("    queue")]
+    assert queues == [
+        "    queue     routers",
+        "    queue     routers (no effect: processes share by the durable)",
+    ]
+    found = json.loads(told.out)["handlers"]
+    assert [(one["durable"], one["queue"]) for one in found] == [
+        (None, "routers"), ("r1", "routers"),
+    ]  # fmt: skip
+
+
 def test_show_lists_schemas_of_its_own_and_the_streams_it_reads(folder: Path) -> None:
     said = operate("nats://127.0.0.1:9", "show", "shop:app", folder=folder)
 

@@ -11,7 +11,7 @@ from ...errors import ConfigError
 from ...handler_consumers import PlannedConsumers, planned_consumers
 from ...handlers import Handler
 from ...operations.declared import as_json, model_name
-from ...options import OPTIONS, options_in_force
+from ...options import OPTIONS, Options, options_in_force
 from ...schemas import SchemaRegistry
 from ...topology import DAY, SEVEN, STREAMS
 from .. import CALLED_WRONGLY, complain, say
@@ -28,7 +28,7 @@ def command(target: str, verbose: bool, json: bool) -> int:
     """Show what an app declares: handlers, filters, consumers, options, schemas, streams.
 
     No server is needed: streams are shown as they are on a new one. `plan` compares with a real
-    one. A type that looks misspelled is marked doubtful, and a model that no payload of the
+    one. A type that looks misspelled is marked doubtful; so is a model that no payload of the
     registered one fits. A handler's second consumer, for its bare subjects, is shown with
     --verbose.
 
@@ -100,6 +100,7 @@ def _handler_lines(wanted: PlannedConsumers, verbose: bool) -> Iterator[str]:
         ("cron", f"{handler.cron.expression}, {handler.cron.tz}" if handler.cron else ""),
         ("batches", handler.batch.shown if handler.batch else ""),
         ("consumer", _consumers(wanted, verbose)),
+        ("queue", _queue(handler.options)),
         ("missing", f"no stream stores {', '.join(wanted.unserved)}"
          if wanted.unserved else ""),
         ("payload", model_name(handler) or "any"),
@@ -117,6 +118,12 @@ def _consumers(wanted: PlannedConsumers, verbose: bool) -> str:
         each = [f"{spec.name} on {spec.stream}" for spec in wanted.specs]
         return f"{', '.join(each)}{alone}"
     return f"{wanted.name} on {', '.join(one.stream for one in wanted.consumers)}{alone}"
+
+
+def _queue(options: Options) -> str:
+    if options.queue is None or options.durable is None:
+        return options.queue or ""
+    return f"{options.queue} (no effect: processes share by the durable)"
 
 
 def _options(handler: Handler) -> str:
