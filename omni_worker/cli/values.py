@@ -72,8 +72,14 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
 
 
 def json_option(command: Command) -> Command:
-    """Add `--json`, to every command that answers a question."""
+    """Add `--json`, to every command whose answer is one JSON value."""
     return click.option("--json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def json_lines_option(command: Command) -> Command:
+    """Add `--json`, to every command that answers with any number of JSON objects."""
+    said = "Print JSON, for programs: one object a line."
+    return click.option("--json", is_flag=True, help=said)(command)
 
 
 def app_name_option(said: str) -> Callable[[Command], Command]:

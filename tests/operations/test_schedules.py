@@ -104,7 +104,24 @@ async def test_of_many_only_those_that_are_shown_are_kept_in_memory(
 
 def due_of(due: datetime) -> str:
     """The time as a row has it: without the year if it is this one."""
-    return f"{due:%m-%d %T}" if due.year == datetime.now(UTC).year else f"{due:%F}"
+    due = due.astimezone()
+    return f"{due:%m-%d %T}" if due.year == datetime.now().year else f"{due:%F}"
+
+
+async def test_times_are_in_the_zone_of_the_terminal(nats_server: NatsServer) -> None:
+    async with EventBus(nats_server.url, name="bot") as bus:
+        await bus.publish("custom.late", at=datetime(2040, 1, 31, 20, tzinfo=UTC), key="k")
+
+    def said(*words: str) -> str:
+        return operate(nats_server.url, "schedules", *words, TZ="Asia/Kolkata").out
+
+    listed = await asyncio.to_thread(said, "list")
+    as_json = json.loads(await asyncio.to_thread(said, "list", "--json"))
+    resumed = await asyncio.to_thread(said, "resume", "k")
+
+    assert listed.splitlines()[1].startswith("2040-02-01 ")
+    assert as_json[0]["due"] == "2040-01-31T20:00:00Z"
+    assert resumed == "k of bot is not paused; it is due at 2040-02-01 01:30:00 IST.\n"
 
 
 async def test_one_is_cancelled_and_one_is_published_now(nats_server: NatsServer) -> None:

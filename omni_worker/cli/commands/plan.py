@@ -61,10 +61,11 @@ def command(
 
     Only the first three are drift. Nothing is changed without --apply, which creates what is
     missing, adds subjects, updates options and narrows filters. It deletes nothing but orphaned
-    crons. --recreate
-    deletes one consumer and creates it again, for changes that the server does not allow: refused
-    while workers read it, and it shows how many events come again. A consumer that has to
-    take over from a handler's second one is recreated where the first unsettled event is.
+    crons.
+
+    --recreate deletes one consumer and creates it again, for changes that the server does not
+    allow. It is refused while workers read the consumer, and shows how many events come again. A
+    consumer that has to take over from a handler's second one begins at the first unsettled event.
 
     \b
     omni-worker plan myapp:app --check   # in CI

@@ -31,14 +31,14 @@ from ...transports.timestamps import iso
 from .. import FAILED, complain, say
 from ..session import Above, CalledWrongly, Progress, confirmed, run_for_app
 from ..tables import grouped, json_text, lasting, moment, printable, wrapped
-from ..values import Moment, Rate, json_option, yes_option
+from ..values import Moment, Rate, json_lines_option, yes_option
 
 
 @click.command("replay")
 @click.argument("target", metavar="MODULE[:APP]")
 @click.option("--handler", required=True, metavar="NAME", help="Its function or its durable.")
 @click.option("--since", type=Moment(), required=True, metavar="WHEN", help="2h, 7d, a date.")
-@click.option("--until", type=Moment(), metavar="WHEN", help="No younger ones.")
+@click.option("--until", type=Moment(), metavar="WHEN", help="No newer ones.")
 @click.option(
     "--where", multiple=True, metavar="KEY=VALUE",
     help="Only these; channel, instance, type, id, source or correlationId; may be repeated.",
@@ -47,7 +47,7 @@ from ..values import Moment, Rate, json_option, yes_option
 @click.option("--dry-run", is_flag=True, help="Show what it would publish, and publish nothing.")
 @click.option("--payloads", is_flag=True, help="With --dry-run: the payloads of these events, too.")
 @yes_option
-@json_option
+@json_lines_option
 def command(
     target: str, handler: str, since: datetime, until: datetime | None, where: tuple[str, ...],
     rate: float | None, dry_run: bool, payloads: bool, yes: bool, json: bool,

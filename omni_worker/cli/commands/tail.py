@@ -18,7 +18,7 @@ from ...transports.base import StoredMessage, Transport
 from .. import say
 from ..session import CalledWrongly, run_operation
 from ..tables import json_text, moment, printable, wrapped
-from ..values import Moment, json_option
+from ..values import Moment, json_lines_option
 
 INDENT = 10  # of the lines under the first
 PLACE = 12  # columns of stream and sequence; a longer one takes more
@@ -32,7 +32,7 @@ PLACE = 12  # columns of stream and sequence; a longer one takes more
 )
 @click.option("-f", "--follow", is_flag=True, help="After past events, continue with new ones.")
 @click.option("--payloads", is_flag=True, help="Show the events' payloads, too.")
-@json_option
+@json_lines_option
 def command(
     pattern: str, since: datetime | None, last: int | None, follow: bool, payloads: bool, json: bool
 ) -> int:  # fmt: skip
@@ -41,7 +41,7 @@ def command(
     PATTERN is an event type or a subject: `message.received`, `message.*.whatsapp.>`.
     Payloads are shown with --payloads only: chats are private.
 
-    It continues when the server restarts. With --json one object a line.
+    It continues when the server restarts.
 
     \b
     omni-worker tail message.received

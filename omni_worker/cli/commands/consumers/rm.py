@@ -15,7 +15,7 @@ from ....transports.base import Transport
 from ... import CALLED_WRONGLY, FAILED, complain, say
 from ...session import confirmed, run_with_app
 from ...tables import counted, json_text, printable, wrapped
-from ...values import json_option, yes_option
+from ...values import json_lines_option, yes_option
 from .list import found_consumers
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--stream", metavar="NAME", help="Only on this stream.")
 @click.option("--force", is_flag=True, help="Also one that is read, or an app's own.")
 @yes_option
-@json_option
+@json_lines_option
 def command(
     names: tuple[str, ...],
     target: str | None,

@@ -35,7 +35,7 @@ OPTIONS = (
     click.option("--handler", metavar="NAME", help="Only of this handler, as listed."),
     click.option("--error", metavar="TEXT", help="Only with this in the error or its class."),
     click.option("--since", type=Moment(), metavar="WHEN", help="Not older: 2h, 7d, a date."),
-    click.option("--until", type=Moment(), metavar="WHEN", help="Not younger."),
+    click.option("--until", type=Moment(), metavar="WHEN", help="Not newer."),
 )
 
 

@@ -11,7 +11,7 @@ from ....operations.dead_letters import DeadLetters
 from ....settings import Settings
 from ....transports.base import Transport
 from ...session import run_with_app
-from ...values import json_option, yes_option
+from ...values import json_lines_option, yes_option
 from .chosen import Chosen, Filters, filter_options, for_each, handlers_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @filter_options
 @click.option("--every", is_flag=True, help="Every open dead letter, without a filter.")
 @yes_option
-@json_option
+@json_lines_option
 def command(letters: tuple[str, ...], filters: Filters, every: bool, yes: bool, json: bool) -> int:
     """Discard dead letters: they are no longer listed.
 

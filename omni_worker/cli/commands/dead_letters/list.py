@@ -16,7 +16,7 @@ from ....transports.base import Transport
 from ... import say
 from ...session import Progress, run_with_app
 from ...tables import ago, grouped, json_text, table, wrapped
-from ...values import json_option
+from ...values import json_lines_option
 from .chosen import Filters, filter_options, handlers_of, letters_of, shown_handler
 
 if TYPE_CHECKING:
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
     "--limit", type=click.IntRange(0), default=50, show_default=True, metavar="N",
     help="Only the last N; 0: all.",
 )  # fmt: skip
-@json_option
+@json_lines_option
 def command(filters: Filters, limit: int, json: bool) -> int:
     """List the dead letters that are open, the newest last.
 
     TRIES is how many runs of the handler counted ("-": none); a run whose process died may not
     count. --handler takes its function or its durable; with --app also where no consumer of it
-    exists. An unverified one may be forged: see retry. With --json one object a line; "verified"
-    is null with --limit 0.
+    exists. An unverified one may be forged: see retry. In JSON "verified" is null with --limit 0.
 
     \b
     omni-worker dead-letters list --handler r1 --since 2h

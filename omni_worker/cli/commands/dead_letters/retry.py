@@ -15,7 +15,7 @@ from ....transports.base import Transport
 from ... import say
 from ...session import run_with_app
 from ...tables import ago, wrapped
-from ...values import json_option, yes_option
+from ...values import json_lines_option, yes_option
 from .chosen import Chosen, Filters, filter_options, for_each, handlers_of, shown_handler
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--again", is_flag=True, help="Also those that were sent back already.")
 @click.option("--unverified", is_flag=True, help="Also those the server does not confirm.")
 @yes_option
-@json_option
+@json_lines_option
 def command(
     letters: tuple[str, ...],
     filters: Filters,

@@ -19,7 +19,7 @@ SECTIONS = {
 
 @click.group("schedules", cls=Commands, package=__name__, sections=SECTIONS)
 def command() -> None:
-    """List, cancel, pause and hasten events that were published with after= or at=.
+    """List, cancel, pause or run early what was published with after= or at=.
 
     The server keeps them until they are due; a process of their app then publishes them.
     """

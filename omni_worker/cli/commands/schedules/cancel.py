@@ -28,7 +28,7 @@ def command(name: str, app: str | None) -> int:
         await cancel_schedule(transport, event)
         whose, due = shown(event)
         if event.cron is None:
-            return f"{whose} is cancelled; it was due at {due} UTC."
-        return f"The cron {whose} is removed; its next time was {due} UTC."
+            return f"{whose} is cancelled; it was due at {due}."
+        return f"The cron {whose} is removed; its next time was {due}."
 
     return on_schedule(name, app, act)

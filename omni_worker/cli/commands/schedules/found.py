@@ -9,7 +9,7 @@ from ....settings import Settings
 from ....transports.base import Transport
 from ... import say
 from ...session import run_operation
-from ...tables import wrapped
+from ...tables import moment, wrapped
 from ...values import app_name_option
 
 Act = Callable[[Transport, ScheduledEvent], Awaitable[str]]
@@ -29,4 +29,4 @@ def on_schedule(name: str, app: str | None, act: Act) -> int:
 
 def shown(event: ScheduledEvent) -> tuple[str, str]:
     """Show the event's name with its app, and when it is due, for people."""
-    return f"{event.name} of {event.app}", f"{event.due:%Y-%m-%d %H:%M:%S}"
+    return f"{event.name} of {event.app}", moment(event.due)

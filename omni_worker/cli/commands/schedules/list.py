@@ -21,14 +21,14 @@ from ...values import app_name_option, json_option
 @app_name_option("Only events of this app.")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N",
-    help="Show at most so many.",
+    help="Show at most N.",
 )  # fmt: skip
 @json_option
 def command(app: str | None, limit: int, json: bool) -> int:
     """List events that are not due yet and crons, the next one first.
 
     \b
-    DUE      when it is published, UTC; without the year if it is this one
+    DUE      when it is published, in this machine's zone; without the year if it is this one
     IN       how long it takes until then, or that it is paused
     NAME     its key or its id, or a cron's durable: what cancel and run-now take
     EVENT    its subject; of a cron, its times
@@ -62,7 +62,7 @@ def _lines(
     now = datetime.now(UTC)
     rows = [
         [
-            f"{one.due:%m-%d %H:%M:%S}" if one.due.year == now.year else f"{one.due:%Y-%m-%d}",
+            _due(one.due.astimezone(), now.astimezone()),
             "paused" if one.pause else lasting(max(0.0, (one.due - now).total_seconds())),
             one.app,
             one.name if one.key or one.cron else short_id(one.id),
@@ -74,6 +74,10 @@ def _lines(
     if total > len(found):
         lines += ["", _more(found, total)]
     return lines
+
+
+def _due(when: datetime, now: datetime) -> str:
+    return f"{when:%m-%d %H:%M:%S}" if when.year == now.year else f"{when:%Y-%m-%d}"
 
 
 def _more(found: Sequence[ScheduledEvent], total: int) -> str:

@@ -32,6 +32,6 @@ def command(name: str, reason: str, app: str | None) -> int:
         whose, due = shown(event)
         next_time = "it was to be due" if event.cron is None else "its next time was"
         again = f"omni-worker schedules resume {event.name}"
-        return f"{whose} is paused; {next_time} at {due} UTC. To go on: {again}"
+        return f"{whose} is paused; {next_time} at {due}. To go on: {again}"
 
     return on_schedule(name, app, act)

@@ -37,7 +37,7 @@ def command(name: str, app: str | None) -> int:
 def _said(event: ScheduledEvent) -> str:
     whose, due = shown(event)
     if event.pause is None:
-        return f"{whose} is not paused; it is due at {due} UTC."
+        return f"{whose} is not paused; it is due at {due}."
     if event.cron is None and event.due <= datetime.now(UTC):
-        return f"{whose} is resumed and due now; it was to be due at {due} UTC."
-    return f"{whose} is resumed; it is due at {due} UTC."
+        return f"{whose} is resumed and due now; it was to be due at {due}."
+    return f"{whose} is resumed; it is due at {due}."

@@ -29,7 +29,7 @@ def command(name: str, app: str | None) -> int:
         await run_schedule_now(transport, event)
         whose, due = shown(event)
         if event.cron is None:
-            return f"{whose} is due now; it was due at {due} UTC."
-        return f"{whose} has one event more, due now; its next time is {due} UTC."
+            return f"{whose} is due now; it was due at {due}."
+        return f"{whose} has one event more, due now; its next time is {due}."
 
     return on_schedule(name, app, act)
