@@ -62,7 +62,7 @@ async def test_a_rate_that_holds_events_up_is_said_once_and_shown_while_it_lasts
         after, none = heard.lines.copy(), heard.shown
 
     assert early == []
-    assert during == ["send has events that wait for rate='1/s', as it is to"]
+    assert during == ["send has events that wait for rate='1/s', as intended"]
     assert shown == (f"waits for rate='1/s': {waiting} events here",)
     assert waiting > 0
     assert after == [*during, "send has no events any longer that wait for rate='1/s'"]
@@ -84,7 +84,7 @@ async def test_a_limit_that_holds_events_up_is_said_with_its_handler() -> None:
         during, shown = heard.lines.copy(), heard.shown
         await t.advance(seconds=60)
 
-    assert during == ["query (d1) has events that wait for limit=1, as it is to"]
+    assert during == ["query (d1) has events that wait for limit=1, as intended"]
     assert shown[0].startswith("waits for limit=1: ")
     assert heard.lines[1:] == ["query (d1) has no events any longer that wait for limit=1"]
 

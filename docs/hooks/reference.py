@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 from pydantic import AliasChoices, SecretStr
@@ -61,6 +61,9 @@ def _value(field: FieldInfo) -> str:
     """What may be given: a kind, and its bounds where it has any."""
     kind: Any = field.annotation
     parts = [part for part in get_args(kind) if part is not type(None)]
+    if get_origin(kind) is Union:  # a number within bounds, or a word
+        (_, bounds), (word,) = map(get_args, parts)
+        return f"number{_bounds(bounds)}, or `{word}`"
     if isinstance(kind, types.UnionType):
         kind = parts[0]
     if get_origin(kind) is Literal:

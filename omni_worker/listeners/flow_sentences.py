@@ -24,7 +24,7 @@ def flow_sentence(signal: HandlerSignal) -> Sentence | None:
         case Tuned():
             level, text = DEBUG, f"runs {signal.concurrency} at once, not {signal.before}"
         case Limited():
-            level, text = INFO, f"has events that wait for {signal.option}, as it is to"
+            level, text = INFO, f"has events that wait for {signal.option}, as intended"
         case LimitEnded():
             level, text = INFO, f"has no events any longer that wait for {signal.option}"
         case _:
