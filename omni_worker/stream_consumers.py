@@ -154,9 +154,10 @@ def refusal(spec: ConsumerSpec, bare: ConsumerInfo) -> str:
     """Say why a main consumer does not take over a bare one's events, and what does it."""
     events = ", ".join(taken_over(spec, bare.config))
     return (
-        f"consumer {bare.name!r} on stream {spec.stream} has the events of {events}, which"
-        f" {spec.name!r} is now to read as well: events would be lost or repeated; stop its"
-        f" workers, then omni-worker plan MODULE:APP --recreate {spec.name}"
+        f"{'order_by=' if spec.one_active else 'this declaration'} needs one consumer on stream"
+        f" {spec.stream}, and {spec.name!r} has a second one: {bare.name!r}, for {events} without a"
+        " channel. To make one of the two, which loses nothing: stop its workers, then omni-worker"
+        f" plan MODULE:APP --recreate {spec.name}"
     )
 
 

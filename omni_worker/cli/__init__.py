@@ -44,11 +44,11 @@ SECTIONS = {
         "pause": "Deliver nothing to a handler, for a time or until resume.",
         "resume": "Deliver again to a paused handler.",
         "scale": "Run more or fewer events of a handler at once.",
-        "schedules": "List and cancel events that are published later.",
+        "schedules": "List, cancel or pause what is published later.",
     },
     "Repair": {
         "schemas": "Check stored events against an app's models.",
-        "consumers": "List consumers no handler reads; remove them.",
+        "consumers": "List consumers; remove what no handler reads.",
         "plan": "Compare a server with what an app needs; --apply.",
         "dead-letters": "List, show, retry and discard dead letters.",
         "replay": "Run past events through one handler again.",
@@ -74,8 +74,8 @@ def main(context: click.Context) -> None:
     environment variable: NATS_* for the connection, OMNI_WORKER_* for the rest. MODULE:APP is
     where an App object lives: `myapp:app`, `shop.workers:app`, `bots/echo.py`.
 
-    Exit codes: 0 done, 1 failed, 2 called wrongly, 130 interrupted; a command's own are in its
-    --help.
+    Exit codes: 0 done, 1 failed, 2 called wrongly, 130 interrupted; a command's own
+    codes are in its --help.
     """
     if context.invoked_subcommand != "run":  # it hears signals itself, as soon as it can
         take_interrupts()

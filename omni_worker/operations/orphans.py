@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ..handler_consumers import PlannedConsumers
-from ..topology import NANO, app_of, app_reader, handler_of, has_late, is_late, late_name
+from ..topology import (
+    NANO,
+    ConsumerSpec,
+    app_of,
+    app_reader,
+    handler_of,
+    has_late,
+    is_late,
+    late_name,
+    left_to,
+    taken_over,
+)
 from ..transports.base import Operators
 from ..transports.infos import ConsumerInfo, StreamConfig
 from ..transports.timestamps import iso, nanoseconds
@@ -39,8 +50,9 @@ async def orphans(
     wanted: Sequence[PlannedConsumers],
 ) -> list[ConsumerInfo]:
     """Find consumers of this app that no handler reads: of an older version or another module."""
-    known = {(spec.stream, spec.name) for one in wanted for spec in one.specs}
+    specs = {(spec.stream, spec.name): spec for one in wanted for spec in one.specs}
     found = await lasting_consumers(operators, standing)
+    known = {*specs, *_to_take_over(specs, {(one.stream, one.name): one for one in found})}
     late = {
         (info.stream, late_name(info.name))
         for info in found
@@ -54,6 +66,17 @@ async def orphans(
         and (info.stream, info.name) not in known
         and not (is_late(info.config) and (info.stream, info.name) in late)
     ]
+
+
+def _to_take_over(
+    specs: Mapping[tuple[str, str], ConsumerSpec], found: Mapping[tuple[str, str], ConsumerInfo]
+) -> Iterator[tuple[str, str]]:
+    """Find bare consumers whose events a handler still reads: its other one takes them over."""
+    for (stream, name), spec in specs.items():
+        main = found.get((stream, name))
+        bare = None if main is None else found.get((stream, left_to(spec, main) or ""))
+        if bare is not None and taken_over(spec, bare.config):
+            yield stream, bare.name
 
 
 def last_delivery(info: ConsumerInfo) -> datetime | None:

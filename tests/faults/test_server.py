@@ -193,7 +193,7 @@ async def test_a_server_started_only_after_its_workers(tmp_path: Path, rows: lis
             stage.spawn(target, reconnect_delay=0.1, reconnect_max_delay=0.3) for _ in range(2)
         ]
         for worker in early:
-            await worker.until_said("cannot connect: connection refused")
+            await worker.until_said(": connection refused")
         with server:
             async with Scene(tmp_path, server, rows) as scene:
                 for worker in early:

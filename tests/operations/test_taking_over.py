@@ -90,7 +90,8 @@ async def test_the_two_are_left_alone_until_they_are_recreated(
         }  # fmt: skip
     [step] = [one for one in json.loads(shown.out) if one["name"] == "r1"]
     assert (step["action"], step["drift"]) == ("conflict", True)
-    assert "'r1-bare' on stream CUSTOM has the events of custom.*" in step["says"]
+    assert "'r1' has a second one: 'r1-bare', for custom.* without a channel" in step["says"]
+    assert not [one for one in json.loads(shown.out) if one["action"] == "left"]
     assert applied.code == 1
     assert "--recreate r1" in " ".join(applied.out.split())
 

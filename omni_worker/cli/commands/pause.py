@@ -14,7 +14,7 @@ from ..values import Duration, app_name_option
 @click.argument("handler")
 @click.option("--for", "seconds", type=Duration(), metavar="TIME", help="10m, 2h; then it resumes.")
 @click.option("--reason", default="", metavar="TEXT", help="Shown wherever the pause is shown.")
-@app_name_option("If several apps have a handler of this name.")
+@app_name_option("Its app, if several have a handler of this name.")
 def command(handler: str, seconds: float | None, reason: str, app: str | None) -> int:
     """Deliver nothing to a handler, for a time or until `omni-worker resume`.
 

@@ -10,7 +10,7 @@ from ..values import app_name_option
 
 @click.command("resume")
 @click.argument("handler")
-@app_name_option("If several apps have a handler of this name.")
+@app_name_option("Its app, if several have a handler of this name.")
 def command(handler: str, app: str | None) -> int:
     """Deliver again to a handler, also if others paused it with another tool.
 

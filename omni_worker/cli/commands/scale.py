@@ -16,7 +16,7 @@ from ..values import app_name_option
 @click.argument("concurrency", type=click.IntRange(1, MOST), required=False)
 @click.option("--reset", is_flag=True, help="As many as the handler declares, again.")
 @click.option("--reason", default="", metavar="TEXT", help="Shown wherever the number is shown.")
-@app_name_option("If several apps have a handler of this name.")
+@app_name_option("Its app, if several have a handler of this name.")
 def command(
     handler: str, concurrency: int | None, reset: bool, reason: str, app: str | None
 ) -> int:

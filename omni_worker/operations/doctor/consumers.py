@@ -134,8 +134,11 @@ def _unread(info: ConsumerInfo) -> Finding:
             f"start a process of {own.app} that may read it; if nothing uses {own.app} any longer:"
             f" omni-worker consumers rm {info.name} --force"
         )
-    elif app_of(info.config):
-        advice += f"omni-worker consumers rm {info.name}"
+    elif (app := app_of(info.config)) is not None:
+        advice = (
+            f"start a worker of {app}; whether a handler still wants it:"
+            " omni-worker consumers list MODULE:APP"
+        )
     else:
         advice += f"nats consumer rm {info.stream} {info.name}"
     return Finding(Level.WARN, "consumers", says, advice)

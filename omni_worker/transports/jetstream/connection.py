@@ -269,8 +269,8 @@ class Connection:
                 ) from None
             wait = backoff.full_jitter(next(waits))
             log.warning(
-                "cannot connect: %s; try %d%s in %.1f s", describe(cause), tries + 1,
-                f" of {limit + 1}" if limit is not None else "", wait,
+                "cannot connect to %s: %s; try %d%s in %.1f s", settings.shown_urls,
+                describe(cause), tries + 1, f" of {limit + 1}" if limit is not None else "", wait,
                 extra={"omni_server": settings.shown_urls},
             )  # fmt: skip
             await asyncio.sleep(wait)

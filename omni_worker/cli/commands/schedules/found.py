@@ -14,7 +14,7 @@ from ...values import app_name_option
 
 Act = Callable[[Transport, ScheduledEvent], Awaitable[str]]
 
-of_app = app_name_option("If several apps have scheduled this name.")
+of_app = app_name_option("Its app, if several have scheduled this name.")
 
 
 def on_schedule(name: str, app: str | None, act: Act) -> int:

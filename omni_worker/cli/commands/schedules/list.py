@@ -28,7 +28,7 @@ def command(app: str | None, limit: int, json: bool) -> int:
     """List events that are not due yet and crons, the next one first.
 
     \b
-    DUE      when it is published, in this machine's zone; without the year if it is this one
+    DUE      its time in this machine's zone, without the year if it is this one
     IN       how long it takes until then, or that it is paused
     NAME     its key or its id, or a cron's durable: what cancel and run-now take
     EVENT    its subject; of a cron, its times
