@@ -25,7 +25,7 @@ PEERS  := benchmarks/peers
 help: ## Show this list
 	@echo "omni-worker: event workers on NATS JetStream"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "The first one installs into $(VENV); PYTHON=python3.12 picks the interpreter."
 
