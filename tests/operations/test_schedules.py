@@ -264,6 +264,7 @@ async def test_a_pause_is_ordered_listed_and_ended_at_a_terminal(nats_server: Na
         missing = await call(nats_server, "pause", "nothing")
 
     assert "report of bot is paused; its next time was" in paused.out
+    assert "Times until it is resumed are left out." in " ".join(paused.out.split())
     assert "omni-worker schedules resume report" in paused.out
     assert "(the bank is closed)" in listed.out
     assert all(len(line) <= 80 for line in listed.out.splitlines())

@@ -30,8 +30,10 @@ def command(name: str, reason: str, app: str | None) -> int:
     async def act(transport: Transport, event: ScheduledEvent) -> str:
         await pause_schedule(transport, event, by=this_person(), reason=reason)
         whose, due = shown(event)
-        next_time = "it was to be due" if event.cron is None else "its next time was"
+        is_cron = event.cron is not None
+        next_time = "its next time was" if is_cron else "it was to be due"
+        left_out = " Times until it is resumed are left out." if is_cron else ""
         again = f"omni-worker schedules resume {event.name}"
-        return f"{whose} is paused; {next_time} at {due}. To go on: {again}"
+        return f"{whose} is paused; {next_time} at {due}.{left_out} To go on: {again}"
 
     return on_schedule(name, app, act)
