@@ -80,6 +80,8 @@ def check_command(words: list[str]) -> None:
             assert extras <= set(project["optional-dependencies"])
         case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"]:
             pass
+        case ["python", "-m", "pytest", "-o", "asyncio_mode=auto", "test_greeter.py"]:
+            pass  # saved by the reader of the README: the block above is its code
         case ["python" | ".venv/bin/python", "-m", "pytest", *paths]:
             assert all((ROOT / path).exists() for path in paths), f"{paths}: no such file"
         case [program, *_]:
