@@ -37,6 +37,7 @@ from ..topology import (
     consumer_changes,
     consumer_config,
     function_of,
+    handler_of,
     is_whole,
     plan_consumer,
     plan_stream,
@@ -52,7 +53,7 @@ from ..writes import write_consumer, write_stream
 from .crons import RemoveCron, remove_cron, unclaimed_crons
 from .orphans import orphans
 from .own_readers import SENT_BACK, own_readers
-from .steps import Action, Change, Kind, Step
+from .steps import Action, Change, Kind, Step, orphaned_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,13 +256,13 @@ async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step
 
 
 def _orphaned(info: ConsumerInfo) -> Step:
-    waiting = info.num_pending
-    wait = "1 event is waiting" if waiting == 1 else f"{waiting} events are waiting"
-    says = (
-        f"no handler of this version reads it, {wait}; when no other version does:"
-        f" omni-worker consumers rm {info.name}"
-    )
-    return _consumer(Action.ORPHANED, info.name, info.stream, says)
+    waiting, config = info.num_pending, info.config
+    step = _consumer(
+        Action.ORPHANED, info.name, info.stream, orphaned_words(info.name, waiting)
+    )  # fmt: skip
+    return replace(
+        step, handler=handler_of(config), function=function_of(config), waiting=waiting
+    )  # fmt: skip
 
 
 def _consumer(

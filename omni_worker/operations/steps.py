@@ -46,6 +46,7 @@ class Step:
     stream: str = ""  # the stream of a consumer
     handler: str = ""  # the name people know a consumer by
     function: str = ""  # of the handler that reads this consumer
+    waiting: int = 0  # events of an orphaned consumer that are not delivered
     change: Change | None = None
 
     @property
@@ -58,9 +59,25 @@ def by_handler(steps: Sequence[Step]) -> list[Step]:
     """Make the same step for both consumers of a handler one, under the name people know."""
     found: dict[tuple[str, ...], Step] = {}
     for one in steps:
-        key = (one.action, one.kind, one.stream, one.handler or one.name, one.says)
-        found[key] = replace(one, name=one.handler or one.name) if key in found else one
+        is_orphaned = one.action is Action.ORPHANED and one.kind is Kind.CONSUMER
+        name, says = one.handler or one.name, "" if is_orphaned else one.says
+        key = (one.action, one.kind, one.stream, name, says)
+        if key in found and is_orphaned:
+            waiting = found[key].waiting + one.waiting
+            says = orphaned_words(name, waiting)
+            found[key] = replace(one, name=name, says=says, waiting=waiting)
+        else:
+            found[key] = replace(one, name=name) if key in found else one
     return list(found.values())
+
+
+def orphaned_words(name: str, waiting: int) -> str:
+    """Say what is known of an orphaned consumer, or of all that a handler had on a stream."""
+    wait = "1 event is waiting" if waiting == 1 else f"{waiting} events are waiting"
+    return (
+        f"no handler of this version reads it, {wait}; when no other version does:"
+        f" omni-worker consumers rm {name}"
+    )
 
 
 def as_json(step: Step) -> dict[str, Any]:

@@ -384,6 +384,30 @@ async def test_consumers_that_let_events_wait_are_told_with_the_reason(
     assert "read" not in found
 
 
+async def test_a_handler_whose_workers_are_stopped_is_named_once_and_never_to_be_removed(
+    nats_server: NatsServer,
+) -> None:
+    async def place(event: Event) -> None: ...
+
+    async with EventBus(nats_server.url, name="shop") as bus:
+        await bus.subscribe("custom.n", place, durable="orders")
+    async with EventBus(nats_server.url, name="t") as bus:
+        await bus.publish("custom.n", 1)
+        await bus.publish("custom.n", 2, channel="wa", instance="wa-1")
+
+    found = findings(nats_server.url)["consumers"]
+    said = operate(nats_server.url, "doctor")
+
+    assert [(one["says"], one["advice"]) for one in found] == [
+        (
+            "place (orders) on CUSTOM: 2 events are waiting, and no worker reads it",
+            "start a worker of shop; whether it still has this handler says: omni-worker"
+            " consumers list MODULE:APP",
+        )
+    ]
+    assert "consumers rm" not in said.out
+
+
 async def consumer_of(client: Any, name: str, **options: Any) -> None:
     config = {"name": name, "durable_name": name, "ack_policy": "explicit",
               "deliver_policy": "all", **options}  # fmt: skip

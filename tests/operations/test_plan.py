@@ -307,7 +307,12 @@ async def test_options_are_updated_and_filters_narrowed_though_somebody_reads(
     assert "filter_subjects message.*, wanted message.received" in updates["r1-bare"]
     assert ("left", "consumer", "left") in to_do(steps)
     rows = [" ".join(cell.strip() for cell in row[:3]) for row in table_of(shown)]
-    assert "orphaned consumer left on CUSTOM" in rows
+    assert [row for row in rows if "orphaned" in row] == [
+        "orphaned consumer _pass (left) on CUSTOM"
+    ]
+    assert "omni-worker consumers rm left" in " ".join(shown.out.split())
+    assert "rm left-bare" not in shown.out
+    assert {name for action, _, name in to_do(steps) if action == "left"} == {"left", "left-bare"}
     assert applied.code == 0
     assert info is not None
     assert info.config.ack_wait == 60

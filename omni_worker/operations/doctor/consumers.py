@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...errors import TransportError
+from ...handlers import both_names
 from ...steering.orders import PauseOrder
 from ...steering.pauses import known_pause
 from ...topology import (
@@ -14,6 +16,7 @@ from ...topology import (
     OWN_STREAM,
     app_of,
     app_reader,
+    function_of,
     handler_of,
     holds_events,
     overlapping,
@@ -51,13 +54,17 @@ async def consumer_findings(operators: Operators, streams: Sequence[StreamInfo])
             found += _standing(stream, info)
             if info.is_paused:
                 found.append(_paused(info, await known_pause(operators, info)))
+        found += _unread([one for one in consumers if _is_unread(one)])
         found += [one for one in dying if one is not None]
-    return found or [Finding(Level.OK, "consumers", f"{count}, none of them stranded")]
+    # The two consumers of a handler have one name, and often the same to say.
+    return [*dict.fromkeys(found)] or [
+        Finding(Level.OK, "consumers", f"{count}, none of them stranded")
+    ]
 
 
 def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
-    where = f"{info.name} on {stream.name}"
-    waiting, unacked = info.num_pending, info.num_ack_pending
+    where = _where(info)
+    unacked = info.num_ack_pending
     limit = info.config.max_deliver
     if limit > 0:
         yield Finding(
@@ -99,8 +106,6 @@ def _standing(stream: StreamInfo, info: ConsumerInfo) -> Iterator[Finding]:
             "find out why so many wait for a retry: omni-worker dead-letters list and the worker's"
             " log name the errors",
         )  # fmt: skip
-    elif waiting and not (unacked or info.num_waiting or info.is_push_bound or info.is_paused):
-        yield _unread(info)
 
 
 def _fewer_filters(filters: Sequence[str]) -> str:
@@ -116,32 +121,56 @@ def _paused(info: ConsumerInfo, order: PauseOrder | None) -> Finding:
     stops = "nothing is delivered" if own is None else own.stops
     by = "" if order is None else f" by {order.by}" + (order.reason and f" ({order.reason})")
     return Finding(
-        Level.WARN, "consumers", f"{info.name} on {info.stream}: paused{by}, so {stops}",
+        Level.WARN, "consumers", f"{_where(info)}: paused{by}, so {stops}",
         f"omni-worker resume {handler_of(info.config)}"
         if app_of(info.config)
         else f"nats consumer resume {info.stream} {info.name}",
     )  # fmt: skip
 
 
-def _unread(info: ConsumerInfo) -> Finding:
-    """Say what waits in a consumer that no process reads, and what to do."""
-    waiting = _times(info.num_pending, "event is", "events are")
-    says = f"{info.name} on {info.stream}: {waiting} waiting, and no worker reads it"
-    advice = "start its worker; if it is not needed any longer: "
+def _is_unread(info: ConsumerInfo) -> bool:
+    """Tell whether events wait and no process has asked for them."""
+    is_held = info.num_ack_pending or info.is_push_bound or info.is_paused
+    return bool(info.num_pending and not (is_held or info.num_waiting))
+
+
+def _unread(infos: Sequence[ConsumerInfo]) -> list[Finding]:
+    """Say what waits in consumers that no process reads, once for each handler."""
+    waiting: Counter[tuple[str, str, str]] = Counter()
+    for info in infos:
+        own = app_reader(info)
+        also = f", so {own.stops}" if own is not None else ""
+        waiting[_where(info), _read_it(info), also] += info.num_pending
+    return [
+        Finding(
+            Level.WARN, "consumers",
+            f"{where}: {_times(count, 'event is', 'events are')} waiting, and no worker reads"
+            f" it{also}", advice,
+        )
+        for (where, advice, also), count in waiting.items()
+    ]  # fmt: skip
+
+
+def _read_it(info: ConsumerInfo) -> str:
+    """Say what to do about a consumer that no process reads; it may well be needed."""
     if (own := app_reader(info)) is not None:
-        says += f", so {own.stops}"
-        advice = (
+        return (
             f"start a process of {own.app} that may read it; if nothing uses {own.app} any longer:"
             f" omni-worker consumers rm {info.name} --force"
         )
-    elif (app := app_of(info.config)) is not None:
-        advice = (
-            f"start a worker of {app}; whether a handler still wants it:"
-            " omni-worker consumers list MODULE:APP"
+    if app := app_of(info.config):
+        return (
+            f"start a worker of {app}; whether it still has this handler says: omni-worker"
+            " consumers list MODULE:APP"
         )
-    else:
-        advice += f"nats consumer rm {info.stream} {info.name}"
-    return Finding(Level.WARN, "consumers", says, advice)
+    return "start its worker; it belongs to another program"
+
+
+def _where(info: ConsumerInfo) -> str:
+    """Name a consumer for people: a handler's by the handler, as every command does."""
+    if app_of(info.config) is None or app_reader(info) is not None:
+        return f"{info.name} on {info.stream}"
+    return f"{both_names(function_of(info.config), handler_of(info.config))} on {info.stream}"
 
 
 async def _dying(operators: Operators, stream: StreamInfo, info: ConsumerInfo) -> Finding | None:
@@ -156,7 +185,7 @@ async def _dying(operators: Operators, stream: StreamInfo, info: ConsumerInfo) -
     name = stream.name
     return Finding(
         Level.WARN, "consumers",
-        f"{info.name} on {name}: its oldest event waits for {age / DAY:.1f} d, and {name} keeps"
+        f"{_where(info)}: its oldest event waits for {age / DAY:.1f} d, and {name} keeps"
         f" events for {max_age / DAY:.3g} d",
         "start its worker, or raise the stream's max_age; older events are lost",
     )  # fmt: skip
