@@ -22,21 +22,29 @@ _COPIED = re.compile(r"[\"'(\[<]*[\w./:@?&=#%+~,$*>-]+[\"')\]>.,;:]*", re.ASCII)
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[int] = (),
+    is_whole: bool = False,
 ) -> list[str]:
     """Lay out lines under a head; columns in ``right`` are numbers, the last may be a long text.
 
     Where space is short the text continues on further lines, then under its row, and then the
-    widest names are broken: each can be read whole.
+    widest names are broken: each can be read whole. With ``is_whole`` a text that does not fit on
+    the line of its row is never continued beside it: all are put under their rows.
     """
     texts = [list(head), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in texts) for column in range(len(head))]
     screen = terminal_width()
     beside = screen - sum(widths[:-1]) - len(GAP) * (len(head) - 1)
     is_text = widths[-1] > LEAST and len(head) - 1 not in right
-    if is_text and beside < min(widths[-1], ROOM):
+    if is_text and beside < (widths[-1] if is_whole else min(widths[-1], ROOM)):
         _squeeze(widths, screen - len(GAP) * (len(head) - 2), len(head) - 1, right)
-        return [line for row in texts for line in _with_text_under(row, widths, right, screen)]
+        under = [line for row in texts for line in _with_text_under(row, widths, right, screen)]
+        if is_whole and beside >= len(head[-1]):  # the head keeps its one line
+            under[:2] = [GAP.join((under[0].ljust(screen - beside - len(GAP)), head[-1]))]
+        return under
     if is_text:
         widths[-1] = min(widths[-1], beside)
     _squeeze(widths, screen - len(GAP) * (len(head) - 1), len(head), right)

@@ -47,6 +47,23 @@ def test_a_long_text_goes_on_in_its_column() -> None:
     ]
 
 
+def test_a_whole_text_that_does_not_fit_beside_its_row_stands_under_it_on_one_line() -> None:
+    error = "SchemaMismatch: custom.order.placed: payload.customer: Input is no string"
+    row = ["56 s", "custom.order.placed", "place (orders)", "-"]
+
+    fits = table(HEAD, [[1, *row, "x"]], right=RIGHT, is_whole=True)
+    does_not = table(HEAD, [[1, *row, "x"], [2, *row, error]], right=RIGHT, is_whole=True)
+
+    assert fits[1:] == ["1  56 s  custom.order.placed  place (orders)      -  x"]
+    assert does_not == [
+        "#  AGE   TYPE                 HANDLER         TRIES  ERROR",
+        "1  56 s  custom.order.placed  place (orders)      -",
+        "    x",
+        "2  56 s  custom.order.placed  place (orders)      -",
+        f"    {error}",
+    ]
+
+
 def test_beside_long_names_the_text_stands_under_its_row() -> None:
     handler = "orders.shop.place-1a2b3c4d"
 

@@ -92,7 +92,7 @@ def _listing(
         head.insert(2, "STATE")
         for row, one in zip(rows, shown, strict=True):
             row.insert(2, one.state)
-    lines = table(head, rows, right=(0, 4 + everything))
+    lines = table(head, rows, right=(0, 4 + everything), is_whole=True)
     if count > len(shown):
         lines += wrapped(
             f"The last {len(shown)} of {grouped(count)}; --limit 0 shows all,"
