@@ -119,6 +119,7 @@ async def test_times_are_in_the_zone_of_the_terminal(nats_server: NatsServer) ->
     as_json = json.loads(await asyncio.to_thread(said, "list", "--json"))
     resumed = await asyncio.to_thread(said, "resume", "k")
 
+    assert listed.splitlines()[0].startswith("DUE (IST) ")
     assert listed.splitlines()[1].startswith("2040-02-01 ")
     assert as_json[0]["due"] == "2040-01-31T20:00:00Z"
     assert resumed == "k of bot is not paused; it is due at 2040-02-01 01:30:00 IST.\n"

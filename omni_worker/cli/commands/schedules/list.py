@@ -70,7 +70,7 @@ def _lines(
         ]
         for one in found
     ]
-    lines = table(["DUE (UTC)", "IN", "APP", "NAME", "EVENT"], rows, right=(1,))
+    lines = table([f"DUE ({now.astimezone():%Z})", "IN", "APP", "NAME", "EVENT"], rows, right=(1,))
     if total > len(found):
         lines += ["", _more(found, total)]
     return lines
