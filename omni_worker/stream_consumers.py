@@ -45,6 +45,10 @@ from .transports.infos import ConsumerInfo
 Version = tuple[int, int, int]
 
 
+class TakeoverNeeded(TopologyError):
+    """Two consumers have to become one, which `plan --recreate` does while no worker runs."""
+
+
 async def plan_consumers(
     handler: Handler,
     provisioner: Provisioner,
@@ -100,7 +104,7 @@ async def specs_to_read(
     specs: list[ConsumerSpec] = []
     joins: list[ConsumersJoined] = []
     for one in wanted:
-        found, cause = await _on_one_stream(one, transport, provisioner)
+        found, cause = await _on_one_stream(handler, one, transport, provisioner)
         specs += found
         if cause is not None:
             names = {"stream": one.stream, "consumer": one.name}
@@ -111,13 +115,14 @@ async def specs_to_read(
 
 
 async def _on_one_stream(
-    wanted: StreamConsumers, transport: Transport, provisioner: Provisioner
+    handler: Handler, wanted: StreamConsumers, transport: Transport, provisioner: Provisioner
 ) -> tuple[tuple[ConsumerSpec, ...], Exception | None]:
     """Return the consumers to read, and why the two are joined, if they are."""
     version = transport.server_version
     if wanted.bare is None:
         _check_filters(wanted.main, version, "order_by needs one consumer")
-        await _check_taken_over(wanted.main, transport.operators)
+        if (bare := await absorbed(wanted.main, transport.operators)) is not None:
+            raise TakeoverNeeded(refusal(handler, wanted.main, bare))
         return wanted.specs, None
     operators = transport.operators
     main = await operators.consumer_info(wanted.stream, wanted.main.name)
@@ -150,21 +155,16 @@ async def absorbed(spec: ConsumerSpec, operators: Operators) -> ConsumerInfo | N
     return bare if bare is not None and taken_over(spec, bare.config) else None
 
 
-def refusal(spec: ConsumerSpec, bare: ConsumerInfo) -> str:
-    """Say why a main consumer does not take over a bare one's events, and what does it."""
-    events = ", ".join(taken_over(spec, bare.config))
+def refusal(handler: Handler, spec: ConsumerSpec, bare: ConsumerInfo) -> str:
+    """Say which declaration needs one consumer in place of two, and what makes it."""
+    is_ordered = handler.options.order_by is not None
+    cause = "order_by=" if is_ordered else ", ".join(map(repr, handler.types or handler.filters))
     return (
-        f"{'order_by=' if spec.one_active else 'this declaration'} needs one consumer on stream"
-        f" {spec.stream}, and {spec.name!r} has a second one: {bare.name!r}, for {events} without a"
-        " channel. To make one of the two, which loses nothing: stop its workers, then omni-worker"
-        f" plan MODULE:APP --recreate {spec.name}"
+        f"{cause} needs one consumer, but {handler.shown} has two on {spec.stream}:"
+        f" {spec.name}, and {bare.name} for events without a channel. While no worker runs:"
+        f" omni-worker plan MODULE:APP --recreate {spec.name} (it loses nothing, and says what"
+        " comes again)"
     )
-
-
-async def _check_taken_over(spec: ConsumerSpec, operators: Operators) -> None:
-    """Refuse to read what a bare consumer has. Raises TopologyError."""
-    if (bare := await absorbed(spec, operators)) is not None:
-        raise TopologyError(refusal(spec, bare))
 
 
 def _check_filters(spec: ConsumerSpec, version: Version, why: str) -> None:

@@ -50,6 +50,7 @@ from .common_options import Given
 from .dev_events import DevEvents
 from .dev_handlers import Memory, say_changes, say_left
 from .handler_list import handler_list
+from .named_target import in_dev
 from .session import settings_of
 
 log = logging.getLogger("omni_worker.worker")
@@ -122,7 +123,9 @@ def work(
             app,
             settings,
             Ports.of(settings),
-            lambda health, router: _work(app, settings, parent, report, health, router, choice),
+            lambda health, router: _work(
+                app, settings, parent, report, health, router, choice, target
+            ),
         )
     except ConfigError as error:  # a port is taken, or a route
         complain(str(error))
@@ -255,7 +258,7 @@ class Report:
 
 async def _work(
     app: App, settings: Settings, parent: ParentChannel, report: Report, health: Health,
-    router: Router, choice: tuple[list[str], list[str]],
+    router: Router, choice: tuple[list[str], list[str]], target: str,
 ) -> int:  # fmt: skip
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask, "SIGTERM")
@@ -266,6 +269,7 @@ async def _work(
     return await run_worker(
         app, settings=settings, on_ready=report.ready, stop=stop, health=health, router=router,
         only=choice[0], without=choice[1],
+        explain=lambda error: in_dev(error, target, settings.shown_urls),
     )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ async def _consumers(operators: Operators, wanted: PlannedConsumers) -> list[Ste
             steps += [_consumer(Action.FINE, spec.name, spec.stream, says) for spec in one.specs]
             continue
         for spec in await _as_they_begin(operators, one):
-            found = await _consumer_steps(operators, spec)
+            found = await _consumer_steps(operators, wanted.handler, spec)
             steps += [replace(step, handler=one.name) for step in found]
     return steps
 
@@ -228,9 +228,9 @@ async def _as_they_begin(operators: Operators, wanted: StreamConsumers) -> tuple
     return (replace(wanted.bare, start_sequence=main.delivered + 1), wanted.main)
 
 
-async def _consumer_steps(operators: Operators, spec: ConsumerSpec) -> list[Step]:
+async def _consumer_steps(operators: Operators, handler: Handler, spec: ConsumerSpec) -> list[Step]:
     if (bare := await absorbed(spec, operators)) is not None:
-        says = refusal(spec, bare)
+        says = refusal(handler, spec, bare)
         return [_consumer(Action.CONFLICT, spec.name, spec.stream, says)]
     info = await operators.consumer_info(spec.stream, spec.name)
     step = plan_consumer(spec, info, narrow=True)

@@ -126,17 +126,18 @@ async def run_worker(
     router: Router | None = None,
     only: Sequence[str] = (),
     without: Sequence[str] = (),
+    explain: Callable[[OmniWorkerError], str] = str,
 ) -> int:
     """Run an app until it is asked to stop or cannot go on; return the exit code.
 
     0 after SIGTERM, SIGINT or SIGHUP, 1 after a failure (said in one line), 130 when a second
     signal ended it at once, or the grace was over and something blocked the event loop.
     ``notify`` tells whatever runs us, ``health`` knows how we are, and ``router`` answers requests
-    from now to the end. ``only`` and ``without`` choose handlers, as in ``App.running``.
+    from now to the end. ``only`` and ``without`` are those of ``App.running``; ``explain`` words
+    the failure.
     """
-    health = health or Health()
+    health, last_resort = health or Health(), None
     given = settings or app.settings or Settings()
-    last_resort = None
     if stop is None:
         stop = Stop()
         stop.listen()
@@ -146,8 +147,7 @@ async def run_worker(
         )  # fmt: skip
         last_resort.open()
     stop.about = {"app": app.name, "server": given.shown_urls}
-    notify = notify or Notify({})
-    router = router or Router()
+    notify, router = notify or Notify({}), router or Router()
     if notify.parent is not None:
         _answer(notify.parent, given.grace, health, router)
     notify.listen(stop.ask)
@@ -166,8 +166,8 @@ async def run_worker(
 
     try:
         waits_for_streams.set(True)
-        running = app.running(transport=transport, settings=settings, only=only, without=without)
-        return await _run(_live(running, ready, stopping, stop), stop)
+        bus = app.running(transport=transport, settings=settings, only=only, without=without)
+        return await _run(_live(bus, ready, stopping, stop), stop, explain)
     finally:
         router.close()
         notify.close()
@@ -182,7 +182,9 @@ def _answer(parent: ParentChannel, grace: float, health: Health, router: Router)
     serve_channel(parent, router)
 
 
-async def _run(living: Coroutine[Any, Any, int], stop: Stop) -> int:
+async def _run(
+    living: Coroutine[Any, Any, int], stop: Stop, explain: Callable[[OmniWorkerError], str]
+) -> int:
     """Live, until it is over or a second request ends it; returns the exit code."""
     life = asyncio.create_task(living)
     forced = asyncio.create_task(stop.forced.wait())
@@ -190,7 +192,7 @@ async def _run(living: Coroutine[Any, Any, int], stop: Stop) -> int:
     try:
         await asyncio.wait([life, forced], return_when=asyncio.FIRST_COMPLETED)
         if life.done():
-            return _exit_code(life)
+            return _exit_code(life, explain)
         life.cancel()
         await asyncio.wait([life], timeout=FORCED_END)
         return INTERRUPTED
@@ -236,14 +238,14 @@ async def _cancel_start(life: asyncio.Task[int], stop: Stop) -> None:
         life.cancel()
 
 
-def _exit_code(life: asyncio.Task[int]) -> int:
+def _exit_code(life: asyncio.Task[int], explain: Callable[[OmniWorkerError], str]) -> int:
     if life.cancelled():
         return DONE  # asked to stop before it had started
     error = life.exception()
     if error is None:
         return life.result()
     if isinstance(error, OmniWorkerError):
-        log.error("%s", error)
+        log.error("%s", explain(error))
     else:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         log.error("the app failed: %s%s", error_line(error), notes, exc_info=error)

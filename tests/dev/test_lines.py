@@ -13,6 +13,7 @@ from omni_worker.handlers import Handler, declare
 from omni_worker.nats_server import NatsServer
 from omni_worker.topology import ConsumerSpec, consumer_config
 
+from ..cli.support import call
 from .support import Project
 
 APP = """
@@ -38,6 +39,29 @@ MORE = """
 async def ship(event):
     effect("handled", id=event.id)
 """
+
+
+async def test_a_save_that_needs_one_consumer_says_how_it_is_made_beside_dev(
+    project: Project, nats_server: NatsServer
+) -> None:
+    url, folder = nats_server.url, project.stage.folder
+    ordered = APP.format(durable="pay").replace("'pay'", "'pay', order_by=lambda event: 'k'")
+    project.write(APP.format(durable="pay"))
+    dev = await project.dev(url=url)
+
+    project.write(ordered)
+    await dev.until_said("order_by= needs one consumer, but charge (pay) has two on CUSTOM")
+    await dev.until_said("omni-worker plan play --recreate pay (it loses nothing")
+    await dev.until_said(f"with NATS_URL={url}, then save again")
+    await dev.until_said("waiting for the next save")
+    effects = {"EFFECTS": str(folder / "effects.jsonl"), "WORKER": "plan"}
+    done = call(
+        "plan", "play", "--recreate", "pay", "--yes", folder=folder, NATS_URL=url, **effects
+    )
+    project.write(ordered + "\n")
+
+    await dev.until_said("reloaded in")
+    assert done.code == 0
 
 
 async def test_what_a_handler_publishes_and_what_no_handler_reads_is_shown(

@@ -81,19 +81,23 @@ async def test_the_two_are_left_alone_until_they_are_recreated(
         await handled_before(bus)
         there = await consumers(bus)
 
-        with pytest.raises(TopologyError, match="plan MODULE:APP --recreate r1"):
+        with pytest.raises(TopologyError, match="plan MODULE:APP --recreate r1") as refused:
             await bus.subscribe(types, lambda event: None, durable="r1", **options)
         shown, applied = plan("--json"), plan("--apply")
 
         assert await consumers(bus) == there == {
             "r1": ("custom.*.>",), "r1-bare": ("custom.*",),
         }  # fmt: skip
-    [step] = [one for one in json.loads(shown.out) if one["name"] == "r1"]
-    assert (step["action"], step["drift"]) == ("conflict", True)
-    assert "'r1' has a second one: 'r1-bare', for custom.* without a channel" in step["says"]
-    assert not [one for one in json.loads(shown.out) if one["action"] == "left"]
+    cause = "order_by=" if options else "'custom.>'"
+    assert f"{cause} needs one consumer, but " in str(refused.value)
+    assert "two on CUSTOM: r1, and r1-bare for events without a channel" in str(refused.value)
+    found = {one["name"]: one for one in json.loads(shown.out) if one["kind"] == "consumer"}
+    assert "r1-bare" not in found  # part of it, and not orphaned
+    assert (found["r1"]["action"], found["r1"]["drift"]) == ("conflict", True)
+    assert f"{cause} needs one consumer" in found["r1"]["says"]
+    assert "omni-worker plan shop:app --recreate r1" in found["r1"]["says"]
     assert applied.code == 1
-    assert "--recreate r1" in " ".join(applied.out.split())
+    assert "omni-worker plan shop:app --recreate r1" in " ".join(applied.out.split())
 
 
 @edits
@@ -160,6 +164,32 @@ async def test_while_a_worker_reads_one_of_the_two_none_is_deleted(
         assert set(await consumers(bus)) == {"r1", "r1-bare"}
     assert done.code == 1
     assert "is read right now" in done.line
+
+
+@pytest.mark.parametrize("declared", ['"custom.a", channel="c"'])
+async def test_a_bare_consumer_that_none_takes_over_is_orphaned(
+    nats_server: NatsServer, plan: Callable[..., Said]
+) -> None:
+    async with EventBus(nats_server.url, name="router") as bus:
+        await handled_before(bus, failing=())
+
+        shown = plan("--json")
+
+    found = {one["name"]: one["action"] for one in json.loads(shown.out)}
+    assert found["r1-bare"] == "left"
+
+
+@pytest.mark.parametrize("declared", [AFTER[1][0]])
+async def test_run_advises_the_command_with_its_own_target(
+    nats_server: NatsServer, plan: Callable[..., Said], tmp_path: Path
+) -> None:
+    async with EventBus(nats_server.url, name="router") as bus:
+        await handled_before(bus, failing=())
+
+    refused = operate(nats_server.url, "run", "shop:app", "--log-format", "pretty", folder=tmp_path)
+
+    assert refused.code == 1
+    assert "omni-worker plan shop:app --recreate r1 (it loses nothing" in refused.line
 
 
 @edits

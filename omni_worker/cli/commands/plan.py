@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from ...settings import Settings
 from ...topology import UpdateConsumer, UpdateStream
 from ...transports.base import Transport
 from .. import CALLED_WRONGLY, FAILED, complain, say
+from ..named_target import named
 from ..session import CalledWrongly, confirmed, run_for_app
 from ..tables import counted, json_text, table, wrapped
 from ..values import json_option, verbose_option, yes_option
@@ -84,9 +86,9 @@ def command(
         needs = Needs(
             app=app.name, handlers=app.handlers, registry=app.registry, settings=settings
         )  # fmt: skip
-        steps = await find_drift(transport, needs)
+        steps = [_named(one, target) for one in await find_drift(transport, needs)]
         if do_apply:
-            return await _apply(transport, needs, steps, json=json)
+            return await _apply(transport, needs, steps, target, json=json)
         say(
             json_text([step_json(one) for one in steps], indent=2)
             if json
@@ -101,7 +103,13 @@ def command(
     return run_for_app(target, work, adapt=adapt)
 
 
-async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json: bool) -> int:
+def _named(step: Step, target: str) -> Step:
+    return replace(step, says=named(step.says, target))
+
+
+async def _apply(
+    transport: Transport, needs: Needs, steps: list[Step], target: str, *, json: bool
+) -> int:
     """Do all that can be done and report each step; then compare again."""
     done: list[dict[str, Any]] = []
     for step in steps:
@@ -119,7 +127,7 @@ async def _apply(transport: Transport, needs: Needs, steps: list[Step], *, json:
                 verb = "removed" if step.kind is Kind.CRON else verb
                 say(f"{verb} {step.kind} {_name(step)}")
         done.append(step_json(step) | {"done": not error, "error": error or None})
-    left = [one for one in await find_drift(transport, needs) if one.is_drift]
+    left = [_named(one, target) for one in await find_drift(transport, needs) if one.is_drift]
     is_whole = not left and all(one["done"] for one in done)
     if json:
         say(json_text({"steps": done, "left": [step_json(one) for one in left]}, indent=2))

@@ -31,6 +31,7 @@ from ..app_loader import CannotLoad, load_app
 from ..common_options import given
 from ..environment import warn_of_unknown_variables
 from ..handler_list import handler_list
+from ..named_target import named
 from ..session import settings_of
 from ..workers import number_lines, own_number, siblings, workers_command
 
@@ -122,7 +123,7 @@ def command(
         log.info("not run here: %s", ", ".join(one.shown for one in aside))
     worker = partial(
         run_worker, app, settings=settings, on_ready=lambda bus: _say_ready(bus, as_json),
-        notify=notify, only=only, without=without,
+        notify=notify, only=only, without=without, explain=lambda error: named(error, target),
     )  # fmt: skip
     return _run(app, settings, notify, ports, worker)
 
