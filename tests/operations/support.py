@@ -16,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from omni_worker.nats_server import LOOPBACK
 from tests.cli.support import Said, call, too_wide
+from tests.ports import free_port
 from tests.processes.support import PROGRAM, clean_environment
 from tests.waiting import wait_until
 
@@ -65,21 +67,26 @@ def operate(url: str, *arguments: str, folder: Path = Path(), **environment: str
     return said
 
 
-def measure(url: str, *arguments: str, folder: Path) -> Measured:
+def measure(url: str, *arguments: str, folder: Path, **environment: str) -> Measured:
     """The same, with its peak of memory."""
     file = folder / "peak"
     ended = subprocess.run(
         [sys.executable, "-c", _MEASURED, *arguments, str(file)],
-        cwd=folder, env=clean_environment() | {"NATS_URL": url}, capture_output=True,
-        stdin=subprocess.DEVNULL, timeout=PATIENCE, check=False,
+        cwd=folder, env=clean_environment() | {"NATS_URL": url} | environment,
+        capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=False,
     )  # fmt: skip
     said = Said(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
     return Measured(said, int(file.read_text()) / 1024)
 
 
-def least(folder: Path) -> float:
-    """Return the peak of a command that reads nothing: what importing the program costs, in MB."""
-    return measure("nats://nobody.invalid", "version", folder=folder).peak
+def least(folder: Path, *arguments: str) -> float:
+    """Return the peak of a command that finds no server: what its imports cost, in MB."""
+    measured = measure(
+        f"nats://{LOOPBACK}:{free_port()}", *arguments or ("status",), folder=folder,
+        OMNI_WORKER_RECONNECT_MAX_RETRIES="0",
+    )  # fmt: skip
+    assert measured.said.code == 1
+    return measured.peak
 
 
 class Terminal:

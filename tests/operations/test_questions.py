@@ -666,8 +666,8 @@ def test_trace_looks_through_much_in_little_memory(
     assert told["scanned"] >= 2 * MANY
     assert nothing.said.code == 1
     assert "Look further back with --since 7d" in " ".join(nothing.said.out.split())
-    assert measured.peak < least(tmp_path) + 8
-    assert nothing.peak < least(tmp_path) + 8
+    assert measured.peak < least(tmp_path, "trace", last) + 8
+    assert nothing.peak < least(tmp_path, "trace", last) + 8
 
 
 async def test_a_work_queue_is_read_without_taking_from_it(nats_server: NatsServer) -> None:
