@@ -81,7 +81,7 @@ async def send_traffic(bus: EventBus, url: str) -> None:
         subject = "message.received.whatsapp.wa-002"
         event = {"id": "f-1", "type": "message.received", "payload": received("m-7")}
         await foreign.request(subject, json.dumps(event).encode())
-        tell("sent", f"{subject}: m-7, by a program without omni-worker")
+        tell("sent", f"{subject}: m-7, by another program")
         await foreign.request("message.received.whatsapp.wa-003", b"\xff this is no event")
         tell("sent", "message.received.whatsapp.wa-003: bytes that are no event")
     finally:

@@ -100,7 +100,7 @@ class Provisioner:
                     self._say_once(logging.WARNING, _lacking(spec.name, subjects))
                 case Conflict() as conflict:
                     self._conflicts.append(conflict)
-                    self._say_once(logging.WARNING, _in_the_way(conflict))
+                    self._say_once(logging.WARNING, conflict.says)
         await self._make_missing(missing)
         for config in self.letter_streams():
             for risk in letter_risks(config):
@@ -158,11 +158,7 @@ class Provisioner:
                     self._say_once(logging.WARNING, f"not read: {text}")
                 return routes
         if not routes:
-            causes = [
-                _in_the_way(conflict)
-                for conflict in self._conflicts
-                if would_store(conflict.spec, filters)
-            ]
+            causes = [one.says for one in self._conflicts if would_store(one.spec, filters)]
             causes += unknown_copies(filters, self._standing)
             says = f"no stream on the server stores {', '.join(filters)}: "
             # A stream that should hold them and does not is not changed by waiting.
@@ -200,6 +196,7 @@ class Provisioner:
                         raise TopologyError(reason)
                     case CreateConsumer():
                         self.require_create(f"consumer {spec.name} on {spec.stream}")
+                        self._tell_start(spec)
                         return await write_consumer(self._operators, step)
                     case UpdateConsumer(only_function=True) if info is not None:
                         info = await self._renamed(step, info)
@@ -360,6 +357,15 @@ class Provisioner:
             text = f"consumer {spec.name!r} on {spec.stream} {notice.says}"
             self._say_once(logging.WARNING, text)
 
+    def _tell_start(self, spec: ConsumerSpec) -> None:
+        """Say, where a handler begins with new events, that stored ones are left out."""
+        is_first = spec.start_from == "new" and spec.start_sequence is None
+        last = self.last.get(spec.stream, 0)
+        if spec.durable and is_first and last and spec.name == spec.handler:
+            begins = f"begins behind {spec.stream} #{last}"
+            older = 'start_from="first" reads what is stored before'
+            self._say_once(logging.INFO, f"consumer {spec.name} is new and {begins}; {older}")
+
     def _say_once(self, level: int, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
@@ -371,8 +377,3 @@ def _lacking(stream: str, missing: Sequence[str]) -> str:
         f"stream {stream} does not store {', '.join(missing)}, and is not changed unasked:"
         " omni-worker plan --apply adds the subject"
     )
-
-
-def _in_the_way(conflict: Conflict) -> str:
-    spec, other, overlap = conflict.spec, conflict.other, conflict.overlap
-    return f"stream {spec.name} cannot be created: {other} holds {overlap}"

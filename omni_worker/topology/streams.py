@@ -125,6 +125,11 @@ class Conflict:
     other: str
     overlap: str
 
+    @property
+    def says(self) -> str:
+        """Return what a person reads of it."""
+        return f"stream {self.spec.name} cannot be created: {self.other} holds {self.overlap}"
+
 
 StreamStep = Missing | Standing | Lacking | Conflict
 
