@@ -31,6 +31,22 @@ function morph(html) {
   countChosen();
 }
 
+// A click is lost if its button is replaced between press and release: news waits that long.
+let isPressed = false;
+let waiting = null;
+function released() {
+  isPressed = false;
+  setTimeout(() => { if (waiting !== null && !isPressed) { morph(waiting); waiting = null; } });
+}
+addEventListener("pointerdown", () => { isPressed = true; });
+addEventListener("pointerup", released);
+addEventListener("pointercancel", released);
+
+function show(html) {
+  if (isPressed) waiting = html;
+  else morph(html);
+}
+
 function listen() {
   const live = content.dataset.live;
   if (!live) return;
@@ -41,7 +57,7 @@ function listen() {
     const news = () => { heard = Date.now(); stale.hidden = true; tell("live", "live"); };
     source.addEventListener("open", news);
     source.addEventListener("beat", news);
-    source.addEventListener("frame", (event) => { news(); morph(event.data); });
+    source.addEventListener("frame", (event) => { news(); show(event.data); });
     source.addEventListener("done", () => { news(); source.close(); tell("complete", ""); heard = Infinity; isDone = true; });
     source.addEventListener("trouble", (event) => { tell("no answer", "bad"); state.title = event.data; });
     source.addEventListener("error", () => {
