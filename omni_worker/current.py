@@ -24,8 +24,9 @@ def current_run() -> Context | None:
     if not isinstance(run, list):
         return run
     if len(run) == CONTEXT:
-        run.append(Context(*run))
-    made: Context = run[CONTEXT]  # the first, where two threads asked at once
+        # Another thread of the run may have asked since: of two contexts the first is the run's.
+        run.append(Context(*run[:CONTEXT]))
+    made: Context = run[CONTEXT]
     return made
 
 

@@ -196,8 +196,9 @@ class Provisioner:
                         raise TopologyError(reason)
                     case CreateConsumer():
                         self.require_create(f"consumer {spec.name} on {spec.stream}")
-                        self._tell_start(spec)
-                        return await write_consumer(self._operators, step)
+                        info = await write_consumer(self._operators, step)
+                        self._tell_start(spec, info)
+                        return info
                     case UpdateConsumer(only_function=True) if info is not None:
                         info = await self._renamed(step, info)
                     case UpdateConsumer():
@@ -357,12 +358,11 @@ class Provisioner:
             text = f"consumer {spec.name!r} on {spec.stream} {notice.says}"
             self._say_once(logging.WARNING, text)
 
-    def _tell_start(self, spec: ConsumerSpec) -> None:
+    def _tell_start(self, spec: ConsumerSpec, info: ConsumerInfo) -> None:
         """Say, where a handler begins with new events, that stored ones are left out."""
         is_first = spec.start_from == "new" and spec.start_sequence is None
-        last = self.last.get(spec.stream, 0)
-        if spec.durable and is_first and last and spec.name == spec.handler:
-            begins = f"begins behind {spec.stream} #{last}"
+        if spec.durable and is_first and info.delivered and spec.name == spec.handler:
+            begins = f"begins behind {spec.stream} #{info.delivered}"
             older = 'start_from="first" reads what is stored before'
             self._say_once(logging.INFO, f"consumer {spec.name} is new and {begins}; {older}")
 

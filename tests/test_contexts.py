@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from omni_worker import App, Context, Event, EventBus, Retry
-from omni_worker.current import current_run
+from omni_worker.current import CONTEXT, current_context, current_run
 from omni_worker.testing import TestWorker
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 
@@ -164,3 +164,30 @@ async def test_a_task_that_outlives_its_run_keeps_the_context_of_its_event() -> 
 
     assert len(seen) == EVENTS
     assert all(id == of for id, of in seen.items())
+
+
+class Overtaken(list[Any]):
+    """A run of which another thread made the context since this one looked."""
+
+    def __len__(self) -> int:
+        return CONTEXT
+
+
+async def test_of_two_threads_that_ask_at_once_both_get_the_first_context() -> None:
+    seen: list[tuple[Context, Context | None]] = []
+
+    async def handle(event: Event[Any]) -> None:
+        run = current_context.get()
+        assert isinstance(run, list)
+        first = Context(*run)
+        token = current_context.set(Overtaken([*run, first]))
+        seen.append((first, current_run()))
+        current_context.reset(token)
+
+    async with EventBus(transport=MemoryTransport(MemoryServer()), name="contexts") as bus:
+        await bus.subscribe("custom.x", handle, durable="d")
+        await bus.publish("custom.x")
+        await until(lambda: len(seen) == 1)
+
+    [(first, told)] = seen
+    assert told is first

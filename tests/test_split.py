@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -225,3 +226,26 @@ async def test_a_bare_consumer_s_events_are_not_taken_over_unasked(
 
     with pytest.raises(TopologyError, match="needs one consumer"):
         await bus.subscribe(types, handle, durable="d", **options)
+
+
+# --- where a new handler begins ------------------------------------------------------------------
+
+
+async def test_a_new_handler_says_once_that_stored_events_are_left_out(
+    bus: EventBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "omni_worker")
+    await bus.subscribe("custom.a", handle, durable="empty")  # no event is stored yet
+    await bus.publish("custom.a")
+    await bus.publish("custom.a", channel="c", instance="i")
+
+    first = await bus.subscribe("custom.a", handle, durable="new")
+    await first.unsubscribe()
+    await bus.subscribe("custom.a", handle, durable="new")
+    await bus.subscribe("custom.a", handle, durable="all", start_from="first")
+    await bus.subscribe("custom.a", handle)  # without a durable: it is live only
+
+    assert [one for one in caplog.messages if "begins behind" in one] == [
+        "consumer new is new and begins behind CUSTOM #2;"
+        ' start_from="first" reads what is stored before'
+    ]

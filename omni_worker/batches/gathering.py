@@ -316,8 +316,8 @@ class Gathering(Gate):
         is_whole = len(rest) == 1 or was_asked or self._key_of is not None
         is_first = self._attempts > 1 and all(one.context.attempt == 1 for one in rest)
         if is_whole or (is_failure and is_first):
-            is_last = is_failure and rest[0].context.attempt >= self._attempts
-            self._report(error, rest, "letters" if is_last or not is_failure else "again")
+            is_over = all(one.context.attempt >= self._attempts for one in rest)
+            self._report(error, rest, "again" if is_failure and not is_over else "letters")
             end_all(rest, Raised(error, error.__traceback__))
         elif self.is_down():  # no event's own fault, it seems
             self._report(error, rest, "later")

@@ -28,6 +28,7 @@ from ..signals import (
     Signal,
     Tuned,
 )
+from ..transports.returned import Identity, identity_of
 from .pretty import pretty
 from .sentence import DEBUG, Sentence
 from .sentences import ALWAYS, run_mark, sentence_of
@@ -59,7 +60,7 @@ SHORTEST = 100  # characters of a text for which a field has no room left
 DEEPEST = 8  # levels of a field; what lies deeper is shown as text
 LONGEST_LINE = 2_048  # characters of a line of ours
 OURS = "omni_"  # begins the names of our fields: a line of any library may have a field `event`
-_TOLD = "_omni_worker_told"  # mark of an exception: a line about its whole batch was logged
+_TOLD = "_omni_worker_told"  # of an exception: the events of which their batch's line told
 SIGNAL = OURS + "signal"  # field: the kind of what happened, for programs
 # Fields of a signal that people read elsewhere: in the line, or in the list at the start.
 FOR_PROGRAMS = ("signal", "app", "server", "reason")
@@ -107,10 +108,8 @@ def write(signal: Signal, *, tracebacks: bool = True) -> None:
     sentence = sentence_of(signal)
     if sentence is None:
         return
-    was_told = isinstance(signal, Retried) and _TOLD in vars(signal.error)
+    was_told = _was_told(signal)
     level = DEBUG if was_told else sentence.level
-    if isinstance(signal, BatchFailed):
-        vars(signal.error)[_TOLD] = True
     if not logger.isEnabledFor(level):
         return
     trace = _trace_of(sentence) if tracebacks and not was_told else ""
@@ -129,6 +128,23 @@ def write(signal: Signal, *, tracebacks: bool = True) -> None:
             SIGNAL: type(signal).__name__,
         },
     )
+
+
+def _was_told(signal: Signal) -> bool:
+    """Return True for the failure of one event of which its batch's line told.
+
+    Told by event: one exception object may be raised by many calls, as a constant of a module is.
+    """
+    if isinstance(signal, BatchFailed):
+        vars(signal.error)[_TOLD] = {identity_of(one) for one in signal.deliveries}
+        return False
+    if not isinstance(signal, Retried):
+        return False
+    told: set[Identity] = vars(signal.error).get(_TOLD, set())
+    identity = identity_of(signal.delivery)
+    is_told = identity in told
+    told.discard(identity)
+    return is_told
 
 
 def _write_lines(signal: Signal) -> None:

@@ -332,6 +332,30 @@ async def test_a_failed_batch_is_one_line_and_not_one_for_each_event(
     assert "dead letter #1 after attempt 2 of 2" in letter
 
 
+async def test_a_failure_by_itself_is_said_although_a_batch_failed_with_the_same_object(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app, down = App("shop"), ValueError("down")  # as a constant of a module is
+
+    @app.on_batch("custom.row", durable="rows", size=5, wait=0.5, max_retries=1)
+    async def store(batch: Batch[Any]) -> None:
+        raise down
+
+    @app.on("custom.single", durable="single", max_retries=1)
+    async def single(event: Event[Any]) -> None:
+        raise down
+
+    async with TestWorker(app) as t:
+        await publish(t, *range(5))
+        await t.advance(seconds=0.1)
+        await t.publish("custom.single", {})
+        await t.settle()
+
+    warnings = [one.message for one in caplog.records if one.levelno == logging.WARNING]
+    assert [one for one in warnings if one.startswith("[single") and "attempt 1 of 2" in one]
+    assert not [one for one in warnings if one.startswith("[store ") and "attempt 1 of 2" in one]
+
+
 async def test_failed_batches_open_the_breaker_not_their_events() -> None:
     table = Table(size=50, wait=0.5)
     table.poison = {10: ValueError}

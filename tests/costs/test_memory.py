@@ -13,7 +13,7 @@ EVENTS = 20_000
 
 
 def drafts(count: int) -> Iterator[Draft]:
-    """Drafts that are made when there is room for them."""
+    """Make drafts when there is room for them."""
     for number in range(count):
         yield Draft(
             type="custom.message.received",

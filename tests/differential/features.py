@@ -156,7 +156,7 @@ class FeatureRun(Run):
             self.report.results.append(stored.sequence)
 
     async def _leave(self, client: int) -> None:
-        """The sources of a client are closed, and others begin in their place."""
+        """Close the sources of a client, and begin others in their place."""
         self.generations[client] += 1
         for source in self.sources[client]:
             await source.close()

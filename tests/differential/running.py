@@ -55,7 +55,7 @@ class World(Protocol):
     slot: float  # seconds
 
     async def connect(self, client: int) -> Transport:
-        """A client of the server, opened."""
+        """Open a client of the server."""
 
     async def cut(self, client: int) -> None:
         """Break its link."""
@@ -70,13 +70,13 @@ class World(Protocol):
         """Wait until a step's consequences are there."""
 
     def moment(self, slots: float) -> int:
-        """So many slots after the beginning of this one, in epoch nanoseconds."""
+        """Return the time so many slots after the beginning of this one, in epoch nanoseconds."""
 
     def is_late(self) -> bool:
-        """Whether a step was not over early in its slot."""
+        """Return True if a step was not over early in its slot."""
 
     def is_ambiguous(self) -> bool:
-        """Whether right now steps may be taken on a slower server."""
+        """Return True if right now steps may be taken on a slower server."""
 
 
 class Recorder:
@@ -124,7 +124,7 @@ class Run:
         self._subjects: dict[int, str] = {}  # by stream sequence
 
     async def run(self) -> Report:
-        """All of it."""
+        """Run the whole trace."""
         try:
             await self._prepare()
             for number, step in enumerate(self.trace.steps):

@@ -76,7 +76,7 @@ class MemoryWorld:
 
 
 def _has_a_tie(consumer: MemoryConsumer, then: float) -> bool:
-    """Whether leases end at one time until then that were given in turn, not in stream order.
+    """Return True if leases end at one time until then that were not given in stream order.
 
     A real server looks every now and then which leases are over and sorts those: what ended within
     the same milliseconds comes by sequence, what did not in the order in which it ended.
@@ -90,7 +90,7 @@ def _has_a_tie(consumer: MemoryConsumer, then: float) -> bool:
 
 
 async def run_on_memory(traces: list[Trace], kind: type[Run] = Run) -> list[Report]:
-    """One after the other: no time passes."""
+    """Take one step after the other: no time passes."""
     clock = VirtualTime.take()
     try:
         return [await kind(MemoryWorld(clock), trace).run() for trace in traces]
@@ -145,7 +145,7 @@ class RealWorld:
         return False
 
     async def close(self) -> None:
-        """The proxies end."""
+        """End the proxies."""
         for proxy in self._proxies:
             await proxy.cut()
 
@@ -154,7 +154,7 @@ async def run_for_real(
     trace: Trace, expected: Report, port: int, stream: str, turn: float, slot: float,
     kind: type[Run] = Run,
 ) -> Report:  # fmt: skip
-    """The same trace on a real server; ``turn`` spreads those that run at once over a slot."""
+    """Run the same trace on a real server; ``turn`` spreads those that run at once over a slot."""
     await asyncio.sleep(turn * slot)
     world = RealWorld(port, stream, slot)
     try:

@@ -323,7 +323,7 @@ async def _count(client: Client, stream: str, subject: str = ">") -> int | None:
 
 
 async def _read(client: Client, stream: str, subject: str, count: int) -> dict[int, bytes]:
-    """All of them, by sequence; goes on while a cluster elects and nobody answers."""
+    """Return all events of a subject, by sequence; goes on while a cluster elects."""
     found: dict[int, bytes] = {}
     async with asyncio.timeout(60 + count / SLOWEST):
         while len(found) < count:

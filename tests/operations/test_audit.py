@@ -44,7 +44,7 @@ async def everything(event):
 
 
 def audited(server: NatsServer, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """The exit code, and the line of each handler."""
+    """Return the exit code, and the line of each handler."""
     said = operate(
         server.url, "audit", "play:app", "--json", *arguments, folder=folder,
         EFFECTS=str(folder / "more"), WORKER="audit",
@@ -58,7 +58,7 @@ def counts(line: dict[str, Any]) -> tuple[int, ...]:
 
 
 def told(server: NatsServer, folder: Path) -> Said:
-    """The text of the command."""
+    """Return the text of the command."""
     return operate(server.url, "audit", "play:app", folder=folder, EFFECTS="e", WORKER="w")
 
 

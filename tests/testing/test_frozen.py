@@ -20,7 +20,7 @@ async def test_a_retry_a_sleep_and_a_dead_letter_pass_while_the_clock_stands() -
 
     @app.on("custom.order.placed", durable="orders", max_retries=1)
     async def place(event: Event[int], ctx: Context) -> None:
-        await asyncio.sleep(3600)
+        await asyncio.sleep(3600)  # of virtual time
         times.extend([event.time, ctx.first_delivered, datetime.now(UTC)])
         if ctx.attempt < event.payload:
             raise ValueError
@@ -44,7 +44,7 @@ async def test_a_test_moves_both_clocks() -> None:
 
     @app.on("custom.order.placed", durable="orders")
     async def place(event: Event[Any]) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # of virtual time
         await app.publish("custom.order.accepted")
 
     with freeze_time(NOON) as frozen:

@@ -31,14 +31,21 @@ function morph(html) {
   countChosen();
 }
 
-// A click is lost if its button is replaced between press and release: news waits that long.
+// A click is lost if its button is replaced between press and release: news waits that long, but
+// not for a release that is never told, as behind the browser's own menu.
 let isPressed = false;
 let waiting = null;
+let patience;
 function released() {
   isPressed = false;
+  clearTimeout(patience);
   setTimeout(() => { if (waiting !== null && !isPressed) { morph(waiting); waiting = null; } });
 }
-addEventListener("pointerdown", () => { isPressed = true; });
+addEventListener("pointerdown", () => {
+  isPressed = true;
+  clearTimeout(patience);
+  patience = setTimeout(released, 1_000);
+});
 addEventListener("pointerup", released);
 addEventListener("pointercancel", released);
 
