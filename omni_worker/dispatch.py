@@ -25,7 +25,7 @@ from .schemas import Invalid, SchemaRegistry
 from .subjects import matches, parse_subject, prefixes_of
 from .threads import DaemonThreads
 from .transports.base import Delivery
-from .transports.returned import stored_at_of
+from .transports.returned import Identity, identity_of, stored_at_of
 from .validation import explain, quiet
 from .wire import (
     LARGE,
@@ -44,7 +44,8 @@ Middleware = Callable[[Context, Event[Any], CallNext], Awaitable[None]]
 
 FOREIGN_DELAY = 10.0  # seconds until a delivery for another version of this consumer comes again
 BODY_DELAY = 5.0  # seconds until a delivery without its body comes again
-BODY_TRIES = 5  # deliveries, until the lack is the event's own
+BODY_TRIES = 5  # deliveries without its body, until the lack is the event's own
+LACKING_REMEMBERED = 10_000  # events
 SIZE_HEADER = b"nats-msg-size:"  # of a delivery of headers only
 TYPES_REMEMBERED = 1_024
 LONGEST_REMEMBERED = 256  # characters of a type
@@ -75,6 +76,7 @@ class Dispatcher:
         self._reject_on: tuple[type[BaseException], ...] = (Reject, *handler.options.reject_on)
         self._is_finite = payload_is_finite(handler.model)
         self._wanted: dict[str, bool] = {}  # by type
+        self._lacking: dict[Identity, int] = {}  # deliveries without the event's body
         self._prefixes: dict[str, tuple[str, ...]] = {}  # of subjects that are ours, by type
         self._validates = handler.options.validate
         self._live_only = handler.options.live_only
@@ -171,9 +173,26 @@ class Dispatcher:
         except InvalidEvent as error:
             if not any(matches(one, subject) for one in self._handler.filters):
                 return _foreign(subject)
-            if _lacks_body(delivery):
+            if self._lacks_body(delivery):
                 return HandBack(BODY_DELAY, "its consumer delivers headers only", bodiless=True)
             return Rejected(error, unreadable=True)
+
+    def _lacks_body(self, delivery: Delivery) -> bool:
+        """Return True for an event whose consumer others have set to deliver headers only.
+
+        That is undone within seconds. A publisher's own header of this name delays an empty body.
+        """
+        if delivery.body or SIZE_HEADER not in (delivery.raw_headers or b"").lower():
+            return False
+        # Counted here: an event that failed was delivered often before, and with its body.
+        lacking, identity = self._lacking, identity_of(delivery)
+        tries = lacking.pop(identity, 0) + 1
+        if tries >= BODY_TRIES:
+            return False
+        if len(lacking) >= LACKING_REMEMBERED:
+            del lacking[next(iter(lacking))]
+        lacking[identity] = tries
+        return True
 
     def _refused(self, subject: str, type: str) -> Outcome | None:
         """Return the outcome of an event that is not ours, else None. The subject comes first."""
@@ -220,15 +239,6 @@ class Dispatcher:
             if len(type) <= LONGEST_REMEMBERED:
                 self._wanted[type] = wanted
         return wanted
-
-
-def _lacks_body(delivery: Delivery) -> bool:
-    """Return True for an event whose consumer others have set to deliver headers only.
-
-    That is undone within seconds. A publisher's own header of this name delays an empty body.
-    """
-    headers = delivery.raw_headers or b""
-    return delivery.count < BODY_TRIES and not delivery.body and SIZE_HEADER in headers.lower()
 
 
 def _foreign(subject: str) -> HandBack:

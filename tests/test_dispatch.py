@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, model_validator
 
-from omni_worker import App, Context, Event, Reject, Retry
+from omni_worker import App, Context, Event, Reject, Retry, dispatch
 from omni_worker.dispatch import Dispatcher
 from omni_worker.handlers import declare
-from omni_worker.outcomes import Failed, Outcome, Rejected, Skip
+from omni_worker.outcomes import Failed, HandBack, Outcome, Rejected, Skip
 from omni_worker.schemas import SchemaRegistry
 from omni_worker.testing import TestWorker
 from omni_worker.transports.base import Delivery, Message
@@ -314,3 +315,41 @@ async def test_skipped_events_are_counted_and_a_replay_is_said_to_be_one() -> No
 
     assert replays == [False, True, False]
     assert (subscription.counts.skipped, subscription.counts.dead_lettered) == (2, 0)
+
+
+# --- deliveries without their body ---------------------------------------------------------------
+
+
+def headers_only(dispatcher: Dispatcher, sequence: int, count: int = 1) -> Any:
+    """Read an event as a consumer delivers it that others have set to headers only."""
+    source: Any = SimpleNamespace(stream="MESSAGE")
+    headers = b"NATS/1.0\r\nNats-Msg-Size: 325\r\n\r\n"
+    delivery = Delivery(
+        source, "message.received", b"", headers, b"", sequence=sequence, stored_at=0, count=count
+    )
+    return dispatcher.read(delivery)
+
+
+def test_a_delivery_without_its_body_comes_again_however_often_its_event_had_failed() -> None:
+    async def handle(event: Event[Any]) -> None: ...
+
+    handler = declare(handle, app="app", types=["message.received"], options={})
+    dispatcher = Dispatcher(handler, registry=SchemaRegistry())
+
+    back = [headers_only(dispatcher, 1, count) for count in range(7, 11)]
+    assert all(isinstance(one, HandBack) and one.bodiless for one in back)
+    assert isinstance(headers_only(dispatcher, 2), HandBack)  # each event counts by itself
+    assert isinstance(headers_only(dispatcher, 1, 11), Rejected)  # the lack is its own
+
+
+def test_few_events_without_a_body_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handle(event: Event[Any]) -> None: ...
+
+    monkeypatch.setattr(dispatch, "LACKING_REMEMBERED", 3)
+    handler = declare(handle, app="app", types=["message.received"], options={})
+    dispatcher = Dispatcher(handler, registry=SchemaRegistry())
+
+    for sequence in range(1, 11):
+        assert isinstance(headers_only(dispatcher, sequence), HandBack)
+
+    assert [sequence for _, sequence, _ in dispatcher._lacking] == [8, 9, 10]

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from omni_worker import Context, Event, EventBus, binding, bus, dispatch, upkeep
+from omni_worker import Context, Event, EventBus, Retry, binding, bus, dispatch, upkeep
 from omni_worker.errors import ApiError
 from omni_worker.notes import AttemptNotes, Note
+from omni_worker.outcomes import Outcome
 from omni_worker.process.health import examine
 from omni_worker.signals import (
     ConsumerEdited,
@@ -467,6 +468,43 @@ async def test_in_order_what_came_without_its_body_comes_again(
 
     await until(lambda: len(ran) >= 6, timeout=15)
     assert ran == ["before", "e-1", "e-2", "e-3", "e-4", "e-5"]
+
+
+async def test_what_failed_often_before_waits_for_its_body_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus, "REFRESH", 60.0)
+    monkeypatch.setattr(bus, "BUSY_REFRESH", 60.0)
+    ran: list[int] = []
+    may_fail, came = asyncio.Event(), asyncio.Event()
+    read = dispatch.Dispatcher.read
+
+    def watched(self: dispatch.Dispatcher, delivery: Delivery) -> Event[Any] | Outcome:
+        if not delivery.body:
+            came.set()
+        return read(self, delivery)
+
+    monkeypatch.setattr(dispatch.Dispatcher, "read", watched)
+
+    async def handle(event: Event[Any], ctx: Context) -> None:
+        ran.append(ctx.attempt)
+        if ctx.attempt == 5:
+            await may_fail.wait()
+        if ctx.attempt <= 5:
+            raise Retry(after=0.05)
+
+    one = await world.bus()
+    await one.subscribe("custom.thing", handle, durable="d", max_retries=5)
+    await publish(world, "a")
+    await until(lambda: ran == [1, 2, 3, 4, 5])
+    await edit(world, headers_only=True)
+    may_fail.set()
+    await came.wait()
+    await edit(world, headers_only=False)
+
+    await until(lambda: ran == [1, 2, 3, 4, 5, 6])
+    await until(lambda: world.is_quiet("CUSTOM", NAME))
+    assert await world.letters() == []
 
 
 async def test_a_process_that_starts_leaves_what_max_deliver_stranded_to_those_that_know_it(
