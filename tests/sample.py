@@ -11,8 +11,9 @@ from pathlib import PurePath
 # Processes, kills and terminals: here `make test` runs one test of a few, the first of each file
 # among them. It runs all the others, the promises and the real server's suite among these.
 SAMPLED = (
-    "tests/cli/", "tests/deploy/", "tests/dev/", "tests/faults/", "tests/operations/",
-    "tests/processes/", "tests/transports/test_cluster.py", "tests/transports/test_oldest.py",
+    "tests/benchmarks/", "tests/cli/", "tests/deploy/", "tests/dev/", "tests/faults/",
+    "tests/operations/", "tests/processes/", "tests/transports/test_cluster.py",
+    "tests/transports/test_oldest.py",
 )  # fmt: skip
 ONE_OF = 8
 
