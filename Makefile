@@ -8,7 +8,7 @@ RUN    := $(VENV)/bin
 # The oldest server we promise, in a folder of its own: the conformance suite runs on it as well.
 OLDEST := 2.10.26
 # Test processes that run at once. More than processors: tests wait for leases and kills mostly.
-JOBS   := 8
+JOBS   := 6
 PYTEST := $(RUN)/python -m pytest -rfEs
 BESIDE := -n $(JOBS) --dist loadgroup
 # Pythons besides that of .venv, each with an environment of its own.

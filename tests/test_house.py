@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +86,21 @@ LONG: dict[str, str] = {}
 FILES = sorted(
     path for path in HOUSE.rglob("*.py") if "template" not in path.relative_to(HOUSE).parts
 )
-PARAMETERS = [pytest.param(path, id=str(path.relative_to(HOUSE))) for path in FILES]
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return a file of the package as its syntax tree."""
+    return ast.parse(path.read_text())
+
+
+def nodes_of(*kinds: type[ast.AST]) -> Iterator[tuple[str, Any]]:
+    """Yield each node of these kinds, behind its file and line for people."""
+    for path in FILES:
+        name = str(path.relative_to(HOUSE))
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, kinds):
+                yield f"{name}:{getattr(node, 'lineno', 1)}", node
 
 
 def room_of(parts: tuple[str, ...]) -> str:
@@ -103,7 +119,7 @@ def parts_of(path: Path) -> tuple[str, ...]:
 def imports_of(path: Path) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     """Line, top-level package and path within it of every import, wherever it stands."""
     package = path.relative_to(HOUSE).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top, *rest = alias.name.split(".")
@@ -184,7 +200,7 @@ def rooms_that_may_not_log() -> list[str]:
 def logged_in(path: Path) -> list[tuple[int, str]]:
     """Line and first words of everything that writes a log line, called or handed on."""
     levels = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(ast.walk(tree_of(path)))
     words = {
         id(part): one.args[0].value
         for one in nodes
@@ -231,13 +247,11 @@ def test_a_line_that_is_logged_is_found_however_it_is_written(tmp_path: Path) ->
     assert found == [(1, "lapsed"), (2, "a fault"), (3, ""), (4, "a type")]
 
 
-@pytest.mark.parametrize("path", PARAMETERS)
-def test_our_fields_of_a_log_line_begin_with_our_name(path: Path) -> None:
+def test_our_fields_of_a_log_line_begin_with_our_name() -> None:
     plain = {
-        (node.lineno, key)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.keyword) and node.arg == "extra"
-        if isinstance(node.value, ast.Dict)
+        (place, key)
+        for place, node in nodes_of(ast.keyword)
+        if node.arg == "extra" and isinstance(node.value, ast.Dict)
         for key in [getattr(one, "value", None) for one in node.value.keys]
         if isinstance(key, str) and not key.startswith("omni_")
     }  # fmt: skip
@@ -247,7 +261,7 @@ def test_our_fields_of_a_log_line_begin_with_our_name(path: Path) -> None:
 
 def imported_at_once(path: Path) -> set[tuple[str, ...]]:
     """The files of the package that importing this one imports."""
-    body = ast.parse(path.read_text()).body
+    body = tree_of(path).body
     at_once = {node.lineno for node in body if isinstance(node, ast.ImportFrom)}
     files = {parts_of(one) for one in FILES} - {parts_of(path)}
     return {parts for line, _, parts in imports_of(path) if line in at_once and parts in files}
@@ -278,7 +292,7 @@ def test_private_names_of_nats_are_used_in_one_file() -> None:
     for path in (HOUSE / "transports" / "jetstream").glob("*.py"):
         if path.name == "client.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
                 ours = ast.unparse(node.value) in ("self", "cls", "super()")
                 if not ours and not node.attr.endswith("__"):
@@ -317,7 +331,7 @@ def test_tasks_and_threads_are_named_in_one_room() -> None:
         f"{path.relative_to(HOUSE)}:{node.lineno}"
         for path in FILES
         if path.name != "tasks.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).endswith(("create_task", "Thread", "DaemonThreads", "Slots"))
         for given in (*node.args, *(one.value for one in node.keywords))
@@ -327,40 +341,40 @@ def test_tasks_and_threads_are_named_in_one_room() -> None:
     assert found == [], "omni_worker.tasks makes the names, and reads them"
 
 
-@pytest.mark.parametrize("path", PARAMETERS)
-def test_a_file_opens_with_what_it_is_for(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-
-    assert docstring, f"{path.name} has no docstring"
-    assert docstring.split("\n\n")[0].rstrip().endswith((".", "`", ")", "!", "?"))
-
-
-@pytest.mark.parametrize("path", PARAMETERS)
-def test_a_file_is_short_enough_to_be_read_at_once(path: Path) -> None:
-    long = len(path.read_text().splitlines()) > LINES
-
-    assert long == (str(path.relative_to(HOUSE)) in LONG)
-
-
-@pytest.mark.parametrize("path", PARAMETERS)
-def test_a_function_fits_a_screen(path: Path) -> None:
-    functions = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-
-    assert [one.name for one in functions if one.end_lineno - one.lineno >= FUNCTION_LINES] == []  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("path", PARAMETERS)
-def test_a_file_prints_nothing_and_its_name_says_something(path: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-
-    assert [one.lineno for one in calls if ast.unparse(one.func) == "print"] == []
-    assert not {"utils", "util", "helpers", "helper", "types", "manager", "common", "misc"} & {
-        *parts_of(path)
+def test_a_file_opens_with_what_it_is_for() -> None:
+    summaries = {
+        place: (ast.get_docstring(node) or "").split("\n\n")[0].rstrip()
+        for place, node in nodes_of(ast.Module)
     }
+
+    ends = (".", "`", ")", "!", "?")
+    assert [place for place, summary in summaries.items() if not summary.endswith(ends)] == []
+
+
+def test_a_file_is_short_enough_to_be_read_at_once() -> None:
+    long = [path for path in FILES if len(path.read_text().splitlines()) > LINES]
+
+    assert {str(path.relative_to(HOUSE)) for path in long} == LONG.keys()
+
+
+def test_a_function_fits_a_screen() -> None:
+    functions = nodes_of(ast.FunctionDef, ast.AsyncFunctionDef)
+
+    assert [
+        place for place, one in functions if one.end_lineno - one.lineno >= FUNCTION_LINES
+    ] == []
+
+
+def test_a_file_prints_nothing() -> None:
+    calls = nodes_of(ast.Call)
+
+    assert [place for place, one in calls if ast.unparse(one.func) == "print"] == []
+
+
+def test_the_name_of_a_file_says_something() -> None:
+    empty = {"utils", "util", "helpers", "helper", "types", "manager", "common", "misc"}
+
+    assert [path for path in FILES if empty & {*parts_of(path)}] == []
 
 
 def test_every_public_name_is_there_and_said_to_be() -> None:
@@ -425,17 +439,19 @@ def prose_of(path: Path) -> Iterator[tuple[int, str]]:
                 yield token.start[0], token.string
 
 
-@pytest.mark.parametrize("path", PARAMETERS)
-def test_a_docstring_begins_with_a_verb_or_the_noun_it_is_about(path: Path) -> None:
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, kinds)]
-    docstrings = [ast.get_docstring(one) or "" for one in nodes]
+def test_a_docstring_begins_with_a_verb_or_the_noun_it_is_about() -> None:
+    nodes = nodes_of(ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [(place, ast.get_docstring(one) or "") for place, one in nodes]
 
-    assert [one.partition("\n")[0] for one in docstrings if GUESSED.match(one)] == []
+    assert [f"{place}: {one}" for place, one in docstrings if GUESSED.match(one)] == []
 
 
-@pytest.mark.parametrize("path", PARAMETERS)
-def test_a_file_uses_ordinary_words(path: Path) -> None:
-    found = [(line, text) for line, text in prose_of(path) if RARE.search(text)]
+def test_a_file_uses_ordinary_words() -> None:
+    found = [
+        f"{path.relative_to(HOUSE)}:{line}: {text}"
+        for path in FILES
+        for line, text in prose_of(path)
+        if RARE.search(text)
+    ]
 
     assert found == []
