@@ -103,7 +103,7 @@ async def schedules(scene: Scene, server: NatsServer, seconds: float) -> Result:
         "scheduled": kept.scheduled, "lost": len(kept.lost), "early": len(kept.early),
         "doubled": len(kept.doubled), "more than 1 s late": len(kept.behind),
         "because of": dict(causes),
-        "latest, s": max((one for one, _ in kept.late.values()), default=0.0),
+        "latest, s": kept.latest,
         "faults": harm.counted(),
     })  # fmt: skip
     result.expect(not kept.lost, "an event is lost")

@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from omni_worker import EventBus
 from omni_worker.errors import OmniWorkerError
@@ -78,15 +78,23 @@ class Scheduling:
             return
 
 
+class Wait(NamedTuple):
+    """Times of one event, monotonic, and the seconds between them in which it could come."""
+
+    connected: float
+    due: float
+    stored: float
+
+
 @dataclass(frozen=True, slots=True)
 class Punctuality:
-    """Account of scheduled events; how late each was since a process could publish it."""
+    """Account of scheduled events; how long each took while a process could publish it."""
 
     scheduled: int
     lost: list[int]
     early: list[int]
     doubled: list[int]
-    late: dict[int, tuple[float, float]]  # seconds, and since which moment (monotonic)
+    waits: dict[int, Wait]
 
     @classmethod
     async def of(
@@ -94,7 +102,7 @@ class Punctuality:
     ) -> Punctuality:
         """Read what was published. ``spans`` are the times at which a process was connected."""
         found: Counter[int] = Counter()
-        late: dict[int, tuple[float, float]] = {}
+        waits: dict[int, Wait] = {}
         early = []
         by_wall = time.time() - time.monotonic()
         info = await bus.transport.operators.stream_info("CUSTOM")
@@ -109,20 +117,25 @@ class Punctuality:
             stored = message.stored_at / 1e9
             if stored < due[number].timestamp():
                 early.append(number)
-            since = possible(due[number].timestamp() - by_wall, spans)
-            late.setdefault(number, (stored - by_wall - since, since))
+            times = due[number].timestamp() - by_wall, stored - by_wall
+            waits.setdefault(number, Wait(connected(*times, spans), *times))
         return cls(
             scheduled=len(due),
             lost=[one for one in due if not found[one]],
             early=early,
             doubled=[one for one, times in found.items() if times > 1],
-            late=late,
+            waits=waits,
         )
 
     @property
-    def behind(self) -> dict[int, tuple[float, float]]:
-        """Events that came more than a second late."""
-        return {one: each for one, each in self.late.items() if each[0] > LATE}
+    def behind(self) -> list[Wait]:
+        """Waits of the events that came more than a second late."""
+        return [one for one in self.waits.values() if one.connected > LATE]
+
+    @property
+    def latest(self) -> float:
+        """Seconds that the latest event was late."""
+        return max((one.connected for one in self.waits.values()), default=0.0)
 
     def because_of(self, faults: list[Fault]) -> Counter[str]:
         """Count them by the fault that can have held them: a process, or the server, was killed."""
@@ -132,17 +145,22 @@ class Punctuality:
                 (
                     one.name
                     for one in kills
-                    if since - LATE <= one.until and since + seconds <= one.until + HELD
+                    if wait.due - LATE <= one.until and one.since <= wait.stored <= one.until + HELD
                 ),
                 UNNAMED,
             )
-            for seconds, since in self.behind.values()
+            for wait in self.behind
         )
 
 
-def possible(due: float, spans: list[tuple[float, float]]) -> float:
-    """Return the first moment from ``due`` on at which a process is connected."""
-    return min((max(due, begin) for begin, end in spans if end > due), default=due)
+def connected(since: float, until: float, spans: list[tuple[float, float]]) -> float:
+    """Return the seconds between two moments in which at least one process was connected."""
+    total, at = 0.0, since
+    for begin, end in sorted(spans):
+        length = min(end, until) - max(begin, at)
+        if length > 0:
+            total, at = total + length, min(end, until)
+    return total
 
 
 def spans_of(

@@ -40,20 +40,28 @@ def test_a_rate_is_over_by_what_the_worst_interval_has_beyond_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("due", "since"), [(1.0, 1.0), (2.5, 4.0), (3.0, 4.0), (6.0, 7.0), (7.5, 7.5), (9.0, 9.0)]
+    ("due", "stored", "seconds"),
+    [(1.0, 1.5, 0.5), (1.5, 4.25, 0.75), (2.5, 4.5, 0.5), (2.5, 3.0, 0.0), (0.0, 9.0, 4.0)],
 )
-def test_an_event_is_late_since_a_process_could_publish_it(due: float, since: float) -> None:
-    spans = [(0.0, 2.0), (4.0, 5.0), (7.0, 8.0)]
+def test_an_event_is_late_while_a_process_could_publish_it(
+    due: float, stored: float, seconds: float
+) -> None:
+    spans = [(4.0, 5.0), (0.0, 1.0), (0.5, 2.0), (7.0, 8.0), (7.25, 7.5)]
 
-    assert punctual.possible(due, spans) == since
+    assert punctual.connected(due, stored, spans) == seconds
 
 
 def test_a_late_event_is_explained_by_a_kill_shortly_before() -> None:
-    late = {1: (0.9, 50.0), 2: (1.2, 10.0), 3: (1.2, 30.0)}
-    kept = punctual.Punctuality(scheduled=3, lost=[], early=[], doubled=[], late=late)
+    waits = {
+        1: punctual.Wait(0.9, due=50.0, stored=50.9),
+        2: punctual.Wait(1.2, due=10.0, stored=11.2),
+        3: punctual.Wait(1.2, due=30.0, stored=31.2),
+    }
+    kept = punctual.Punctuality(scheduled=3, lost=[], early=[], doubled=[], waits=waits)
     faults = [Fault("kill a worker", 10.1, 10.1), Fault("deploy", 30.1, 31.0)]
 
     assert kept.because_of(faults) == {"kill a worker": 1, UNNAMED: 1}
+    assert kept.latest == 1.2
 
 
 def test_what_a_process_has_not_noticed_yet_is_no_connection() -> None:
