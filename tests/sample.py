@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePath
 
-# Processes, kills and terminals: here `make test` runs one test of a few, the first of each file
-# among them. It runs all the others, the promises and the real server's suite among these.
+# Processes, kills, browsers and terminals: of each of these `make test` runs one test of a few. It
+# runs all the others, the promises and the real server's suite among them.
 SAMPLED = (
-    "tests/benchmarks/", "tests/cli/", "tests/deploy/", "tests/dev/", "tests/faults/",
-    "tests/operations/", "tests/processes/", "tests/transports/test_cluster.py",
+    "tests/benchmarks/", "tests/cli/", "tests/dashboard/", "tests/deploy/", "tests/dev/",
+    "tests/faults/", "tests/operations/", "tests/processes/", "tests/transports/test_cluster.py",
     "tests/transports/test_oldest.py",
 )  # fmt: skip
-ONE_OF = 8
+ONE_OF = 12
 
 # Where single tests take longest. Begun last, one of them would go on alone at the end.
 LONGEST = ("tests/faults/", "tests/docs/", "tests/operations/", "tests/deploy/", "tests/dev/")
@@ -23,12 +23,12 @@ LONGEST = ("tests/faults/", "tests/docs/", "tests/operations/", "tests/deploy/",
 
 def choose(tests: Iterable[str]) -> set[str]:
     """The ids of the sample, out of all ids."""
-    chosen, seen = set[str](), Counter[str]()
+    chosen, seen = set[str](), Counter[str | None]()
     for id in tests:
-        file = id.partition("::")[0]
-        if not file.startswith(SAMPLED) or seen[file] % ONE_OF == 0:
+        place = next((one for one in SAMPLED if id.startswith(one)), None)
+        if place is None or seen[place] % ONE_OF == 0:
             chosen.add(id)
-        seen[file] += 1
+        seen[place] += 1
     return chosen
 
 

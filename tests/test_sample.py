@@ -1,4 +1,4 @@
-"""The sample of `make test`: all of what is quick, some of every file that is not."""
+"""The sample of `make test`: all of what is quick, some of every folder that is not."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from .sample import ONE_OF, choose, describe, rank, rerun
 
 QUICK = [f"tests/test_wire.py::test_{number}" for number in range(10)]
 SLOW = [f"tests/faults/test_once.py::test_{number}" for number in range(10)]
-OTHER = ["tests/faults/test_rights.py::test_0"]
+OTHER = [f"tests/faults/test_rights.py::test_{number}" for number in range(10)]
+FOLDER = ["tests/dev/test_init.py::test_0"]
 
 
-def test_whatever_is_quick_and_the_first_of_each_slow_file_is_chosen() -> None:
-    chosen = choose([*QUICK, *SLOW, *OTHER])
+def test_all_that_is_quick_and_one_of_a_few_of_each_slow_folder_is_chosen() -> None:
+    chosen = choose([*QUICK, *SLOW, *OTHER, *FOLDER])
 
-    assert chosen == {*QUICK, *SLOW[::ONE_OF], *OTHER}
+    assert chosen == {*QUICK, *[*SLOW, *OTHER][::ONE_OF], *FOLDER}
 
 
 def test_slow_folders_begin_first() -> None:
