@@ -26,10 +26,12 @@ pytest.register_assert_rewrite("tests.transports.suite")
 settings.register_profile("patient", settings.default, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# Started in the background of a script, a process ignores SIGINT, and so do all it starts: the
-# commands under test would not hear their Ctrl-C.
+# Started in the background of a script, a process ignores SIGINT, and under `nohup` SIGHUP; so do
+# all it starts: the commands under test would hear neither Ctrl-C nor the terminal's end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Apps of tests are saved again within the second, and bytecode knows its source by second and size.
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"

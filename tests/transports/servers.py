@@ -59,10 +59,17 @@ async def formed(servers: Sequence[NatsServer]) -> None:
 
 
 async def emptied(server: NatsServer) -> None:
-    """No stream is left of the test before."""
+    """No stream is left of the test before, and nothing of its consumers.
+
+    The answer to a stream's deletion comes before the server has removed the state of its
+    consumers: new ones of the same names took it over, 60 of 6 000 (measured on 2.15.1). That to a
+    consumer's own deletion comes after it: none of 6 000.
+    """
     async with _client(server) as client:
-        for name in (await api(client, "STREAM.NAMES")).get("streams") or ():
-            await api(client, f"STREAM.DELETE.{name}")
+        for stream in (await api(client, "STREAM.NAMES")).get("streams") or ():
+            for consumer in (await api(client, f"CONSUMER.NAMES.{stream}")).get("consumers") or ():
+                await api(client, f"CONSUMER.DELETE.{stream}.{consumer}")
+            await api(client, f"STREAM.DELETE.{stream}")
 
 
 class _client:
