@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from types import CoroutineType
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ..errors import ConfigError
@@ -40,10 +39,6 @@ def check_published(middleware: PublishMiddleware, published: object) -> Publish
     )
 
 
-def coroutine_of(begun: Awaitable[Published]) -> Coroutine[Any, Any, Published]:
-    """A coroutine to be driven by hand; a middleware may return anything that can be awaited."""
-    return begun if isinstance(begun, CoroutineType) else _awaiting(begun)
-
-
-async def _awaiting(begun: Awaitable[Published]) -> Published:
+async def awaiting(begun: Awaitable[Published]) -> Published:
+    """Make a coroutine of anything else that can be awaited; a middleware may return it."""
     return await begun

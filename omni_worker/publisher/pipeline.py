@@ -11,6 +11,7 @@ import asyncio
 from asyncio import _enter_task, _leave_task  # for tasks that are not asyncio's own
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
+from types import CoroutineType
 from typing import Any
 
 from ..errors import ConfigError, NotConnected, PublishError, TransportError
@@ -19,7 +20,7 @@ from ..ids import random_id
 from ..transports.base import Message, Stored, Transport
 from .drafts import Draft
 from .driven import CUT_OFF, ENDED, Batch, Driven, Rest
-from .middlewares import PublishMiddleware, coroutine_of
+from .middlewares import PublishMiddleware, awaiting
 from .passages import Passage
 
 BATCH = 128  # events driven by hand at once, until the loop has a turn
@@ -162,8 +163,9 @@ class Pipeline:
         return ENDED
 
     def _first_step(self, event: Driven) -> Any:
-        event.coroutine = coroutine = coroutine_of(self._through(self._enter(event), event))
-        return coroutine.send(None)
+        begun = self._through(self._enter(event), event)
+        event.coroutine = begun if isinstance(begun, CoroutineType) else awaiting(begun)
+        return event.coroutine.send(None)
 
     def open_task(self, event: Driven) -> asyncio.Task[None]:
         """Open the task that goes on with an event."""
@@ -174,27 +176,22 @@ class Pipeline:
         """Read drafts, as long as there is room."""
         ids, results = self.ids, self.results
         for _ in range(BATCH):
-            if self._in_flight >= IN_FLIGHT or (draft := self._read()) is None:
+            if self._in_flight >= IN_FLIGHT or self._is_over:
                 return
+            try:
+                draft = next(self._drafts)
+            except StopIteration:
+                return self._read_no_more()
+            except Exception as error:  # the iterator of drafts failed
+                ids.append("")
+                results.append(error)
+                return self._read_no_more()
             id = draft.id if draft.id is not None else random_id()
             event = Driven(self, draft, id, len(ids))
             ids.append(id)
             results.append(CUT_OFF)
             self._in_flight += 1
             yield event
-
-    def _read(self) -> Draft | None:
-        if self._is_over:
-            return None
-        try:
-            return next(self._drafts)
-        except StopIteration:
-            pass
-        except Exception as error:  # the iterator of drafts failed
-            self.ids.append("")
-            self.results.append(error)
-        self._read_no_more()
-        return None
 
     def _end_well(self, event: Driven, result: object) -> None:
         try:
