@@ -36,8 +36,9 @@ test: $(READY) ## Run most tests, the README's code among them; it says what it 
 	@$(PYTEST) $(BESIDE) --sample
 
 test-all: $(READY)
-	@# Those alone come first: one process rewrites the assertions of all files for the others.
-	@$(PYTEST) -m alone; alone=$$?; $(PYTEST) $(BESIDE) -m "not alone" && exit $$alone
+	@# Those alone come first, beside the random traces: two processes rewrite the assertions of all
+	@# files for the others.
+	@$(PYTEST) -m alone -n 2 --dist loadgroup; alone=$$?; $(PYTEST) $(BESIDE) -m "not alone" && exit $$alone
 
 newer: $(NEWER:%=.venv-%/.installed) ## Run the tests without a server on newer Pythons
 	@for version in $(NEWER); do echo "Python $$version"; \

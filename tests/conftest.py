@@ -38,7 +38,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 LEFT = pytest.StashKey[str]()
 # What takes seconds to make, is made once: tests that use it run in one process.
-COSTLY_FIXTURES = {"large", "large_server", "mypy"}
+COSTLY_FIXTURES = ("browser", "large_server", "mypy", "wheel")
 SERVER_FIXTURES = {"nats_server", "real_server"}
 
 
@@ -84,6 +84,7 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--sample"):
         _leave_out(config, items)
@@ -91,10 +92,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if _has_server(item)])
         items[:] = [item for item in items if not _has_server(item)]
     for item in items:
-        for fixture in COSTLY_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(fixture))
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
     if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist
-        items.sort(key=lambda item: rank(item.nodeid))
+        items.sort(
+            key=lambda item: (item.get_closest_marker("xdist_group") is None, rank(item.nodeid))
+        )
+
+
+def _group(item: pytest.Item) -> str | None:
+    """Return the name of those a test must run in one process with; None if it may run anywhere."""
+    if item.get_closest_marker("alone"):
+        return None if item.get_closest_marker("xdist_group") else "alone"
+    fixtures = getattr(item, "fixturenames", ())
+    return next((fixture for fixture in COSTLY_FIXTURES if fixture in fixtures), None)
 
 
 def _has_server(item: pytest.Item) -> bool:

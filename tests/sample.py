@@ -18,7 +18,10 @@ SAMPLED = (
 ONE_OF = 12
 
 # Where single tests take longest. Begun last, one of them would go on alone at the end.
-LONGEST = ("tests/faults/", "tests/docs/", "tests/operations/", "tests/deploy/", "tests/dev/")
+LONGEST = (
+    "tests/differential/", "tests/faults/", "tests/docs/", "tests/operations/", "tests/deploy/",
+    "tests/dev/",
+)  # fmt: skip
 
 
 def choose(tests: Iterable[str]) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .sample import ONE_OF, choose, describe, rank, rerun
 
 QUICK = [f"tests/test_wire.py::test_{number}" for number in range(10)]
@@ -38,3 +40,13 @@ def test_a_command_runs_what_failed_again() -> None:
         again,
     ]
     assert rerun([], "python") == []
+
+
+def test_pytest_xdist_knows_every_group(request: pytest.FixtureRequest) -> None:
+    # pytest 9.2 hid them from pytest-xdist 3.8: each process built a wheel of its own.
+    if not hasattr(request.config, "workerinput"):
+        return
+    groups = {item.nodeid: item.get_closest_marker("xdist_group") for item in request.session.items}
+
+    lost = [id for id, group in groups.items() if group and not id.endswith(f"@{group.args[0]}")]
+    assert lost == []

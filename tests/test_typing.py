@@ -12,8 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = pytest.mark.xdist_group("mypy")  # what it knows of our imports is kept, once
-
 GOOD = """
 from __future__ import annotations
 

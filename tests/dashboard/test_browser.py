@@ -20,8 +20,6 @@ from tests.dashboard.test_command import served
 from tests.processes.support import Stage
 from tests.processor import Stopwatch
 
-pytestmark = pytest.mark.xdist_group("chromium")
-
 MOST = 1.0  # seconds of the server's time for a page
 SOON = 2.0  # seconds until a failure is seen
 PAGES = {

@@ -20,8 +20,6 @@ from ..processes.support import clean_environment
 from ..waiting import wait_until
 from .support import PM2_MISSING, ROOT, Pm2, find_pm2, in_ci
 
-pytestmark = pytest.mark.xdist_group("wheel")  # built once
-
 DOCKERFILE = ROOT / "examples" / "deploy" / "Dockerfile"
 
 

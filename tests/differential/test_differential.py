@@ -27,7 +27,7 @@ BATCH, FEATURE_BATCH = 50, 25  # traces an example of hypothesis's has
 TRACES = int(os.environ.get("OMNI_TRACES", "400"))
 # How many traces at once, in slots of which length. One in which this machine was too busy to keep
 # time is run again, among fewer, and at last more slowly.
-PACES = ((20, SLOT), (8, SLOT), (4, 2 * SLOT), (4, 4 * SLOT), (2, 8 * SLOT), (1, 8 * SLOT))
+PACES = ((25, SLOT), (8, SLOT), (4, 2 * SLOT), (4, 4 * SLOT), (2, 8 * SLOT), (1, 8 * SLOT))
 FEATURE_PACES = ((25, LONG_SLOT), (8, LONG_SLOT), (4, 2 * LONG_SLOT), (1, 3 * LONG_SLOT))
 Paces = tuple[tuple[int, float], ...]
 IS_CI = "OMNI_TRACES" not in os.environ  # there a failure is not made smaller: that takes minutes
@@ -47,6 +47,7 @@ def test_traces_that_once_differed_agree(trace: Trace, server: NatsServer) -> No
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("traces")  # beside those with features: half of a processor each
 def test_random_traces_agree(server: NatsServer) -> None:
     _agree(traces, BATCH, TRACES, server, Run, PACES)
 

@@ -6,12 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from ..dashboard.browsing import chromium
 from .blocks import ROOT
-
-pytestmark = pytest.mark.xdist_group("chromium")
 
 
 def test_the_site_can_be_searched_without_a_web_server(tmp_path: Path) -> None:

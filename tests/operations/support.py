@@ -22,6 +22,8 @@ from tests.ports import free_port
 from tests.processes.support import PROGRAM, clean_environment
 from tests.waiting import wait_until
 
+from .forked import call_forked
+
 __all__ = [
     "Measured",
     "Said",
@@ -60,7 +62,7 @@ class Measured:
 
 def operate(url: str, *arguments: str, folder: Path = Path(), **environment: str) -> Said:
     """Run `omni-worker …` against a server; none of its lines may be too wide."""
-    said = call(*arguments, folder=folder, NATS_URL=url, **environment)
+    said = call_forked(*arguments, folder=folder, NATS_URL=url, **environment)
     if "--json" not in arguments and "--body" not in arguments:
         # A path is one word, and stays whole.
         assert [line for line in too_wide(said.out + said.err) if " " in line.strip()] == []
