@@ -119,6 +119,13 @@ class Watch:
                         await self._changed.wait()
         return self.snapshot
 
+    async def counted(self) -> None:
+        """Wait a moment until dead letters were counted: some handlers are known by them only."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN):
+                while self.snapshot.letters is None and not self.snapshot.trouble:
+                    await self._changed.wait()
+
     async def changed(self, version: Callable[[Snapshot], int], known: int, timeout: float) -> bool:
         """Wait until the snapshot has another version than the known one; False at the timeout."""
         with suppress(TimeoutError):

@@ -13,9 +13,12 @@ from starlette.routing import Mount
 from omni_worker import App, Event, RetryPolicy
 from omni_worker.dashboard import Access, dashboard
 from omni_worker.errors import ConfigError
+from omni_worker.operations.letter_search import OpenLetters, count_open
+from omni_worker.transports.base import Transport
 from omni_worker.transports.memory import MemoryServer, MemoryTransport
 from tests.waiting import until
 
+from .browsing import letter
 from .support import EVIL, Browser, failing, opened
 
 ACTIONS = Access(allow_actions=True)
@@ -365,6 +368,22 @@ async def _knows_processes(browser: Browser) -> bool:
 async def test_an_unknown_handler_is_not_found() -> None:
     async with failing() as server, opened(server) as browser:
         assert (await browser.get("/handler?name=other")).status_code == 404
+
+
+async def test_a_handler_known_by_its_letters_only_is_found_by_the_first_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def counted_slowly(transport: Transport) -> OpenLetters:
+        await asyncio.sleep(0.3)  # of a server with many
+        return await count_open(transport)
+
+    monkeypatch.setattr("omni_worker.dashboard.watch.count_open", counted_slowly)
+    async with failing() as server:
+        await server.publish(letter(1), timeout=1)
+        async with opened(server) as browser:
+            answer = await browser.get("/handler?name=handler-1")
+
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("error", ["gateway closed", "half a character \ud83d"])

@@ -54,9 +54,10 @@ async def facts(ask: Ask) -> AsyncGenerator[Facts, None]:
     """Show one handler; its newest dead letters are read from the server."""
     watch = ask.services.watch
     app, name = ask.text("app") or None, ask.text("name")
-    lines = [one for one in handler_lines(watch, ask.now) if one.status.name == name]
-    if app is not None:
-        lines = [one for one in lines if one.status.app == app] or lines
+    lines = _lines(ask, app, name)
+    if not lines:
+        await watch.counted()
+        lines = _lines(ask, app, name)
     if not lines:
         yield {"line": None, "name": name, "status": 404, "json": {"error": "no such handler"}}
         return
@@ -179,6 +180,12 @@ def seen(one: Problem) -> Seen:
         time=one.time, error=one.error, is_letter=False, attempt=one.attempt, path="/event",
         values={"id": f"{one.stream}:{one.sequence}"} if one.stream else {}, subject=one.subject,
     )  # fmt: skip
+
+
+def _lines(ask: Ask, app: str | None, name: str) -> list[HandlerLine]:
+    """Return the lines of a name; only the app's own where it is known."""
+    lines = [one for one in handler_lines(ask.services.watch, ask.now) if one.status.name == name]
+    return [one for one in lines if app is not None and one.status.app == app] or lines
 
 
 async def _letters(ask: Ask, name: str) -> tuple[DeadLetter, ...]:
